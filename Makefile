@@ -1,0 +1,56 @@
+# nucleus_course. The two commands that matter: `make demo` and `make test`.
+# Both set up .venv first. PYTHON=python3.12 picks the interpreter, VENV=path another environment.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+OUT    ?= demo-output
+# Set-up is done again when pyproject.toml changes, and only then.
+STAMP  := $(VENV)/.setup-$(firstword $(shell cksum pyproject.toml))
+
+export KERAS_BACKEND ?= tensorflow
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lab clean
+
+help:
+	@echo "make setup      make $(VENV) and install TensorFlow, JAX, the course and the tests' tools"
+	@echo "make demo       the main job on the embedded sample, offline: figures, table and report in $(OUT)/"
+	@echo "make test       every test, the notebooks included (about 20 minutes on two cores)"
+	@echo "make test-fast  the quick tests only, no notebooks"
+	@echo "make lab        JupyterLab on the notebooks"
+	@echo "make clean      remove what the commands above wrote, $(VENV) included"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	    || { echo "error: Python 3.10 to 3.13 is needed, $(PYTHON) is not: try make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	    || { echo "error: cannot make $(VENV): install Python's venv module (Debian, Ubuntu: apt install python3-venv)" >&2; rm -rf $(VENV); exit 2; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[jax,course,test]"
+# imaug asks for both editions of OpenCV, which share one folder. The one with windows needs libGL;
+# where that is missing, as on a bare server, the headless one goes on top.
+	@$(BIN)/python -c "import cv2" 2>/dev/null \
+	    || $(BIN)/python -m pip install --quiet --force-reinstall --no-deps "opencv-python-headless<4.13"
+	@rm -f $(VENV)/.setup-*
+	@touch $@
+
+demo: setup
+	$(BIN)/nucleus-course demo --out $(OUT)
+
+# nbval runs each notebook in this environment's kernel; cells tagged nbval-check-output are compared.
+test: setup
+	$(BIN)/python -m pytest tests $(wildcard notebooks) --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(PYTEST_ARGS)
+
+test-fast: setup
+	$(BIN)/python -m pytest tests -m "not slow" $(PYTEST_ARGS)
+
+lab: setup
+	$(BIN)/jupyter lab notebooks
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

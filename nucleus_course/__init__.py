@@ -1,0 +1,64 @@
+"""Mask R-CNN for nucleus segmentation in Keras 3: a course and an analysis package.
+
+    import nucleus_course as nc
+
+    dataset = nc.load_dataset("sample", "validation")
+    model = nc.MaskRCNN.from_preset("compact", weights="compact")
+    detections = model.predict(dataset[0].image)
+    report = nc.evaluate(dataset, nc.predict_dataset(model, dataset))
+
+The names below load on first use, so importing the package is quick and imports no backend
+(TensorFlow, JAX or PyTorch); `nc.MaskRCNN`, `nc.train` and `nc.predict_dataset` do.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it.
+_HOMES = {
+    "AugmentConfig": "config",
+    "Augmenter": "data",
+    "Dataset": "data",
+    "Detections": "prediction",
+    "History": "training",
+    "MaskRCNN": "model",
+    "ModelConfig": "config",
+    "PRESETS": "config",
+    "Predictions": "evaluation",
+    "Preset": "config",
+    "Record": "data",
+    "Report": "evaluation",
+    "StageConfig": "config",
+    "Thresholds": "config",
+    "TrainingConfig": "config",
+    "UserError": "errors",
+    "boxes_from_labels": "data",
+    "download_bbbc038": "data",
+    "evaluate": "evaluation",
+    "get_preset": "config",
+    "image_type": "data",
+    "lint_dataset": "data",
+    "load_dataset": "data",
+    "predict_dataset": "prediction",
+    "read_image": "data",
+    "to_rgb8": "data",
+    "train": "training",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str):
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value  # the next access does not come through here
+    return value
+
+
+def __dir__():
+    return sorted(set(globals()) | set(__all__))

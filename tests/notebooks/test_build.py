@@ -1,0 +1,79 @@
+"""The notebook builder: cells, stubs, links."""
+
+import pytest
+
+SOURCE = '''# %% [markdown]
+# # Title
+#
+# See [the glossary](../docs/glossary.md) and [the solution](solutions/x.ipynb).
+
+# %% tags=["nbval-check-output"]
+1 + 1
+
+# %%
+def double(x):
+    """Twice x."""
+    ### BEGIN SOLUTION
+    return 2 * x
+    ### END SOLUTION
+
+# %% [markdown] only="solution"
+# Because two.
+
+# %% [markdown] only="exercise"
+# Why?
+'''
+
+
+@pytest.fixture
+def built(builder, tmp_path, monkeypatch):
+    (tmp_path / "09_x.py").write_text(SOURCE)
+    monkeypatch.setattr(builder, "SOURCES", tmp_path)
+    return {variant: builder.build("09_x", variant) for variant in builder.VARIANTS}
+
+
+def test_cells_and_tags(built):
+    learner = built["exercise"]
+    assert [cell.cell_type for cell in learner.cells] == ["markdown", "code", "code", "markdown"]
+    assert learner.cells[0].source.splitlines()[:2] == ["# Title", ""]
+    assert learner.cells[1].metadata["tags"] == ["nbval-check-output"]
+    assert learner.cells[3].source == "Why?" and built["solution"].cells[3].source == "Because two."
+
+
+def test_stub_replaces_the_solution(built):
+    assert built["exercise"].cells[2].source == (
+        'def double(x):\n    """Twice x."""\n    # Your code here.\n    raise NotImplementedError')
+    assert built["solution"].cells[2].source == 'def double(x):\n    """Twice x."""\n    return 2 * x'
+
+
+def test_links_are_moved_one_folder_down(built):
+    text = built["solution"].cells[0].source
+    assert "(../../docs/glossary.md)" in text and "(../x.ipynb)" in text
+
+
+def test_unclosed_region_and_unknown_option_are_refused(builder):
+    with pytest.raises(ValueError, match="not closed"):
+        builder.stub("### BEGIN SOLUTION\n1")
+    with pytest.raises(ValueError, match="unknown cell option"):
+        builder.parse('# %% onyl="solution"\n1')
+
+
+def test_widget_views_and_log_lines_are_not_stored(builder):
+    import nbformat
+
+    view = nbformat.v4.new_output("display_data", data={builder.WIDGET_VIEW: {}, "text/plain": "HBox()"})
+    log = nbformat.v4.new_output("stream", name="stderr", text="a warning")
+    text = nbformat.v4.new_output("stream", name="stdout", text="kept")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[view, log, text])])
+    notebook.metadata["widgets"] = {"state": {}}
+    builder.clean(notebook)
+    assert notebook.cells[0].outputs == [text] and "widgets" not in notebook.metadata
+
+
+def test_a_path_of_this_machine_is_refused(builder):
+    import nbformat
+
+    text = nbformat.v4.new_output("stream", name="stdout", text="wrote /home/someone/out.json")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[text])])
+    with pytest.raises(ValueError, match="path of this machine"):
+        builder.clean(notebook)

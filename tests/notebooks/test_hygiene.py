@@ -1,0 +1,144 @@
+"""The committed notebooks: generated from their sources, run in order, and clean."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+KNOWN_TAGS = {"exercise", "solution", "nbval-check-output", "nbval-ignore-output", "explorer"}
+SHELL = re.compile(r"^\s*(!|%%?(bash|sh|system|sx|cmd|pip|conda)\b|%(run|load)\b|get_ipython\(\)\.system)", re.M)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+SERIES = ["00_start_here", "01_inspect_the_data", "02_inside_mask_rcnn", "03_train_in_stages", "04_evaluate",
+          "05_error_analysis", "06_your_own_images"]
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def text_of(path):
+    return "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+
+
+def problems(notebook, folder):
+    """What the rules object to in a notebook, as short strings."""
+    found = []
+    for cell in notebook.cells:
+        unknown = set(cell.metadata.get("tags", [])) - KNOWN_TAGS
+        if unknown:
+            found.append(f"{cell['id']}: unknown tags {sorted(unknown)}")
+        if cell.cell_type == "markdown":
+            for link in LINK.findall(cell.source):
+                if not link.startswith(("http://", "https://", "mailto:")) and not (folder / link).exists():
+                    found.append(f"{cell['id']}: dead link {link}")
+            continue
+        if SHELL.search(cell.source):
+            found.append(f"{cell['id']}: shell or magic cell")
+        if any(output.output_type == "error" for output in cell.outputs):
+            found.append(f"{cell['id']}: error output")
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
+        found.append("execution counts are not 1, 2, 3, ...")
+    if "widgets" in notebook.metadata:
+        found.append("widget state is stored")
+    return found
+
+
+def test_the_series_is_complete():
+    for name in SERIES:
+        assert (ROOT / "notebooks" / f"{name}.ipynb").exists()
+        assert (ROOT / "notebooks" / "solutions" / f"{name}.ipynb").exists()
+    assert len(NOTEBOOKS) == 2 * len(SERIES)
+
+
+def test_notebooks_equal_what_their_sources_give(builder):
+    assert builder.drifted() == [], "run: python notebooks/build.py"
+
+
+@each_notebook
+def test_notebook_is_clean(path):
+    assert problems(read(path), path.parent) == []
+
+
+@each_notebook
+def test_notebook_is_small_and_prints_no_machine_path(path, builder):
+    assert path.stat().st_size < 1_500_000
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            printed = json.dumps({k: v for k, v in output.get("data", {}).items() if not k.startswith("image/")})
+            assert not builder.MACHINE_PATH.search(printed + str(output.get("text", ""))), cell["id"]
+            assert output.get("name") != "stderr", cell["id"]
+
+
+@each_notebook
+def test_every_figure_has_a_text_beside_it(path):
+    """A picture is followed by markdown that says what was seen, so that the text stands alone."""
+    cells = read(path).cells
+    for index, cell in enumerate(cells):
+        if cell.cell_type == "code" and any("image/png" in output.get("data", {}) for output in cell.outputs):
+            neighbours = [other.cell_type for other in cells[index + 1: index + 3]]
+            assert "markdown" in neighbours, cell["id"]
+
+
+@each_notebook
+def test_deterministic_cells_are_compared(path):
+    tagged = [cell for cell in code_cells(path) if "nbval-check-output" in cell.metadata.get("tags", [])]
+    assert 2 <= len(tagged) <= 5
+    assert all(cell.outputs for cell in tagged), "a cell without output compares nothing"
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_notebook_opens_and_closes_as_promised(name):
+    text = text_of(ROOT / "notebooks" / f"{name}.ipynb")
+    for heading in ("What you will do", "What you will learn", "What you need", "Three take-aways"):
+        assert heading in text, heading
+    assert text.count("**Exercise") >= 3
+    for word in ("Previous:", "Next:"):
+        assert word in text, word
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_exercise_and_solution_differ_only_where_they_should(name, builder):
+    learner, solution = builder.build(name, "exercise"), builder.build(name, "solution")
+    stubs = [cell for cell in learner.cells if "exercise" in cell.metadata.get("tags", [])]
+    answers = [cell for cell in solution.cells if "solution" in cell.metadata.get("tags", [])]
+    assert len(stubs) == len(answers) >= 1
+    assert all("raise NotImplementedError" in cell.source for cell in stubs)
+    assert not any("NotImplementedError" in cell.source for cell in answers)
+    plain = [cell.source for cell in learner.cells if cell.cell_type == "code" and "exercise" not in cell.metadata.get("tags", [])]
+    kept = [cell.source for cell in solution.cells if cell.cell_type == "code" and "solution" not in cell.metadata.get("tags", [])]
+    assert plain == kept
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_later_cells_do_not_use_the_learner_s_functions(name, builder):
+    """Only the cell that defines an exercise and the one that checks it may name it."""
+    notebook = builder.build(name, "exercise")
+    for index, cell in enumerate(notebook.cells):
+        if "exercise" not in cell.metadata.get("tags", []):
+            continue
+        for function in re.findall(r"^def (\w+)", cell.source, re.M):
+            later = [c for c in notebook.cells[index + 1:] if c.cell_type == "code" and re.search(rf"\b{function}\b", c.source)]
+            assert len(later) == 1 and f"check_{function}({function})" in later[0].source, function
+
+
+def test_the_rules_do_object(tmp_path):
+    """Break each rule on purpose: a hygiene check that cannot fail checks nothing."""
+    notebook = nbformat.v4.new_notebook()
+    code = nbformat.v4.new_code_cell("!ls", outputs=[nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])])
+    code.metadata["tags"] = ["nbval-chek-output"]
+    notebook.cells = [nbformat.v4.new_markdown_cell("[gone](missing.ipynb)"), code]
+    notebook.metadata["widgets"] = {}
+    text = " ".join(problems(notebook, tmp_path))
+    for word in ("unknown tags", "dead link", "shell", "error output", "counts", "widget state"):
+        assert word in text

@@ -1,0 +1,110 @@
+"""Training batches: crops, augmented, with their ground truth, as a keras ``PyDataset``."""
+
+import threading
+import time
+
+import keras
+import numpy as np
+
+from nucleus_course.data.augment import Augmenter
+from nucleus_course.data.labels import boxes_from_labels
+from nucleus_course.data.preprocess import resize, stretch, to_network
+
+
+class TrainingBatches(keras.utils.PyDataset):
+    """Batches of one epoch after another, the same for the same (seed, epoch, index) whatever the threads do.
+
+    Args:
+        dataset: :class:`~nucleus_course.data.Dataset`; decoded into memory on the first use.
+        preset: :class:`~nucleus_course.config.Preset`; its model, training and augmentation parts are read.
+        seed: overrides ``preset.training.seed``.
+        epoch: the first epoch to give.
+
+    An item is ``({"image", "labels", "boxes", "ids"},)``: image (B, crop, crop, 3) float32, labels
+    (B, crop, crop) int32, boxes (B, G, 4) float32 network pixels, ids (B, G) int32, 0 for padding.
+    """
+
+    def __init__(self, dataset, preset, seed=None, epoch=0, workers=None):
+        training = preset.training
+        super().__init__(workers=training.workers if workers is None else workers, max_queue_size=8)
+        self.records = dataset.preload()
+        self.ids = list(dataset.ids)
+        self.config, self.training = preset.model, training
+        self.seed = training.seed if seed is None else seed
+        self.epoch = epoch
+        self.batch_size = training.batch_size
+        side = training.crop / preset.model.upsample
+        if side != int(side):
+            raise ValueError(f"crop {training.crop} is not a multiple of upsample {preset.model.upsample}")
+        self.augmenter = Augmenter(preset.augment, int(side))
+        self.weights = _weights([dataset.types[i] for i in self.ids], training.balance_types)
+        self.images = {}
+        self._order = (None, None)
+        self._lock = threading.Lock()
+        self.seconds = 0.0  # spent making batches, all threads together
+
+    def __len__(self):
+        return self.training.steps_per_epoch or -(-len(self.ids) // self.batch_size)
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+    def order(self, epoch):
+        """Positions in the data set for an epoch: (steps * batch,) int, a shuffle or a weighted draw."""
+        with self._lock:
+            if self._order[0] != epoch:
+                rng = np.random.default_rng((self.seed, epoch))
+                need = len(self) * self.batch_size
+                if self.weights is None:
+                    rounds = -(-need // len(self.ids))
+                    picks = np.concatenate([rng.permutation(len(self.ids)) for _ in range(rounds)])[:need]
+                else:
+                    picks = _systematic(self.weights, need, rng)
+                self._order = (epoch, picks)
+            return self._order[1]
+
+    def __getitem__(self, index):
+        start = time.perf_counter()
+        epoch, size = self.epoch, self.batch_size
+        picks = self.order(epoch)[index * size : (index + 1) * size]
+        rows = [self.crop(pick, epoch, index * size + i) for i, pick in enumerate(picks)]
+        batch = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        self.seconds += time.perf_counter() - start
+        return (batch,)
+
+    def crop(self, pick, epoch, index):
+        """One training example as a dict of arrays without the batch axis."""
+        image, labels = self._stretched(pick)
+        image, labels = self.augmenter(image, labels, (self.seed, epoch, index))
+        image = to_network(image, self.config)
+        if self.config.upsample != 1.0:
+            labels = resize(labels, self.config.upsample)
+        ids, boxes = boxes_from_labels(labels)
+        from nucleus_course.model.targets import pad_ground_truth
+
+        labels, boxes, ids = pad_ground_truth(labels, boxes, ids, self.config.max_nuclei, index)
+        return {"image": image, "labels": labels.astype("int32"), "boxes": boxes, "ids": ids}
+
+    def _stretched(self, pick):
+        if pick not in self.images:  # two threads may both do it: the result is the same
+            record = self.records[pick]
+            self.images[pick] = (stretch(record.image, self.config), record.labels)
+        return self.images[pick]
+
+
+def _weights(types, balance):
+    """Probability of each image; ``balance`` moves from image by image (None) to type by type (1)."""
+    if not balance:
+        return None
+    names, inverse, counts = np.unique(types, return_inverse=True, return_counts=True)
+    share = counts ** (1.0 - balance)
+    weight = (share / counts)[inverse]
+    return weight / weight.sum()
+
+
+def _systematic(weights, count, rng):
+    """``count`` positions drawn so that each comes up weights * count times, give or take one; shuffled."""
+    edges = np.cumsum(weights[(turn := rng.permutation(len(weights)))])
+    ticks = (np.arange(count) + rng.random()) / count
+    picks = turn[np.minimum(np.searchsorted(edges, ticks), len(weights) - 1)]
+    return rng.permutation(picks)

@@ -1,0 +1,195 @@
+"""The files of BBBC038's layout, in a zip or a folder.
+
+An image is ``<id>/images/<id>.png``; its nuclei are one mask file each in ``<id>/masks/``. Folders
+above ``<id>`` (such as ``stage1_train/``) do not matter. This module finds the files and what is
+wrong with their names; decoding is :mod:`nucleus_course.data.decode`'s.
+"""
+
+import hashlib
+import os
+import re
+import threading
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from nucleus_course.data.images import EXTENSIONS
+from nucleus_course.data.lint import NOTED, REFUSED, Issue
+from nucleus_course.errors import UserError
+
+SYNTHETIC_MARK = "SYNTHETIC.txt"
+JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+@dataclass
+class ImageFiles:
+    """The files of one image: names inside the source. ``image`` is "" when only masks exist."""
+
+    image_id: str
+    image: str = ""
+    masks: list = field(default_factory=list)
+    has_mask_folder: bool = False
+
+
+class Source:
+    """A zip or a folder: ``entries`` (id -> ImageFiles, sorted by id), ``issues`` about names,
+    ``read(name) -> bytes`` (thread-safe), ``fingerprint`` (changes whenever a file changes)."""
+
+    def __init__(self, path, names, folders):
+        self.path = path
+        self.issues = []
+        self.synthetic = any(PurePosixPath(name).name == SYNTHETIC_MARK for name in names)
+        self.entries = self._entries(names, folders)
+
+    def read(self, name):
+        raise NotImplementedError
+
+    def close(self):
+        pass
+
+    def _entries(self, names, folders):
+        entries, homes = {}, {}
+        for folder in folders:
+            parts = PurePosixPath(folder).parts
+            if parts and parts[-1] == "masks" and not _junk(parts):
+                self._entry(entries, homes, parts[:-1]).has_mask_folder = True
+        images = {}
+        for name in sorted(names):
+            parts = PurePosixPath(name).parts
+            if _junk(parts) or len(parts) < 2 or parts[-2] not in ("images", "masks"):
+                continue
+            if Path(name).suffix.lower() not in EXTENSIONS:
+                self._note(parts, name, "not an image", "not an image file by its extension, ignored", NOTED)
+                continue
+            entry = self._entry(entries, homes, parts[:-2])
+            if "/".join(parts[:-2]) != homes[entry.image_id]:
+                kept = homes[entry.image_id] or "."
+                self._note(parts, name, "duplicate id", f"image id {entry.image_id!r} also lies in {kept}", REFUSED)
+            elif parts[-2] == "masks":
+                entry.has_mask_folder = True
+                entry.masks.append(name)
+            else:
+                images.setdefault(entry.image_id, []).append(name)
+        for image_id, found in images.items():
+            named = [name for name in found if PurePosixPath(name).stem == image_id]
+            entries[image_id].image = (named or found)[0]
+            for name in found:
+                if name != entries[image_id].image:
+                    self._note(PurePosixPath(name).parts, name, "extra image", "a second image of the same id, ignored", NOTED)
+        for entry in entries.values():
+            if not entry.image:
+                where = f"{homes[entry.image_id] or '.'}/masks"
+                self.issues.append(Issue(entry.image_id, where, "masks without image", f"{len(entry.masks)} masks but no image", REFUSED))
+        return dict(sorted(entries.items()))
+
+    def _entry(self, entries, homes, home):
+        image_id = home[-1] if home else self.path.stem
+        homes.setdefault(image_id, "/".join(home))
+        return entries.setdefault(image_id, ImageFiles(image_id))
+
+    def _note(self, parts, name, kind, message, action):
+        image_id = parts[-3] if len(parts) > 2 else self.path.stem
+        self.issues.append(Issue(image_id, name, kind, message, action))
+
+
+class ZipSource(Source):
+    """A zip archive in BBBC038's layout; nothing is ever unpacked to disk.
+
+    ``outside`` lists the members whose names lead out of the archive's folder.
+    """
+
+    def __init__(self, path):
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, EOFError, NotImplementedError):
+            raise UserError(f"{path}: not a zip archive, or a damaged one; download it again") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+        self._lock = threading.Lock()
+        self._members, self.outside, folders = {}, [], []
+        for info in self._zip.infolist():
+            name = info.filename.replace("\\", "/")
+            if is_outside(name):
+                self.outside.append(info.filename)
+            elif info.is_dir() or name.endswith("/"):
+                folders.append(name)
+            else:
+                self._members[name] = info
+        super().__init__(Path(path), list(self._members), folders)
+        for name in self.outside:
+            self.issues.append(Issue("", name, "outside name", "a name that leads out of the archive's folder", REFUSED))
+
+    def read(self, name):
+        with self._lock:
+            return self._zip.read(self._members[name])
+
+    @property
+    def fingerprint(self):
+        stat = self.path.stat()
+        return _digest([f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"])
+
+    def close(self):
+        self._zip.close()
+
+
+class FolderSource(Source):
+    """A folder in BBBC038's layout."""
+
+    outside = ()
+
+    def __init__(self, path):
+        names, folders, self._stats = [], [], []
+        for folder, _, files in os.walk(path, followlinks=True):
+            relative = Path(folder).relative_to(path).as_posix()
+            folders.append(relative)
+            for file in files:
+                names.append(file if relative == "." else f"{relative}/{file}")
+        super().__init__(Path(path), names, folders)
+        self._names = names
+
+    def read(self, name):
+        return (self.path / name).read_bytes()
+
+    @property
+    def fingerprint(self):
+        lines = [str(self.path.resolve())]
+        for name in sorted(self._names):
+            stat = os.stat(self.path / name)
+            lines.append(f"{name} {stat.st_size} {stat.st_mtime_ns}")
+        return _digest(lines)
+
+
+def open_source(path):
+    """Open a zip or folder. Raises :class:`UserError` when it is missing, empty or something else."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        source = FolderSource(path)
+        archives = sorted(path.glob("*.zip"))
+        if not source.entries and archives:
+            train = [archive for archive in archives if archive.name == "stage1_train.zip"]
+            if train or len(archives) == 1:
+                return ZipSource((train or archives)[0])
+        if not source.entries and not any(path.iterdir()):
+            raise UserError(f"{path}: the folder is empty; give a zip or folder in BBBC038's layout")
+    elif path.is_file():
+        if path.suffix.lower() in EXTENSIONS:
+            raise UserError(f"{path}: one image file, where a zip or folder in BBBC038's layout (<id>/images/<id>.png) was expected")
+        source = ZipSource(path)
+    else:
+        raise UserError(f"{path}: no such file or folder; give a zip or folder in BBBC038's layout, or 'sample'")
+    if not source.entries and not source.issues:
+        raise UserError(f"{path}: no images in BBBC038's layout (<id>/images/<id>.png) in it")
+    return source
+
+
+def is_outside(name):
+    """True for an archive member's name that would land outside the folder it is unpacked to."""
+    return name.startswith("/") or bool(re.match(r"^[A-Za-z]:", name)) or ".." in name.split("/")
+
+
+def _junk(parts):
+    return any(part in JUNK or part.startswith(".") for part in parts)
+
+
+def _digest(lines):
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

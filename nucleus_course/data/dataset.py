@@ -1,0 +1,261 @@
+"""Data sets as the rest of the package sees them: ``load_dataset``, ``Dataset`` and ``Record``."""
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from nucleus_course.data import cache
+from nucleus_course.data.bbbc038 import open_source
+from nucleus_course.data.decode import decode_entry
+from nucleus_course.data.labels import areas_from_labels, boxes_from_labels
+from nucleus_course.data.lint import Issue, LintReport
+from nucleus_course.data.splits import split_ids
+from nucleus_course.errors import UserError
+
+SAMPLE = "sample"
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One image with its truth.
+
+    ``image`` uint8 (H, W, 3) RGB; ``labels`` int32 (H, W), 0 background and 1..n one nucleus each;
+    ``type`` one of :data:`~nucleus_course.data.image_types.IMAGE_TYPES`.
+    """
+
+    id: str
+    image: np.ndarray
+    labels: np.ndarray
+    type: str
+
+    @property
+    def height(self):
+        return self.image.shape[0]
+
+    @property
+    def width(self):
+        return self.image.shape[1]
+
+    @cached_property
+    def count(self):
+        return len(self.boxes)
+
+    @cached_property
+    def boxes(self):
+        """Boxes float32 (n, 4) as (y1, x1, y2, x2) in pixels, in order of label id."""
+        return boxes_from_labels(self.labels)[1]
+
+    @cached_property
+    def areas(self):
+        """Pixel counts int64 (n,), in order of label id."""
+        return areas_from_labels(self.labels)[1]
+
+
+class Dataset:
+    """A set of images of one source, in order of their ids; pixels are decoded when asked for."""
+
+    def __init__(self, store, ids, source, split="all"):
+        self._store = store
+        self._entries = store.index["images"]
+        self._loaded = {}
+        self.ids = tuple(ids)
+        self.source = source
+        self.split = split if isinstance(split, str) else "listed" if not isinstance(split, Path) else str(split)
+        self.synthetic = bool(store.index["synthetic"])
+        self.name = store.index["name"] + (" (synthetic)" if self.synthetic else "")
+        self._positions = {image_id: index for index, image_id in enumerate(self.ids)}
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __iter__(self):
+        return (self[index] for index in range(len(self)))
+
+    def __contains__(self, image_id):
+        return image_id in self._positions
+
+    def __repr__(self):
+        return f"Dataset({self.name!r}, split={self.split!r}, {len(self)} images)"
+
+    def __getitem__(self, key):
+        """The :class:`Record` at a position or with an id."""
+        if isinstance(key, str):
+            if key not in self._positions:
+                raise KeyError(f"no image {key!r} in {self!r}")
+            image_id = key
+        else:
+            image_id = self.ids[key]
+        image, labels = self._pixels(image_id)
+        if image.ndim == 2:
+            image = np.repeat(image[..., None], 3, axis=2)
+        return Record(image_id, image, labels.astype(np.int32), self._entries[image_id]["type"])
+
+    def _pixels(self, image_id):
+        if image_id in self._loaded:
+            return self._loaded[image_id]
+        number = self._entries[image_id]["number"]
+        return tuple(cache.decode(self._store.read(f"{number}.{kind}.png")) for kind in ("image", "labels"))
+
+    def preload(self, workers=None):
+        """Decode everything into RAM once (grey as one channel, labels as uint16: 0.4 GB for the 664
+        images), so that training waits for no file. Subsets taken afterwards share it."""
+        missing = [image_id for image_id in self.ids if image_id not in self._loaded]
+        with ThreadPoolExecutor(workers or worker_count()) as pool:
+            self._loaded.update(zip(missing, pool.map(self._pixels, missing)))
+        return self
+
+    def subset(self, which):
+        """A :class:`Dataset` of some of these images: a list of ids, a split name or a split file."""
+        groups = self.groups if str(which).startswith("grouped-") else None
+        subset = Dataset(self._store, split_ids(self.ids, which, groups=groups), self.source, which)
+        subset._loaded = self._loaded
+        return subset
+
+    @property
+    def types(self):
+        """The image type of each id, without decoding anything."""
+        return {image_id: self._entries[image_id]["type"] for image_id in self.ids}
+
+    @property
+    def sizes(self):
+        """(height, width) of each id, without decoding anything."""
+        return {image_id: tuple(self._entries[image_id]["size"]) for image_id in self.ids}
+
+    @property
+    def counts(self):
+        """Number of nuclei of each id, without decoding anything."""
+        return {image_id: self._entries[image_id]["count"] for image_id in self.ids}
+
+    @cached_property
+    def groups(self):
+        """Group number of each id: near-duplicates share one (see duplicates.py)."""
+        from nucleus_course.data.duplicates import near_duplicate_groups
+
+        groups = near_duplicate_groups(self)
+        return {image_id: number for number, group in enumerate(groups) for image_id in group}
+
+    @cached_property
+    def lint(self):
+        """What was found wrong with these images, and with files that became no image."""
+        whole = LintReport(self._store.index["source"], len(self.ids), [Issue(**i) for i in self._store.index["issues"]])
+        return whole.for_ids(set(self.ids))
+
+
+def load_dataset(source, split="all", *, strict=False, cache_dir=None, progress=True, workers=None):
+    """Open a data set in BBBC038's layout.
+
+    ``source`` is the path of a zip or folder, or ``"sample"`` for the embedded synthetic one;
+    ``split`` a split name, the path of a split file or a list of ids (see
+    :func:`~nucleus_course.data.splits.split_ids`). The first opening decodes everything, with
+    ``workers`` threads and a progress bar, into a cache in ``cache_dir`` (see
+    :mod:`~nucleus_course.data.cache`); later ones only read its index.
+
+    Images that cannot be used are left out and named in ``dataset.lint``; with ``strict`` they
+    raise instead. Raises :class:`UserError` for a source that is missing, empty or of another kind,
+    a zip with names outside its folder, an unknown split, and a split without a usable image.
+    """
+    store, path = _open_store(source, cache_dir, progress, workers)
+    index = store.index
+    refused = [Issue(**issue) for issue in index["issues"] if issue["action"] == "refused"]
+    outside = [issue for issue in refused if issue.kind == "outside name"]
+    if outside:
+        raise UserError(f"{path}: the archive holds {outside[0].file!r}, a name outside its folder; it is not to be trusted")
+    if strict and refused:
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        raise UserError(f"{path}: {refused[0].file}: {refused[0].message}{more}; mend it, or do without strict")
+    if not index["images"]:
+        reason = f"; first: {refused[0].file}: {refused[0].message}" if refused else ""
+        raise UserError(f"{path}: no usable image in it{reason}")
+    # The split is over all ids, the refused included: one bad image must not move the others.
+    everything = Dataset(store, sorted(index["images"]), path)
+    groups = None
+    if str(split).startswith("grouped-"):
+        groups = everything.groups
+        chosen = split_ids(everything.ids, split, groups=groups)
+    else:
+        chosen = split_ids(index["all_ids"], split)
+    usable = [image_id for image_id in chosen if image_id in index["images"]]
+    if not usable:
+        raise UserError(f"{path}: split {str(split)!r} holds no usable image")
+    dataset = Dataset(store, usable, path, split)
+    if progress and dataset.lint.refused:
+        for issue in dataset.lint.refused[:10]:
+            print(f"left out: {issue}", file=sys.stderr)
+        if len(dataset.lint.refused) > 10:
+            print(f"left out: {len(dataset.lint.refused) - 10} more, see dataset.lint.table()", file=sys.stderr)
+    return dataset
+
+
+def lint_dataset(source, *, cache_dir=None, progress=False, workers=None):
+    """Everything wrong with a source, as a :class:`LintReport`; raises only if it cannot be opened."""
+    store, path = _open_store(source, cache_dir, progress, workers)
+    return LintReport(str(path), len(store.index["images"]), [Issue(**issue) for issue in store.index["issues"]])
+
+
+def worker_count():
+    """Threads for decoding: the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _open_store(source, cache_dir, progress, workers):
+    path = Path(str(files("nucleus_course.data") / "sample.zip")) if str(source) == SAMPLE else Path(source)
+    files_of = open_source(path)
+    try:
+        target = cache.cache_path(files_of.path, files_of.fingerprint, cache_dir)
+        store = cache.open_cache(target)
+        if store is None:
+            name = SAMPLE if str(source) == SAMPLE else files_of.path.stem
+            store = cache.write_cache(target, *_decode_all(files_of, name, progress, workers))
+    finally:
+        files_of.close()
+    return store, path
+
+
+def _decode_all(files_of, name, progress, workers):
+    """Decode every image of a source: the cache's index and its PNGs."""
+    entries = [entry for entry in files_of.entries.values() if entry.image]
+    labelled = any(entry.masks for entry in entries)
+
+    def work(entry):
+        decoded = decode_entry(entry, files_of.read, labelled)
+        if not decoded.usable:
+            return decoded, None
+        shape, count = decoded.labels.shape, int(decoded.labels.max(initial=0))
+        pngs = cache.encode(decoded.image), cache.encode(decoded.labels)
+        decoded.image = decoded.labels = None
+        return decoded, (pngs, shape, count)
+
+    issues, images, blobs = list(files_of.issues), {}, {}
+    with ThreadPoolExecutor(workers or worker_count()) as pool:
+        for number, (decoded, stored) in enumerate(_tracked(pool.map(work, entries), len(entries), name, progress)):
+            issues.extend(decoded.issues)
+            if stored is None:
+                continue
+            (picture, labels), shape, count = stored
+            blobs[f"{number}.image.png"], blobs[f"{number}.labels.png"] = picture, labels
+            images[decoded.image_id] = {"number": number, "type": decoded.type, "size": list(shape), "count": count}
+    index = {
+        "format": cache.FORMAT,
+        "name": name,
+        "source": str(files_of.path),
+        "synthetic": files_of.synthetic,
+        "all_ids": [entry.image_id for entry in entries],
+        "images": images,
+        "issues": [vars(issue) for issue in issues],
+    }
+    return index, blobs
+
+
+def _tracked(results, total, name, progress):
+    if not progress or total < 2:
+        return results
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(results, f"decoding {name}", total=total, console=Console(stderr=True), transient=True)

@@ -1,0 +1,71 @@
+"""Label maps: int32 images (H, W) in which 0 is background and each nucleus has its own id.
+
+Boxes are (y1, x1, y2, x2) in pixels with half-pixel centres: pixel (r, c) covers
+[r, r+1) x [c, c+1), so a nucleus' box is (first row, first column, last row + 1, last column + 1).
+"""
+
+import numpy as np
+
+
+def boxes_from_labels(labels):
+    """Bounding boxes of all nuclei in a label map.
+
+    ``labels`` is an integer array (H, W). Returns ``(ids, boxes)``: the ids that occur, int32 (n,)
+    ascending, and their boxes, float32 (n, 4) as (y1, x1, y2, x2) in pixels. Ids may have gaps.
+    """
+    labels = _check(labels)
+    rows, cols = np.nonzero(labels)
+    if rows.size == 0:
+        return np.zeros(0, np.int32), np.zeros((0, 4), np.float32)
+    values = labels[rows, cols]
+    size = int(values.max()) + 1
+    first_row = np.full(size, labels.shape[0], np.int64)
+    last_row = np.full(size, -1, np.int64)
+    first_col = np.full(size, labels.shape[1], np.int64)
+    last_col = np.full(size, -1, np.int64)
+    # np.nonzero walks row by row: the first hit of an id is its top row, the last its bottom row.
+    last_row[values] = rows
+    first_row[values[::-1]] = rows[::-1]
+    np.minimum.at(first_col, values, cols)
+    np.maximum.at(last_col, values, cols)
+    ids = np.flatnonzero(last_row >= 0)
+    boxes = np.stack([first_row[ids], first_col[ids], last_row[ids] + 1, last_col[ids] + 1], axis=1)
+    return ids.astype(np.int32), boxes.astype(np.float32)
+
+
+def areas_from_labels(labels):
+    """Pixel counts of all nuclei: ``(ids int32 (n,), areas int64 (n,))``, ids ascending."""
+    counts = np.bincount(_check(labels).ravel())
+    counts[:1] = 0
+    ids = np.flatnonzero(counts)
+    return ids.astype(np.int32), counts[ids]
+
+
+def renumber(labels):
+    """The same label map with ids 1..n in the order of the old ids, int32 (H, W)."""
+    labels = _check(labels)
+    present = np.bincount(labels.ravel()) > 0
+    present[:1] = False
+    table = np.where(present, np.cumsum(present), 0).astype(np.int32)
+    return table[labels]
+
+
+def outlines(labels):
+    """Boundary pixels of the nuclei, bool (H, W): pixels whose right or lower neighbour, or left or
+    upper one, carries another id. Cheap enough for interactive drawing."""
+    labels = _check(labels)
+    edge = np.zeros(labels.shape, bool)
+    down = labels[1:] != labels[:-1]
+    right = labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= down
+    edge[:-1] |= down
+    edge[:, 1:] |= right
+    edge[:, :-1] |= right
+    return edge & (labels > 0)
+
+
+def _check(labels):
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.dtype.kind not in "iub":
+        raise ValueError(f"a label map is an integer array (H, W), not {labels.dtype} {labels.shape}")
+    return labels.astype(np.int64) if labels.dtype.kind == "b" else labels

@@ -1,0 +1,82 @@
+"""What is wrong with a data set, by name: issues, what was done about them, and the report."""
+
+import json
+from dataclasses import asdict, dataclass, field
+
+REPAIRED, REFUSED, NOTED = "repaired", "refused", "noted"
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One finding. ``file`` is the path inside the source; ``kind`` a short fixed name such as
+    "overlap"; ``action`` is "repaired" (the image is used), "refused" (the image, or a file that
+    belongs to none, is left out) or "noted" (nothing had to be done)."""
+
+    image_id: str
+    file: str
+    kind: str
+    message: str
+    action: str
+
+    def __str__(self):
+        return f"{self.file or self.image_id}: {self.message} ({self.action})"
+
+
+@dataclass
+class LintReport:
+    """All findings about one source; truthy when there are any."""
+
+    source: str = ""
+    images: int = 0
+    issues: list = field(default_factory=list)
+
+    def __len__(self):
+        return len(self.issues)
+
+    def __iter__(self):
+        return iter(self.issues)
+
+    @property
+    def repaired(self):
+        return [issue for issue in self.issues if issue.action == REPAIRED]
+
+    @property
+    def refused(self):
+        return [issue for issue in self.issues if issue.action == REFUSED]
+
+    @property
+    def kinds(self):
+        """How many issues there are of each kind."""
+        counts = {}
+        for issue in self.issues:
+            counts[issue.kind] = counts.get(issue.kind, 0) + 1
+        return dict(sorted(counts.items()))
+
+    def summary(self):
+        """One line for a terminal."""
+        if not self.issues:
+            return f"{self.images} images, nothing to report"
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
+        return f"{self.images} images usable; {len(self.repaired)} repairs, {len(self.refused)} refusals: {kinds}"
+
+    def table(self):
+        """A rich table with one row an issue."""
+        from rich.table import Table
+
+        table = Table(title=f"Lint of {self.source}: {self.summary()}")
+        for name in ("action", "kind", "file", "finding"):
+            table.add_column(name, overflow="fold")
+        for issue in self.issues:
+            table.add_row(issue.action, issue.kind, issue.file or issue.image_id, issue.message)
+        return table
+
+    def for_ids(self, ids):
+        """The report restricted to some images; issues that belong to no usable image stay in."""
+        return LintReport(self.source, len(ids), [i for i in self.issues if i.image_id in ids or i.action == REFUSED])
+
+    def to_json(self):
+        return json.dumps({"source": self.source, "images": self.images, "issues": [asdict(i) for i in self.issues]})
+
+    @classmethod
+    def from_dict(cls, data):
+        return cls(data["source"], data["images"], [Issue(**issue) for issue in data["issues"]])

@@ -1,0 +1,58 @@
+"""From a stored image to the network's input: one function for training, prediction and evaluation.
+
+Two steps, because augmentation works on uint8 in between: :func:`stretch` sees the whole image,
+:func:`to_network` only does arithmetic.
+"""
+
+import numpy as np
+
+# Percentiles of brightness that become 0 and 255. The upper one is far out: a single small nucleus in a
+# 256 x 256 image is a thousandth of it and must not be cut off.
+LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.95
+MIN_CONTRAST = 8.0  # grey levels: an empty image's noise is not blown up further than this
+
+
+def stretch(image, config):
+    """The preset's normalisation of a whole image: uint8 (H, W, 3) -> uint8 (H, W, 3).
+
+    ``mean`` leaves it as it is. ``percentile`` maps the 0.5th to 99.95th percentile of brightness to
+    0..255, the same map for all channels, so that dim and bright exposures look alike and hue survives.
+    """
+    if config.normalization != "percentile":
+        return image
+    grey = image[..., 0] if (image[..., 0] == image[..., 1]).all() else image.mean(axis=-1)
+    low, high = np.percentile(grey, (LOW_PERCENTILE, HIGH_PERCENTILE))
+    scale = 255.0 / max(high - low, MIN_CONTRAST)
+    table = np.clip((np.arange(256) - low) * scale + 0.5, 0, 255).astype("uint8")
+    return table[image]
+
+
+def to_network(image, config):
+    """uint8 (H, W, 3) -> float32 (H * s, W * s, 3) with s = ``config.upsample``; bilinear, half-pixel centres.
+
+    ``mean``: minus the channel means (Matterport's nucleus sample). ``percentile``: to [-1, 1].
+    """
+    image = image.astype("float32")
+    if config.upsample != 1.0:
+        image = resize(image, config.upsample)
+    if config.normalization == "percentile":
+        return image / 127.5 - 1.0
+    return image - np.asarray(config.mean_pixel, "float32")
+
+
+def resize(image, scale):
+    """An image (H, W[, C]) scaled by ``scale``: bilinear for floats, nearest for integer label maps."""
+    import cv2
+
+    height, width = (int(round(side * scale)) for side in image.shape[:2])
+    if np.issubdtype(image.dtype, np.integer):
+        rows = np.minimum(((np.arange(height) + 0.5) / scale).astype(int), image.shape[0] - 1)
+        columns = np.minimum(((np.arange(width) + 0.5) / scale).astype(int), image.shape[1] - 1)
+        return image[rows[:, None], columns[None]]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def pad_to(image, height, width):
+    """An image (h, w, ...) in the upper left corner of height x width zeros."""
+    padding = [(0, height - image.shape[0]), (0, width - image.shape[1])] + [(0, 0)] * (image.ndim - 2)
+    return np.pad(image, padding)

@@ -1,0 +1,101 @@
+"""Which images train and which validate: the protocol's rule, named splits and split files.
+
+Sort the ids; ``validation`` is every tenth of them, starting with the first, and ``train`` is the
+rest. ``matterport-validation`` is the list of Matterport's nucleus sample (splits/matterport.txt),
+``matterport-train`` everything else.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+from nucleus_course.errors import UserError
+
+EVERY = 10
+NAMES = (
+    "all",
+    "train",
+    "validation",
+    "test",
+    "matterport-train",
+    "matterport-validation",
+    "grouped-train",
+    "grouped-validation",
+)
+
+
+def split_ids(all_ids, split="all", *, groups=None):
+    """The ids of a split, as a sorted tuple.
+
+    ``all_ids`` are the ids of a whole data set. ``split`` is one of :data:`NAMES`, the path of a
+    split file (one id a line; blank lines and lines starting with # do not count) or a list of
+    ids. ``test`` is a data set of its own (stage1_test), so it means all images, as ``all`` does.
+    The grouped pair keeps near-duplicates together and needs ``groups`` (an id's group number).
+    Raises :class:`UserError` for an unknown split, and for ids that the data set does not hold.
+    """
+    ids = tuple(sorted(all_ids))
+    if not isinstance(split, (str, Path)):
+        return _listed(ids, list(split), "the list of ids")
+    if split in ("all", "test"):
+        return ids
+    if split == "validation":
+        return ids[::EVERY]
+    if split == "train":
+        return tuple(image_id for index, image_id in enumerate(ids) if index % EVERY)
+    if split in ("matterport-train", "matterport-validation"):
+        return _matterport(ids, split)
+    if split in ("grouped-train", "grouped-validation"):
+        return _grouped(ids, split, groups)
+    path = Path(split)
+    if path.is_file():
+        return _listed(ids, read_split_file(path), str(path))
+    raise UserError(f"unknown split {str(split)!r}: use one of {', '.join(NAMES)}, or the path of a file with one id a line")
+
+
+def read_split_file(path):
+    """The ids in a split file, in the order of the file, without repeats."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable split file ({error})") from None
+    lines = (line.strip() for line in text.splitlines())
+    return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+
+
+def matterport_validation_ids():
+    """The validation ids of Matterport's nucleus sample, in the order of that file."""
+    return read_split_file(files(__package__) / "splits" / "matterport-validation.txt")
+
+
+def _listed(ids, wanted, name):
+    known = set(ids)
+    missing = [image_id for image_id in wanted if image_id not in known]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UserError(f"{name}: the data set holds no image {missing[0]!r}{more}")
+    if not wanted:
+        raise UserError(f"{name}: no ids in it")
+    return tuple(sorted(set(wanted)))
+
+
+def _matterport(ids, split):
+    listed = set(matterport_validation_ids())
+    chosen = tuple(image_id for image_id in ids if (image_id in listed) == split.endswith("validation"))
+    if not listed & set(ids):
+        raise UserError(f"split {split!r}: none of Matterport's validation ids are in this data set; it is meant for stage1_train")
+    return chosen
+
+
+def _grouped(ids, split, groups):
+    """Whole groups of near-duplicates go to one side: the rule of tens, applied to groups ordered
+    by their smallest id, weighed by images so that validation is again about a tenth of them."""
+    if groups is None:
+        raise UserError(f"split {split!r} needs the groups of near-duplicates: ask a data set for it")
+    members = {}
+    for image_id in ids:
+        members.setdefault(groups[image_id], []).append(image_id)
+    validation, seen = set(), 0
+    for group in sorted(members.values(), key=lambda group: group[0]):
+        if len(validation) * EVERY < seen + 1 and len(group) * EVERY <= max(len(ids), EVERY):
+            validation.update(group)
+        seen += len(group)
+    return tuple(image_id for image_id in ids if (image_id in validation) == split.endswith("validation"))

@@ -1,0 +1,87 @@
+"""Which backend Keras will load, and the mend where it cannot. Loads none itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+from nucleus_course.errors import UserError
+
+BACKENDS = ("tensorflow", "jax", "torch")
+TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch", "keras": "Keras"}
+
+
+def explain_import(error: ImportError) -> str | None:
+    """One line with the mend for a failed import; None where it looks like a bug of this package."""
+    if isinstance(error, ModuleNotFoundError):
+        name = (error.name or "").split(".")[0]
+        if not name or name == "nucleus_course":
+            return None
+        if name in TITLES:
+            return missing_backend(name)
+        return f"the package '{name}' is not installed: pip install {name}"
+    if "libGL" in str(error) or "libgthread" in str(error):
+        return (
+            "OpenCV needs libGL, which this machine lacks: "
+            'pip install --force-reinstall --no-deps "opencv-python-headless<4.13"'
+        )
+    return None
+
+
+def missing_backend(name: str) -> str:
+    """What to do where the backend's package is not installed."""
+    mend = {
+        "tensorflow": "pip install tensorflow (tensorflow-cpu is smaller, without GPU)",
+        "jax": "pip install jax (jax[cuda12] for an NVIDIA GPU)",
+        "torch": "pip install torch",
+        "keras": "pip install keras",
+    }[name]
+    others = [b for b in BACKENDS if b != name and _installed(b)]
+    choice = f", or use --backend {others[0]}" if others and name != "keras" else ""
+    return f"{TITLES[name]} is not installed: {mend}{choice}"
+
+
+def configured_backend() -> str:
+    """The backend Keras will load: KERAS_BACKEND, else its configuration file, else TensorFlow."""
+    named = os.environ.get("KERAS_BACKEND")
+    if named:
+        return named
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        return json.loads((home / "keras.json").read_text()).get("backend", "tensorflow")
+    except (OSError, ValueError, AttributeError):
+        return "tensorflow"
+
+
+def use_backend(name: str | None) -> str:
+    """Settle the backend before anything loads Keras, and see that its package is there.
+
+    Raises:
+        UserError: for an unknown backend, one that is not installed, or one other than that which
+            this process has loaded already.
+    """
+    backend = name or configured_backend()
+    if backend not in BACKENDS:
+        source = "--backend" if name else "KERAS_BACKEND"
+        raise UserError(f"unknown backend '{backend}' ({source}): choose one of {', '.join(BACKENDS)}")
+    loaded = sys.modules.get("keras")
+    if loaded is not None and loaded.backend.backend() != backend:
+        raise UserError(f"Keras runs on {loaded.backend.backend()} in this process: set KERAS_BACKEND={backend} before")
+    for package in ("keras", backend):
+        if not _installed(package):
+            raise UserError(missing_backend(package))
+    os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes; errors still show
+    return backend
+
+
+def _installed(package: str) -> bool:
+    if sys.modules.get(package) is not None:
+        return True
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False

@@ -41,7 +41,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self.images = {}
         self._order = (None, None)
         self._lock = threading.Lock()
-        self.seconds = 0.0  # spent making batches, all threads together
+        self.finished = {}  # index -> when its batch was ready, for measuring the waiting
 
     def __len__(self):
         return self.training.steps_per_epoch or -(-len(self.ids) // self.batch_size)
@@ -64,12 +64,11 @@ class TrainingBatches(keras.utils.PyDataset):
             return self._order[1]
 
     def __getitem__(self, index):
-        start = time.perf_counter()
         epoch, size = self.epoch, self.batch_size
         picks = self.order(epoch)[index * size : (index + 1) * size]
         rows = [self.crop(pick, epoch, index * size + i) for i, pick in enumerate(picks)]
         batch = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-        self.seconds += time.perf_counter() - start
+        self.finished[index] = time.perf_counter()
         return (batch,)
 
     def crop(self, pick, epoch, index):

@@ -1,0 +1,269 @@
+"""Configurations as frozen dataclasses, and the presets that ship.
+
+A preset is three things: what the network is (:class:`ModelConfig`), how it is trained
+(:class:`TrainingConfig`), and how images are varied (:class:`AugmentConfig`). ``paper-*`` follow
+Johnson (2018) and the nucleus sample of Matterport's Mask_RCNN that it adapted; ``compact`` is ours.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from nucleus_course.data.augment import AugmentConfig
+from nucleus_course.errors import UserError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the network is. Lengths are pixels of the network's input, after ``upsample``."""
+
+    name: str
+    backbone: str = "resnet50"  # resnet50, resnet101 or thin
+    widths: tuple = (32, 64, 128, 256)  # thin: channels of C2..C5
+    blocks: tuple = (2, 2, 2, 2)  # thin: basic blocks a stage
+    upsample: float = 2.0  # image pixels to network pixels (paper: "upsampled by two")
+    normalization: str = "mean"  # mean: subtract mean_pixel; percentile: stretch each image
+    mean_pixel: tuple = (43.53, 39.56, 48.22)
+    strides: tuple = (4, 8, 16, 32, 64)  # P2..P6
+    pyramid_channels: int = 256
+    anchor_sizes: tuple = (8, 16, 32, 64, 128)
+    anchor_ratios: tuple = (0.5, 1.0, 2.0)
+    rpn_channels: int = 512
+    rpn_positive_iou: float = 0.7
+    rpn_negative_iou: float = 0.3
+    rpn_anchors_per_image: int = 64
+    rpn_nms_train: float = 0.9
+    rpn_nms: float = 0.7
+    pre_nms: tuple = (1000, 1000)  # proposals a level before NMS: training, prediction
+    post_nms: tuple = (1000, 1000)  # proposals an image after NMS: training, prediction
+    rois_per_image: int = 128
+    roi_positive_fraction: float = 1.0 / 3.0
+    roi_positive_iou: float = 0.5
+    canonical_size: float = 224.0  # the side that is pooled from P4
+    box_pool: int = 7
+    mask_pool: int = 14
+    box_head_channels: int = 1024
+    mask_head_channels: int = 256
+    head_norm: bool = True
+    mask_slots_per_image: int = 0  # 0: as many as positive RoIs
+    mask_roi_scale: float = 1.0  # masks are predicted in the box grown by this
+    mask_samples: int = 1  # target samples a side and mask cell
+    mask_scoring: bool = False  # multiply the score by the mean mask probability
+    box_loss_beta: float = 1.0  # smooth L1 turns linear here, in units of box_stds
+    box_stds: tuple = (0.1, 0.1, 0.2, 0.2)
+    max_nuclei: int = 384  # ground-truth slots an image; more are excluded, not negatives
+    max_detections: int = 400
+    train_norm: bool = False  # False: BatchNorm keeps its loaded statistics
+    norm_epsilon: float = 1e-3
+    pool_padding: str = "same"  # the stem's max pooling: same (Matterport) or symmetric (keras.applications)
+
+    @property
+    def mask_size(self):
+        """Side of the predicted mask grid: twice the pooled side, 28 in the paper."""
+        return 2 * self.mask_pool
+
+    @property
+    def positive_rois(self):
+        """Most positive RoIs sampled an image."""
+        return max(1, int(self.rois_per_image * self.roi_positive_fraction))
+
+    @property
+    def pad_multiple(self):
+        """Inputs are padded to a multiple of this many pixels, so that every level is whole."""
+        return max(self.strides)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of training: which layers move, for how long, how fast.
+
+    ``layers`` is ``heads`` (pyramid, RPN, heads), ``4+`` (ResNet stage 4 and up, and heads) or ``all``.
+    ``schedule`` is ``constant``, or ``cosine`` from ``rate`` to a hundredth of it; ``warmup_epochs`` rise to it.
+    """
+
+    name: str
+    layers: str = "all"
+    epochs: int = 1
+    rate: float = 1e-3
+    schedule: str = "constant"
+    warmup_epochs: int = 0
+
+    def rate_at(self, epoch, progress=None):
+        """Learning rate of an epoch of this stage (0-based); ``progress`` in [0, 1] overrides epoch / epochs."""
+        import math
+
+        progress = epoch / max(1, self.epochs) if progress is None else progress
+        rate = self.rate
+        if self.schedule == "cosine":
+            rate *= 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+        if epoch < self.warmup_epochs:
+            rate *= (epoch + 1) / (self.warmup_epochs + 1)
+        return rate
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a preset is trained."""
+
+    stages: tuple = ()
+    batch_size: int = 6
+    crop: int = 512  # side of the training crop in network pixels
+    steps_per_epoch: int = 0  # 0: the data set's images over the batch size, rounded up
+    optimizer: str = "sgd"  # sgd (momentum) or adamw
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    global_clipnorm: float = 5.0
+    ema: float = 0.0  # decay of the averaged weights; 0: none
+    balance_types: float = 0.0  # 0: every image equally often; 1: every image type equally often
+    dtype: str = "float32"  # float32 or mixed_bfloat16
+    seed: int = 2018
+    workers: int = 2
+    validate_every: int = 5  # epochs
+    loss_weights: dict = field(
+        default_factory=lambda: {"rpn_class": 1.0, "rpn_box": 1.0, "class": 1.0, "box": 1.0, "mask": 1.0}
+    )
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The operating point, chosen on the validation split and stored beside the weights.
+
+    ``score`` cuts detections for everything but AP; ``nms_iou`` is the overlap of boxes above which the
+    lower score goes; ``mask`` cuts the mask probability; ``min_area`` is in image pixels.
+    """
+
+    score: float = 0.5
+    nms_iou: float = 0.3
+    mask: float = 0.5
+    min_area: int = 0
+    metric: str = ""
+    split: str = ""
+    dataset: str = ""
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named recipe: model, training, augmentation and the thresholds to start from."""
+
+    model: ModelConfig
+    training: TrainingConfig
+    augment: AugmentConfig
+    thresholds: Thresholds = Thresholds()
+    summary: str = ""
+
+    @property
+    def name(self):
+        return self.model.name
+
+
+PAPER_STAGES = (
+    StageConfig("heads", layers="heads", epochs=20, rate=1e-3),
+    StageConfig("stage 4 and up", layers="4+", epochs=40, rate=1e-3),
+    StageConfig("all, at a tenth", layers="all", epochs=40, rate=1e-4),
+)
+
+PAPER_AUGMENT = AugmentConfig()
+
+
+def _paper(backbone):
+    return Preset(
+        model=ModelConfig(name=f"paper-{backbone}", backbone=backbone),
+        training=TrainingConfig(stages=PAPER_STAGES),
+        augment=PAPER_AUGMENT,
+        summary=f"Johnson (2018): {backbone}-FPN, three stages, SGD, 512x512 crops after x2",
+    )
+
+
+def _compact():
+    model = ModelConfig(
+        name="compact",
+        backbone="thin",
+        upsample=1.0,
+        normalization="percentile",
+        strides=(2, 4, 8, 16, 32),
+        pyramid_channels=64,
+        anchor_sizes=(8, 16, 32, 64, 128),
+        anchor_ratios=(1.0,),
+        rpn_channels=64,
+        rpn_positive_iou=0.5,
+        rpn_negative_iou=0.3,
+        rpn_anchors_per_image=128,
+        rpn_nms_train=0.8,
+        rpn_nms=0.7,
+        pre_nms=(256, 1000),
+        post_nms=(256, 1000),
+        rois_per_image=64,
+        roi_positive_fraction=0.5,
+        canonical_size=112.0,
+        box_head_channels=256,
+        mask_head_channels=64,
+        head_norm=False,
+        mask_slots_per_image=16,
+        mask_roi_scale=1.2,
+        mask_samples=2,
+        mask_scoring=True,
+        box_loss_beta=0.1,
+        max_nuclei=128,
+        train_norm=True,
+    )
+    training = TrainingConfig(
+        stages=(StageConfig("all", layers="all", epochs=120, rate=1e-3, schedule="cosine", warmup_epochs=4),),
+        batch_size=6,
+        crop=160,
+        steps_per_epoch=100,
+        optimizer="adamw",
+        weight_decay=1e-2,
+        ema=0.998,
+        balance_types=0.5,
+        dtype="mixed_bfloat16",
+        validate_every=10,
+    )
+    return Preset(
+        model=model,
+        training=training,
+        augment=AugmentConfig(),
+        summary="ours: a thin ResNet-FPN that trains from scratch and runs on two CPU cores",
+    )
+
+
+def _presets():
+    return {p.name: p for p in (_paper("resnet50"), _paper("resnet101"), _compact())}
+
+
+PRESETS = _presets()
+
+
+def get_preset(name):
+    """The preset called ``name``.
+
+    Raises:
+        UserError: if there is none; the message names those there are.
+    """
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise UserError(f"unknown preset '{name}': choose one of {', '.join(PRESETS)}") from None
+
+
+def to_dict(config):
+    """A config dataclass as plain JSON types."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls, values):
+    """Inverse of :func:`to_dict` for a config class; unknown keys are an error that names them.
+
+    Raises:
+        UserError: for keys that ``cls`` does not have.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise UserError(f"{cls.__name__} has no {', '.join(unknown)}: written by another version?")
+    values = dict(values)
+    for key, value in values.items():
+        if key == "stages":
+            values[key] = tuple(s if isinstance(s, StageConfig) else from_dict(StageConfig, s) for s in value)
+        elif isinstance(value, list):
+            values[key] = tuple(value)
+    return cls(**values)

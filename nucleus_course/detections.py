@@ -1,0 +1,153 @@
+"""Detections on one image, at the image's own size, and their masks in every form people want."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nucleus_course.config import Thresholds
+
+
+@dataclass
+class Detections:
+    """What a model found on one image, best first.
+
+    Attributes:
+        boxes: (N, 4) float32 (y1, x1, y2, x2), image pixels.
+        scores: (N,) float32 in [0, 1], falling.
+        mask_probs: (N, S, S) float32, probability of nucleus in each cell of ``mask_boxes``.
+        mask_boxes: (N, 4) float32, the boxes the mask grids span (dilated boxes, where the preset does so).
+        height, width: the image's size.
+        thresholds: the operating point for :meth:`label_image` and :meth:`confident`.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    mask_probs: np.ndarray
+    mask_boxes: np.ndarray
+    height: int
+    width: int
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def __len__(self):
+        return len(self.scores)
+
+    def __repr__(self):
+        above = int((self.scores >= self.thresholds.score).sum())
+        return (
+            f"Detections({len(self)} on {self.height}x{self.width}, "
+            f"{above} with a score of at least {self.thresholds.score:g})"
+        )
+
+    def take(self, index):
+        """The detections at ``index`` (ints or bools), in that order."""
+        return Detections(
+            self.boxes[index], self.scores[index], self.mask_probs[index], self.mask_boxes[index],
+            self.height, self.width, self.thresholds,
+        )  # fmt: skip
+
+    def confident(self, score_threshold=None):
+        """Those with a score of at least ``score_threshold``; by default the operating point's."""
+        limit = self.thresholds.score if score_threshold is None else score_threshold
+        return self.take(self.scores >= limit)
+
+    @property
+    def masks(self):
+        """(N, H, W) bool. Large for many detections: :meth:`rles` and :meth:`label_image` never hold it."""
+        masks = np.zeros((len(self), self.height, self.width), bool)
+        instance, row, column = self.pixels()
+        masks[instance, row, column] = True
+        return masks
+
+    @property
+    def areas(self):
+        """(N,) int64, pixels of each mask, overlaps counted in each."""
+        return np.bincount(self.pixels()[0], minlength=len(self))
+
+    def pixels(self):
+        """Every mask pixel: instance, row, column (int64 each), by instance, column by column."""
+        return paste(self.mask_probs, self.mask_boxes, self.height, self.width, self.thresholds.mask)
+
+    def rles(self):
+        """COCO's compressed run-length encoding of each mask: a list of {"size": [H, W], "counts": str}."""
+        from pycocotools import mask as coco
+
+        instance, row, column = self.pixels()
+        position = column * self.height + row  # COCO counts down the columns
+        ends = np.searchsorted(instance, np.arange(len(self) + 1))
+        total = self.height * self.width
+        found = []
+        for start, end in zip(ends[:-1], ends[1:]):
+            counts = _run_lengths(position[start:end], total)
+            rle = coco.frPyObjects({"size": [self.height, self.width], "counts": counts}, self.height, self.width)
+            found.append({"size": [self.height, self.width], "counts": rle["counts"].decode("ascii")})
+        return found
+
+    def label_image(self, score_threshold=None, min_area=None):
+        """One int32 label image (H, W): 0 background, i + 1 for detection i of :meth:`confident`.
+
+        Where masks overlap the higher score keeps the pixel. Detections left with fewer than ``min_area``
+        pixels go, and the labels are renumbered without gaps.
+        """
+        sure = self.confident(score_threshold)
+        min_area = self.thresholds.min_area if min_area is None else min_area
+        labels = np.zeros((self.height, self.width), "int32")
+        instance, row, column = sure.pixels()
+        # Lowest score first, so that the highest is written last and stays.
+        labels[row[::-1], column[::-1]] = instance[::-1] + 1
+        area = np.bincount(labels.ravel(), minlength=len(sure) + 1)
+        keep = area >= max(1, min_area)
+        keep[0] = False
+        return np.where(keep, np.cumsum(keep), 0).astype("int32")[labels]
+
+
+def _run_lengths(position, total):
+    """Sorted flat positions -> alternating run lengths of zeros and ones, zeros first (COCO)."""
+    if len(position) == 0:
+        return [int(total)]
+    breaks = np.flatnonzero(np.diff(position) != 1)
+    first = position[np.concatenate([[0], breaks + 1])]
+    last = position[np.concatenate([breaks, [len(position) - 1]])] + 1
+    edges = np.stack([first, last], axis=1).ravel()
+    counts = np.diff(np.concatenate([[0], edges, [total]]))
+    return counts.astype(int).tolist()
+
+
+def paste(probs, boxes, height, width, threshold=0.5):
+    """Mask grids back onto the image, all at once.
+
+    Each pixel whose centre lies in a box reads the box's S x S grid bilinearly (half-pixel centres, cells
+    beyond the rim repeat it) and is on at ``threshold`` or more.
+
+    Args:
+        probs: (N, S, S) float32; boxes: (N, 4) float32 (y1, x1, y2, x2), image pixels.
+
+    Returns:
+        instance, row, column (int64 each) of the pixels that are on, by instance, column by column.
+    """
+    size = probs.shape[-1]
+    boxes = np.asarray(boxes, "float32")
+    # The pixels whose centres are inside: from ceil(edge - 0.5) to ceil(edge - 0.5) - 1.
+    y0, x0, y1, x1 = (np.ceil(boxes[:, i] - 0.5).astype("int64") for i in range(4))
+    y0, y1 = np.clip(y0, 0, height), np.clip(y1, 0, height)
+    x0, x1 = np.clip(x0, 0, width), np.clip(x1, 0, width)
+    rows, columns = np.maximum(y1 - y0, 0), np.maximum(x1 - x0, 0)
+    counts = rows * columns
+    instance = np.repeat(np.arange(len(boxes)), counts)
+    offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    column, row = np.divmod(offset, np.maximum(rows, 1)[instance])
+    row, column = row + y0[instance], column + x0[instance]
+
+    def grid(position, low, high):
+        scale = size / np.maximum(high - low, 1e-6)
+        u = np.clip((position + 0.5 - low[instance]) * scale[instance] - 0.5, 0, size - 1).astype("float32")
+        cell = np.minimum(u.astype("int64"), size - 2)
+        return cell, u - cell
+
+    (v, v_part), (u, u_part) = grid(row, boxes[:, 0], boxes[:, 2]), grid(column, boxes[:, 1], boxes[:, 3])
+    flat = np.ascontiguousarray(probs, "float32").ravel()
+    at = (instance * size + v) * size + u
+    top = flat[at] + (flat[at + 1] - flat[at]) * u_part if len(at) else np.zeros(0, "float32")
+    at += size
+    bottom = flat[at] + (flat[at + 1] - flat[at]) * u_part if len(at) else top
+    on = top + (bottom - top) * v_part >= threshold
+    return instance[on], row[on], column[on]

@@ -1,0 +1,251 @@
+"""Image in, :class:`~nucleus_course.detections.Detections` out."""
+
+import dataclasses
+
+import numpy as np
+from keras import ops
+
+from nucleus_course.data.images import to_rgb8
+from nucleus_course.data.preprocess import pad_to, stretch, to_network
+from nucleus_course.detections import Detections
+from nucleus_course.model.boxes import dilate, pyramid_level
+from nucleus_course.model.compiled import compiled
+from nucleus_course.model.proposals import run_rpn
+
+# Detections below this score say nothing; AP on whole splits does not change without them.
+MIN_SCORE = 0.02
+# The mask head runs on a multiple of real detections, so that few shapes are ever compiled.
+MASK_BUCKETS = (16, 48, 128, 256, 400)
+
+
+def prepare(image, config):
+    """Any image to the network's input.
+
+    Args:
+        image: (H, W), (H, W, 3) or (H, W, 4); uint8, uint16 or float.
+        config: :class:`~nucleus_course.config.ModelConfig`.
+
+    Returns:
+        input (1, H', W', 3) float32, padded with zeros to one of few sizes; window (1, 2) float32, the
+        height and width before padding, in network pixels.
+    """
+    network = to_network(stretch(to_rgb8(image), config), config)
+    height, width = network.shape[:2]
+    padded = pad_to(network, _bucket(height, config), _bucket(width, config))
+    return padded[None], np.array([[height, width]], "float32")
+
+
+def _bucket(side, config):
+    """The side rounded up: to multiples of 64 up to 512 pixels, of 128 beyond, at least ``pad_multiple``."""
+    step = max(64 if side <= 512 else 128, config.pad_multiple)
+    return -(-side // step) * step
+
+
+def _bucket_count(count, limit):
+    for size in MASK_BUCKETS:
+        if count <= size:
+            return min(size, max(limit, count))
+    return -(-count // 200) * 200
+
+
+class Predictor:
+    """The compiled pieces of prediction for one model; made once, kept on the model."""
+
+    def __init__(self, model):
+        self.model = model
+        self._candidates = compiled(model.candidates, model)
+        self._masks = compiled(self._mask_probs, model)
+
+    @classmethod
+    def of(cls, model):
+        """The model's own predictor."""
+        if getattr(model, "_predictor", None) is None:
+            object.__setattr__(model, "_predictor", cls(model))
+        return model._predictor
+
+    def _mask_probs(self, boxes, index, *pyramid):
+        return ops.sigmoid(self.model.mask_logits(list(pyramid), boxes, index))
+
+    def candidates(self, image):
+        """Proposals after the box head, before the final NMS: (pyramid, boxes (P, 4), scores (P,)), network pixels."""
+        prepared, window = prepare(image, self.model.config)
+        pyramid, boxes, scores = self._candidates(prepared, window)
+        return pyramid, ops.convert_to_numpy(boxes)[0], ops.convert_to_numpy(scores)[0]
+
+    def masks(self, pyramid, boxes):
+        """Mask probabilities (M, S, S) for boxes (M, 4) in network pixels; runs on a bucket of rows."""
+        count = len(boxes)
+        size = self.model.config.mask_size
+        if count == 0:
+            return np.zeros((0, size, size), "float32")
+        padded = np.zeros((_bucket_count(count, self.model.config.max_detections), 4), "float32")
+        padded[:count] = boxes
+        probs = self._masks(padded, np.zeros(len(padded), "int32"), *pyramid[:4])
+        return ops.convert_to_numpy(probs)[:count]
+
+
+def greedy_nms(boxes, scores, iou_threshold, limit):
+    """Indices that greedy NMS keeps, at most ``limit``; boxes (P, 4) sorted by falling score (NumPy)."""
+    alive = np.flatnonzero((scores >= 0) & ((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= 1.0))
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    kept = []
+    while len(alive) and len(kept) < limit:
+        best, rest = alive[0], alive[1:]
+        kept.append(best)
+        low = np.maximum(boxes[best, :2], boxes[rest, :2])
+        high = np.minimum(boxes[best, 2:], boxes[rest, 2:])
+        overlap = np.prod(np.maximum(high - low, 0), axis=1)
+        alive = rest[overlap <= iou_threshold * (area[best] + area[rest] - overlap)]
+    return np.array(kept, int)
+
+
+def predict_image(model, image, *, score_threshold=None, max_detections=None, nms_iou=None, mask_threshold=None):
+    """Detections on one image, at its own size.
+
+    Args:
+        model: :class:`~nucleus_course.model.MaskRCNN`.
+        image: (H, W), (H, W, 3) or (H, W, 4); uint8, uint16 or float.
+        score_threshold: drop detections below it here. By default all above 0.02 come, as AP needs them;
+            ``label_image`` and ``confident`` apply the model's operating point.
+        max_detections: most detections; by default the preset's (400).
+        nms_iou, mask_threshold: override the model's thresholds.
+
+    Raises:
+        UserError: the array is no image.
+    """
+    thresholds = model.thresholds
+    changes = {"nms_iou": nms_iou, "mask": mask_threshold}
+    thresholds = dataclasses.replace(thresholds, **{k: v for k, v in changes.items() if v is not None})
+    predictor = Predictor.of(model)
+    pyramid, boxes, scores = predictor.candidates(image)
+    real = scores >= MIN_SCORE
+    boxes, scores = boxes[real], scores[real]
+    keep = greedy_nms(boxes, scores, thresholds.nms_iou, max_detections or model.config.max_detections)
+    boxes, scores = boxes[keep], scores[keep]
+    probs = predictor.masks(pyramid, boxes)
+    found = _assemble(model.config, image.shape[:2], boxes, scores, probs, thresholds)
+    return found if score_threshold is None else found.confident(score_threshold)
+
+
+def _assemble(config, shape, boxes, scores, probs, thresholds):
+    if config.mask_scoring:
+        scores = scores * mask_certainty(probs)
+    order = np.argsort(-scores, kind="stable")
+    boxes, scores, probs = boxes[order], scores[order], probs[order]
+    grid = np.asarray(dilate_numpy(boxes, config.mask_roi_scale)) / config.upsample
+    return Detections(boxes / config.upsample, scores, probs, grid, shape[0], shape[1], thresholds)
+
+
+def dilate_numpy(boxes, factor):
+    """:func:`nucleus_course.model.boxes.dilate` in NumPy: boxes (N, 4) grown about their centres."""
+    centre = 0.5 * (boxes[:, :2] + boxes[:, 2:])
+    half = 0.5 * factor * (boxes[:, 2:] - boxes[:, :2])
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def mask_certainty(probs):
+    """Mean probability over the cells at 0.5 or more: (N, S, S) -> (N,); 0 where there is none."""
+    on = probs >= 0.5
+    return (probs * on).sum(axis=(1, 2)) / np.maximum(on.sum(axis=(1, 2)), 1)
+
+
+def predict_dataset(model, dataset, *, progress=True, **kwargs):
+    """Detections on every image of a data set as :class:`~nucleus_course.evaluation.predictions.Predictions`.
+
+    Masks are run-length encoded image by image, so memory does not grow with the split.
+    """
+    from nucleus_course.evaluation.predictions import ImagePredictions, Predictions
+
+    records = dataset
+    if progress:
+        from rich.progress import track
+
+        records = track(dataset, "predicting", total=len(dataset))
+    images = {}
+    for record in records:
+        found = model.predict(record.image, **kwargs)
+        images[record.id] = ImagePredictions(
+            height=found.height, width=found.width, rles=found.rles(), scores=found.scores, boxes=found.boxes
+        )
+    return Predictions(images=images, score_threshold=model.thresholds.score, info={"model": model.config.name})
+
+
+class Trace(dict):
+    """Intermediates by name, in the order they were made; printing it lists their shapes."""
+
+    def __repr__(self):
+        return "\n".join(f"{name:<18} {_describe(value)}" for name, value in self.items())
+
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def _describe(value):
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_describe(v) for v in value) + "]"
+    return repr(value)
+
+
+def trace_image(model, image):
+    """Every intermediate of one prediction, by name, as NumPy arrays without the batch axis.
+
+    Boxes are network pixels ((y1, x1, y2, x2) float32), but for ``detections``, which are image pixels.
+
+    Returns:
+        :class:`Trace` with ``image``, ``input``, ``window``, ``stages`` (C2..C5), ``pyramid`` (P2..P6),
+        ``anchors`` (A, 4), ``rpn_logits`` (A, 2), ``rpn_scores`` (A,), ``rpn_deltas`` (A, 4), ``proposals``
+        (P, 4), ``proposal_scores`` (P,), ``proposal_levels`` (P,), ``pooled`` (P, 7, 7, C),
+        ``class_logits`` (P, 2), ``class_scores`` (P,), ``box_deltas`` (P, 4), ``boxes`` (P, 4) moved by
+        them, ``kept`` (D,) indices that the final NMS leaves, ``mask_boxes`` (D, 4), ``mask_pooled``
+        (D, 14, 14, C), ``mask_logits`` (D, 28, 28), ``detections``.
+    """
+    from nucleus_course.model.boxes import clip, decode
+
+    config = model.config
+    prepared, window = prepare(image, config)
+    height, width = prepared.shape[1:3]
+    stages = model.backbone(prepared, training=False)
+    pyramid = model.pyramid(stages, training=False)
+    logits, deltas = run_rpn(model.rpn, pyramid)
+    proposals, scores, valid = model.proposals(logits, deltas, height, width, ops.convert_to_tensor(window))
+    real = ops.convert_to_numpy(valid)[0]
+    proposals = ops.convert_to_tensor(ops.convert_to_numpy(proposals)[:, real])
+    count = proposals.shape[1]
+    pooled = model.pool(pyramid, proposals[0], ops.zeros(count, "int32"), config.box_pool, samples=2)
+    class_logits, box_deltas = model.box_head(pooled)
+    class_scores = ops.softmax(class_logits)[:, 1]
+    boxes = clip(decode(box_deltas[:, 1], proposals[0], config.box_stds), float(window[0, 0]), float(window[0, 1]))
+
+    order = np.argsort(-ops.convert_to_numpy(class_scores), kind="stable")
+    ranked = ops.convert_to_numpy(boxes)[order], ops.convert_to_numpy(class_scores)[order]
+    ranked = ranked[0], np.where(ranked[1] >= MIN_SCORE, ranked[1], -1)
+    kept = order[greedy_nms(*ranked, model.thresholds.nms_iou, config.max_detections)]
+    kept_boxes = ops.convert_to_numpy(boxes)[kept]
+    mask_boxes = dilate(ops.convert_to_tensor(kept_boxes), config.mask_roi_scale)
+    mask_pooled = model.pool(pyramid, mask_boxes, ops.zeros(len(kept), "int32"), config.mask_pool)
+    mask_logits = model.mask_logits(pyramid, ops.convert_to_tensor(kept_boxes), ops.zeros(len(kept), "int32"))
+    probs = ops.convert_to_numpy(ops.sigmoid(mask_logits))
+    found = _assemble(
+        config, image.shape[:2], kept_boxes, ops.convert_to_numpy(class_scores)[kept], probs, model.thresholds
+    )
+
+    def plain(value):
+        if isinstance(value, (list, tuple)):
+            return [plain(v)[0] for v in value]
+        return ops.convert_to_numpy(value)
+
+    return Trace(
+        image=to_rgb8(image), input=prepared[0], window=window[0], stages=plain(stages), pyramid=plain(pyramid),
+        anchors=model.anchors(height, width), rpn_logits=plain(logits)[0],
+        rpn_scores=plain(ops.softmax(logits))[0, :, 1], rpn_deltas=plain(deltas)[0],
+        proposals=plain(proposals)[0], proposal_scores=plain(ops.sigmoid(scores))[0][real],
+        proposal_levels=plain(pyramid_level(proposals[0], config.canonical_size)), pooled=plain(pooled),
+        class_logits=plain(class_logits), class_scores=plain(class_scores), box_deltas=plain(box_deltas[:, 1]),
+        boxes=plain(boxes), kept=kept, mask_boxes=plain(mask_boxes), mask_pooled=plain(mask_pooled),
+        mask_logits=plain(mask_logits), detections=found,
+    )  # fmt: skip

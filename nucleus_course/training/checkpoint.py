@@ -1,0 +1,114 @@
+"""A run folder: its lock, its log, and checkpoints that hold the full state of a training."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from nucleus_course.errors import UserError
+
+
+def write_atomic(path, data):
+    """Write bytes or text to a file that is either the old one or the whole new one, never a part."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    mode = "wb" if isinstance(data, bytes) else "w"
+    with open(partial, mode, **({} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"})) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+class RunFolder:
+    """A folder for one training; locked while it is open, so that two trainings cannot share it.
+
+    Raises:
+        UserError: if another process holds it, or it has a checkpoint and ``resume`` is False.
+    """
+
+    def __init__(self, path, resume=False):
+        import filelock
+
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"run folder {path} is a file: choose another name with --run") from None
+        self.lock = filelock.FileLock(self.path / "run.lock")
+        try:
+            self.lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise UserError(f"run folder {path} is in use by another training: wait for it or choose another --run") from None
+        if self.checkpoint.exists() and not resume:
+            self.lock.release()
+            raise UserError(f"run folder {path} already holds a training: add --resume or choose another --run")
+
+    @property
+    def checkpoint(self):
+        return self.path / "checkpoint.npz"
+
+    def close(self):
+        self.lock.release()
+
+    def write_log(self, rows):
+        """log.jsonl and log.csv, one row an epoch; rewritten whole, so a kill leaves them complete."""
+        write_atomic(self.path / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomic(self.path / "log.csv", text.getvalue())
+
+    def write_json(self, name, values):
+        write_atomic(self.path / name, json.dumps(values, indent=1) + "\n")
+
+
+def state_variables(model):
+    """What a training step reads and writes, in a fixed order: weights, random state, optimiser.
+
+    ``.weights.h5`` files leave out the random state that samples anchors and RoIs, so a resumed run
+    would draw others.
+    """
+    metrics = {id(v) for metric in model.metrics for v in metric.variables}
+    variables = [v for v in model.variables if id(v) not in metrics]
+    return variables + list(model.optimizer.variables)
+
+
+def save_checkpoint(path, model, meta):
+    """Write the full state and ``meta`` (JSON) to one ``.npz`` file, atomically."""
+    arrays = {f"v{i:05d}": np.asarray(v.numpy() if hasattr(v, "numpy") else v) for i, v in enumerate(state_variables(model))}
+    arrays = {k: (a.view("uint16") if a.dtype.name == "bfloat16" else a) for k, a in arrays.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), "uint8"), **arrays)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_meta(path):
+    """The ``meta`` that :func:`save_checkpoint` stored."""
+    with np.load(path, allow_pickle=False) as archive:
+        return json.loads(archive["meta"].tobytes().decode())
+
+
+def load_checkpoint(path, model):
+    """Put the stored state back into a model compiled for the same stage; gives ``meta``.
+
+    Raises:
+        UserError: if the file does not fit the model.
+    """
+    variables = state_variables(model)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            meta = json.loads(archive["meta"].tobytes().decode())
+            arrays = [archive[key] for key in sorted(k for k in archive.files if k != "meta")]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"checkpoint {path} cannot be read ({error}): start a new run") from None
+    if len(arrays) != len(variables) or any(a.shape != tuple(v.shape) for a, v in zip(arrays, variables)):
+        raise UserError(f"checkpoint {path} is of another model or stage: give the preset it was made with")
+    for array, variable in zip(arrays, variables):
+        variable.assign(array)
+    return meta

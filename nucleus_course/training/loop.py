@@ -1,0 +1,212 @@
+"""The training loop: stages, epochs, checkpoints, validation."""
+
+import dataclasses
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nucleus_course.config import get_preset, to_dict
+from nucleus_course.data.batches import TrainingBatches
+from nucleus_course.training.checkpoint import RunFolder, load_checkpoint, read_meta, save_checkpoint
+from nucleus_course.training.progress import EpochWatch, Reporter
+from nucleus_course.training.stages import compile_for, count_trainable
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss was not finite; the last good weights are kept."""
+
+
+@dataclass
+class History:
+    """What a training did: one dict an epoch in ``rows``, the run folder, the best validation value."""
+
+    rows: list = field(default_factory=list)
+    run: Path | None = None
+    best: float | None = None
+    stopped: str = ""  # why it ended before its schedule did
+
+
+def train(
+    model,
+    dataset,
+    *,
+    preset=None,
+    validation=None,
+    run=None,
+    resume=False,
+    stages=None,
+    epochs=None,
+    minutes=None,
+    validate_every=None,
+    validate_metric="coco_ap",
+    seed=None,
+    progress=True,
+    on_epoch=None,
+):
+    """Train a Mask R-CNN stage by stage.
+
+    Args:
+        model: :class:`~nucleus_course.model.MaskRCNN`.
+        dataset: :class:`~nucleus_course.data.Dataset` to learn from.
+        preset: :class:`~nucleus_course.config.Preset`; by default the one of the model's name.
+        validation: data set that ``validate_metric`` is measured on every ``validate_every`` epochs; the
+            best weights by it are kept in ``run/weights``. Without it the last ones are.
+        run: folder for config.json, log.jsonl, log.csv, checkpoint.npz and weights/; None keeps nothing.
+        resume: go on from ``run``'s checkpoint: the same numbers come out as without the break.
+        stages: replaces the preset's stages.
+        epochs: scales the stages to this many epochs in all.
+        minutes: wall time instead of epochs: rates follow the share of the time that is spent. Not
+            reproducible bit by bit, for a busier machine gets through fewer steps.
+        seed: overrides the preset's.
+        progress: show a progress bar (a line an epoch where the output is no terminal).
+        on_epoch: called with the log row after each epoch; returning True stops the training.
+
+    Returns:
+        :class:`History`. Ctrl-C ends the training cleanly: the last whole epoch's checkpoint stays.
+
+    Raises:
+        TrainingDiverged: a loss was NaN or infinite; the model is back at its last good weights.
+        UserError: the run folder is in use, or holds a training and ``resume`` is False.
+    """
+    preset = preset or get_preset(model.config.name)
+    config = preset.training
+    if seed is not None:
+        config = dataclasses.replace(config, seed=seed)
+        preset = dataclasses.replace(preset, training=config)
+    stages = scale_stages(stages or config.stages, epochs)
+    total = sum(s.epochs for s in stages)
+    every = config.validate_every if validate_every is None else validate_every
+
+    folder = RunFolder(run, resume) if run is not None else None
+    history = History(run=folder and folder.path)
+    start, elapsed, resumed = 0, 0.0, None
+    if folder and resume and folder.checkpoint.exists():
+        resumed = read_meta(folder.checkpoint)
+        start, elapsed = resumed["epoch"], resumed["elapsed"]
+        history.rows, history.best = resumed["rows"], resumed["best"]
+    elif folder:
+        folder.write_json("config.json", {**to_dict(preset), "stages": [to_dict(s) for s in stages], "minutes": minutes,
+                                          "data": dataset.name, "split": dataset.split, "images": len(dataset)})  # fmt: skip
+    batches = TrainingBatches(dataset, preset, epoch=start)
+    steps = len(batches)
+    reporter = Reporter(progress, total, steps, minutes)
+    current, begun = None, time.perf_counter()
+    try:
+        epoch = start
+        while True:
+            spent = elapsed + time.perf_counter() - begun
+            share = spent / (60.0 * minutes) if minutes else None
+            if (share is not None and share >= 1.0) or (minutes is None and epoch >= total):
+                break
+            number, within, part = locate(stages, epoch, share)
+            if number != current:
+                moving = compile_for(model, config, stages[number].layers)
+                if resumed is not None:
+                    load_checkpoint(folder.checkpoint, model)
+                    resumed = None
+                reporter.stage(stages[number], count_trainable(model), len(moving))
+                current = number
+            rate = stages[number].rate_at(within, part)
+            model.optimizer.learning_rate = rate
+            batches.epoch = epoch
+            watch = EpochWatch(batches, reporter, bool(config.ema))
+            result = model.fit(batches, epochs=epoch + 1, initial_epoch=epoch, verbose=0, callbacks=[watch]).history
+            row = {"epoch": epoch + 1, "stage": stages[number].name, "rate": rate}
+            row |= {k: float(v[-1]) for k, v in result.items() if np.ndim(v[-1]) == 0}
+            if not math.isfinite(row["loss"]):
+                raise TrainingDiverged(f"the loss was {row['loss']} in epoch {epoch + 1}: lower the rate or the augmentation")
+            row |= watch.summary(config.batch_size)
+            epoch += 1
+            spent = elapsed + time.perf_counter() - begun
+            last = epoch >= total if minutes is None else spent >= 60.0 * minutes
+            if validation is not None and (last or (every and epoch % every == 0)):
+                with averaged(model, config):
+                    row |= validate(model, validation)
+                    if history.best is None or row[validate_metric] > history.best:
+                        history.best = row[validate_metric]
+                        if folder:
+                            model.save(folder.path / "weights")
+            row["seconds"] = round(elapsed + time.perf_counter() - begun, 1)
+            history.rows.append(row)
+            if folder:
+                meta = {"epoch": epoch, "elapsed": row["seconds"], "rows": history.rows, "best": history.best,
+                        "stage": stages[number].name}  # fmt: skip
+                save_checkpoint(folder.checkpoint, model, meta)
+                folder.write_log(history.rows)
+            reporter.epoch(row)
+            if on_epoch is not None and on_epoch(row):
+                history.stopped = "stopped by on_epoch"
+                break
+    except (TrainingDiverged, KeyboardInterrupt) as reason:
+        history.stopped = str(reason) or "interrupted"
+        if folder and folder.checkpoint.exists():
+            load_checkpoint(folder.checkpoint, model)
+        if isinstance(reason, TrainingDiverged):
+            raise
+        reporter.say(f"stopped after epoch {len(history.rows)}; --resume goes on from there")
+    finally:
+        reporter.close()
+        if current is not None and config.ema:
+            take_average(model)
+        if folder:
+            if current is not None and history.best is None:
+                model.save(folder.path / "weights")
+            folder.close()
+    return history
+
+
+def scale_stages(stages, epochs):
+    """Stages with their epochs scaled to ``epochs`` in all, at least one each while they last."""
+    if epochs is None:
+        return tuple(stages)
+    total = sum(s.epochs for s in stages)
+    ends = np.round(np.cumsum([s.epochs for s in stages]) * epochs / total).astype(int)
+    counts = np.diff(np.concatenate([[0], ends]))
+    return tuple(dataclasses.replace(s, epochs=int(n)) for s, n in zip(stages, counts) if n > 0)
+
+
+def locate(stages, epoch, share=None):
+    """(stage number, epoch within it, progress within it or None) of an epoch, or of a share of the time."""
+    ends = np.cumsum([s.epochs for s in stages])
+    if share is None:
+        number = int(np.searchsorted(ends, epoch, side="right"))
+        return number, epoch - int(ends[number] - stages[number].epochs), None
+    edges = np.concatenate([[0.0], ends / ends[-1]])
+    number = min(int(np.searchsorted(edges, share, side="right")) - 1, len(stages) - 1)
+    part = (share - edges[number]) / (edges[number + 1] - edges[number])
+    return number, epoch, part
+
+
+def take_average(model):
+    """Overwrite the live weights with the optimiser's averaged ones."""
+    model.optimizer.use_ema = True
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    model.optimizer.use_ema = False
+
+
+@contextmanager
+def averaged(model, config):
+    """The model with its averaged weights (EMA) in place; the live ones come back afterwards."""
+    if not config.ema:
+        yield
+        return
+    live = [np.array(v) for v in model.trainable_variables]
+    take_average(model)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, live):
+            variable.assign(value)
+
+
+def validate(model, dataset):
+    """The metrics that a log row carries, on a whole split, at the model's thresholds."""
+    from nucleus_course.evaluation import evaluate
+    from nucleus_course.prediction import predict_dataset
+
+    report = evaluate(dataset, predict_dataset(model, dataset, progress=False), progress=False)
+    return {key: report.metrics[key] for key in ("coco_ap", "coco_ap50", "coco_ap75", "dsb_score", "mean_mask_iou")}

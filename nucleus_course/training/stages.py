@@ -1,0 +1,106 @@
+"""Which layers a stage of training moves, and the optimiser that moves them."""
+
+import re
+
+import keras
+
+from nucleus_course.errors import UserError
+
+HEADS = r"fpn_|rpn_|mrcnn_"
+PATTERNS = {
+    "heads": re.compile(HEADS),
+    "4+": re.compile(HEADS + r"|res[45]|bn[45]"),
+    "all": re.compile(""),
+}
+NOT_DECAYED = ("bias", "gamma", "beta")
+
+
+def weighted_layers(model):
+    """Every innermost layer of the model that has weights, in a fixed order."""
+    return [
+        layer
+        for layer in model._flatten_layers(include_self=False, recursive=True)
+        if layer.weights and not any(True for _ in layer._flatten_layers(include_self=False))
+    ]
+
+
+def set_trainable(model, layers):
+    """Freeze all but the layers of a stage; compile the model again for it to take effect.
+
+    Args:
+        model: :class:`~nucleus_course.model.MaskRCNN`.
+        layers: ``heads`` (pyramid, RPN, heads), ``4+`` (and ResNet stages 4 and 5) or ``all``.
+
+    Returns:
+        Names of the layers that move.
+
+    Raises:
+        UserError: for another value of ``layers``.
+    """
+    if layers not in PATTERNS:
+        raise UserError(f"unknown layers '{layers}' in a stage: choose one of {', '.join(PATTERNS)}")
+    moving = []
+    for layer in weighted_layers(model):
+        layer.trainable = bool(PATTERNS[layers].match(layer.name))
+        if layer.trainable:
+            moving.append(layer.name)
+    return moving
+
+
+def count_trainable(model):
+    """(weights that move, weights in all), counted as numbers."""
+
+    def count(variables):
+        return sum(int(v.shape.num_elements() if hasattr(v.shape, "num_elements") else _product(v.shape)) for v in variables)
+
+    return count(model.trainable_variables), count(model.weights)
+
+
+def _product(shape):
+    total = 1
+    for side in shape:
+        total *= side
+    return total
+
+
+def make_optimizer(config):
+    """The optimiser of a :class:`~nucleus_course.config.TrainingConfig`.
+
+    SGD with momentum as in the paper, or AdamW. The gradient's global norm is clipped, as Keras 2 did
+    under the name ``clipnorm``. Weight decay is decoupled (each step takes rate x decay x weight away)
+    and spares biases and BatchNorm; Matterport divided its L2 term by each tensor's size, which left
+    next to none, so the paper's 0.0001 is taken at its word here.
+    """
+    common = {
+        "learning_rate": 1e-3,
+        "weight_decay": config.weight_decay,
+        "global_clipnorm": config.global_clipnorm or None,
+        "use_ema": bool(config.ema),
+        "ema_momentum": config.ema or 0.99,
+    }
+    if config.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(momentum=config.momentum, **common)
+    elif config.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(**common)
+    else:
+        raise UserError(f"unknown optimizer '{config.optimizer}': choose sgd or adamw")
+    optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
+    return optimizer
+
+
+def compile_for(model, training, layers):
+    """Freeze for a stage and compile with a fresh optimiser (momentum does not carry over, as in Matterport)."""
+    moving = set_trainable(model, layers)
+    model.batch_size = training.batch_size
+    model.loss_weights_ = dict(training.loss_weights)
+    # XLA compiles for minutes and then runs slower on a CPU under TensorFlow; JAX is XLA.
+    jit = {"tensorflow": _on_gpu(), "jax": True}.get(keras.backend.backend(), False)
+    model.compile(optimizer=make_optimizer(training), jit_compile=jit)
+    model.optimizer.build(model.trainable_variables)
+    return moving
+
+
+def _on_gpu():
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))

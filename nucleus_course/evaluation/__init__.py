@@ -1,0 +1,34 @@
+"""The evaluation room: predictions of any model, every metric, and where a model fails.
+
+The names below are loaded on first use.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "Comparison": "bootstrap",
+    "ImagePredictions": "predictions",
+    "KEYS": "metrics",
+    "METRICS": "metrics",
+    "Predictions": "predictions",
+    "PredictionsError": "predictions",
+    "Report": "report",
+    "compare": "bootstrap",
+    "comparison_table": "tables",
+    "evaluate": "report",
+    "rle_from_labels": "rle",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(set(globals()) | set(__all__))

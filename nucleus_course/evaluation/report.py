@@ -1,0 +1,180 @@
+"""``evaluate``: a data set and predictions in, a :class:`Report` with every metric out."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nucleus_course.errors import UserError
+
+from .bootstrap import in_order, bootstrap_intervals, values_of
+from .coco import RECALL_POINTS, PrecisionTable
+from .metrics import DEFINITIONS_VERSION, IOU_THRESHOLDS, TP_COLUMNS, column, ratio
+from .predictions import Predictions, write_json
+from .scoring import operating_point, score_images
+
+
+@dataclass
+class Report:
+    """Every metric of the protocol, of one model on one set of images; percent, None where undefined.
+
+    Attributes:
+        metrics: {key: value} over the data set.
+        images: {image id: {key: value}}.
+        types: {image type: {key: value}}, computed over the images of a type as if they were the data set.
+        intervals: {key: (low, high)} of the bootstrap; empty if none was asked for.
+        bootstrap: {"replicates", "seed", "level", "grouped"} or empty.
+        counts: {"images", "nuclei", "detections" (at the operating point), "candidates" (all)} and
+            ``per_image`` {id: {"type", "nuclei", "detections", "tp", "fp", "fn"}} at IoU above 0.5.
+        operating_point: {"score_threshold", "min_area", "source": "given", "predictions" or "none"}.
+        curves: {"recall": [101], "precision": {IoU: [101]}, "f1": {IoU: value}}, fractions.
+        name, dataset, split, synthetic: what was evaluated on what.
+        warnings: texts a reader of the numbers should see.
+        scores: the matches behind the numbers (:class:`~nucleus_course.evaluation.scoring.ImageScore`); None for a
+            report that was loaded from a file.
+    """
+
+    metrics: dict
+    images: dict
+    types: dict
+    intervals: dict = field(default_factory=dict)
+    bootstrap: dict = field(default_factory=dict)
+    counts: dict = field(default_factory=dict)
+    operating_point: dict = field(default_factory=dict)
+    curves: dict = field(default_factory=dict)
+    name: str = "predictions"
+    dataset: str = ""
+    split: str = ""
+    synthetic: bool = False
+    definitions: int = DEFINITIONS_VERSION
+    warnings: list = field(default_factory=list)
+    scores: list = field(default=None, repr=False)
+
+    def to_dict(self):
+        """What report.json holds: everything but ``scores``."""
+        document = {key: value for key, value in vars(self).items() if key != "scores"}
+        document["intervals"] = {k: None if v is None else list(v) for k, v in self.intervals.items()}
+        return document
+
+    def save(self, path):
+        """Write report.json, whole or not at all."""
+        write_json(path, self.to_dict(), indent=1)
+
+    @classmethod
+    def load(cls, path):
+        """Read a report.json.
+
+        Raises:
+            UserError: if there is none, or it is not a report.
+        """
+        path = Path(path)
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: not JSON ({error})") from None
+        parts = ("metrics", "images", "types")
+        if not isinstance(document, dict) or not all(isinstance(document.get(k), dict) for k in parts):
+            raise UserError(f"{path}: not a report: metrics, images and types are expected")
+        known = {k: v for k, v in document.items() if k in cls.__dataclass_fields__ and k != "scores"}
+        known["intervals"] = {k: None if v is None else tuple(v) for k, v in (known.get("intervals") or {}).items()}
+        return cls(**known)
+
+    def table(self):
+        """The metrics as a rich table that fits 80 columns."""
+        from .tables import metrics_table
+
+        return metrics_table(self)
+
+    def types_table(self):
+        """The metrics of each image type as a rich table that fits 80 columns."""
+        from .tables import types_table
+
+        return types_table(self)
+
+
+def evaluate(
+    dataset,
+    predictions,
+    *,
+    score_threshold=None,
+    min_area=None,
+    bootstrap=0,
+    seed=0,
+    level=0.95,
+    groups=None,
+    progress=True,
+):
+    """Score predictions with every metric of the protocol (docs/metrics.md has the definitions).
+
+    Args:
+        dataset: has ``ids`` and, for each id, a record with ``labels`` ((H, W) int32, 0 background) and ``type``.
+        predictions: :class:`Predictions`, or the path of something that loads as such.
+        score_threshold: operating point; the predictions' own where None. Detections scored at or above it count.
+        min_area: smallest detection in pixels, after overlaps are resolved; the predictions' own (or 0) where None.
+        bootstrap: samples for the intervals; 0 for none, 1000 is usual.
+        groups: {image id: group}, drawn whole in the bootstrap, e.g. ``dataset.groups`` for near-duplicates.
+
+    Returns:
+        :class:`Report`.
+
+    Raises:
+        PredictionsError: if predictions do not fit the data set; the message names the image.
+    """
+    if not isinstance(predictions, Predictions):
+        predictions = Predictions.load(predictions)
+    point, warnings = operating_point(predictions, score_threshold, min_area)
+    scores, more = score_images(dataset, predictions, point["score_threshold"], point["min_area"], progress)
+    warnings += more
+    intervals, how = {}, {}
+    if bootstrap:
+        order = in_order(groups, [s.image_id for s in scores])
+        intervals = bootstrap_intervals(scores, int(bootstrap), seed, level, order)
+        how = {"replicates": int(bootstrap), "seed": seed, "level": level, "grouped": groups is not None}
+    by_type = {}
+    for score in scores:
+        by_type.setdefault(score.type, []).append(score)
+    return Report(
+        metrics=_plain(values_of(scores)),
+        images={s.image_id: _plain(values_of([s])) for s in scores},
+        types={kind: _plain(values_of(by_type[kind])) for kind in sorted(by_type)},
+        intervals=intervals,
+        bootstrap=how,
+        counts=_counts(scores),
+        operating_point=point,
+        curves=_curves(scores),
+        name=predictions.name,
+        dataset=str(getattr(dataset, "name", "")),
+        split=str(getattr(dataset, "split", "")),
+        synthetic=bool(getattr(dataset, "synthetic", False)),
+        warnings=warnings,
+        scores=scores,
+    )
+
+
+def _plain(values):
+    """{key: (1,) array} as {key: float or None}."""
+    return {key: None if np.isnan(v[0]) else float(v[0]) for key, v in values.items()}
+
+
+def _counts(scores):
+    rows = {}
+    for s in scores:
+        nuclei, detections, tp = (int(column(s.sums, name)) for name in ("nuclei", "detections", "tp_50"))
+        rows[s.image_id] = {
+            "type": s.type, "nuclei": nuclei, "detections": detections,
+            "tp": tp, "fp": detections - tp, "fn": nuclei - tp,
+        }  # fmt: skip
+    total = {name: sum(row[name] for row in rows.values()) for name in ("nuclei", "detections", "tp", "fp", "fn")}
+    return {"images": len(scores), **total, "candidates": sum(s.candidates for s in scores), "per_image": rows}
+
+
+def _curves(scores):
+    precision = PrecisionTable([s.matches for s in scores]).precision()
+    total = np.sum([s.sums for s in scores], axis=0)
+    f1 = ratio(2 * np.array([column(total, n) for n in TP_COLUMNS]), column(total, "nuclei") + column(total, "detections"))
+    names = [f"{t:.2f}" for t in IOU_THRESHOLDS]
+    rows = {} if np.isnan(precision).any() else dict(zip(names, precision.tolist()))
+    return {"recall": RECALL_POINTS.tolist(), "precision": rows, "f1": dict(zip(names, f1.tolist()))}

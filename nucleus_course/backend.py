@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -75,7 +76,33 @@ def use_backend(name: str | None) -> str:
             raise UserError(missing_backend(package))
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes; errors still show
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # its default, which it announces unless it is asked for
     return backend
+
+
+def devices(backend: str) -> list[str]:
+    """What the backend computes on, e.g. ["cpu"] or ["gpu: NVIDIA …"]. Loads the backend."""
+    module = importlib.import_module(backend)
+    if backend == "tensorflow":
+        gpus = module.config.list_physical_devices("GPU")
+        names = [module.config.experimental.get_device_details(g).get("device_name", g.name) for g in gpus]
+        return [f"gpu: {name}" for name in names] or ["cpu"]
+    if backend == "jax":
+        return [d.platform if d.platform == "cpu" else f"{d.platform}: {d.device_kind}" for d in module.devices()]
+    if module.cuda.is_available():
+        return [f"gpu: {module.cuda.get_device_name(i)}" for i in range(module.cuda.device_count())]
+    return ["cpu"]
+
+
+def has_bfloat16(backend: str) -> bool:
+    """Whether the backend's device computes in bfloat16 itself. Elsewhere it is emulated, and slower than float32."""
+    if devices(backend) != ["cpu"]:
+        return True
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
 def _installed(package: str) -> bool:

@@ -63,15 +63,6 @@ def _as_bbbc038(path: Path) -> Path | None:
     return path.resolve() if path.is_dir() and any(path.glob("*/images")) else None
 
 
-def find_shipped_weights() -> dict[str, Path]:
-    """Name -> folder of every set of weights that came with this checkout or wheel."""
-    found = {}
-    for root in (Path(__file__).parent / "_weights", CHECKOUT / "data" / "weights"):
-        if root.is_dir():
-            found.update({p.parent.name: p.parent for p in sorted(root.glob("*/config.json"))})
-    return found
-
-
 def diagnose(backend: str | None = None) -> list[Finding]:
     """Every finding, the backend's included (loading it takes some seconds)."""
     from nucleus_course.backend import configured_backend
@@ -154,7 +145,7 @@ def _packages() -> list[Finding]:
 
 
 def _backend(backend: str) -> list[Finding]:
-    from nucleus_course.backend import BACKENDS, TITLES, use_backend
+    from nucleus_course.backend import BACKENDS, TITLES, devices, use_backend
     from nucleus_course.errors import UserError
 
     others = []
@@ -165,7 +156,7 @@ def _backend(backend: str) -> list[Finding]:
     findings = [Finding("backend", "installed", ", ".join(others) or "none", "ok" if others else "mend")]
     try:
         use_backend(backend)
-        devices = _devices(backend)
+        found = devices(backend)
     except UserError as error:
         return [*findings, Finding("backend", "in use", backend, "mend", str(error))]
     except Exception as error:  # a broken installation can fail in any way; the report must still come out
@@ -173,31 +164,18 @@ def _backend(backend: str) -> list[Finding]:
         mend = f"reinstall it: {reason[0] if reason else type(error).__name__}"
         return [*findings, Finding("backend", "in use", f"{TITLES[backend]} does not load", "mend", mend)]
     findings.append(Finding("backend", "in use", f"{TITLES[backend]} (KERAS_BACKEND={backend})"))
-    gpu = any(not d.lower().startswith("cpu") for d in devices)
+    gpu = any(not d.lower().startswith("cpu") for d in found)
     if not gpu and shutil.which("nvidia-smi"):
         mend = 'there is an NVIDIA GPU: pip install "nucleus-course[gpu]", and --backend jax for training'
-        findings.append(Finding("backend", "device", ", ".join(devices), "note", mend))
+        findings.append(Finding("backend", "device", ", ".join(found), "note", mend))
     else:
-        findings.append(Finding("backend", "device", ", ".join(devices)))
+        findings.append(Finding("backend", "device", ", ".join(found)))
     return findings
-
-
-def _devices(backend: str) -> list[str]:
-    """What the backend computes on, e.g. ["cpu"] or ["gpu: NVIDIA …"]."""
-    module = importlib.import_module(backend)
-    if backend == "tensorflow":
-        gpus = module.config.list_physical_devices("GPU")
-        names = [module.config.experimental.get_device_details(g).get("device_name", g.name) for g in gpus]
-        return [f"gpu: {name}" for name in names] or ["cpu"]
-    if backend == "jax":
-        return [d.platform if d.platform == "cpu" else f"{d.platform}: {d.device_kind}" for d in module.devices()]
-    if module.cuda.is_available():
-        return [f"gpu: {module.cuda.get_device_name(i)}" for i in range(module.cuda.device_count())]
-    return ["cpu"]
 
 
 def _data() -> list[Finding]:
     from nucleus_course.data import load_dataset
+    from nucleus_course.model.weights import shipped_weights
 
     findings = []
     try:
@@ -214,7 +192,7 @@ def _data() -> list[Finding]:
     else:
         mend = f"for real nuclei: nucleus-course download (or set {DATA_VARIABLE} to your copy)"
         findings.append(Finding("data", "BBBC038", "not found; the sample stands in", "note", mend))
-    weights = find_shipped_weights()
+    weights = shipped_weights()
     if weights:
         findings.append(Finding("weights", "shipped", ", ".join(weights)))
     else:

@@ -1,0 +1,204 @@
+"""What the subcommands share: consoles, options, one-line errors."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from nucleus_course.backend import explain_import
+from nucleus_course.errors import UserError
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="A zip or a folder in BBBC038's layout, or 'sample' for the embedded synthetic images.",
+    ),
+]
+SPLIT_HELP = "train, validation, all, test, matterport-… or grouped-train, -validation, or a file with one image id a line."
+Backend = Annotated[
+    Optional[str],
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="tensorflow, jax or torch, instead of what KERAS_BACKEND or Keras's own configuration names.",
+    ),
+]
+BarePreset = Annotated[
+    Optional[str],
+    typer.Option("--preset", metavar="P", help="The network that a bare weights file is for; folders and names know theirs."),
+]
+Limit = Annotated[
+    Optional[int],
+    typer.Option("--limit", metavar="N", min=1, help="Use the first N images of the split only."),
+]
+
+
+def out() -> Console:
+    """Standard output: results. Made anew each time, so that redirection in tests is seen."""
+    return Console(highlight=False)
+
+
+def err() -> Console:
+    """Standard error: progress, notes and errors."""
+    return Console(stderr=True, highlight=False)
+
+
+def note(message: str) -> None:
+    """One line on standard error that is not an error."""
+    err().print(Text(message, style="dim"), soft_wrap=True)
+
+
+def fail(message: str, code: int) -> None:
+    """Print `error: message` on one line of standard error, red on a terminal, and exit with ``code``."""
+    line = " ".join(str(message).split())
+    err().print(Text(f"error: {line}", style="bold red"), soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def friendly(command):
+    """Decorator of every subcommand: what a user can mend is one line, and a bug keeps its traceback.
+
+    Exit codes: 2 for a :class:`UserError`, a missing package, a full disk or a file that may not be
+    touched; 130 for Ctrl-C.
+    """
+
+    @functools.wraps(command)
+    def run(*args, **kwargs):
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            fail("interrupted", 130)
+        except BrokenPipeError:
+            raise  # `nucleus-course … | head` is nobody's mistake; the click layer exits quietly
+        except (ImportError, OSError, MemoryError) as error:
+            message = explain(error)
+            if message is None:
+                raise
+            fail(message, 2)
+
+    return run
+
+
+def explain(error: BaseException) -> str | None:
+    """The one line for an error of the machine that a user can mend; None where it looks like a bug."""
+    if isinstance(error, MemoryError):
+        return "out of memory: close other programs, or try fewer or smaller images (train: --batch-size, --crop)"
+    if isinstance(error, ImportError):
+        return explain_import(error)
+    where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    if full:  # HDF5 passes the reason on in words only
+        return f"the disk is full{where}: free some space or write to another folder; finished files are intact"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission{where}: choose another folder, or change its rights"
+    if error.errno is not None and where:
+        return f"{error.strerror or error}{where}"
+    return None
+
+
+def open_data(data: str, split: str, limit: int | None = None, strict: bool = False, what: str = "data"):
+    """The data set a command works on; what the lint found is told in one line on standard error."""
+    from nucleus_course.data import load_dataset
+
+    dataset = load_dataset(data, split, strict=strict)
+    if limit is not None and limit < len(dataset):
+        dataset = dataset.subset(dataset.ids[:limit])
+    kind = "synthetic " if dataset.synthetic else ""
+    note(f"{what}: {dataset.source}, split {split}: {len(dataset)} {kind}image{'s' * (len(dataset) != 1)}")
+    issues = len(dataset.lint.issues)
+    if issues:
+        note(f"{what}: {issues} irregularities, repaired or left out; `nucleus-course doctor --data {data}` lists them")
+    return dataset
+
+
+def output_folder(path: Path) -> Path:
+    """Make the folder that a command writes to.
+
+    Raises:
+        UserError: where the path is a file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file: --out names a folder")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def open_model(weights: str, preset: str | None = None):
+    """The model of a name that ships, a model or run folder, or a weights file.
+
+    A file alone does not say what network it is for: the config.json beside it does, or ``preset``.
+
+    Raises:
+        UserError: nothing there, or of another architecture.
+    """
+    from nucleus_course.model import MaskRCNN
+    from nucleus_course.model.weights import load_into
+
+    path = Path(weights)
+    if not path.is_file():
+        return MaskRCNN.load(weights)
+    if preset is not None:
+        return MaskRCNN.from_preset(preset, weights=path)
+    if (path.parent / "config.json").is_file() and (path.parent / "thresholds.json").is_file():
+        model = MaskRCNN.load(path.parent)
+        if path.name != "weights.h5":
+            load_into(model, path)
+        return model
+    raise UserError(f"{weights} is a file without a config.json beside it: say which network it is for with --preset")
+
+
+def progress():
+    """A progress bar with the time left, on standard error."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=err(), transient=True)
+
+
+def write_labels(path: Path, labels) -> None:
+    """Write a label image (H, W) as a compressed TIFF, uint16, or uint32 above 65,535 labels."""
+    import tifffile
+
+    dtype = "uint16" if labels.max(initial=0) <= 65535 else "uint32"
+    write_atomically(path, lambda place: tifffile.imwrite(place, labels.astype(dtype), compression="zlib"))
+
+
+def write_overlay(path: Path, image, labels) -> None:
+    """Write an image (H, W, 3) uint8 as a PNG with the outline of each label in orange."""
+    from PIL import Image
+    from skimage.segmentation import find_boundaries
+
+    painted = image.copy()
+    painted[find_boundaries(labels, mode="inner")] = (230, 159, 0)  # Okabe and Ito's orange
+    write_atomically(path, lambda place: Image.fromarray(painted).save(place, format="PNG"))
+
+
+def write_atomically(path: Path, write) -> None:
+    """Call ``write`` with a temporary path beside ``path``, then move the result into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = path.with_name(f".{path.name}.partial")
+    try:
+        write(place)
+        os.replace(place, path)
+    except BaseException:
+        place.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,155 @@
+"""`nucleus-course evaluate`: the protocol's table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.text import Text
+
+from nucleus_course.backend import use_backend
+from nucleus_course.commands import common
+from nucleus_course.errors import UserError
+
+
+@common.friendly
+def evaluate(
+    data: common.Data,
+    split: Annotated[str, typer.Option(metavar="S", help=f"What to score on: {common.SPLIT_HELP}")] = "validation",
+    weights: Annotated[
+        Optional[str],
+        typer.Option("--weights", metavar="W", help="Predict with these: a name that ships, a model folder or a file."),
+    ] = None,
+    predictions: Annotated[
+        Optional[Path],
+        typer.Option("--predictions", metavar="FILE", help="Score these: a predictions.json, or a folder of label images."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The report to write.")] = Path("report.json"),
+    score_threshold: Annotated[
+        Optional[float], typer.Option(min=0.0, max=1.0, help="The operating point; default: the one stored with the predictions.")
+    ] = None,
+    min_area: Annotated[
+        Optional[int], typer.Option(metavar="PIXELS", min=0, help="Leave out detections smaller than this at the operating point.")
+    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Samples for 95% intervals over images; 1000 is usual, 0 gives none.")
+    ] = 0,
+    against: Annotated[
+        Optional[str],
+        typer.Option(metavar="OTHER", help="Also compare with another model: weights, a predictions.json or a folder."),
+    ] = None,
+    by_type: Annotated[bool, typer.Option("--types", help="Also print the metrics of each image type.")] = False,
+    errors: Annotated[
+        bool, typer.Option("--errors", help="Also sort every detection and nucleus into one class of error, with what it costs.")
+    ] = False,
+    html: Annotated[
+        Optional[Path], typer.Option("--html", metavar="FILE", help="Also write a page with figures that opens by itself.")
+    ] = None,
+    limit: common.Limit = None,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first faulty image instead of leaving it out.")] = False,
+    preset: common.BarePreset = None,
+    backend: common.Backend = None,
+) -> None:
+    """Score a model, or anybody's predictions, with every metric of the protocol.
+
+    \b
+    Examples
+      nucleus-course evaluate --data stage1_train.zip --weights compact --bootstrap 1000
+      nucleus-course evaluate --data stage1_train.zip --predictions stardist-labels/ --against compact
+
+    The table has COCO's AP (maxDets 1000, and 100 for comparison), the mean IoU of masks in two readings,
+    the Data Science Bowl's score, Matterport's AP, F1, PQ and AJI, in percent. AP uses every detection
+    and its score; the others one operating point. docs/metrics.md defines each.
+
+    \b
+    Writes
+      FILE (report.json)            {"metrics", "images", "types", …}: over all, an image, an image type
+      FILE's stem.predictions.json  the detections, with --weights
+      FILE's stem.against.json      the paired comparison, with --against
+    """
+    if (weights is None) == (predictions is None):
+        raise UserError("give either --weights or --predictions: one of them is what is scored")
+    _writable(out)
+    if weights is not None:
+        _find(weights)
+    dataset = common.open_data(data, split, limit, strict, what="scoring on")
+    scored = _predictions(dataset, weights or str(predictions), backend, preset, weights is not None)
+    if weights is not None:
+        scored.save(out.with_suffix(".predictions.json"))
+
+    from nucleus_course.evaluation import evaluate as score
+
+    report = score(dataset, scored, score_threshold=score_threshold, min_area=min_area, bootstrap=bootstrap, seed=seed)
+    report.save(out)
+    console = common.out()
+    console.print(report.table())
+    if by_type:
+        console.print(report.types_table())
+    written = [out] + ([out.with_suffix(".predictions.json")] if weights is not None else [])
+    if against is not None:
+        written.append(_against(console, dataset, report, against, backend, preset, bootstrap or 1000, seed, out))
+    if errors:
+        _errors(console, dataset, scored, report)
+    if html is not None:
+        written.append(_html(dataset, scored, report, html))
+    console.print(Text("written: " + ", ".join(map(str, written))), soft_wrap=True)
+
+
+def _writable(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder: name a file in it, such as {path / 'report.json'}")
+
+
+def _find(weights: str) -> None:
+    """Complain about weights that are not there before the data are read."""
+    from nucleus_course.model.weights import find_weights
+
+    find_weights(weights)
+
+
+def _predictions(dataset, source: str, backend: str | None, preset: str | None, is_weights: bool):
+    """Predictions from weights (run now) or from a file or folder."""
+    from nucleus_course.evaluation import Predictions
+
+    if not is_weights:
+        return Predictions.load(source)
+    use_backend(backend)
+    from nucleus_course.prediction import predict_dataset
+
+    model = common.open_model(source, preset)
+    predictions = predict_dataset(model, dataset)
+    predictions.info.update(model=source, preset=model.config.name, min_area=model.thresholds.min_area)
+    return predictions
+
+
+def _against(console, dataset, report, other: str, backend, preset, samples: int, seed: int, out: Path) -> Path:
+    from nucleus_course.evaluation import compare
+    from nucleus_course.evaluation import evaluate as score
+
+    path = Path(other)
+    is_file = path.suffix == ".json" or (path.is_dir() and not any((p / "config.json").exists() for p in (path, path / "weights")))
+    if not is_file:
+        _find(other)
+    second = _predictions(dataset, other, backend, preset, not is_file)
+    # "A against B": B is the base that the difference is taken from.
+    comparison = compare(dataset, score(dataset, second), report, replicates=samples, seed=seed)
+    console.print(comparison.table())
+    place = out.with_suffix(".against.json")
+    comparison.save(place)
+    return place
+
+
+def _errors(console, dataset, predictions, report) -> None:
+    from nucleus_course.evaluation.errors import analyse
+
+    analysis = analyse(dataset, predictions, score_threshold=report.operating_point["score_threshold"])
+    console.print(analysis.table())
+
+
+def _html(dataset, predictions, report, path: Path) -> Path:
+    from nucleus_course.html_report import write_html
+
+    write_html(path, dataset, predictions, report)
+    return path

@@ -1,0 +1,95 @@
+"""`demo`, `doctor` and `benchmark`: does it run here, what is missing, and how fast is it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from nucleus_course.backend import use_backend
+from nucleus_course.commands import common
+from nucleus_course.errors import UserError
+
+
+@common.friendly
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for everything it makes.")] = Path("demo-output"),
+    minutes: Annotated[float, typer.Option(min=0.05, help="How long to train.")] = 1.5,
+    backend: common.Backend = None,
+) -> None:
+    """Run the main job once, on the embedded synthetic images, offline: about five minutes on two cores.
+
+    Shows the data; trains the compact network briefly, for real; loads the weights that ship (or, where none
+    do, uses those just trained, and says so); detects the nuclei; scores them; draws what came out.
+
+    \b
+    Example: nucleus-course demo --out demo-output
+
+    \b
+    Writes to DIR
+      figures/*.png         the data with their masks, detections beside truth, the learning curve
+      report.json           every metric, over all, an image and an image type
+      predictions.json      every detection with its score; labels/<id>.tif one label image an image
+      run/                  the training: log, checkpoint, weights
+    """
+    use_backend(backend)
+    from nucleus_course.demo import run_demo
+
+    run_demo(common.output_folder(out), minutes=minutes)
+
+
+@common.friendly
+def doctor(
+    data: Annotated[
+        Optional[str], typer.Option("--data", metavar="DATA", help="Check these images and masks instead, file by file.")
+    ] = None,
+    backend: common.Backend = None,
+) -> None:
+    """Look at this machine, or at a data set, and say what to do about what is missing or wrong.
+
+    \b
+    Examples
+      nucleus-course doctor
+      nucleus-course doctor --data my-annotations/
+
+    Without --data: versions, backend and device, cores, memory and disk, data and weights found.
+    With --data: every faulty file by name (masks of the wrong shape, empty, overlapping or twice there, with
+    colour, without image; unreadable files) and whether it was repaired or left out.
+    Writes nothing but the data set's cache. Exit code 1 where something needed is missing or refused.
+    """
+    from nucleus_course import doctor as room
+
+    if data is None:
+        if not room.report(room.diagnose(backend), common.out()):
+            raise typer.Exit(1)
+        return
+    from nucleus_course.data import lint_dataset
+
+    found = lint_dataset(data, progress=True)
+    common.out().print(found.table() if found.issues else found.summary())
+    if found.refused:
+        raise typer.Exit(1)
+
+
+@common.friendly
+def benchmark(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the numbers go.")] = Path("benchmark.json"),
+    backend: common.Backend = None,
+) -> None:
+    """Measure speed on this machine: prediction, training step, input, decoding, evaluation, memory.
+
+    \b
+    Example: nucleus-course benchmark --out benchmark.json
+
+    Prints the table and writes it as JSON with the machine and the versions. Close other programs first:
+    numbers taken on a busy machine mean nothing.
+    """
+    use_backend(backend)
+    try:
+        from nucleus_course.benchmark import run_benchmark
+    except ModuleNotFoundError as error:
+        if error.name != "nucleus_course.benchmark":
+            raise
+        raise UserError("benchmark is not built yet in this version") from None
+    run_benchmark(out)

@@ -1,0 +1,111 @@
+"""`nucleus-course predict`: nuclei in your own images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.text import Text
+
+from nucleus_course.backend import use_backend
+from nucleus_course.commands import common
+from nucleus_course.commands.inputs import find_images
+from nucleus_course.errors import UserError
+
+
+@common.friendly
+def predict(
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE_OR_FOLDER...", help="Image files (PNG, TIFF, JPEG, BMP) or folders of them."),
+    ],
+    weights: Annotated[
+        str, typer.Option("--weights", metavar="W", help="A name that ships, a model folder or a weights file.")
+    ] = "compact",
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for the results.")] = Path("predictions"),
+    score_threshold: Annotated[
+        Optional[float],
+        typer.Option(min=0.0, max=1.0, help="Count detections from this score on; default: the one stored with the weights."),
+    ] = None,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also draw the outlines on each image.")] = False,
+    preset: common.BarePreset = None,
+    backend: common.Backend = None,
+) -> None:
+    """Find the nuclei in your images: 8- or 16-bit, grey, RGB or RGBA, of any size.
+
+    \b
+    Example: nucleus-course predict slides/ --weights compact --out results --overlay
+
+    \b
+    Writes to DIR
+      predictions.json      every detection of every image, COCO style, with its score
+      labels/<stem>.tif     one label image an image: 0 background, 1, 2, … a nucleus each,
+                            best score first; 16 bits, or 32 above 65,535 nuclei
+      overlays/<stem>.png   with --overlay: the image with each nucleus outlined
+
+    Folders are searched with their subfolders; in BBBC038's layout the masks are passed over and the
+    stem is the image id. Images that share a stem are called by their path, with __ for /.
+    An image that cannot be read is named and skipped: the others go on, and the exit code is 1.
+    """
+    use_backend(backend)
+    files = find_images(images, exclude=out)
+    folder = common.output_folder(out)
+    model = common.open_model(weights, preset)
+    threshold = model.thresholds.score if score_threshold is None else score_threshold
+    done, counts, failed = {}, [], []
+    try:
+        with common.progress() as bar:
+            task = bar.add_task("detecting", total=len(files))
+            for file in files:
+                try:
+                    done[file.stem], count = _one(model, file, folder, threshold, overlay)
+                    counts.append(count)
+                except UserError as error:
+                    failed.append(file)
+                    bar.console.print(Text(f"skipped: {error}", style="bold red"), soft_wrap=True)
+                bar.advance(task)
+    finally:  # Ctrl-C keeps what is done
+        if done:
+            _save(done, model, weights, threshold, folder)
+    if not done:
+        raise UserError(f"none of the {len(files)} images could be read")
+    source = "chosen by --score-threshold" if score_threshold is not None else f"stored with {weights}"
+    common.out().print(f"{sum(counts)} nuclei in {len(done)} images at scores of {threshold:.2f} and up ({source})")
+    common.out().print(Text(f"written: {folder / 'predictions.json'}, {folder / 'labels'}/"), soft_wrap=True)
+    if failed:
+        common.fail(f"{len(failed)} of {len(files)} images could not be read and were skipped", 1)
+
+
+def _one(model, file, folder: Path, threshold: float, overlay: bool):
+    """Detect on one file and write its label image: (ImagePredictions, number of nuclei)."""
+    import numpy as np
+
+    from nucleus_course.data import read_image, to_rgb8
+    from nucleus_course.evaluation import ImagePredictions
+
+    try:
+        image = to_rgb8(read_image(file.path))
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if str(file.path) in text else f"{file.path}: {text}") from None
+    try:
+        detections = model.predict(image)
+    except MemoryError:
+        raise UserError(f"{file.path}: too large for this machine's memory; cut it into tiles") from None
+    labels = detections.label_image(score_threshold=threshold)
+    common.write_labels(folder / "labels" / f"{file.stem}.tif", labels)
+    if overlay:
+        common.write_overlay(folder / "overlays" / f"{file.stem}.png", image, labels)
+    height, width = image.shape[:2]
+    scores, boxes = detections.scores, detections.boxes
+    return ImagePredictions(height, width, detections.rles(), scores, boxes, file.file_name), int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
+
+
+def _save(images: dict, model, weights: str, threshold: float, folder: Path) -> None:
+    from nucleus_course import __version__
+    from nucleus_course.evaluation import Predictions
+
+    info = {"model": str(weights), "preset": model.config.name, "min_area": model.thresholds.min_area}
+    info["software"] = f"nucleus_course {__version__}"
+    Predictions(images, float(threshold), info).save(folder / "predictions.json")

@@ -1,0 +1,143 @@
+"""`nucleus-course train`: the staged training."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.text import Text
+
+from nucleus_course.backend import has_bfloat16, use_backend
+from nucleus_course.commands import common
+from nucleus_course.errors import UserError
+
+# The split that judges a training, by the split that it learns from.
+JUDGES = {"train": "validation", "matterport-train": "matterport-validation", "grouped-train": "grouped-validation"}
+
+
+@common.friendly
+def train(
+    data: common.Data,
+    split: Annotated[str, typer.Option(metavar="S", help=f"What to learn from: {common.SPLIT_HELP}")] = "train",
+    preset: Annotated[
+        str, typer.Option("--preset", metavar="P", help="compact, paper-resnet50 or paper-resnet101.")
+    ] = "compact",
+    run: Annotated[
+        Optional[Path], typer.Option("--run", metavar="DIR", help="The run folder; default: runs/<preset>.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's checkpoint.")] = False,
+    weights: Annotated[
+        Optional[str], typer.Option("--weights", metavar="W", help="Start from these: a shipped name, a folder or a file.")
+    ] = None,
+    epochs: Annotated[
+        Optional[int], typer.Option(min=1, help="Epochs in all; the preset's stages shrink or stretch to it.")
+    ] = None,
+    minutes: Annotated[
+        Optional[float], typer.Option(min=0.01, help="Train for this long instead; the rates follow the clock.")
+    ] = None,
+    validation: Annotated[
+        Optional[str],
+        typer.Option(metavar="S", help="The split that judges the weights, or 'none'; default: the partner of --split."),
+    ] = None,
+    validate_every: Annotated[
+        Optional[int], typer.Option(metavar="N", min=1, help="Validate every N epochs; default: the preset's.")
+    ] = None,
+    limit: common.Limit = None,
+    seed: Annotated[Optional[int], typer.Option(help="Seed of everything random; default: the preset's.")] = None,
+    batch_size: Annotated[
+        Optional[int], typer.Option(metavar="N", min=1, help="Crops a step; default: the preset's.")
+    ] = None,
+    crop: Annotated[
+        Optional[int], typer.Option(metavar="PIXELS", min=32, help="Side of a crop in network pixels; default: the preset's.")
+    ] = None,
+    steps: Annotated[
+        Optional[int], typer.Option("--steps-per-epoch", metavar="N", min=1, help="Steps an epoch; default: the preset's.")
+    ] = None,
+    workers: Annotated[
+        Optional[int], typer.Option(metavar="N", min=1, help="Threads that prepare crops; default: the preset's.")
+    ] = None,
+    dtype: Annotated[
+        Optional[str],
+        typer.Option(help="float32 or mixed_bfloat16; default: the preset's, or float32 where this machine has no bfloat16."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first faulty image instead of leaving it out.")] = False,
+    backend: common.Backend = None,
+) -> None:
+    """Train a model on annotated images, in the preset's stages.
+
+    \b
+    Examples
+      nucleus-course train --data sample --minutes 2 --run runs/first
+      nucleus-course train --data data/bbbc038/stage1_train.zip --preset compact
+      nucleus-course train --data stage1_train.zip --preset paper-resnet50 --backend jax
+
+    \b
+    Writes to the run folder
+      config.json           everything that was set
+      log.csv, log.jsonl    a row an epoch: losses, rate, images/s, time spent waiting for input, metrics
+      checkpoint.npz        the full state: repeat the command with --resume to go on, bit for bit
+      weights/              the best model by validation AP (the last without --validation):
+                            use it as --weights DIR/weights
+
+    Ctrl-C stops after the last whole epoch, and --resume goes on from there. A loss that is not a
+    number stops the training with the last good weights kept.
+    """
+    from nucleus_course.config import get_preset
+    from nucleus_course.data.splits import NAMES
+
+    if dtype not in (None, "float32", "mixed_bfloat16"):
+        raise UserError(f"unknown --dtype '{dtype}': choose float32 or mixed_bfloat16")
+    options = {"batch_size": batch_size, "crop": crop, "seed": seed, "workers": workers, "steps_per_epoch": steps}
+    recipe = _adapted(get_preset(preset), **options, dtype=dtype)
+    if weights is not None:
+        from nucleus_course.model.weights import find_weights
+
+        find_weights(weights)  # a mistyped name should not cost the reading of the data
+    backend = use_backend(backend)
+    if dtype is None and recipe.training.dtype != "float32" and not has_bfloat16(backend):
+        common.note("no bfloat16 in this machine's processor: training in float32")
+        recipe = _adapted(recipe, dtype="float32")
+    folder = Path("runs") / preset if run is None else run
+    if resume and not (folder / "checkpoint.npz").exists():
+        common.note(f"{folder} holds no checkpoint yet: starting from the beginning")
+    dataset = common.open_data(data, split, limit, strict, what="training on")
+    judge = JUDGES.get(split) if validation is None else validation
+    judged = None
+    if judge and judge != "none":
+        judged = common.open_data(data, judge, what="validating on")
+        if set(judged.ids) & set(dataset.ids):
+            common.note("note: some images are in both; their metrics say how well they were learned, not how well others will be")
+    elif split not in NAMES:
+        common.note("no validation split is known for a split file: name one with --validation")
+
+    from nucleus_course.model import MaskRCNN
+    from nucleus_course.training import TrainingDiverged
+    from nucleus_course.training import train as run_training
+
+    model = MaskRCNN.from_preset(preset, weights=weights, dtype_policy=recipe.training.dtype, seed=recipe.training.seed)
+    try:
+        history = run_training(
+            model, dataset, preset=recipe, validation=judged, run=folder, resume=resume,
+            epochs=epochs, minutes=minutes, validate_every=validate_every,
+        )  # fmt: skip
+    except TrainingDiverged as error:
+        raise UserError(f"{error}; {folder}/weights has the last good ones") from None
+    if history.stopped == "interrupted":
+        raise KeyboardInterrupt
+    best = f", best validation AP {history.best:.1f}" if history.best is not None else ""
+    common.out().print(f"{len(history.rows)} epochs{best}")
+    common.out().print(Text(f"written: {folder / 'weights'}/, {folder / 'log.csv'}"), soft_wrap=True)
+    common.out().print(Text(f"next: nucleus-course evaluate --data {data} --weights {folder / 'weights'}"), soft_wrap=True)
+
+
+def _adapted(preset, **changes):
+    """The preset with what the options override."""
+    changes = {key: value for key, value in changes.items() if value is not None}
+    crop = changes.get("crop")
+    multiple = int(preset.model.pad_multiple)
+    if crop is not None and crop % multiple:
+        nearest = max(multiple, round(crop / multiple) * multiple)
+        raise UserError(f"--crop {crop} is not a multiple of {multiple}, the coarsest stride of {preset.name}: try {nearest}")
+    return dataclasses.replace(preset, training=dataclasses.replace(preset.training, **changes))

@@ -1,0 +1,36 @@
+"""What all tests share: where real data lies, and a run of the command line as a user has it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGE1 = ROOT.parent / "shared" / "bbbc038" / "stage1_train.zip"
+
+
+@pytest.fixture(scope="session")
+def stage1_zip():
+    """The real BBBC038 stage 1 training images; the test skips where they are not."""
+    if not STAGE1.is_file():
+        pytest.skip("BBBC038 is not at ../shared/bbbc038/stage1_train.zip")
+    return STAGE1
+
+
+@pytest.fixture
+def command():
+    """Run `nucleus-course ARGS` in a process of its own: CompletedProcess with text streams."""
+
+    def run(*args, cwd=None, timeout=600, python=(), **env):
+        words = [sys.executable, *python, "-m", "nucleus_course.cli", *map(str, args)]
+        paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        environment = {**os.environ, "PYTHONPATH": paths, "NO_COLOR": "1", **env}
+        return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+
+    return run

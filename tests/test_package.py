@@ -1,0 +1,195 @@
+"""The package as a whole: imports, environments, metadata, Makefile, wheel."""
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import nucleus_course
+
+yaml = pytest.importorskip("yaml")
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("tensorflow", "jax", "torch", "keras", "matplotlib", "skimage", "imgaug", "cv2", "scipy", "pycocotools")
+
+
+def pyproject():
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        tomllib = pytest.importorskip("tomli")
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_import_loads_no_backend():
+    code = (
+        "import sys, time; before = time.perf_counter(); import nucleus_course, nucleus_course.cli\n"
+        "print(f'imported in {time.perf_counter() - before:.2f} s', file=sys.stderr)\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    print(run.stderr)
+    assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["config", "data", "evaluation", "errors", "backend", "doctor"])
+def test_rooms_before_the_model_load_no_backend(module):
+    code = f"import sys, nucleus_course.{module}; print([m for m in ('tensorflow', 'jax', 'torch', 'keras') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_public_names_all_resolve():
+    for name in nucleus_course.__all__:
+        assert getattr(nucleus_course, name) is not None, name
+        assert name in dir(nucleus_course)
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        nucleus_course.nonsense
+
+
+def test_nothing_imports_a_backend_by_name_at_module_top():
+    """keras alone may be imported at a module's top, and only in the rooms that need it."""
+    for path in sorted((ROOT / "nucleus_course").rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            names = _imported(node)
+            assert not names & {"tensorflow", "jax", "torch"}, path
+
+
+def _imported(node):
+    if isinstance(node, ast.Import):
+        return {alias.name.split(".")[0] for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and node.level == 0:
+        return {(node.module or "").split(".")[0]}
+    return set()
+
+
+def test_every_import_is_a_declared_dependency():
+    """A package that is only there because another brought it would be missing one day."""
+    project = pyproject()["project"]
+    declared = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    names = {re.split(r"[<>=\[; ]", d)[0].lower() for d in declared}
+    modules = {"skimage": "scikit-image", "PIL": "pillow", "yaml": "pyyaml", "imgaug": "imaug", "cv2": "imaug"}
+    for path in sorted((ROOT / "nucleus_course").rglob("*.py")):
+        used = set().union(*(_imported(node) for node in ast.walk(ast.parse(path.read_text()))))
+        for module in used - set(sys.stdlib_module_names) - {"nucleus_course"}:
+            assert modules.get(module, module).lower() in names | {"ipython", "nbformat"}, f"{path}: {module}"
+
+
+# -------------------------------------------------------------------------------- environments
+
+
+def packages(path):
+    """Names and bounds of a conda environment file: {name: bound}, pip's included."""
+    found = {}
+    for item in yaml.safe_load(path.read_text())["dependencies"]:
+        for spec in item["pip"] if isinstance(item, dict) else [item]:
+            name, bound = re.fullmatch(r"([A-Za-z0-9_.-]+?)([<>=].*)?", spec).groups()
+            found[name.lower()] = bound or ""
+    return found
+
+
+def test_binder_has_the_root_environment_but_for_tensorflow_cpu():
+    root, binder = packages(ROOT / "environment.yml"), packages(ROOT / "binder" / "environment.yml")
+    binder["tensorflow"] = binder.pop("tensorflow-cpu")
+    assert binder == root
+
+
+def test_environment_has_the_dependencies_of_pyproject():
+    project = pyproject()["project"]
+    extras = project["optional-dependencies"]
+    wanted = {"python": project["requires-python"], "pip": ""}
+    for spec in project["dependencies"] + extras["course"] + extras["jax"]:
+        name, bound = re.fullmatch(r"([A-Za-z0-9_.-]+?)([<>=].*)?", spec).groups()
+        wanted[name.lower()] = bound or ""
+    assert packages(ROOT / "environment.yml") == wanted
+
+
+def test_binder_scripts_are_sound():
+    for name in ("postBuild", "start"):
+        path = ROOT / "binder" / name
+        assert path.stat().st_mode & 0o111, f"{name} must be executable"
+        subprocess.run(["bash", "-n", str(path)], check=True)
+    start = (ROOT / "binder" / "start").read_text()
+    assert start.rstrip().endswith('exec "$@"')
+    run = subprocess.run(
+        ["bash", str(ROOT / "binder" / "start"), "printenv", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_CPP_MIN_LOG_LEVEL"],
+        capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert run.stdout.split() == ["2", "2", "2"]
+
+
+def test_postbuild_never_fails(tmp_path):
+    """Neither a failing pip nor a missing network may fail the image: both are played by stubs here."""
+    for name in ("python", "nucleus-course"):
+        stub = tmp_path / name
+        stub.write_text("#!/bin/sh\nexit 1\n")
+        stub.chmod(0o755)
+    run = subprocess.run(
+        ["bash", str(ROOT / "binder" / "postBuild")],
+        capture_output=True, text=True, cwd=tmp_path, env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )  # fmt: skip
+    assert run.returncode == 0
+    assert "embedded sample" in run.stdout
+
+
+# -------------------------------------------------------------------------------- metadata and Makefile
+
+
+def test_citation_is_valid_and_has_the_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    for key in ("cff-version", "message", "title", "authors"):  # the keys that version 1.2.0 requires
+        assert citation[key]
+    assert citation["cff-version"] == "1.2.0"
+    assert str(citation["version"]) == nucleus_course.__version__
+    assert citation["license"] == "MIT"
+    for reference in citation["references"]:
+        assert {"type", "authors", "title"} <= set(reference)
+    assert any(reference.get("doi") == "10.48550/arXiv.1805.00500" for reference in citation["references"])
+
+
+def test_makefile_has_its_targets():
+    text = (ROOT / "Makefile").read_text()
+    for target in ("setup", "demo", "test", "test-fast", "lab", "clean"):
+        assert re.search(rf"^{target}:", text, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_make_sets_up_first(target, tmp_path):
+    run = subprocess.run(["make", "-n", target, f"VENV={tmp_path}/venv"], cwd=ROOT, capture_output=True, text=True)
+    if run.returncode == 127:
+        pytest.skip("no make here")
+    assert run.returncode == 0, run.stderr
+    steps = run.stdout
+    assert steps.index("-m venv") < steps.index("pip install") < steps.index("nucleus-course demo" if target == "demo" else "pytest")
+    assert "torch" not in steps
+
+
+def test_ci_is_make_test():
+    text = (ROOT / ".ci" / "run").read_text()
+    assert text.rstrip().endswith("make test")
+    subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
+
+
+@pytest.mark.slow
+def test_wheel_holds_sample_splits_and_weights(tmp_path):
+    pytest.importorskip("hatchling")
+    run = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for path in (ROOT / "data" / "weights").rglob("*"):
+        if path.is_file():
+            assert f"nucleus_course/_weights/{path.relative_to(ROOT / 'data' / 'weights').as_posix()}" in names
+    assert "nucleus_course/data/sample.zip" in names
+    assert any(name.startswith("nucleus_course/data/splits/") and name.endswith(".txt") for name in names)
+    assert not any(name.endswith(".pyc") for name in names)
+    entry = next(name for name in names if name.endswith("entry_points.txt"))
+    assert b"nucleus_course.cli:main" in zipfile.ZipFile(wheel).read(entry)

@@ -21,6 +21,7 @@ from pathlib import Path
 from nucleus_course.errors import UserError
 
 DATA_VARIABLE = "NUCLEUS_COURSE_DATA"
+WEIGHTS_VARIABLE = "NUCLEUS_COURSE_WEIGHTS"
 SHOWN_DPI = 80
 
 
@@ -73,23 +74,17 @@ def find_data(verbose: bool = True) -> CourseData:
     """Decide which data the notebooks use, and say so.
 
     In this order: the path in the environment variable ``NUCLEUS_COURSE_DATA`` (``sample`` asks for
-    the embedded sample), ``data/bbbc038`` or ``bbbc038`` in the project, ``../shared/bbbc038`` beside
-    it, and the embedded sample.
+    the embedded sample), the places that ``nucleus-course doctor`` looks at, and the embedded sample.
 
     Raises:
         UserError: if the variable names something that is not there.
     """
+    from nucleus_course.doctor import find_bbbc038
+
     wanted = os.environ.get(DATA_VARIABLE, "").strip()
-    if wanted == "sample":
-        found = None
-    elif wanted:
-        found = _stage1(Path(wanted).expanduser())
-        if found is None:
-            raise UserError(f"{DATA_VARIABLE} is set to '{wanted}', which holds no BBBC038 images: correct it or unset it")
-    else:
-        root = project_root() or Path.cwd()
-        places = (root / "data" / "bbbc038", root / "bbbc038", root.parent / "shared" / "bbbc038")
-        found = next((path for path in map(_stage1, places) if path), None)
+    found = None if wanted == "sample" else find_bbbc038()
+    if found is None and wanted not in ("", "sample"):
+        raise UserError(f"{DATA_VARIABLE} is set to '{wanted}', which holds no BBBC038 images: correct it or unset it")
     if found is None:
         data = CourseData("sample", "the embedded sample", "the package", synthetic=True)
     else:
@@ -101,31 +96,28 @@ def find_data(verbose: bool = True) -> CourseData:
     return data
 
 
-def _stage1(path: Path) -> Path | None:
-    """stage1_train inside ``path``, whatever of zip, folder of folders or parent folder that is."""
-    if path.is_file():
-        return path
-    for inner in ("stage1_train.zip", "stage1_train"):
-        if (path / inner).exists():
-            return path / inner
-    if path.is_dir() and next(path.glob("*/images/*"), None) is not None:
-        return path
-    return None
-
-
 def find_model(name: str = "compact", verbose: bool = True):
     """The shipped model ``name``; without its weights the same network untrained, which is said.
 
-    Returns a :class:`nucleus_course.MaskRCNN` with one more attribute, ``trained`` (bool).
+    The environment variable ``NUCLEUS_COURSE_WEIGHTS`` puts another model in its place: a shipped name,
+    a model folder or a run folder. Returns a :class:`nucleus_course.MaskRCNN` with one more attribute,
+    ``trained`` (bool).
+
+    Raises:
+        UserError: if the variable names something that is not there.
     """
     quiet_backend()
     import nucleus_course as nc
 
+    wanted = os.environ.get(WEIGHTS_VARIABLE, "").strip()
     try:
-        model = nc.MaskRCNN.load(name)
+        model = nc.MaskRCNN.load(wanted or name)
         model.trained = True
-        message = f"Weights: {name}, trained on BBBC038's training split, shipped with the course."
+        message = (f"Weights: {Path(wanted).name}, chosen by {WEIGHTS_VARIABLE}." if wanted else
+                   f"Weights: {name}, trained on BBBC038's training split; they come with the course.")
     except UserError:
+        if wanted:
+            raise
         import keras
 
         keras.utils.set_random_seed(2018)
@@ -205,37 +197,43 @@ def show(drawn, dpi: int = SHOWN_DPI) -> None:
 
 
 def check_setup() -> bool:
-    """Print what the course needs and whether it is there; True if every notebook can run."""
-    import importlib
-    import platform
+    """Print what ``nucleus-course doctor`` finds, with paths shortened; True if every notebook can run."""
+    import dataclasses
+
+    from rich.console import Console
+
+    from nucleus_course.doctor import diagnose, report
 
     quiet_backend()
-    rows, good = [("Python", platform.python_version(), sys.version_info >= (3, 10))], True
-    for module, label in (("numpy", "NumPy"), ("keras", "Keras"), ("skimage", "scikit-image"), ("imgaug", "imgaug"),
-                          ("pycocotools", "pycocotools"), ("matplotlib", "matplotlib"), ("ipywidgets", "ipywidgets")):
-        try:
-            version = getattr(importlib.import_module(module), "__version__", "found")
-            rows.append((label, version, True))
-        except ImportError:
-            rows.append((label, "missing: run `make setup`, or `pip install -e .`", False))
-            good = False
-    if good:
-        import keras
-
-        rows.append(("Backend", keras.backend.backend(), True))
-    free = _free_memory()
-    if free is not None:
-        rows.append(("Free memory", f"{free / 2**30:.1f} GB", free > 1.5 * 2**30))
-    rows.append(("Processors", str(os.cpu_count()), True))
-    for label, value, fine in rows:
-        print(f"{'ok   ' if fine else 'CHECK'} {label:<14} {value}")
-    print("Everything the notebooks need is here." if good else "Something is missing: see the lines marked CHECK.")
-    return good
+    findings = [dataclasses.replace(finding, value=shown(finding.value)) if os.path.isabs(finding.value) else finding
+                for finding in diagnose()]
+    return report(findings, Console(file=sys.stdout, force_jupyter=False, width=100, no_color=True, highlight=False))
 
 
-def _free_memory() -> int | None:
-    try:
-        import psutil
-    except ImportError:
-        return None
-    return psutil.virtual_memory().available
+def pick_crowded(dataset, tries: int = 12):
+    """A record on which counting is hard: of a few small images, the one whose foreground loses most
+    nuclei when its connected pieces are counted. The same on every run."""
+    from skimage.measure import label
+
+    sizes, counts = dataset.sizes, dataset.counts
+    likely = [i for i in dataset.ids if max(sizes[i]) <= 400 and 12 <= counts[i] <= 80] or list(dataset.ids)
+
+    def lost(record):
+        return record.count - label(record.labels > 0, connectivity=1).max()
+
+    return max((dataset[image_id] for image_id in likely[:tries]), key=lost)
+
+
+def pick_each_type(dataset, per_type: int = 1):
+    """The first ``per_type`` records of each image type that the data set holds, in the order of the types."""
+    from nucleus_course.data import IMAGE_TYPES
+
+    types = dataset.types
+    chosen = []
+    for kind in IMAGE_TYPES:
+        ids = [i for i in dataset.ids if types[i] == kind and dataset.counts[i] > 0]
+        # The image whose count is nearest the type's median speaks for it better than the first one.
+        if ids:
+            middle = sorted(dataset.counts[i] for i in ids)[len(ids) // 2]
+            chosen += sorted(ids, key=lambda i: abs(dataset.counts[i] - middle))[:per_type]
+    return [dataset[image_id] for image_id in chosen]

@@ -1,0 +1,1 @@
+"""Figures that only the notebooks need: pure functions that return (Figure, caption)."""

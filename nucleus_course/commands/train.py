@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 import typer
 from rich.text import Text
 
-from nucleus_course.backend import has_bfloat16, use_backend
+from nucleus_course.backend import has_bfloat16, load_backend
 from nucleus_course.commands import common
 from nucleus_course.errors import UserError
 
@@ -95,7 +95,7 @@ def train(
         from nucleus_course.model.weights import find_weights
 
         find_weights(weights)  # a mistyped name should not cost the reading of the data
-    backend = use_backend(backend)
+    backend = load_backend(backend)
     if dtype is None and recipe.training.dtype != "float32" and not has_bfloat16(backend):
         common.note("no bfloat16 in this machine's processor: training in float32")
         recipe = _adapted(recipe, dtype="float32")
@@ -116,6 +116,9 @@ def train(
     from nucleus_course.training import TrainingDiverged
     from nucleus_course.training import train as run_training
 
+    import keras
+
+    keras.utils.set_random_seed(recipe.training.seed)  # the initial weights
     model = MaskRCNN.from_preset(preset, weights=weights, dtype_policy=recipe.training.dtype, seed=recipe.training.seed)
     try:
         history = run_training(

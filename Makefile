@@ -9,7 +9,7 @@ OUT    ?= demo-output
 STAMP  := $(VENV)/.setup-$(firstword $(shell cksum pyproject.toml))
 
 export KERAS_BACKEND ?= tensorflow
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lab clean

@@ -1,4 +1,6 @@
-"""Which backend Keras will load, and the mend where it cannot. Loads none itself."""
+"""Which backend Keras will load, the mend where it cannot, and loading it without its chatter.
+
+Importing this module loads none."""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import importlib.util
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from nucleus_course.errors import UserError
@@ -75,8 +78,34 @@ def use_backend(name: str | None) -> str:
         if not _installed(package):
             raise UserError(missing_backend(package))
     os.environ["KERAS_BACKEND"] = backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes; errors still show
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # its default, which it announces unless it is asked for
+    # What goes wrong in TensorFlow comes as a Python exception; its log is for its developers.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    return backend
+
+
+def load_backend(name: str | None) -> str:
+    """Settle the backend as :func:`use_backend` does, and import it and Keras, quietly.
+
+    TensorFlow writes lines to the process's standard error before any setting of its log level counts,
+    so that stream is set aside during the import. It comes back whole if the import fails.
+    """
+    backend = use_backend(name)
+    if backend != "tensorflow" or "tensorflow" in sys.modules:
+        importlib.import_module("keras")
+        return backend
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            importlib.import_module("keras")
+        except BaseException:
+            aside.seek(0)
+            os.write(stderr, aside.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
     return backend
 
 

@@ -145,7 +145,7 @@ def _packages() -> list[Finding]:
 
 
 def _backend(backend: str) -> list[Finding]:
-    from nucleus_course.backend import BACKENDS, TITLES, devices, use_backend
+    from nucleus_course.backend import BACKENDS, TITLES, devices, load_backend
     from nucleus_course.errors import UserError
 
     others = []
@@ -155,7 +155,7 @@ def _backend(backend: str) -> list[Finding]:
             others.append(f"{TITLES[other]} {version}")
     findings = [Finding("backend", "installed", ", ".join(others) or "none", "ok" if others else "mend")]
     try:
-        use_backend(backend)
+        load_backend(backend)
         found = devices(backend)
     except UserError as error:
         return [*findings, Finding("backend", "in use", backend, "mend", str(error))]

@@ -121,7 +121,7 @@ def test_binder_scripts_are_sound():
         ["bash", str(ROOT / "binder" / "start"), "printenv", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_CPP_MIN_LOG_LEVEL"],
         capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin"},
     )  # fmt: skip
-    assert run.stdout.split() == ["2", "2", "2"]
+    assert run.stdout.split() == ["2", "2", "3"]
 
 
 def test_postbuild_never_fails(tmp_path):

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 from rich.text import Text
 
-from nucleus_course.backend import use_backend
+from nucleus_course.backend import load_backend
 from nucleus_course.commands import common
 from nucleus_course.errors import UserError
 
@@ -68,6 +68,7 @@ def evaluate(
       FILE (report.json)            {"metrics", "images", "types", …}: over all, an image, an image type
       FILE's stem.predictions.json  the detections, with --weights
       FILE's stem.against.json      the paired comparison, with --against
+      FILE's stem.errors.json       the error analysis, with --errors
     """
     if (weights is None) == (predictions is None):
         raise UserError("give either --weights or --predictions: one of them is what is scored")
@@ -91,7 +92,7 @@ def evaluate(
     if against is not None:
         written.append(_against(console, dataset, report, against, backend, preset, bootstrap or 1000, seed, out))
     if errors:
-        _errors(console, dataset, scored, report)
+        written.append(_errors(console, dataset, scored, report, out))
     if html is not None:
         written.append(_html(dataset, scored, report, html))
     console.print(Text("written: " + ", ".join(map(str, written))), soft_wrap=True)
@@ -115,7 +116,7 @@ def _predictions(dataset, source: str, backend: str | None, preset: str | None, 
 
     if not is_weights:
         return Predictions.load(source)
-    use_backend(backend)
+    load_backend(backend)
     from nucleus_course.prediction import predict_dataset
 
     model = common.open_model(source, preset)
@@ -141,11 +142,17 @@ def _against(console, dataset, report, other: str, backend, preset, samples: int
     return place
 
 
-def _errors(console, dataset, predictions, report) -> None:
-    from nucleus_course.evaluation.errors import analyse
+def _errors(console, dataset, predictions, report, out: Path) -> Path:
+    from nucleus_course.evaluation.errors import analyse_errors
 
-    analysis = analyse(dataset, predictions, score_threshold=report.operating_point["score_threshold"])
+    point = report.operating_point
+    analysis = analyse_errors(
+        dataset, predictions, score_threshold=point["score_threshold"], min_area=point["min_area"]
+    )
     console.print(analysis.table())
+    place = out.with_suffix(".errors.json")
+    analysis.save(place)
+    return place
 
 
 def _html(dataset, predictions, report, path: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from nucleus_course.backend import use_backend
+from nucleus_course.backend import load_backend
 from nucleus_course.commands import common
 from nucleus_course.errors import UserError
 
@@ -33,7 +33,7 @@ def demo(
       predictions.json      every detection with its score; labels/<id>.tif one label image an image
       run/                  the training: log, checkpoint, weights
     """
-    use_backend(backend)
+    load_backend(backend)
     from nucleus_course.demo import run_demo
 
     run_demo(common.output_folder(out), minutes=minutes)
@@ -85,7 +85,7 @@ def benchmark(
     Prints the table and writes it as JSON with the machine and the versions. Close other programs first:
     numbers taken on a busy machine mean nothing.
     """
-    use_backend(backend)
+    load_backend(backend)
     try:
         from nucleus_course.benchmark import run_benchmark
     except ModuleNotFoundError as error:

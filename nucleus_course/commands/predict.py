@@ -8,10 +8,11 @@ from typing import Annotated, Optional
 import typer
 from rich.text import Text
 
-from nucleus_course.backend import use_backend
+from nucleus_course.backend import load_backend
 from nucleus_course.commands import common
 from nucleus_course.commands.inputs import find_images
 from nucleus_course.errors import UserError
+from nucleus_course.output import progress, write_labels, write_overlay
 
 
 @common.friendly
@@ -48,14 +49,14 @@ def predict(
     stem is the image id. Images that share a stem are called by their path, with __ for /.
     An image that cannot be read is named and skipped: the others go on, and the exit code is 1.
     """
-    use_backend(backend)
+    load_backend(backend)
     files = find_images(images, exclude=out)
     folder = common.output_folder(out)
     model = common.open_model(weights, preset)
     threshold = model.thresholds.score if score_threshold is None else score_threshold
     done, counts, failed = {}, [], []
     try:
-        with common.progress() as bar:
+        with progress() as bar:
             task = bar.add_task("detecting", total=len(files))
             for file in files:
                 try:
@@ -94,9 +95,9 @@ def _one(model, file, folder: Path, threshold: float, overlay: bool):
     except MemoryError:
         raise UserError(f"{file.path}: too large for this machine's memory; cut it into tiles") from None
     labels = detections.label_image(score_threshold=threshold)
-    common.write_labels(folder / "labels" / f"{file.stem}.tif", labels)
+    write_labels(folder / "labels" / f"{file.stem}.tif", labels)
     if overlay:
-        common.write_overlay(folder / "overlays" / f"{file.stem}.png", image, labels)
+        write_overlay(folder / "overlays" / f"{file.stem}.png", image, labels)
     height, width = image.shape[:2]
     scores, boxes = detections.scores, detections.boxes
     return ImagePredictions(height, width, detections.rles(), scores, boxes, file.file_name), int(np.count_nonzero(np.bincount(labels.ravel())[1:]))

@@ -127,21 +127,23 @@ def evaluate(
         predictions = Predictions.load(predictions)
     point, warnings = operating_point(predictions, score_threshold, min_area)
     scores, more = score_images(dataset, predictions, point["score_threshold"], point["min_area"], progress)
-    warnings += more
-    intervals, how = {}, {}
+    report = report_of(dataset, predictions, scores, point, warnings + more)
     if bootstrap:
-        order = in_order(groups, [s.image_id for s in scores])
-        intervals = bootstrap_intervals(scores, int(bootstrap), seed, level, order)
-        how = {"replicates": int(bootstrap), "seed": seed, "level": level, "grouped": groups is not None}
+        order = in_order(groups, list(dataset.ids))
+        report.intervals = bootstrap_intervals(scores, int(bootstrap), seed, level, order)
+        report.bootstrap = {"replicates": int(bootstrap), "seed": seed, "level": level, "grouped": groups is not None}
+    return report
+
+
+def report_of(dataset, predictions, scores, point, warnings):
+    """A :class:`Report` from images that are matched already."""
     by_type = {}
     for score in scores:
         by_type.setdefault(score.type, []).append(score)
     return Report(
-        metrics=_plain(values_of(scores)),
-        images={s.image_id: _plain(values_of([s])) for s in scores},
-        types={kind: _plain(values_of(by_type[kind])) for kind in sorted(by_type)},
-        intervals=intervals,
-        bootstrap=how,
+        metrics=plain_values(values_of(scores)),
+        images={s.image_id: plain_values(values_of([s])) for s in scores},
+        types={kind: plain_values(values_of(by_type[kind])) for kind in sorted(by_type)},
         counts=_counts(scores),
         operating_point=point,
         curves=_curves(scores),
@@ -154,7 +156,7 @@ def evaluate(
     )
 
 
-def _plain(values):
+def plain_values(values):
     """{key: (1,) array} as {key: float or None}."""
     return {key: None if np.isnan(v[0]) else float(v[0]) for key, v in values.items()}
 

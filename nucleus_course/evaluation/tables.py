@@ -64,7 +64,7 @@ def types_table(report):
     table = _grid(_title(report))
     table.add_column("metric", no_wrap=True)
     for kind in report.types:
-        table.add_column(escape(kind), justify="right")
+        table.add_column(escape(kind), justify="right", overflow="fold")
     if images:
         table.add_row("images", *[str(images.get(kind, 0)) for kind in report.types])
     for metric in METRICS:
@@ -117,3 +117,50 @@ def comparison_of_two(comparison):
         share = "-" if row["share"] is None else f"{100 * row['share']:.0f}%"
         table.add_row(metric.key, _number(row["first"]), _number(row["second"]), gap, interval, share)
     return table
+
+
+def errors_table(analysis):
+    """Classes of error: how many, and what AP gains if they are fixed."""
+    totals, costs = analysis.totals, analysis.costs
+    caption = (
+        f"{totals['tp']} true positives, {totals['fp']} false positives, {totals['fn']} false negatives at the operating "
+        f"point. Gains: what AP ({_number(costs['coco_ap'], 1)}) and AP50 ({_number(costs['coco_ap50'], 1)}) of all "
+        "detections would gain if the class were fixed; they do not add up"
+    )
+    table = _grid(f"Errors of {_title(analysis.report)}", caption)
+    table.add_column("class", no_wrap=True)
+    for name in ("nuclei", "detections", "AP gains", "AP50 gains"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, row in analysis.counts.items():
+        cost = costs["classes"].get(name)
+        gains = ["", ""] if cost is None else [_gain(cost["cost_ap"]), _gain(cost["cost_ap50"])]
+        table.add_row(name, *[str(n) if n else "" for n in row.values()], *gains)
+    for name in (n for n in costs["classes"] if n not in analysis.counts):
+        cost = costs["classes"][name]
+        table.add_row(name, "", "", _gain(cost["cost_ap"]), _gain(cost["cost_ap50"]))
+    return table
+
+
+def _gain(value):
+    return "-" if value is None else f"{value:+.1f}"
+
+
+def breakdown_table(analysis, by):
+    """For each bin of a property: nuclei, how many were found and how the rest were lost; detections, how many right."""
+    rows = analysis.breakdown(by)
+    table = _grid(f"By {by}: how many nuclei were found, and how the others were lost")
+    table.add_column(by, overflow="fold")
+    kinds = {"poor boundary": "poor", "missed": "missed", "split": "split", "merged": "merged", "cut by the edge": "cut"}
+    for name in ("nuclei", "found", *kinds.values(), "right"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for group, classes in rows["nuclei"].items():
+        made = rows["detections"].get(group, {})
+        shares = [_share(counts.get("matched", 0), sum(counts.values())) for counts in (classes, made)]
+        lost = [str(classes[kind] or "") for kind in kinds]
+        table.add_row(escape(group), str(sum(classes.values())), shares[0], *lost, shares[1])
+    table.caption = "found: share of the nuclei that are matched; right: share of the detections that are"
+    return table
+
+
+def _share(part, whole):
+    return "-" if not whole else f"{100 * part / whole:.0f}%"

@@ -17,6 +17,11 @@ from nucleus_course.errors import UserError
 BACKENDS = ("tensorflow", "jax", "torch")
 TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch", "keras": "Keras"}
 
+# What to install where it is not called as it is imported.
+DISTRIBUTIONS = {
+    "imgaug": "imaug", "cv2": "opencv-python-headless", "skimage": "scikit-image", "PIL": "pillow", "yaml": "pyyaml",
+}  # fmt: skip
+
 
 def explain_import(error: ImportError) -> str | None:
     """One line with the mend for a failed import; None where it looks like a bug of this package."""
@@ -26,7 +31,7 @@ def explain_import(error: ImportError) -> str | None:
             return None
         if name in TITLES:
             return missing_backend(name)
-        return f"the package '{name}' is not installed: pip install {name}"
+        return f"the package '{name}' is not installed: pip install {DISTRIBUTIONS.get(name, name)}"
     if "libGL" in str(error) or "libgthread" in str(error):
         return (
             "OpenCV needs libGL, which this machine lacks: "

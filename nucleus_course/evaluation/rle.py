@@ -67,7 +67,8 @@ def rle_from_labels(labels):
     for begin, end in zip(first, np.append(first[1:], owner.size)):
         # edges of the runs, as differences: gap, run, gap, run, ..., what is left
         edges = np.stack([starts[begin:end], ends[begin:end]], axis=1).ravel()
-        counts = np.diff(np.concatenate([[0], edges, [flat.size]]))
+        rest = [flat.size] if edges[-1] < flat.size else []  # COCO writes no last run of 0 zeros
+        counts = np.diff(np.concatenate([[0], edges, rest]).astype(np.int64))
         rles.append({"size": [height, width], "counts": counts.tolist()})
     return ids, compress(rles)
 

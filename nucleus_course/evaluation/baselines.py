@@ -1,0 +1,166 @@
+"""The classical baseline: Otsu's threshold and a watershed on the distance transform, no learning.
+
+Otsu 1979 splits grey levels into two classes; Vincent and Soille 1991 is the watershed. The steps:
+
+1. grey values (mean of the channels), smoothed by a Gaussian of ``sigma`` pixels;
+2. one threshold an image (Otsu's) cuts bright from dark. Nuclei are the side that the image's border and
+   median are *not* on: fluorescence is bright on dark, stained tissue dark on bright;
+3. holes are filled, pieces under ``min_area`` pixels go;
+4. touching nuclei: every maximum of the distance to the background that stands ``depth`` pixels above the
+   saddle to a higher one is a nucleus, and a watershed shares the foreground out among them.
+
+**Score.** The method gives none, and average precision wants one. Here it is the nucleus' contrast: how far
+its mean grey value lies beyond the threshold, as a share of the farthest that any pixel of the image does, so
+0 (barely there) to 1. Nothing is learned, so the number is only an order, no probability.
+
+**Parameters.** Those of :class:`OtsuConfig` gave the highest ``dsb_score`` of the 36 combinations in
+:data:`GRID` on every fifth image of the *train* split of BBBC038 (:func:`search_otsu`; ``nucleus-course baseline
+otsu --search`` repeats it). The validation split had no part in it.
+"""
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from nucleus_course.data.images import to_rgb8
+from nucleus_course.label_detections import LabelDetections
+
+from .matching import overlap_matrix
+from .metrics import COLUMNS, image_sums, values_from_sums
+from .predictions import Predictions
+from .scoring import compact_labels, track
+
+
+@dataclass(frozen=True)
+class OtsuConfig:
+    """Lengths in pixels: smoothing, the depth of a saddle that separates two nuclei, the smallest nucleus."""
+
+    sigma: float = 1.0
+    depth: float = 1.0
+    min_area: int = 20
+
+
+GRID = {"sigma": (0.0, 1.0, 2.0), "depth": (0.5, 1.0, 1.5, 2.5), "min_area": (10, 20, 40)}
+SEARCH_STEP = 5  # every fifth image of train
+
+
+def foreground(grey):
+    """Otsu's threshold of a grey image and the side of it that nuclei are on.
+
+    Args:
+        grey: (H, W) float.
+
+    Returns:
+        (mask (H, W) bool, threshold float, bright bool). An image of one grey level has no foreground.
+    """
+    from skimage.filters import threshold_otsu
+
+    if grey.size == 0 or grey.min() == grey.max():
+        return np.zeros(grey.shape, bool), float(grey.flat[0]) if grey.size else 0.0, True
+    threshold = float(threshold_otsu(grey))
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    background = 0.5 * (np.median(border) + np.median(grey))
+    bright = bool(background <= threshold)
+    return (grey > threshold if bright else grey <= threshold), threshold, bright
+
+
+def separate(mask, depth):
+    """Share a foreground out among the nuclei in it.
+
+    Args:
+        mask: (H, W) bool; depth: pixels that a maximum of the distance transform must stand above its saddle.
+
+    Returns:
+        (H, W) int32 labels.
+    """
+    from scipy.ndimage import distance_transform_edt, label
+    from skimage.morphology import h_maxima
+    from skimage.segmentation import watershed
+
+    if not mask.any():
+        return np.zeros(mask.shape, "int32")
+    # Padded with background: what touches the image's edge is cut there, its distance should fall off.
+    distance = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1].astype("float32")
+    markers, _ = label(h_maxima(distance, depth), structure=np.ones((3, 3)))
+    return watershed(-distance, markers, mask=mask).astype("int32")
+
+
+def segment_otsu(image, config=OtsuConfig()):
+    """Nuclei by Otsu's threshold and watershed.
+
+    Args:
+        image: (H, W), (H, W, 3) or (H, W, 4); uint8, uint16 or float.
+        config: :class:`OtsuConfig`.
+
+    Returns:
+        :class:`~nucleus_course.label_detections.LabelDetections`, all of which count (score threshold 0).
+    """
+    from scipy.ndimage import binary_fill_holes, gaussian_filter
+
+    grey = to_rgb8(image).astype("float32").mean(axis=-1)
+    if config.sigma:
+        grey = gaussian_filter(grey, config.sigma, mode="nearest")
+    mask, threshold, bright = foreground(grey)
+    labels = separate(_without_small(binary_fill_holes(mask), config.min_area), config.depth)
+    areas = np.bincount(labels.ravel())
+    labels[areas[labels] < config.min_area] = 0
+    return LabelDetections.from_labels(labels, contrast_scores(labels, grey, threshold, bright), _everything())
+
+
+def contrast_scores(labels, grey, threshold, bright=True):
+    """(N,) in [0, 1]: mean grey value beyond the threshold, as a share of the image's farthest, per label in rising order."""
+    beyond = np.maximum(grey - threshold if bright else threshold - grey, 0)  # a filled hole is not beyond
+    areas = np.bincount(labels.ravel())
+    present = np.flatnonzero(areas[1:]) + 1
+    means = np.bincount(labels.ravel(), beyond.ravel())[present] / areas[present]
+    return np.clip(means / max(float(beyond.max(initial=0)), 1e-6), 0, 1)
+
+
+def predict_otsu(dataset, config=OtsuConfig(), progress=True):
+    """:func:`segment_otsu` on every image of a data set, as :class:`~nucleus_course.evaluation.predictions.Predictions`."""
+    labels, scores = {}, {}
+    for image_id in track(dataset.ids, "Otsu and watershed", progress):
+        found = segment_otsu(dataset[image_id].image, config)
+        labels[image_id], scores[image_id] = found.labels, found.scores
+    info = {"model": "Otsu + watershed", "baseline": "otsu", "parameters": dataclasses.asdict(config)}
+    return Predictions.from_label_images(labels, scores, 0.0, info)
+
+
+def search_otsu(dataset, grid=None, step=SEARCH_STEP, metric="dsb_score", progress=True):
+    """Try every combination of parameters on part of a data set.
+
+    Args:
+        dataset: the train split: parameters chosen on the images that are reported on flatter the baseline.
+        grid: {parameter: candidates}, by default :data:`GRID`.
+        step: take every ``step``-th image.
+        metric: one of those at the operating point, such as dsb_score, f1_50, mean_mask_iou, aji.
+
+    Returns:
+        list of {"sigma", "depth", "min_area", "value" (percent)}, best first.
+    """
+    grid = grid or GRID
+    configs = [OtsuConfig(**dict(zip(grid, values))) for values in itertools.product(*grid.values())]
+    sums = np.zeros((len(configs), len(COLUMNS)))
+    for image_id in track(list(dataset.ids)[::step], f"{len(configs)} combinations", progress):
+        record = dataset[image_id]
+        truth = compact_labels(record.labels)
+        for row, config in zip(sums, configs):
+            row += image_sums(overlap_matrix(segment_otsu(record.image, config).labels, truth))
+    values = values_from_sums(sums)[metric]
+    order = np.argsort(-np.nan_to_num(values, nan=-1.0), kind="stable")
+    return [{**dataclasses.asdict(configs[i]), "value": float(values[i])} for i in order]
+
+
+def _without_small(mask, min_area):
+    from scipy.ndimage import label
+
+    pieces, _ = label(mask)
+    return mask & (np.bincount(pieces.ravel()) >= min_area)[pieces]
+
+
+def _everything():
+    from nucleus_course.config import Thresholds
+
+    return Thresholds(score=0.0, min_area=0)

@@ -128,13 +128,15 @@ class Thresholds:
     """The operating point, chosen on the validation split and stored beside the weights.
 
     ``score`` cuts detections for everything but AP; ``nms_iou`` is the overlap of boxes above which the
-    lower score goes; ``mask`` cuts the mask probability; ``min_area`` is in image pixels.
+    lower score goes; ``mask`` cuts the mask probability; ``min_area`` is in image pixels; ``flips`` is how
+    many of the image's four flips are looked at (see :mod:`nucleus_course.tta`).
     """
 
     score: float = 0.5
     nms_iou: float = 0.3
     mask: float = 0.5
     min_area: int = 0
+    flips: int = 1
     metric: str = ""
     split: str = ""
     dataset: str = ""

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from keras import ops
 
+from nucleus_course import tta
 from nucleus_course.data.images import to_rgb8
 from nucleus_course.data.preprocess import pad_to, stretch, to_network
 from nucleus_course.detections import Detections
@@ -18,21 +19,22 @@ MIN_SCORE = 0.02
 MASK_BUCKETS = (16, 48, 128, 256, 400)
 
 
-def prepare(image, config):
+def prepare(image, config, views=tta.VIEWS[:1]):
     """Any image to the network's input.
 
     Args:
         image: (H, W), (H, W, 3) or (H, W, 4); uint8, uint16 or float.
         config: :class:`~nucleus_course.config.ModelConfig`.
+        views: flips to stack along the batch axis, see :mod:`nucleus_course.tta`.
 
     Returns:
-        input (1, H', W', 3) float32, padded with zeros to one of few sizes; window (1, 2) float32, the
+        input (V, H', W', 3) float32, padded with zeros to one of few sizes; window (V, 2) float32, the
         height and width before padding, in network pixels.
     """
     network = to_network(stretch(to_rgb8(image), config), config)
     height, width = network.shape[:2]
-    padded = pad_to(network, _bucket(height, config), _bucket(width, config))
-    return padded[None], np.array([[height, width]], "float32")
+    padded = [pad_to(tta.flip_image(network, v), _bucket(height, config), _bucket(width, config)) for v in views]
+    return np.stack(padded), np.tile(np.array([[height, width]], "float32"), (len(views), 1))
 
 
 def _bucket(side, config):
@@ -66,22 +68,36 @@ class Predictor:
     def _mask_probs(self, boxes, index, *pyramid):
         return ops.sigmoid(self.model.mask_logits(list(pyramid), boxes, index))
 
-    def candidates(self, image):
-        """Proposals after the box head, before the final NMS: (pyramid, boxes (P, 4), scores (P,)), network pixels."""
-        prepared, window = prepare(image, self.model.config)
-        pyramid, boxes, scores = self._candidates(prepared, window)
-        return pyramid, ops.convert_to_numpy(boxes)[0], ops.convert_to_numpy(scores)[0]
+    def candidates(self, image, views=tta.VIEWS[:1]):
+        """Proposals after the box head, before the final NMS, in each view of an image.
 
-    def masks(self, pyramid, boxes):
-        """Mask probabilities (M, S, S) for boxes (M, 4) in network pixels; runs on a bucket of rows."""
-        count = len(boxes)
-        size = self.model.config.mask_size
+        Returns:
+            pyramid [(V, h, w, C), …], boxes (V, P, 4) network pixels in the image's own orientation,
+            scores (V, P), window (height, width).
+        """
+        prepared, window = prepare(image, self.model.config, views)
+        pyramid, boxes, scores = self._candidates(prepared, window)
+        boxes, scores = ops.convert_to_numpy(boxes), ops.convert_to_numpy(scores)
+        if len(views) > 1:
+            boxes = np.stack([tta.flip_boxes(b, v, *window[0]) for b, v in zip(boxes, views)])
+        return pyramid, boxes, scores, window[0]
+
+    def masks(self, pyramid, boxes, window, views=tta.VIEWS[:1]):
+        """Mask probabilities (M, S, S) for boxes (M, 4) in network pixels, the views' mean.
+
+        The head runs on a bucket of rows, so that few shapes are ever compiled.
+        """
+        count, size = len(boxes), self.model.config.mask_size
         if count == 0:
             return np.zeros((0, size, size), "float32")
-        padded = np.zeros((_bucket_count(count, self.model.config.max_detections), 4), "float32")
-        padded[:count] = boxes
-        probs = self._masks(padded, np.zeros(len(padded), "int32"), *pyramid[:4])
-        return ops.convert_to_numpy(probs)[:count]
+        rows = np.concatenate([tta.flip_boxes(boxes, v, *window) for v in views])
+        padded = np.zeros((_bucket_count(len(rows), self.model.config.max_detections), 4), "float32")
+        index = np.zeros(len(padded), "int32")
+        padded[: len(rows)] = rows
+        index[: len(rows)] = np.repeat(np.arange(len(views)), count)
+        probs = ops.convert_to_numpy(self._masks(padded, index, *pyramid[:4]))[: len(rows)]
+        probs = probs.reshape(len(views), count, size, size)
+        return np.mean([tta.flip_masks(p, v) for p, v in zip(probs, views)], axis=0)
 
 
 def greedy_nms(boxes, scores, iou_threshold, limit):
@@ -99,7 +115,9 @@ def greedy_nms(boxes, scores, iou_threshold, limit):
     return np.array(kept, int)
 
 
-def predict_image(model, image, *, score_threshold=None, max_detections=None, nms_iou=None, mask_threshold=None):
+def predict_image(
+    model, image, *, score_threshold=None, max_detections=None, nms_iou=None, mask_threshold=None, flips=None
+):
     """Detections on one image, at its own size.
 
     Args:
@@ -108,26 +126,61 @@ def predict_image(model, image, *, score_threshold=None, max_detections=None, nm
         score_threshold: drop detections below it here. By default all above 0.02 come, as AP needs them;
             ``label_image`` and ``confident`` apply the model's operating point.
         max_detections: most detections; by default the preset's (400).
-        nms_iou, mask_threshold: override the model's thresholds.
+        nms_iou, mask_threshold, flips: override the model's thresholds; ``flips`` is how many of the four
+            flips of the image are looked at (1: the image alone).
 
     Raises:
         UserError: the array is no image.
     """
-    thresholds = model.thresholds
-    changes = {"nms_iou": nms_iou, "mask": mask_threshold}
-    thresholds = dataclasses.replace(thresholds, **{k: v for k, v in changes.items() if v is not None})
+    changes = {"nms_iou": nms_iou, "mask": mask_threshold, "flips": flips}
+    thresholds = dataclasses.replace(model.thresholds, **{k: v for k, v in changes.items() if v is not None})
+    limit = max_detections or model.config.max_detections
+    views = tta.VIEWS[: thresholds.flips]
     predictor = Predictor.of(model)
-    pyramid, boxes, scores = predictor.candidates(image)
-    real = scores >= MIN_SCORE
-    boxes, scores = boxes[real], scores[real]
-    keep = greedy_nms(boxes, scores, thresholds.nms_iou, max_detections or model.config.max_detections)
-    boxes, scores = boxes[keep], scores[keep]
-    probs = predictor.masks(pyramid, boxes)
-    found = _assemble(model.config, image.shape[:2], boxes, scores, probs, thresholds)
+    pyramid, boxes, scores, window = predictor.candidates(image, views)
+    boxes, scores = select(boxes, scores, thresholds.nms_iou, limit)
+    probs = predictor.masks(pyramid, boxes, window, views)
+    found = assemble(model.config, np.shape(image)[:2], boxes, scores, probs, thresholds)
     return found if score_threshold is None else found.confident(score_threshold)
 
 
-def _assemble(config, shape, boxes, scores, probs, thresholds):
+def select(boxes, scores, nms_iou, limit):
+    """Candidates of all views (V, P, 4), (V, P) to final boxes (K, 4) and scores (K,)."""
+    scores = np.where(scores >= MIN_SCORE, scores, -1)
+    flat_boxes, flat_scores = boxes.reshape(-1, 4), scores.reshape(-1)
+    order = np.argsort(-flat_scores, kind="stable")
+    kept = order[greedy_nms(flat_boxes[order], flat_scores[order], nms_iou, limit)]
+    if len(boxes) == 1:
+        return flat_boxes[kept], flat_scores[kept]
+    return tta.fuse_boxes(boxes, scores, kept)
+
+
+def predict_variants(model, dataset, nms_ious, mask_thresholds, *, progress=True):
+    """Predictions on a data set at every pair of NMS IoU and mask threshold, the network run once an image.
+
+    Returns:
+        {(nms_iou, mask_threshold): :class:`~nucleus_course.evaluation.predictions.Predictions`}.
+    """
+    from nucleus_course.evaluation.predictions import Predictions
+
+    views = tta.VIEWS[: model.thresholds.flips]
+    predictor = Predictor.of(model)
+    images = {(n, m): {} for n in nms_ious for m in mask_thresholds}
+    for record in _tracked(dataset, "predicting", progress):
+        pyramid, boxes, scores, window = predictor.candidates(record.image, views)
+        for nms_iou in nms_ious:
+            kept, kept_scores = select(boxes, scores, nms_iou, model.config.max_detections)
+            probs = predictor.masks(pyramid, kept, window, views)
+            for mask in mask_thresholds:
+                thresholds = dataclasses.replace(model.thresholds, nms_iou=nms_iou, mask=mask)
+                found = assemble(model.config, record.image.shape[:2], kept, kept_scores, probs, thresholds)
+                images[nms_iou, mask][record.id] = image_predictions(found)
+    info = {"model": model.config.name}
+    return {k: Predictions(images=v, score_threshold=model.thresholds.score, info=info) for k, v in images.items()}
+
+
+def assemble(config, shape, boxes, scores, probs, thresholds):
+    """Boxes (N, 4) in network pixels, scores and mask probabilities to :class:`Detections` in image pixels."""
     if config.mask_scoring:
         scores = scores * mask_certainty(probs)
     order = np.argsort(-scores, kind="stable")
@@ -154,20 +207,29 @@ def predict_dataset(model, dataset, *, progress=True, **kwargs):
 
     Masks are run-length encoded image by image, so memory does not grow with the split.
     """
-    from nucleus_course.evaluation.predictions import ImagePredictions, Predictions
+    from nucleus_course.evaluation.predictions import Predictions
 
-    records = dataset
-    if progress:
-        from rich.progress import track
-
-        records = track(dataset, "predicting", total=len(dataset))
     images = {}
-    for record in records:
-        found = model.predict(record.image, **kwargs)
-        images[record.id] = ImagePredictions(
-            height=found.height, width=found.width, rles=found.rles(), scores=found.scores, boxes=found.boxes
-        )
+    for record in _tracked(dataset, "predicting", progress):
+        images[record.id] = image_predictions(model.predict(record.image, **kwargs))
     return Predictions(images=images, score_threshold=model.thresholds.score, info={"model": model.config.name})
+
+
+def image_predictions(found):
+    """Detections as the interchange's :class:`~nucleus_course.evaluation.predictions.ImagePredictions`."""
+    from nucleus_course.evaluation.predictions import ImagePredictions
+
+    return ImagePredictions(
+        height=found.height, width=found.width, rles=found.rles(), scores=found.scores, boxes=found.boxes
+    )
+
+
+def _tracked(items, text, show):
+    if not show:
+        return items
+    from rich.progress import track
+
+    return track(items, text, total=len(items))
 
 
 class Trace(dict):
@@ -230,7 +292,7 @@ def trace_image(model, image):
     mask_pooled = model.pool(pyramid, mask_boxes, ops.zeros(len(kept), "int32"), config.mask_pool)
     mask_logits = model.mask_logits(pyramid, ops.convert_to_tensor(kept_boxes), ops.zeros(len(kept), "int32"))
     probs = ops.convert_to_numpy(ops.sigmoid(mask_logits))
-    found = _assemble(
+    found = assemble(
         config, image.shape[:2], kept_boxes, ops.convert_to_numpy(class_scores)[kept], probs, model.thresholds
     )
 

@@ -37,6 +37,7 @@ class ErrorAnalysis:
         costs: see :func:`~nucleus_course.evaluation.error_costs.error_costs`.
         calibration: see :func:`~nucleus_course.evaluation.calibration.reliability`; None where scores are no probabilities.
         suppressed: detections above the threshold that kept too few pixels to count; in no class.
+        classified: what the costs were made from, one :class:`~nucleus_course.evaluation.error_costs.Classified` an image.
     """
 
     report: Report
@@ -46,6 +47,7 @@ class ErrorAnalysis:
     calibration: dict
     suppressed: int = 0
     shapes: dict = field(default_factory=dict, repr=False)
+    classified: list = field(default_factory=list, repr=False)
 
     @property
     def counts(self):
@@ -181,7 +183,7 @@ def analyse_errors(dataset, predictions, *, score_threshold=None, min_area=None,
     in_range = all(s.matches.scores.min(initial=0) >= 0 and s.matches.scores.max(initial=1) <= 1 for s in scores)
     calibrated = reliability(scores) if in_range else None
     return ErrorAnalysis(
-        report, _joined(nuclei), _joined(detections), error_costs(classified), calibrated, suppressed, shapes
+        report, _joined(nuclei), _joined(detections), error_costs(classified), calibrated, suppressed, shapes, classified
     )
 
 
@@ -203,7 +205,7 @@ def _analyse_image(record, image, score, threshold, smallest):
     shared = _shared_pixels(runs, labels)  # of whole masks, overlaps not resolved
     painted = image.label_image(None)
     left = np.bincount(painted.ravel(), minlength=len(image) + 1)[1:]
-    lost = 1 - left / np.maximum(areas, 1)  # painted by score, so what is gone went to better ones
+    lost = (areas - left) / np.maximum(areas, 1)  # painted by score, so what is gone went to better ones
     boxes = boxes_from_rles(image.rles)
     edge = (boxes[:, :2] <= 0).any(1) | (boxes[:, 2:] >= [image.height, image.width]).any(1)
     edge &= areas > 0

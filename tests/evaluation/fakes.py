@@ -90,3 +90,18 @@ def random_case(seed=0, images=6, height=70, width=90, count=14, empty=True):
     for key, (m, s) in masks.items():
         found[key] = image_predictions(m, s, truth[key].shape)
     return FakeDataset(truth, types), Predictions(found, 0.5), masks
+
+
+def with_boxes(rng, masks, count=6):
+    """The same detections of each image, and ``count`` random boxes with random scores."""
+    result = {}
+    for key, (found, scores) in masks.items():
+        found, scores = list(found), list(scores)
+        for _ in range(count if found else 0):
+            box = np.zeros_like(found[0])
+            top, left = rng.integers(0, box.shape[0] - 12), rng.integers(0, box.shape[1] - 12)
+            box[top : top + rng.integers(3, 12), left : left + rng.integers(3, 12)] = True
+            found.append(box)
+            scores.append(float(rng.uniform()))
+        result[key] = (found, scores)
+    return result

@@ -9,7 +9,7 @@ from fakes import FakeDataset, image_predictions, random_case
 from nucleus_course.errors import UserError
 from nucleus_course.evaluation import CLASSES, Predictions, analyse_errors, evaluate, reliability, seen_and_unseen
 from nucleus_course.evaluation.coco import PrecisionTable, average_precisions
-from nucleus_course.evaluation.error_costs import BOUNDARY, Classified, error_costs, fix
+from nucleus_course.evaluation.error_costs import BOUNDARY, error_costs, fix
 from nucleus_course.evaluation.errors import BREAKDOWNS
 from nucleus_course.evaluation.features import bin_of, object_features
 
@@ -141,27 +141,13 @@ def test_scores_that_are_no_probabilities_have_no_calibration():
 # costs
 
 
-def classified(seed=67):
-    """The images behind an analysis, classified for the costs with the module's own rules."""
-    from nucleus_course.evaluation import errors
-
-    kept = []
-    original = errors.error_costs
-    errors.error_costs = lambda images: kept.extend(images) or original(images)
-    try:
-        dataset, predictions, _ = random_case(seed, count=25)
-        analysis = analyse_errors(dataset, predictions, progress=False)
-    finally:
-        errors.error_costs = original
-    return analysis, kept
-
-
 def test_costs_start_at_ap_and_end_at_100():
-    analysis, images = classified()
+    dataset, predictions, _ = random_case(67, count=25)
+    analysis = analyse_errors(dataset, predictions, progress=False)
     assert analysis.costs["coco_ap"] == pytest.approx(analysis.report.metrics["coco_ap"])
     assert analysis.costs["coco_ap50"] == pytest.approx(analysis.report.metrics["coco_ap50"])
     everything = [*CLASSES[1:], BOUNDARY]
-    table = PrecisionTable([fix(image, everything) for image in images])
+    table = PrecisionTable([fix(image, everything) for image in analysis.classified])
     assert average_precisions(table.precision()) == pytest.approx((1, 1, 1))
     for name, row in analysis.costs["classes"].items():
         assert row["cost_ap50"] >= -1e-9, name
@@ -195,7 +181,6 @@ def test_costs_without_nuclei_or_detections():
     nothing = analysis_of([NUCLEUS], [])
     assert nothing.costs["coco_ap"] == 0 and nothing.calibration["ece"] is None
     assert error_costs([])["coco_ap"] is None
-    assert Classified  # the public input of error_costs
 
 
 # features, calibration, leakage

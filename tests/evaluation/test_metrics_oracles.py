@@ -1,17 +1,22 @@
 """All metrics against independent oracles on fixed random cases."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fakes import FakeDataset, image_predictions, random_case
 from oracles import matterport_ap, nuclei_of, operating_point_metrics, painted, pycocotools_ap
+from pycocotools import mask as coco_mask
 
 from nucleus_course.evaluation import KEYS, Predictions, evaluate
 
 
-@pytest.mark.parametrize("seed, threshold, min_area", [(2018, 0.5, 0), (7, 0.62, 30)])
-def test_every_metric_agrees_with_its_oracle(seed, threshold, min_area):
-    dataset, predictions, masks = random_case(seed)
-    report = evaluate(dataset, predictions, score_threshold=threshold, min_area=min_area, progress=False)
+HERE = Path(__file__).parent / "fixed_case"
+
+
+def oracle_metrics(dataset, predictions, masks, threshold, min_area):
+    """Every metric by its oracle, and Matterport's AP of each image."""
     truth = {key: nuclei_of(dataset[key].labels) for key in dataset.ids}
     pieces = {key: painted(*masks[key], dataset[key].labels.shape, threshold, min_area) for key in dataset.ids}
     expected = operating_point_metrics(truth, pieces)
@@ -19,12 +24,38 @@ def test_every_metric_agrees_with_its_oracle(seed, threshold, min_area):
     expected["coco_ap_maxdets100"] = pycocotools_ap(dataset, predictions, 100)[0]
     per_image = {key: matterport_ap(*masks[key], truth[key]) for key in dataset.ids}
     expected["matterport_ap"] = 100 * np.mean([v for v in per_image.values() if v is not None])
+    return expected, per_image
+
+
+@pytest.mark.parametrize("seed, threshold, min_area", [(2018, 0.5, 0), (7, 0.62, 30)])
+def test_every_metric_agrees_with_its_oracle(seed, threshold, min_area):
+    dataset, predictions, masks = random_case(seed)
+    report = evaluate(dataset, predictions, score_threshold=threshold, min_area=min_area, progress=False)
+    expected, per_image = oracle_metrics(dataset, predictions, masks, threshold, min_area)
     assert tuple(report.metrics) == KEYS and set(expected) == set(KEYS)
     for key in KEYS:
         assert report.metrics[key] == pytest.approx(expected[key], abs=1e-6), key
         assert 0 < report.metrics[key] < 100  # the case is neither empty nor perfect
     for key, value in per_image.items():
         assert report.images[key]["matterport_ap"] == (None if value is None else pytest.approx(100 * value, abs=1e-6))
+
+
+def test_the_committed_case_agrees_with_the_oracles_and_with_the_numbers_beside_it():
+    """Random masks and boxes, fixed in files (made by ``make_fixed_case.py``); numbers must never drift."""
+    truth = Predictions.load(HERE / "truth.json")
+    dataset = FakeDataset({key: image.label_image() for key, image in truth.images.items()}, truth.info["types"])
+    predictions = Predictions.load(HERE / "predictions.json")
+    masks = {}
+    for key, image in predictions.images.items():
+        decoded = coco_mask.decode(image.rles).transpose(2, 0, 1).astype(bool) if len(image) else []
+        masks[key] = list(decoded), image.scores.tolist()
+    report = evaluate(dataset, HERE / "predictions.json", progress=False)
+    expected, _ = oracle_metrics(dataset, predictions, masks, predictions.score_threshold, 0)
+    stored = json.loads((HERE / "expected.json").read_text())
+    assert set(stored) == set(expected) == set(KEYS)
+    for key in KEYS:
+        assert report.metrics[key] == pytest.approx(expected[key], abs=1e-6), key
+        assert report.metrics[key] == pytest.approx(stored[key], abs=1e-6), key
 
 
 def test_values_of_an_image_and_a_type_are_those_of_a_data_set_of_them():

@@ -12,7 +12,7 @@ export KERAS_BACKEND ?= tensorflow
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lab clean
+.PHONY: help setup demo test test-fast lab picture clean
 
 help:
 	@echo "make setup      make $(VENV) and install TensorFlow, JAX, the course and the tests' tools"
@@ -20,6 +20,7 @@ help:
 	@echo "make test       every test, the notebooks included (about 20 minutes on two cores)"
 	@echo "make test-fast  the quick tests only, no notebooks"
 	@echo "make lab        JupyterLab on the notebooks"
+	@echo "make picture    draw README's picture again, docs/images/detection.png"
 	@echo "make clean      remove what the commands above wrote, $(VENV) included"
 
 setup: $(STAMP)
@@ -50,6 +51,9 @@ test-fast: setup
 
 lab: setup
 	$(BIN)/jupyter lab notebooks
+
+picture: setup
+	$(BIN)/python docs/images/make_detection.py
 
 clean:
 	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache

@@ -166,7 +166,7 @@ def test_make_sets_up_first(target, tmp_path):
         pytest.skip("no make here")
     assert run.returncode == 0, run.stderr
     steps = run.stdout
-    assert steps.index("-m venv") < steps.index("pip install") < steps.index("nucleus-course demo" if target == "demo" else "pytest")
+    assert steps.index("-m venv") < steps.index("pip install") < steps.index("nucleus-course demo" if target == "demo" else "-m pytest")
     assert "torch" not in steps
 
 
@@ -193,3 +193,46 @@ def test_wheel_holds_sample_splits_and_weights(tmp_path):
     assert not any(name.endswith(".pyc") for name in names)
     entry = next(name for name in names if name.endswith("entry_points.txt"))
     assert b"nucleus_course.cli:main" in zipfile.ZipFile(wheel).read(entry)
+
+
+# -------------------------------------------------------------------------------- README
+
+
+def test_readme_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        if not link.startswith("http"):
+            assert (ROOT / link).exists(), link
+
+
+def test_readme_names_every_command_of_its_table():
+    from nucleus_course.cli import app
+
+    names = {command.name or command.callback.__name__ for command in app.registered_commands}
+    named = set(re.findall(r"`nucleus-course ([a-z]+)", (ROOT / "README.md").read_text()))
+    assert named <= names
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_course_table_agrees_with_the_notebooks(number):
+    """Minutes and exercises in the README are those that the notebook itself states."""
+    import json
+
+    (path,) = (ROOT / "notebooks").glob(f"{number:02d}_*.ipynb")
+    cells = json.loads(path.read_text())["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    minutes = re.search(r"What you need:\*\* (\d+) minutes", text).group(1)
+    exercises = len(set(re.findall(rf"Exercise ({number}\.\d+)", text)))
+    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if path.name in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert (cells[2], cells[4]) == (minutes, str(exercises))
+
+
+def test_results_table_keeps_its_markers_and_keys():
+    from nucleus_course.evaluation import KEYS
+
+    text = (ROOT / "README.md").read_text()
+    table = text.split("<!-- results:begin -->")[1].split("<!-- results:end -->")[0]
+    header = table.strip().splitlines()[0]
+    assert [key for key in re.findall(r"`(\w+)`", header)] == list(KEYS)
+    assert "56.06" in table and "66.98" in table and "59.40" in table and "70.54" in table

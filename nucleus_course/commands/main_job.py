@@ -15,7 +15,7 @@ from nucleus_course.errors import UserError
 @common.friendly
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for everything it makes.")] = Path("demo-output"),
-    minutes: Annotated[float, typer.Option(min=0.05, help="How long to train.")] = 1.5,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="How long to train, in epochs of ten steps.")] = 15,
     backend: common.Backend = None,
 ) -> None:
     """Run the main job once, on the embedded synthetic images, offline: about five minutes on two cores.
@@ -36,7 +36,7 @@ def demo(
     load_backend(backend)
     from nucleus_course.demo import run_demo
 
-    run_demo(common.output_folder(out), minutes=minutes)
+    run_demo(common.output_folder(out), epochs=epochs)
 
 
 @common.friendly

@@ -167,11 +167,12 @@ def work_folder(*parts: str, fresh: bool = False) -> Path:
     return folder
 
 
-def quiet_backend() -> None:
-    """Ask TensorFlow for errors only, before it is imported: its start-up log is no part of a lesson."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+def quiet_backend() -> str:
+    """Load Keras and its backend without the backend's start-up log, which is no part of a lesson."""
+    from nucleus_course.backend import load_backend
+
     warnings.filterwarnings("ignore", category=UserWarning, module="keras")
+    return load_backend(None)
 
 
 def png(figure, dpi: int = SHOWN_DPI) -> bytes:

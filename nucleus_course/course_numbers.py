@@ -128,3 +128,30 @@ def best_anchor_iou(boxes: np.ndarray, height: int, width: int, config) -> np.nd
             union = 4 * half.prod() + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) - shared
             best = np.maximum(best, shared / union)
     return best
+
+
+def edge_overlap(truth: np.ndarray, found: np.ndarray) -> float:
+    """Mean over the nuclei at the border of ``truth`` of the best IoU with any label in ``found``; both (H, W)."""
+    best = []
+    for number in edge_touching_ids(truth):
+        mask = truth == number
+        labels, shared = np.unique(found[mask], return_counts=True)
+        ious = [n / (mask.sum() + (found == label).sum() - n) for label, n in zip(labels, shared) if label]
+        best.append(max(ious, default=0.0))
+    return float(np.mean(best)) if best else 0.0
+
+
+def predict_with_mirrored_edges(model, image: np.ndarray, margin: int = 32) -> np.ndarray:
+    """Label image (H, W) of ``image`` (H, W, 3), detected with ``margin`` mirrored pixels around it and cut back."""
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="reflect")
+    return model.predict(padded).label_image()[margin:-margin, margin:-margin]
+
+
+def f1_of_two(first: np.ndarray, second: np.ndarray, threshold: float = 0.5) -> float:
+    """F1 of two label images (H, W) with each other: the share of labels that pair at an IoU above ``threshold``."""
+    a, b = int(first.max()) + 1, int(second.max()) + 1
+    shared = np.bincount(first.ravel().astype(np.int64) * b + second.ravel(), minlength=a * b).reshape(a, b)
+    union = shared.sum(axis=1)[1:, None] + shared.sum(axis=0)[None, 1:] - shared[1:, 1:]
+    pairs = int((shared[1:, 1:] > threshold * union).sum())
+    total = int((shared.sum(axis=1)[1:] > 0).sum() + (shared.sum(axis=0)[1:] > 0).sum())
+    return 2 * pairs / total if total else 1.0

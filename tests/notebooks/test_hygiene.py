@@ -128,7 +128,7 @@ def test_later_cells_do_not_use_the_learner_s_functions(name, builder):
         if "exercise" not in cell.metadata.get("tags", []):
             continue
         for function in re.findall(r"^def (\w+)", cell.source, re.M):
-            later = [c for c in notebook.cells[index + 1:] if c.cell_type == "code" and re.search(rf"\b{function}\b", c.source)]
+            later = [c for c in notebook.cells[index + 1:] if c.cell_type == "code" and re.search(rf"(?<![.\w]){function}\b", c.source)]
             assert len(later) == 1 and f"check_{function}({function})" in later[0].source, function
 
 

@@ -1,0 +1,278 @@
+# %% [markdown]
+# # 5. Error analysis
+#
+# *Where does it fail, what does that cost, and does an idea help?* A metric says how good; it does not say what to do next. This notebook sorts every error into a class, prices the classes, looks at the worst
+# cases, and then does the thing that turns looking into knowing: it states a hypothesis, and tests it.
+#
+# **What you will do**
+# - put every nucleus and every detection into exactly one class, and see that the books balance;
+# - price each class in points of AP;
+# - find out where errors gather: types, sizes, crowds, edges, low contrast;
+# - browse the worst cases;
+# - ask whether scores mean what they say;
+# - test an idea of the paper's: do mirrored edges help the nuclei that the edge cuts?
+#
+# **What you will learn**
+# - why counts of errors and costs of errors are different rankings;
+# - how to fix a hypothesis, a number and a rule *before* looking;
+# - what a paired bootstrap can and cannot tell.
+#
+# **What you need:** 60 minutes, 2 GB of memory, any processor; about two minutes of it are computing.
+#
+# Previous: [4. Evaluate](04_evaluate.ipynb). Next: [6. Your own images](06_your_own_images.ipynb).
+# [Solutions](solutions/05_error_analysis.ipynb) · [Glossary](../docs/glossary.md)
+
+# %%
+import numpy as np
+
+from nucleus_course import course, exercises
+
+course.quiet_backend()
+import nucleus_course as nc
+from nucleus_course import figures
+from nucleus_course.course_figures import errors as drawings
+from nucleus_course.evaluation import analyse_errors
+
+data = course.find_data()
+dataset = nc.load_dataset(data.source, data.evaluation_split, progress=False)
+model = course.find_model()
+predictions = course.predictions_for(model, dataset)
+analysis = analyse_errors(dataset, predictions, progress=False)
+
+# %% [markdown]
+# ## Every error in one class
+#
+# At the operating point a detection *matches* a nucleus if their IoU is above 0.5. Everything else is an error, and has a reason. The classes follow Bolya et al. (2020), with three that matter for nuclei:
+#
+# | class | a detection that ... | a nucleus that ... |
+# | --- | --- | --- |
+# | duplicate | lies on a nucleus that another one has | |
+# | merged | covers most of two or more nuclei | is covered together with another |
+# | split | is one of several pieces of a nucleus | lies under several pieces |
+# | cut by the edge | touches the image's border | touches the image's border |
+# | poor boundary | overlaps a nucleus by 0.1 or more | overlaps a detection by 0.1 or more |
+# | spurious / missed | none of these: nothing is there | none of these: nothing was found |
+#
+# The first that applies counts, so every object is in one class.
+#
+# **Exercise 5.1: implement it.** A smaller version with four classes. Write `classify_detection(ious, taken)`: "matched" if it overlaps a *free* nucleus by 0.5 or more; else "duplicate" if it overlaps a taken one by 0.5 or more; else
+# "poor boundary" if it overlaps any by 0.1 or more; else "spurious". *Expected output:* `classify_detection: PASSED - all 7 cases agree.`
+
+# %%
+def classify_detection(ious, taken):
+    """One detection's class from its IoUs with all nuclei (T,) and which of them are taken already (T,) bool."""
+    ### BEGIN SOLUTION
+    ious, taken = np.asarray(ious, float), np.asarray(taken, bool)
+    if (ious[~taken] >= 0.5).any():
+        return "matched"
+    if (ious[taken] >= 0.5).any():
+        return "duplicate"
+    return "poor boundary" if (ious >= 0.1).any() else "spurious"
+    ### END SOLUTION
+
+# %% tags=["nbval-check-output"]
+exercises.check_classify_detection(classify_detection)
+
+# %% [markdown]
+# **Exercise 5.2: predict, run, explain.** Which class will hold the most nuclei, and which the most detections? Is the class with most errors also the one that costs most AP?
+
+# %% [markdown] only="exercise"
+# *Your prediction:*
+
+# %%
+course.show(drawings.draw_error_counts(analysis))
+
+# %% [markdown]
+# **What was seen.** The caption holds the numbers. Errors come in pairs: a nucleus with a poor boundary is one error on each side of the books, a miss and a false alarm, though a person would call it one.
+#
+# Do the books balance? *Expect* two lines of `True`: matched and erroneous detections add up to all detections, and so for nuclei.
+
+# %% tags=["nbval-check-output"]
+totals, counts = analysis.totals, analysis.counts
+print("detections:", totals["tp"] + totals["fp"] == sum(both["detections"] for both in counts.values()) == analysis.report.counts["detections"])
+print("nuclei:    ", totals["tp"] + totals["fn"] == sum(both["nuclei"] for both in counts.values()) == analysis.report.counts["nuclei"])
+
+# %% [markdown]
+# ## What each class costs
+#
+# Fix all errors of one class, compute AP again, and take the difference: that is the most one can gain by working on that class. *Expect* another ranking than by counts.
+
+# %%
+course.show(figures.draw_ap_costs(analysis))
+
+# %% [markdown]
+# **What was seen.** "Boundary of the matched" is no error at IoU 0.5, yet it costs `coco_ap` a great deal, because AP goes on asking up to 0.95. At AP50 it costs nothing by definition; there the classes of missed and badly outlined nuclei lead.
+#
+# **Explain.** The costs of all classes do not add up to what is missing from 100. Why?
+
+# %% [markdown] only="exercise"
+# *Your explanation:*
+
+# %% [markdown] only="solution"
+# **Answer.** AP is no sum over errors: it is a mean of precision over recall, and a precision has the earlier errors in it. Fixing false alarms helps more when many nuclei are found, and the other way round. And the last errors fixed gain
+# more than the first ones, so parts taken one at a time add up to less (or more) than the whole.
+
+# %% [markdown]
+# ## Where errors gather
+#
+# The same classes, by the image's type and by properties of the nucleus. *Expect* small nuclei, crowded ones and those at the edge to be lost more often.
+
+# %%
+course.show(figures.draw_type_breakdown({"network": analysis.report}))
+
+# %%
+course.show(figures.draw_size_breakdown(analysis, by="size"))
+
+# %%
+course.show(figures.draw_size_breakdown(analysis, by="edge"))
+
+# %% [markdown]
+# **What was seen.** The share of nuclei found depends on type and size far more than any single number suggests. Types with few images have wide uncertainty: read the number of nuclei at a bar before its height.
+#
+# The other properties as a table. **Exercise 5.3: explain.** A bar says "crowded nuclei are lost more often". Crowded nuclei are also smaller, and commoner in stained tissue. What comparison would tell crowding from size?
+
+# %%
+for by in ("crowding", "contrast"):
+    for name, row in analysis.breakdown(by)["nuclei"].items():
+        total = sum(row.values())
+        print(f"{by:<9} {name:<14} {total:>6} nuclei, {100 * (1 - row['matched'] / max(total, 1)):5.1f}% not found")
+
+# %% [markdown] only="exercise"
+# *Your explanation:*
+
+# %% [markdown] only="solution"
+# **Answer.** Compare crowded with lonely nuclei *of the same size and type*: cut the table by two properties at once, or match pairs. If the gap closes, size or type explained it. A breakdown by one property at a time shows where errors
+# are, not why.
+
+# %% [markdown]
+# ## The worst cases
+#
+# Numbers point, pictures explain. The default view is one case of the largest class; then the browser: choose a class and step through it. Nuclei are ordered by area, detections by score, so the most embarrassing
+# come first. Try: *is "spurious" always wrong? Look for nuclei that the annotator missed.*
+
+# %%
+from nucleus_course.explorers import ErrorBrowser
+
+browser = ErrorBrowser(dataset, predictions, analysis)
+course.show(browser.draw())
+
+# %% [markdown]
+# **What was seen.** One case close up: the image, the annotation's outline, the detection's outline, and where the two differ.
+
+# %% tags=["explorer"]
+browser.widget()
+
+# %%
+for row in analysis.worst_images(5):
+    print(f"image {row['image'][:8]}  {row['type']:<22} dsb_score {row['value']:5.1f}: {row['tp']} matched, {row['fp']} false, {row['fn']} lost")
+
+# %% [markdown]
+# ## Do scores mean what they say?
+#
+# Of all detections scored about 0.8, eight in ten should be right. *Expect* bars near the diagonal, not on it.
+
+# %%
+course.show(figures.draw_reliability(analysis))
+
+# %% [markdown]
+# **What was seen.** The distance between bars and diagonal is the calibration error. Order matters to AP, not calibration: squaring all scores changes no AP, and every bar of this figure. It matters to you when you read a score as a
+# probability, or move a threshold to another kind of image.
+#
+# ## A hypothesis, and its test
+#
+# Nuclei at the image's edge are lost more often. The paper tried to mirror the images' edges and reports that it did not help. Here is a version that can be tested in a minute, at prediction only (the paper did it in
+# training):
+#
+# > **Hypothesis.** If the image is padded with 32 mirrored pixels on each side before detection, and the result cropped back, nuclei at the edge are outlined better.
+# >
+# > **Number.** Mean over edge nuclei of the IoU with the detection of largest overlap, an image at a time.
+# >
+# > **Rule, fixed now.** If the 95% interval of the mean paired difference is above 0, it helps; if below, it harms; if it holds 0, these images cannot tell.
+#
+# **Exercise 5.4: predict, run, explain.** What do you expect, and why?
+
+# %% [markdown] only="exercise"
+# *Your prediction:*
+
+# %% [markdown]
+# **Exercise 5.5: implement it.** First: which nuclei touch the border? Write `edge_ids(labels)`. *Expected output:* `edge_ids: PASSED - all 3 cases agree.`
+
+# %%
+def edge_ids(labels):
+    """The set of ids in a label image (H, W) with a pixel in the outermost rows or columns."""
+    ### BEGIN SOLUTION
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    return set(np.unique(border[border > 0]).tolist())
+    ### END SOLUTION
+
+# %%
+exercises.check_edge_ids(edge_ids)
+
+# %% [markdown]
+# **Exercise 5.6: implement it.** And the interval. `draws` holds one bootstrap sample of image indices a row. Draw the *differences*, so that what makes an image hard for both cancels. Write `paired_interval(a, b, draws)`: the 2.5th and 97.5th
+# percentile of the mean of b - a. *Expected output:* `paired_interval: PASSED - all 3 cases agree.`
+
+# %%
+def paired_interval(a, b, draws):
+    """(low, high): 95% percentile interval of mean(b - a); a, b (N,), draws (R, N) image indices."""
+    ### BEGIN SOLUTION
+    means = (b - a)[draws].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return low, high
+    ### END SOLUTION
+
+# %% tags=["nbval-check-output"]
+exercises.check_paired_interval(paired_interval)
+
+# %% [markdown]
+# Now the experiment, on images of at most 400 pixels with at least three edge nuclei, so that it takes seconds. The library's functions do what you wrote.
+
+# %%
+from nucleus_course.course_numbers import edge_overlap, edge_touching_ids, predict_with_mirrored_edges
+
+small = [i for i in dataset.ids if max(dataset.sizes[i]) <= 400]
+chosen = [i for i in small if len(edge_touching_ids(dataset[i].labels)) >= 3][:24]
+plain, mirrored = [], []
+for image_id in chosen:
+    one = dataset[image_id]
+    plain.append(edge_overlap(one.labels, model.predict(one.image).label_image()))
+    mirrored.append(edge_overlap(one.labels, predict_with_mirrored_edges(model, one.image, margin=32)))
+plain, mirrored = np.array(plain), np.array(mirrored)
+print(f"{len(chosen)} images; mean IoU of edge nuclei {plain.mean():.3f} as they are, {mirrored.mean():.3f} with mirrored edges")
+
+# %%
+draws = np.random.default_rng(2018).integers(0, len(plain), (2000, len(plain)))
+low, high = np.percentile((mirrored - plain)[draws].mean(axis=1), [2.5, 97.5])
+course.show(drawings.draw_paired_test(100 * (mirrored - plain), (100 * low, 100 * high), "IoU of edge nuclei, points gained by mirroring"))
+verdict = "it helps" if low > 0 else "it harms" if high < 0 else "these images cannot tell"
+print(f"By the rule fixed beforehand: {verdict}.")
+
+# %% [markdown]
+# **What was seen.** The printed verdict, by the rule fixed beforehand, whichever way it went. If the interval holds zero, "no effect" has *not* been shown: it says that these images would not reveal one of less than about the interval's width.
+#
+# **Explain.** A mirrored nucleus at the edge becomes one symmetric nucleus across it. What could that do to its mask, its box and its score? And why might the paper's finding (in training) differ from this one (at prediction)?
+
+# %% [markdown] only="exercise"
+# *Your explanation:*
+
+# %% [markdown] only="solution"
+# **Answer.** The network sees a whole, plausible nucleus, and the part inside the image is cut from a better mask: good. But two halves joined at the edge can look like a waist, or like two touching nuclei, and nuclei that only touch the edge merge with their mirror image:
+# bad. The box grows to twice the size, and may go to another level. A network *trained* on mirrored edges learns these shapes; one that is only shown them at prediction has never seen them. A test of one does not decide the other.
+
+# %% [markdown]
+# ## What you have done
+#
+# - sorted all errors, and balanced the books;
+# - priced each class, and seen where errors gather;
+# - browsed the worst cases and checked the scores' meaning;
+# - fixed a hypothesis, a number and a rule, and applied them.
+#
+# **Three take-aways**
+# 1. Count errors to see how often, price them to see what is worth fixing; the rankings differ.
+# 2. A breakdown by one property shows where, not why; look at pictures, then compare like with like.
+# 3. Write down hypothesis, number and rule before you run: afterwards every result looks expected.
+#
+# Previous: [4. Evaluate](04_evaluate.ipynb). Next: [6. Your own images](06_your_own_images.ipynb)
+#
+# *References.* Bolya et al., *TIDE: a general toolbox for identifying object detection errors*, [arXiv:2008.08115](https://arxiv.org/abs/2008.08115), 2020. Guo et al., *On calibration of modern neural networks*,
+# [arXiv:1706.04599](https://arxiv.org/abs/1706.04599), 2017.

@@ -1,0 +1,279 @@
+# %% [markdown]
+# # 6. Your own images
+#
+# *How do I use it on my images, and when may I trust it?* From a folder of images to counts, a table of measurements and files that other programs open; then three checks that need no annotation; then training on
+# annotations of your own.
+#
+# **What you will do**
+# - detect nuclei in an image that no one trained on: an immunohistochemistry section that comes with scikit-image;
+# - measure nuclei in micrometres and export tables, label images and COCO JSON;
+# - check scale, consistency and scores without any annotation;
+# - turn corrected label images into a training set, and read the command that trains on it.
+#
+# **What you will learn**
+# - which settings depend on your microscope;
+# - what can be checked without truth, and what cannot;
+# - how little annotation it takes to measure whether you may trust the result.
+#
+# **What you need:** 45 minutes, 2 GB of memory, any processor; about a minute of it is computing. No network.
+#
+# Previous: [5. Error analysis](05_error_analysis.ipynb). Next: your own images.
+# [Solutions](solutions/06_your_own_images.ipynb) · [Glossary](../docs/glossary.md)
+
+# %%
+import numpy as np
+
+from nucleus_course import course, exercises
+
+course.quiet_backend()
+import nucleus_course as nc
+from nucleus_course.course_figures import own as drawings
+
+model = course.find_model()
+
+# %% [markdown]
+# ## A folder of images
+#
+# To try this on your own images, put them into a folder and change `folder` below. Here the folder is made from `skimage.data.immunohistochemistry()`: a section stained with haematoxylin (nuclei blue) and
+# DAB (a protein brown), 512 x 512 pixels. To show that the kind of file does not matter, a corner of it is saved as 16-bit grey TIFF, too.
+
+# %%
+import skimage.data
+from skimage.color import rgb2gray
+from skimage.io import imsave
+
+folder = course.work_folder("my-images", fresh=True)
+section = skimage.data.immunohistochemistry()
+imsave(folder / "section.png", section, check_contrast=False)
+imsave(folder / "corner.tif", (65535 * rgb2gray(section[:256, :256])).astype(np.uint16), check_contrast=False)
+
+images = {path.stem: nc.read_image(path) for path in sorted(folder.iterdir())}
+for name, image in images.items():
+    print(f"{name:<8} {image.shape}, {image.dtype}")
+
+# %% [markdown]
+# **Exercise 6.1: predict, run, explain.** The network was trained on five looks, stained tissue among them, but on no DAB and at other magnifications. Will it find most nuclei, some, or none? Which mistakes do you expect on the
+# brown rings?
+
+# %% [markdown] only="exercise"
+# *Your prediction:*
+
+# %%
+found = {name: model.predict(image) for name, image in images.items()}
+labels = {name: detections.label_image() for name, detections in found.items()}
+course.show(drawings.draw_found(nc.to_rgb8(images["section"]), labels["section"], "section"))
+
+# %% [markdown]
+# **What was seen.** The outlines show what the network takes for a nucleus in an image of a kind that it never saw, and the caption how many. Without annotation nobody can say how many are right: your eyes are the first instrument,
+# the checks below the second.
+
+# %% [markdown]
+# ## Measure
+#
+# Pixels are not a unit. Your microscope's calibration, micrometres per pixel, turns them into one; it is in the file's metadata or on the microscope, and no network can know it. (For this section it is not
+# published; 0.5 is an assumption for the exercise.)
+#
+# **Exercise 6.2: implement it.** Write `measure(labels, micrometres_per_pixel)`: a row for each nucleus with its id, its area in square micrometres and its *equivalent diameter*, that of the disc of equal area.
+# *Expected output:* `measure: PASSED - all 3 cases agree.`
+#
+# <details><summary>Hint</summary> The area of a disc is pi d squared over 4. <code>np.unique(labels, return_counts=True)</code> counts pixels.</details>
+
+# %%
+def measure(labels, micrometres_per_pixel):
+    """(N, 3): id, area in um2, equivalent diameter in um of each nucleus in a label image, ids rising."""
+    ### BEGIN SOLUTION
+    ids, pixels = np.unique(labels[labels > 0], return_counts=True)
+    areas = pixels * micrometres_per_pixel ** 2
+    return np.stack([ids, areas, np.sqrt(4 * areas / np.pi)], axis=1).reshape(-1, 3)
+    ### END SOLUTION
+
+# %% tags=["nbval-check-output"]
+exercises.check_measure(measure)
+
+# %% [markdown]
+# **Exercise 6.3: implement it.** Counts of different fields compare only per area. Write `density(count, height, width, micrometres_per_pixel)` in nuclei per square millimetre.
+# *Expected output:* `density: PASSED - all 3 cases agree.`
+
+# %%
+def density(count, height, width, micrometres_per_pixel):
+    """Nuclei per square millimetre in an image of height x width pixels."""
+    ### BEGIN SOLUTION
+    area = height * width * (micrometres_per_pixel / 1000) ** 2  # square millimetres
+    return count / area
+    ### END SOLUTION
+
+# %% tags=["nbval-check-output"]
+exercises.check_density(density)
+
+# %% [markdown]
+# For real work `skimage.measure.regionprops_table` measures much more. *Expect* one row a nucleus.
+
+# %%
+from skimage.measure import regionprops_table
+
+MICROMETRES_PER_PIXEL = 0.5
+rows = []
+for name, image in images.items():
+    grey = nc.to_rgb8(image).mean(axis=2)
+    table = regionprops_table(labels[name], intensity_image=grey, properties=(
+        "label", "centroid", "area", "equivalent_diameter_area", "eccentricity", "solidity", "mean_intensity"))
+    for row in zip(*table.values()):
+        rows.append([name, *row])
+header = ["image", "nucleus", "row", "column", "area_um2", "diameter_um", "eccentricity", "solidity", "mean_intensity"]
+for row in rows:
+    row[4] *= MICROMETRES_PER_PIXEL ** 2
+    row[5] *= MICROMETRES_PER_PIXEL
+print(f"{len(rows)} nuclei; the first three:")
+for row in [header, *rows[:3]]:
+    print("  ".join(f"{value:>13.2f}" if isinstance(value, float) else f"{value!s:>13}" for value in row))
+
+# %%
+course.show(drawings.draw_measurements(np.array([row[5] for row in rows if row[0] == "section"]), np.array([row[6] for row in rows if row[0] == "section"])))
+
+# %% [markdown]
+# **What was seen.** A distribution of sizes and shapes. Look at both ends before you use it: the smallest "nuclei" are often debris, and the largest are often two in one.
+#
+# ## Export
+#
+# - `measurements.csv` for a spreadsheet, R or pandas;
+# - one label image a picture (16-bit TIFF; Fiji, napari, CellProfiler and QuPath open it);
+# - `predictions.json` in COCO's form, with every detection and its score, for `nucleus-course evaluate`.
+#
+# On the command line, `nucleus-course predict FOLDER --weights compact --out DIR` writes the last two.
+
+# %%
+import csv
+
+from tifffile import imwrite
+
+out = course.work_folder("my-results", fresh=True)
+with open(out / "measurements.csv", "w", newline="", encoding="utf-8") as file:
+    csv.writer(file).writerows([header, *rows])
+for name in images:
+    imwrite(out / f"{name}.tif", labels[name].astype(np.uint16), compression="zlib")
+predictions = nc.Predictions.from_label_images(labels)
+predictions.save(out / "predictions.json")
+for path in sorted(out.iterdir()):
+    print(f"{path.name:<20}{path.stat().st_size / 1000:8.1f} kB")
+
+# %% [markdown]
+# ## Before you trust it
+#
+# ### 1. Scale
+#
+# A network knows sizes. If your nuclei are three times as large as those it was trained on, resize the images. Find the scale by trying a few. *Expect* a range of scales in which the count, corrected for nothing, stays about
+# the same, and a breakdown beyond it.
+
+# %%
+from skimage.transform import resize
+
+scales = (0.35, 0.5, 0.71, 1.0, 1.41)
+by_scale = []
+for scale in scales:
+    side = int(round(len(section) * scale))
+    view = (255 * resize(section, (side, side), anti_aliasing=True)).astype(np.uint8)
+    result = model.predict(view)
+    painted = result.label_image()
+    by_scale.append((len(np.unique(painted)) - 1, float(np.median(np.sqrt(np.bincount(painted.ravel())[1:]))) if painted.any() else 0.0, view, painted))
+course.show(drawings.draw_scales(scales, by_scale))
+
+# %% [markdown]
+# **What was seen.** The count depends on the scale. Where it changes least from one scale to the next, the sizes fit what the network learned; use that scale for all images of the same magnification, and write it down.
+#
+# ### 2. Consistency
+#
+# A mirrored image holds the same nuclei. Detect in both, mirror back, and compare: agreement does not prove that the result is right, but disagreement proves that one of the two is wrong. **Exercise 6.4: predict, run, explain.** How
+# large will the F1 between the two be?
+
+# %% [markdown] only="exercise"
+# *Your prediction:*
+
+# %%
+from nucleus_course.course_numbers import f1_of_two
+
+turned = model.predict(section[:, ::-1]).label_image()[:, ::-1]
+print(f"mirrored: F1 between the two results at IoU 0.5 is {f1_of_two(labels['section'], turned):.2f}")
+dimmed = (section * 0.7).astype(np.uint8)
+print(f"dimmed to 70%: F1 is {f1_of_two(labels['section'], model.predict(dimmed).label_image()):.2f}")
+
+# %% [markdown]
+# **What was seen.** Two numbers below 1: what the network is sure of comes back, what it guesses at does not. On images like its training data the first is well above 0.9.
+#
+# **Explain.** Why is such a check no substitute for annotation? Give an error that it can never find.
+
+# %% [markdown] only="exercise"
+# *Your explanation:*
+
+# %% [markdown] only="solution"
+# **Answer.** It measures whether the network agrees with itself. A systematic error is consistent: if it takes every brown ring for a nucleus, or misses every pale one, it does so in the mirrored image too, and the F1 stays high.
+
+# %% [markdown]
+# ### 3. Scores
+#
+# *Expect*, on images that the network knows, many scores near 1 and few in the middle. A hump in the middle says "I have not seen this kind of thing".
+
+# %%
+course.show(drawings.draw_scores(found["section"].scores, model.thresholds.score))
+
+# %% [markdown]
+# **What was seen.** The caption says which share of the detections above the threshold is clearly above it. If many are near it, a small change of the threshold changes the count: report the count for two thresholds.
+#
+# ### 4. And then: annotate a little
+#
+# Nothing replaces truth. Annotate *three to five whole images*, chosen at random and not because they look good; correct the network's own label images to save time (in napari or Fiji); evaluate with one command:
+#
+# ```
+# nucleus-course evaluate --data my-annotated --split all --weights compact
+# ```
+#
+# ## Train on your annotations
+#
+# `train` and `evaluate` read BBBC038's layout: a folder an image, with `images/` and one mask PNG a nucleus in `masks/`. The next cell writes that layout from label images, and the reader checks it. (The "annotation" here is the network's
+# own result, to show the files; training on it would teach nothing new.)
+
+# %%
+mine = course.work_folder("my-annotated", fresh=True)
+for name, image in images.items():
+    for part in ("images", "masks"):
+        (mine / name / part).mkdir(parents=True)
+    imsave(mine / name / "images" / f"{name}.png", nc.to_rgb8(image), check_contrast=False)
+    for number in np.unique(labels[name])[1:]:
+        imsave(mine / name / "masks" / f"{number:04d}.png", np.where(labels[name] == number, 255, 0).astype(np.uint8), check_contrast=False)
+
+annotated = nc.load_dataset(mine, "all", progress=False)
+print(annotated.lint.summary())
+print("nuclei as written and as read back agree:", all(annotated[name].count == len(np.unique(labels[name])) - 1 for name in images))
+
+# %% [markdown]
+# Then, in a terminal, starting from the shipped weights (twenty annotated images and ten minutes on a laptop already change the result; keep a few images aside for evaluation):
+#
+# ```
+# nucleus-course train --data my-annotated --split all --preset compact --weights compact --minutes 10 --run runs/mine
+# nucleus-course predict my-images --weights runs/mine --out results
+# ```
+#
+# **Exercise 6.5: explain.** You annotated ten images of one slide, trained on eight and evaluated on two: `coco_ap` 80. A colleague's slide from another laboratory gives 40. What went wrong in the evaluation, and how should the split
+# have been made?
+
+# %% [markdown] only="exercise"
+# *Your explanation:*
+
+# %% [markdown] only="solution"
+# **Answer.** The two evaluation images share slide, stain, day and microscope with the eight: the split measured memory of that slide, not what happens on the next one. Split by the unit you want to generalise to: whole slides, patients or laboratories in or out.
+# (With one slide only, say so: the number holds for that slide.)
+
+# %% [markdown]
+# ## What you have done
+#
+# - detected nuclei in images of a kind that nobody here trained on;
+# - measured and exported them;
+# - checked scale, consistency and scores without truth;
+# - written a training set from label images and read the command that learns from it.
+#
+# **Three take-aways**
+# 1. Calibration (micrometres per pixel) and scale are yours to supply; write both down with the results.
+# 2. Self-consistency finds guesses, never systematic errors; a few randomly chosen annotated images find both.
+# 3. Split by slide, patient or laboratory, whichever you mean to generalise to.
+#
+# Previous: [5. Error analysis](05_error_analysis.ipynb). Next: your own images. For teaching with this course see the
+# [instructor's guide](../docs/instructor.md).

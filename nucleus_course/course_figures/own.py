@@ -1,0 +1,64 @@
+"""Figures of notebook 06: detections without truth, measurements, scales, scores."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nucleus_course.course_figures.base import BLUE, FOUND, GREY, ORANGE, outlined, panels, picture, tidy
+
+
+def _count(labels: np.ndarray) -> int:
+    return len(np.unique(labels)) - int((labels == 0).any())
+
+
+def draw_found(image, labels, name: str):
+    """An image beside itself with the detections' outlines."""
+    figure, axes = panels(2, 2, side=4.2)
+    picture(axes[0], image, name)
+    picture(axes[1], outlined(image, labels, ORANGE, thick=True), f"{_count(labels)} detections")
+    return figure, f"The image {name!r}, {image.shape[0]} x {image.shape[1]} pixels, and {_count(labels)} detections outlined in orange."
+
+
+def draw_measurements(diameters, eccentricities):
+    """Histogram of equivalent diameters, and shape against size."""
+    figure = Figure(figsize=(8.4, 2.9), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.hist(diameters, bins=24, color=BLUE)
+    tidy(left, "equivalent diameter, micrometres", "nuclei")
+    right.plot(diameters, eccentricities, "o", color=ORANGE, ms=4, alpha=0.7)
+    right.set_ylim(0, 1)
+    tidy(right, "equivalent diameter, micrometres", "eccentricity (0: round)")
+    if not len(diameters):
+        return figure, "No nuclei to measure."
+    low, middle, high = np.percentile(diameters, (5, 50, 95))
+    return figure, (f"{len(diameters)} nuclei: median diameter {middle:.1f} micrometres, 90% between {low:.1f} and {high:.1f}; "
+                    f"median eccentricity {np.median(eccentricities):.2f}.")
+
+
+def draw_scales(scales, results):
+    """Counts against the scale of the image; ``results`` holds (count, median side, image, labels) a scale."""
+    figure = Figure(figsize=(2.1 * (len(scales) + 1), 2.5), layout="constrained")
+    axes = figure.subplots(1, len(scales) + 1, width_ratios=(1.4, *[1] * len(scales)))
+    axes[0].plot(scales, [count for count, *_ in results], "o-", color=BLUE)
+    axes[0].set_xscale("log")
+    axes[0].set_xticks(scales, [f"{s:g}" for s in scales], fontsize=7)
+    axes[0].minorticks_off()
+    axes[0].set_ylim(bottom=0)
+    tidy(axes[0], "scale", "detections")
+    for axis, scale, (count, _, image, labels) in zip(axes[1:], scales, results):
+        side = max(int(0.4 * len(image)), 1)
+        picture(axis, outlined(image, labels, FOUND)[:side, :side], f"scale {scale:g}: {count}")
+    listed = ", ".join(f"{scale:g}: {count} (median {side:.0f} pixels across)" for scale, (count, side, *_) in zip(scales, results))
+    return figure, f"Detections by scale, with the same corner of the image at each. {listed}."
+
+
+def draw_scores(scores, threshold: float):
+    """Histogram of all scores with the operating point."""
+    figure = Figure(figsize=(5.6, 2.6), layout="constrained")
+    axis = figure.subplots()
+    axis.hist(scores, bins=np.linspace(0, 1, 41), color=BLUE)
+    axis.axvline(threshold, color=GREY, ls="--", lw=1.5)
+    tidy(axis, "score", "detections")
+    above = scores[scores >= threshold]
+    sure = 100 * np.mean(above >= threshold + 0.2) if len(above) else 0.0
+    return figure, (f"{len(scores)} detections of any score, {len(above)} at or above the threshold {threshold:.2f} (dashed); {sure:.0f}% of those "
+                    "are above it by 0.2 or more.")

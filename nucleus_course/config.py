@@ -48,6 +48,7 @@ class ModelConfig:
     mask_roi_scale: float = 1.0  # masks are predicted in the box grown by this
     mask_samples: int = 1  # target samples a side and mask cell
     mask_scoring: bool = False  # multiply the score by the mean mask probability
+    box_passes: int = 1  # times the box head refines a box in prediction
     box_loss_beta: float = 1.0  # smooth L1 turns linear here, in units of box_stds
     box_stds: tuple = (0.1, 0.1, 0.2, 0.2)
     max_nuclei: int = 384  # ground-truth slots an image; more are excluded, not negatives
@@ -70,6 +71,28 @@ class ModelConfig:
     def pad_multiple(self):
         """Inputs are padded to a multiple of this many pixels, so that every level is whole."""
         return max(self.strides)
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """What the U-Net baseline is (:mod:`nucleus_course.model.unet`). Lengths are pixels of the network's input."""
+
+    name: str = "unet"
+    kind: str = "unet"  # tells a U-Net's model folder from a Mask R-CNN's
+    widths: tuple = (16, 32, 64, 128, 256)  # channels of each level, finest first
+    upsample: float = 1.0
+    normalization: str = "percentile"
+    mean_pixel: tuple = (43.53, 39.56, 48.22)
+    boundary: int = 1  # a nucleus' outermost pixels that are not interior
+    reach: int = 2  # pixels within that distance of two nuclei ...
+    touch_weight: float = 4.0  # ... weigh this much more in the loss
+    max_nuclei: int = 512  # ground-truth slots an image
+    norm_epsilon: float = 1e-3
+
+    @property
+    def pad_multiple(self):
+        """Inputs are padded to a multiple of this many pixels, so that every level is whole."""
+        return 2 ** (len(self.widths) - 1)
 
 
 @dataclass(frozen=True)
@@ -222,6 +245,7 @@ def _compact():
         mask_roi_scale=1.2,
         mask_samples=2,
         mask_scoring=True,
+        box_passes=2,
         box_loss_beta=0.1,
         max_nuclei=128,
         train_norm=True,
@@ -246,8 +270,31 @@ def _compact():
     )
 
 
+def _unet():
+    training = TrainingConfig(
+        stages=(StageConfig("all", layers="all", epochs=20, rate=1e-3, schedule="cosine", warmup_epochs=1),),
+        batch_size=8,
+        crop=160,
+        steps_per_epoch=75,
+        optimizer="adamw",
+        weight_decay=2e-2,
+        ema=0.99,
+        balance_types=0.5,
+        dtype="mixed_bfloat16",
+        validate_every=10,
+        loss_weights={"nucleus": 1.0, "interior": 1.0},
+    )
+    return Preset(
+        model=UNetConfig(),
+        training=training,
+        augment=COMPACT_AUGMENT,
+        thresholds=Thresholds(score=0.5, min_area=10),
+        summary="baseline: a small U-Net with a watershed, about 15 minutes on two CPU cores",
+    )
+
+
 def _presets():
-    return {p.name: p for p in (_paper("resnet50"), _paper("resnet101"), _compact())}
+    return {p.name: p for p in (_paper("resnet50"), _paper("resnet101"), _compact(), _unet())}
 
 
 PRESETS = _presets()

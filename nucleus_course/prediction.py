@@ -263,11 +263,9 @@ def trace_image(model, image):
         ``anchors`` (A, 4), ``rpn_logits`` (A, 2), ``rpn_scores`` (A,), ``rpn_deltas`` (A, 4), ``proposals``
         (P, 4), ``proposal_scores`` (P,), ``proposal_levels`` (P,), ``pooled`` (P, 7, 7, C),
         ``class_logits`` (P, 2), ``class_scores`` (P,), ``box_deltas`` (P, 4), ``boxes`` (P, 4) moved by
-        them, ``kept`` (D,) indices that the final NMS leaves, ``mask_boxes`` (D, 4), ``mask_pooled``
+        them (twice where ``config.box_passes`` says so; the scores are then the second pass's), ``kept`` (D,) indices that the final NMS leaves, ``mask_boxes`` (D, 4), ``mask_pooled``
         (D, 14, 14, C), ``mask_logits`` (D, 28, 28), ``detections``.
     """
-    from nucleus_course.model.boxes import clip, decode
-
     config = model.config
     prepared, window = prepare(image, config)
     height, width = prepared.shape[1:3]
@@ -280,8 +278,8 @@ def trace_image(model, image):
     count = proposals.shape[1]
     pooled = model.pool(pyramid, proposals[0], ops.zeros(count, "int32"), config.box_pool, samples=2)
     class_logits, box_deltas = model.box_head(pooled)
-    class_scores = ops.softmax(class_logits)[:, 1]
-    boxes = clip(decode(box_deltas[:, 1], proposals[0], config.box_stds), float(window[0, 0]), float(window[0, 1]))
+    boxes, class_scores = model.refine(pyramid, proposals, ops.convert_to_tensor(window))[-1]
+    boxes, class_scores = boxes[0], class_scores[0]
 
     order = np.argsort(-ops.convert_to_numpy(class_scores), kind="stable")
     ranked = ops.convert_to_numpy(boxes)[order], ops.convert_to_numpy(class_scores)[order]

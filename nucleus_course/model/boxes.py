@@ -7,7 +7,6 @@ batch axes, are written in :mod:`keras.ops` and so run eagerly, traced or jitted
 
 import math
 
-import numpy as np
 from keras import ops
 
 # A decoded box may not grow by more than this factor of its anchor (exp overflows otherwise).
@@ -60,12 +59,12 @@ def encode(boxes, anchors, stds):
     deltas = ops.concatenate(
         [(centre - anchor_centre) / anchor_size, ops.log(size / anchor_size)], axis=-1
     )
-    return deltas / np.asarray(stds, "float32")
+    return deltas / ops.convert_to_tensor(stds, "float32")
 
 
 def decode(deltas, anchors, stds):
     """Inverse of :func:`encode`: (..., 4) deltas and anchors -> (..., 4) boxes in pixels."""
-    deltas = deltas * np.asarray(stds, "float32")
+    deltas = deltas * ops.convert_to_tensor(stds, "float32")
     anchor_centre, anchor_size = _centre_size(anchors)
     centre = anchor_centre + deltas[..., :2] * anchor_size
     size = anchor_size * ops.exp(ops.clip(deltas[..., 2:], -MAX_LOG_SCALE, MAX_LOG_SCALE))

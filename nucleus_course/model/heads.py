@@ -72,7 +72,7 @@ class MaskHead(keras.layers.Layer):
             for i in range(1, 5)
             if config.head_norm
         ]
-        self.double = layers.Conv2DTranspose(
+        self.deconv = layers.Conv2DTranspose(
             channels, 2, strides=2, activation="relu", name="mrcnn_mask_deconv",
             kernel_initializer="he_normal", dtype=policy,
         )  # fmt: skip
@@ -86,7 +86,7 @@ class MaskHead(keras.layers.Layer):
             channels = layer.filters
             if self.norms:
                 self.norms[i].build((none, height, width, channels))
-        self.double.build((none, height, width, channels))
+        self.deconv.build((none, height, width, channels))
         self.logits.build((none, 2 * height, 2 * width, channels))
         self.built = True
 
@@ -100,4 +100,4 @@ class MaskHead(keras.layers.Layer):
             if self.norms:
                 x = self.norms[i](x, training=training, mask=valid)
             x = ops.relu(x)
-        return self.logits(self.double(x))
+        return self.logits(self.deconv(x))

@@ -16,7 +16,7 @@ def flatten_pyramid(features):
 
 def sample_grid(boxes, size):
     """Centres of a size x size grid of bins in each box: boxes (M, 4) -> y (M, size), x (M, size), pixels."""
-    steps = (np.arange(size, dtype="float32") + 0.5) / size
+    steps = ops.convert_to_tensor((np.arange(size, dtype="float32") + 0.5) / size)
     y = boxes[:, 0:1] + (boxes[:, 2:3] - boxes[:, 0:1]) * steps
     x = boxes[:, 1:2] + (boxes[:, 3:4] - boxes[:, 1:2]) * steps
     return y, x

@@ -129,7 +129,7 @@ def roi_targets(proposals, valid, boxes, ids, labels, config, seed):
     weight = ops.cast(ops.concatenate([is_pos, is_neg], axis=1), "float32")
     label = ops.concatenate([ops.cast(is_pos, "int32"), ops.zeros_like(index_neg)], axis=1)
     places = index.shape[1]
-    _, order = ops.top_k(weight * np.arange(places, 0, -1, dtype="float32"), min(config.rois_per_image, places))
+    _, order = ops.top_k(weight * ops.arange(places, 0, -1, dtype="float32"), min(config.rois_per_image, places))
     index, weight, label = (_gather(v, order) for v in (index, weight, label))
 
     rois = _gather(candidates, index)

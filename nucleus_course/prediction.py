@@ -262,9 +262,9 @@ def trace_image(model, image):
         :class:`Trace` with ``image``, ``input``, ``window``, ``stages`` (C2..C5), ``pyramid`` (P2..P6),
         ``anchors`` (A, 4), ``rpn_logits`` (A, 2), ``rpn_scores`` (A,), ``rpn_deltas`` (A, 4), ``proposals``
         (P, 4), ``proposal_scores`` (P,), ``proposal_levels`` (P,), ``pooled`` (P, 7, 7, C),
-        ``class_logits`` (P, 2), ``class_scores`` (P,), ``box_deltas`` (P, 4), ``boxes`` (P, 4) moved by
-        them (twice where ``config.box_passes`` says so; the scores are then the second pass's), ``kept`` (D,) indices that the final NMS leaves, ``mask_boxes`` (D, 4), ``mask_pooled``
-        (D, 14, 14, C), ``mask_logits`` (D, 28, 28), ``detections``.
+        ``class_logits`` (P, 2) and ``box_deltas`` (P, 4) of the box head's first pass, ``class_scores`` (P,)
+        and ``boxes`` (P, 4) of its last, ``kept`` (D,) indices that the final NMS leaves, ``mask_boxes``
+        (D, 4), ``mask_pooled`` (D, 14, 14, C), ``mask_logits`` (D, 28, 28), ``detections``.
     """
     config = model.config
     prepared, window = prepare(image, config)
@@ -286,9 +286,12 @@ def trace_image(model, image):
     ranked = ranked[0], np.where(ranked[1] >= MIN_SCORE, ranked[1], -1)
     kept = order[greedy_nms(*ranked, model.thresholds.nms_iou, config.max_detections)]
     kept_boxes = ops.convert_to_numpy(boxes)[kept]
-    mask_boxes = dilate(ops.convert_to_tensor(kept_boxes), config.mask_roi_scale)
-    mask_pooled = model.pool(pyramid, mask_boxes, ops.zeros(len(kept), "int32"), config.mask_pool)
-    mask_logits = model.mask_logits(pyramid, ops.convert_to_tensor(kept_boxes), ops.zeros(len(kept), "int32"))
+    rows = kept_boxes if len(kept) else np.zeros((1, 4), "float32")  # no backend convolves nothing
+    rows, index = ops.convert_to_tensor(rows), ops.zeros(len(rows), "int32")
+    mask_boxes = dilate(rows, config.mask_roi_scale)
+    mask_pooled = model.pool(pyramid, mask_boxes, index, config.mask_pool)
+    mask_logits = model.mask_logits(pyramid, rows, index)
+    mask_boxes, mask_pooled, mask_logits = (v[: len(kept)] for v in (mask_boxes, mask_pooled, mask_logits))
     probs = ops.convert_to_numpy(ops.sigmoid(mask_logits))
     found = assemble(
         config, image.shape[:2], kept_boxes, ops.convert_to_numpy(class_scores)[kept], probs, model.thresholds

@@ -108,8 +108,8 @@ def _run_lengths(position, total):
     first = position[np.concatenate([[0], breaks + 1])]
     last = position[np.concatenate([breaks, [len(position) - 1]])] + 1
     edges = np.stack([first, last], axis=1).ravel()
-    counts = np.diff(np.concatenate([[0], edges, [total]]))
-    return counts.astype(int).tolist()
+    ends = [total] if edges[-1] < total else []  # no empty run at the end: as pycocotools writes it
+    return np.diff(np.concatenate([[0], edges, ends])).astype(int).tolist()
 
 
 def paste(probs, boxes, height, width, threshold=0.5):

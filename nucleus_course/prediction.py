@@ -161,8 +161,6 @@ def predict_variants(model, dataset, nms_ious, mask_thresholds, *, progress=True
     Returns:
         {(nms_iou, mask_threshold): :class:`~nucleus_course.evaluation.predictions.Predictions`}.
     """
-    from nucleus_course.evaluation.predictions import Predictions
-
     views = tta.VIEWS[: model.thresholds.flips]
     predictor = Predictor.of(model)
     images = {(n, m): {} for n in nms_ious for m in mask_thresholds}
@@ -175,8 +173,7 @@ def predict_variants(model, dataset, nms_ious, mask_thresholds, *, progress=True
                 thresholds = dataclasses.replace(model.thresholds, nms_iou=nms_iou, mask=mask)
                 found = assemble(model.config, record.image.shape[:2], kept, kept_scores, probs, thresholds)
                 images[nms_iou, mask][record.id] = image_predictions(found)
-    info = {"model": model.config.name}
-    return {k: Predictions(images=v, score_threshold=model.thresholds.score, info=info) for k, v in images.items()}
+    return {key: _predictions(model, found) for key, found in images.items()}
 
 
 def assemble(config, shape, boxes, scores, probs, thresholds):
@@ -207,12 +204,17 @@ def predict_dataset(model, dataset, *, progress=True, **kwargs):
 
     Masks are run-length encoded image by image, so memory does not grow with the split.
     """
-    from nucleus_course.evaluation.predictions import Predictions
-
     images = {}
     for record in _tracked(dataset, "predicting", progress):
         images[record.id] = image_predictions(model.predict(record.image, **kwargs))
-    return Predictions(images=images, score_threshold=model.thresholds.score, info={"model": model.config.name})
+    return _predictions(model, images)
+
+
+def _predictions(model, images):
+    from nucleus_course.evaluation.predictions import Predictions
+
+    info = {"model": model.config.name, "min_area": model.thresholds.min_area}
+    return Predictions(images=images, score_threshold=model.thresholds.score, info=info)
 
 
 def image_predictions(found):

@@ -22,14 +22,14 @@ def train(
     data: common.Data,
     split: Annotated[str, typer.Option(metavar="S", help=f"What to learn from: {common.SPLIT_HELP}")] = "train",
     preset: Annotated[
-        str, typer.Option("--preset", metavar="P", help="compact, paper-resnet50 or paper-resnet101.")
+        str, typer.Option("--preset", metavar="P", help="compact, paper-resnet50, … ('nucleus-course reproduce' lists all).")
     ] = "compact",
     run: Annotated[
         Optional[Path], typer.Option("--run", metavar="DIR", help="The run folder; default: runs/<preset>.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's checkpoint.")] = False,
     weights: Annotated[
-        Optional[str], typer.Option("--weights", metavar="W", help="Start from these: a shipped name, a folder or a file.")
+        Optional[str], typer.Option("--weights", metavar="W", help="Start from these: coco, imagenet, a shipped name, a folder or a file.")
     ] = None,
     epochs: Annotated[
         Optional[int], typer.Option(min=1, help="Epochs in all; the preset's stages shrink or stretch to it.")
@@ -91,15 +91,19 @@ def train(
         raise UserError(f"unknown --dtype '{dtype}': choose float32 or mixed_bfloat16")
     options = {"batch_size": batch_size, "crop": crop, "seed": seed, "workers": workers, "steps_per_epoch": steps}
     recipe = _adapted(get_preset(preset), **options, dtype=dtype)
-    if weights is not None:
-        from nucleus_course.model.weights import find_weights
-
-        find_weights(weights)  # a mistyped name should not cost the reading of the data
     backend = load_backend(backend)
+    if weights is not None:
+        from nucleus_course.model import importers
+
+        # A mistyped name should not cost the reading of the data.
+        path, layout = importers.locate(weights, recipe.model)
+        recipe = dataclasses.replace(recipe, model=importers.adapted(recipe.model, layout))
     if dtype is None and recipe.training.dtype != "float32" and not has_bfloat16(backend):
         common.note("no bfloat16 in this machine's processor: training in float32")
         recipe = _adapted(recipe, dtype="float32")
     folder = Path("runs") / preset if run is None else run
+    if resume:
+        recipe = dataclasses.replace(recipe, model=_as_begun(folder, recipe.model))
     if resume and not (folder / "checkpoint.npz").exists():
         common.note(f"{folder} holds no checkpoint yet: starting from the beginning")
     dataset = common.open_data(data, split, limit, strict, what="training on")
@@ -119,7 +123,9 @@ def train(
     import keras
 
     keras.utils.set_random_seed(recipe.training.seed)  # the initial weights
-    model = MaskRCNN.from_preset(preset, weights=weights, dtype_policy=recipe.training.dtype, seed=recipe.training.seed)
+    model = MaskRCNN(recipe.model, recipe.thresholds, dtype_policy=recipe.training.dtype, seed=recipe.training.seed)
+    if weights is not None:
+        common.note(str(importers.load_any(model, path, layout)))
     try:
         history = run_training(
             model, dataset, preset=recipe, validation=judged, run=folder, resume=resume,
@@ -133,6 +139,19 @@ def train(
     common.out().print(f"{len(history.rows)} epochs{best}")
     common.out().print(Text(f"written: {folder / 'weights'}/, {folder / 'log.csv'}"), soft_wrap=True)
     common.out().print(Text(f"next: nucleus-course evaluate --data {data} --weights {folder / 'weights'}"), soft_wrap=True)
+
+
+def _as_begun(folder: Path, config):
+    """The network's config with what the weights that a run began with needed, so that --resume need not name them."""
+    import json
+
+    from nucleus_course.model.importers import KERAS, NEEDS
+
+    try:
+        begun = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]
+        return dataclasses.replace(config, **{key: begun[key] for key in NEEDS[KERAS]})
+    except (OSError, ValueError, KeyError, TypeError):
+        return config  # a run folder without config.json: the checkpoint decides whether it fits
 
 
 def _adapted(preset, **changes):

@@ -55,15 +55,20 @@ class MaskRCNN(keras.Model):
     def from_preset(cls, name, weights=None, **kwargs):
         """A model by preset name, with random weights, or with ``weights``: a shipped name, folder or file.
 
-        Raises:
-            UserError: unknown preset, weights not found or of another architecture.
-        """
-        preset = get_preset(name)
-        model = cls(preset.model, preset.thresholds, **kwargs)
-        if weights is not None:
-            from nucleus_course.model.weights import load_into
+        ``coco`` and ``imagenet`` fetch published weights; a file of Matterport's or of keras.applications'
+        layout is imported (:mod:`nucleus_course.model.importers`). ``model.load_report`` says what loaded.
 
-            load_into(model, weights)
+        Raises:
+            UserError: unknown preset, weights not found, not to be had, or of another architecture.
+        """
+        from nucleus_course.model import importers
+
+        preset = get_preset(name)
+        if weights is None:
+            return cls(preset.model, preset.thresholds, **kwargs)
+        path, layout = importers.locate(weights, preset.model)
+        model = cls(importers.adapted(preset.model, layout), preset.thresholds, **kwargs)
+        model.load_report = importers.load_any(model, path, layout)
         return model
 
     @classmethod
@@ -131,6 +136,25 @@ class MaskRCNN(keras.Model):
         training = bool(training) and self.config.train_norm
         return self.mask_head(pooled, training=training, valid=valid)[..., 1]
 
+    def refine(self, pyramid, boxes, window):
+        """The box head, ``config.box_passes`` times over: each pass scores and moves the boxes of the last.
+
+        A second pass looks at better boxes, so it places and scores them better ("iterative box
+        regression", Gidaris and Komodakis 2016); the paper makes one.
+
+        Args:
+            boxes: (B, P, 4) float32 proposals; window: (B, 2) float32.
+
+        Returns:
+            [(boxes (B, P, 4), scores (B, P) in [0, 1]), …], one pair a pass.
+        """
+        passes = []
+        for _ in range(self.config.box_passes):
+            logits, deltas = self.classify(pyramid, boxes)
+            boxes = clip(decode(deltas[:, :, 1], boxes, self.config.box_stds), window[:, 0:1], window[:, 1:2])
+            passes.append((boxes, ops.softmax(logits)[..., 1]))
+        return passes
+
     def candidates(self, image, window):
         """Everything up to the final NMS, one row a proposal.
 
@@ -144,10 +168,8 @@ class MaskRCNN(keras.Model):
         pyramid = self.features(image)
         logits, deltas = run_rpn(self.rpn, pyramid)
         proposals, _, valid = self.proposals(logits, deltas, height, width, window)
-        class_logits, class_deltas = self.classify(pyramid, proposals)
-        scores = ops.where(valid, ops.softmax(class_logits)[..., 1], -1.0)
-        boxes = decode(class_deltas[:, :, 1], proposals, self.config.box_stds)
-        boxes = clip(boxes, window[:, 0:1], window[:, 1:2])
+        boxes, scores = self.refine(pyramid, proposals, window)[-1]
+        scores = ops.where(valid, scores, -1.0)
         scores, order = ops.top_k(scores, scores.shape[1])
         return pyramid, ops.take_along_axis(boxes, order[..., None], axis=1), scores
 

@@ -84,7 +84,7 @@ def separate(mask, depth):
     # Padded with background: what touches the image's edge is cut there, its distance should fall off.
     distance = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1].astype("float32")
     markers, _ = label(h_maxima(distance, depth), structure=np.ones((3, 3)))
-    return watershed(-distance, markers, mask=mask).astype("int32")
+    return watershed(-distance, markers, mask=mask, connectivity=1).astype("int32")
 
 
 def segment_otsu(image, config=OtsuConfig()):

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nucleus_course.config import ModelConfig, Thresholds, from_dict, to_dict
+from nucleus_course.config import ModelConfig, Thresholds, UNetConfig, from_dict, to_dict
 from nucleus_course.errors import UserError
 
 FORMAT = 1
+KINDS = {"mask_rcnn": ModelConfig, "unet": UNetConfig}  # config.json's "kind"; without it mask_rcnn
 PLACES = (
     Path(__file__).resolve().parents[2] / "data" / "weights",  # a checkout
     Path(__file__).resolve().parents[1] / "_weights",  # an installed wheel
@@ -105,7 +106,7 @@ def save_model(model, folder, half=False):
     folder.mkdir(parents=True, exist_ok=True)
     write_h5(folder / "weights.h5", {k: v.numpy() if hasattr(v, "numpy") else v for k, v in named_variables(model).items()}, half)
     write_atomic(folder / "thresholds.json", json.dumps(dataclasses.asdict(model.thresholds), indent=1) + "\n")
-    config = {"format": FORMAT, "model": to_dict(model.config)}
+    config = {"format": FORMAT, "kind": kind_of(model.config), "model": to_dict(model.config)}
     write_atomic(folder / "config.json", json.dumps(config, indent=1) + "\n")
     return folder
 
@@ -118,7 +119,7 @@ def save_thresholds(thresholds, folder):
 
 
 def read_config(folder):
-    """(ModelConfig, Thresholds) of a model folder.
+    """(ModelConfig or UNetConfig, Thresholds) of a model folder.
 
     Raises:
         UserError: a file is missing, is not JSON, or is of another version.
@@ -134,22 +135,39 @@ def read_config(folder):
     config = values["config.json"]
     if config.get("format") != FORMAT or "model" not in config:
         raise UserError(f"{folder / 'config.json'} is no model config of format {FORMAT}")
-    return from_dict(ModelConfig, config["model"]), from_dict(Thresholds, values["thresholds.json"])
+    kind = config.get("kind", "mask_rcnn")
+    if kind not in KINDS:
+        raise UserError(f"{folder / 'config.json'} is for a model of kind '{kind}': this version knows {', '.join(KINDS)}")
+    return from_dict(KINDS[kind], config["model"]), from_dict(Thresholds, values["thresholds.json"])
+
+
+def kind_of(config):
+    """The kind of model a config is for: a key of :data:`KINDS`."""
+    return getattr(config, "kind", "mask_rcnn")
+
+
+def model_class(config):
+    """The class of model that a config is for: MaskRCNN or UNet."""
+    if kind_of(config) == "unet":
+        from nucleus_course.model.unet import UNet
+
+        return UNet
+    from nucleus_course.model.mask_rcnn import MaskRCNN
+
+    return MaskRCNN
 
 
 def load_model(source, **kwargs):
-    """A :class:`~nucleus_course.model.MaskRCNN` from a model folder or a shipped name.
+    """A :class:`~nucleus_course.model.MaskRCNN`, or a U-Net, from a model folder or a shipped name.
 
     Raises:
         UserError: not found, or not whole.
     """
-    from nucleus_course.model.mask_rcnn import MaskRCNN
-
     folder = find_weights(source)
     if folder.is_file():
         raise UserError(f"{source} is a file: give the model folder it lies in, or a preset with --preset")
     config, thresholds = read_config(folder)
-    model = MaskRCNN(config, thresholds, **kwargs)
+    model = model_class(config)(config, thresholds, **kwargs)
     load_into(model, folder)
     return model
 

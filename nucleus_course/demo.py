@@ -57,7 +57,7 @@ def run_demo(out: Path, epochs: int = 15, console: Console | None = None) -> dic
     if len(rows) < epochs:
         say(f"stopped after {len(rows)} epochs: this machine is slow, or busy")
     say(f"loss {rows[0]['loss']:.2f} in the first epoch, {rows[-1]['loss']:.2f} in the last")
-    keep("learning_curve", draw_learning_curve(rows))
+    keep("learning_curve", draw_learning_curve(rows, synthetic=True))
 
     step(3, "Weights")
     model, weights = _best_weights(trained)
@@ -70,7 +70,7 @@ def run_demo(out: Path, epochs: int = 15, console: Console | None = None) -> dic
     predictions, examples = _detect(model, dataset, validation, out, weights)
     say(f"{predictions.detections} detections, kept with their scores")
     for number, (record, labels) in enumerate(examples, start=1):
-        keep(f"detections_{number}", draw_detections(record, labels))
+        keep(f"detections_{number}", draw_detections(record, labels, synthetic=True))
 
     step(5, "Evaluation, percent")
     reports = _evaluate({"validation": validation, "all": dataset}, predictions, out, weights, console)

@@ -156,7 +156,11 @@ def _errors(console, dataset, predictions, report, out: Path) -> Path:
 
 
 def _html(dataset, predictions, report, path: Path) -> Path:
-    from nucleus_course.html_report import write_html
-
+    try:
+        from nucleus_course.html_report import write_html
+    except ModuleNotFoundError as error:
+        if error.name != "nucleus_course.html_report":
+            raise
+        raise UserError("--html is not built yet in this version") from None
     write_html(path, dataset, predictions, report)
     return path

@@ -116,14 +116,14 @@ def train(
     elif split not in NAMES:
         common.note("no validation split is known for a split file: name one with --validation")
 
-    from nucleus_course.model import MaskRCNN
+    import keras
+
+    from nucleus_course.model.weights import model_class
     from nucleus_course.training import TrainingDiverged
     from nucleus_course.training import train as run_training
 
-    import keras
-
     keras.utils.set_random_seed(recipe.training.seed)  # the initial weights
-    model = MaskRCNN(recipe.model, recipe.thresholds, dtype_policy=recipe.training.dtype, seed=recipe.training.seed)
+    model = model_class(recipe.model)(recipe.model, recipe.thresholds, dtype_policy=recipe.training.dtype, seed=recipe.training.seed)
     if weights is not None:
         common.note(str(importers.load_any(model, path, layout)))
     try:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nucleus_course import __version__
-from nucleus_course.commands import data, evaluate, main_job, predict, thresholds, train
+from nucleus_course.commands import baseline, data, evaluate, main_job, predict, thresholds, train
 
 app = typer.Typer(
     name="nucleus-course",
@@ -45,6 +45,7 @@ app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(thresholds.thresholds)
+app.command()(baseline.baseline)
 app.command()(main_job.benchmark)
 
 

@@ -142,16 +142,16 @@ def open_model(weights: str, preset: str | None = None):
     Raises:
         UserError: nothing there, or of another architecture.
     """
-    from nucleus_course.model import MaskRCNN
-    from nucleus_course.model.weights import load_into
+    from nucleus_course.config import get_preset
+    from nucleus_course.model.weights import load_into, load_model, model_class
 
     path = Path(weights)
     if not path.is_file():
-        return MaskRCNN.load(weights)
+        return load_model(weights)
     if preset is not None:
-        return MaskRCNN.from_preset(preset, weights=path)
+        return model_class(get_preset(preset).model).from_preset(preset, weights=path)
     if (path.parent / "config.json").is_file() and (path.parent / "thresholds.json").is_file():
-        model = MaskRCNN.load(path.parent)
+        model = load_model(path.parent)
         if path.name != "weights.h5":
             load_into(model, path)
         return model

@@ -8,6 +8,7 @@ Johnson (2018) and the nucleus sample of Matterport's Mask_RCNN that it adapted;
 import dataclasses
 from dataclasses import dataclass, field
 
+from nucleus_course import recipes
 from nucleus_course.data.augment import AugmentConfig
 from nucleus_course.errors import UserError
 
@@ -294,22 +295,23 @@ def _unet():
 
 
 def _presets():
-    return {p.name: p for p in (_paper("resnet50"), _paper("resnet101"), _compact(), _unet())}
+    papers, compact = (_paper("resnet50"), _paper("resnet101")), _compact()
+    return {p.name: p for p in (*papers, compact, *recipes.more(papers, compact), _unet())}
 
 
 PRESETS = _presets()
 
 
 def get_preset(name):
-    """The preset called ``name``.
+    """The preset called ``name``, with variants behind plus signs (see :mod:`nucleus_course.recipes`).
 
     Raises:
         UserError: if there is none; the message names those there are.
     """
-    try:
-        return PRESETS[name]
-    except KeyError:
-        raise UserError(f"unknown preset '{name}': choose one of {', '.join(PRESETS)}") from None
+    base, *variants = str(name).split("+")
+    if base not in PRESETS:
+        raise UserError(f"unknown preset '{name}': choose one of {', '.join(PRESETS)}")
+    return recipes.vary(PRESETS[base], variants)
 
 
 def to_dict(config):

@@ -65,6 +65,10 @@ def test_help_has_an_example_and_says_what_is_written(name):
     assert result.exit_code == 0
     assert "Example" in text and f"nucleus-course {name}" in text
     assert re.search(r"[Ww]rites", text)
+    (command,) = (c for c in app.registered_commands if (c.name or c.callback.__name__) == name)
+    for block in command.callback.__doc__.split("\n\n"):  # written as it stands, so it must fit 80 columns
+        if block.startswith("\b"):
+            assert max(map(len, block.splitlines())) <= 78, block
 
 
 def test_version():

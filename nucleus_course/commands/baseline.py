@@ -45,12 +45,14 @@ def baseline(
     \b
     Example
       nucleus-course baseline otsu --data stage1_train.zip --out otsu.json
-      nucleus-course evaluate --data stage1_train.zip --predictions otsu.json --out otsu-report.json
+      nucleus-course evaluate --data stage1_train.zip --predictions otsu.json
 
     otsu: one threshold an image cuts bright from dark, the side that the border is on is background, and a watershed
     on the distance to it separates nuclei that touch. Each nucleus' contrast serves as its score. The three parameters
     were chosen on the train split of BBBC038; --search repeats that. The other baseline, a small U-Net, is trained:
     `nucleus-course train --preset unet`.
+
+    Writes FILE, as `predict` does, for `evaluate --predictions`.
     """
     import dataclasses
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -86,7 +87,14 @@ def friendly(command):
                 raise
             fail(message, 2)
 
+    run.__doc__ = flowing(command.__doc__)
     return run
+
+
+def flowing(text: str) -> str:
+    """A help text whose paragraphs are one line each, so that they fill any terminal; blocks after \\b stay as written."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(p if p.startswith("\b") else " ".join(p.split()) for p in paragraphs)
 
 
 def explain(error: BaseException) -> str | None:

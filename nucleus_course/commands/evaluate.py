@@ -56,8 +56,8 @@ def evaluate(
 
     \b
     Examples
-      nucleus-course evaluate --data stage1_train.zip --weights compact --bootstrap 1000
-      nucleus-course evaluate --data stage1_train.zip --predictions stardist-labels/ --against compact
+      nucleus-course evaluate --data D.zip --weights compact --bootstrap 1000
+      nucleus-course evaluate --data D.zip --predictions labels/ --against compact
 
     The table has COCO's AP (maxDets 1000, and 100 for comparison), the mean IoU of masks in two readings,
     the Data Science Bowl's score, Matterport's AP, F1, PQ and AJI, in percent. AP uses every detection
@@ -65,10 +65,11 @@ def evaluate(
 
     \b
     Writes
-      FILE (report.json)            {"metrics", "images", "types", …}: over all, an image, an image type
-      FILE's stem.predictions.json  the detections, with --weights
-      FILE's stem.against.json      the paired comparison, with --against
-      FILE's stem.errors.json       the error analysis, with --errors
+      report.json              metrics over all, for each image, for each type
+      report.predictions.json  the detections, with --weights
+      report.against.json      the paired comparison, with --against
+      report.errors.json       the error analysis, with --errors
+    all called after --out FILE.
     """
     if (weights is None) == (predictions is None):
         raise UserError("give either --weights or --predictions: one of them is what is scored")
@@ -89,12 +90,19 @@ def evaluate(
     if by_type:
         console.print(report.types_table())
     written = [out] + ([out.with_suffix(".predictions.json")] if weights is not None else [])
+    other, analysis = None, None
     if against is not None:
-        written.append(_against(console, dataset, report, against, backend, preset, bootstrap or 1000, seed, out))
+        other = _against(console, dataset, report, against, backend, preset, bootstrap or 1000, seed, out)
+        written.append(out.with_suffix(".against.json"))
     if errors:
-        written.append(_errors(console, dataset, scored, report, out))
+        analysis = _errors(console, dataset, scored, report, out)
+        written.append(out.with_suffix(".errors.json"))
     if html is not None:
-        written.append(_html(dataset, scored, report, html))
+        from nucleus_course.html_report import write_html
+
+        others = {other.name: other} if other is not None else None
+        write_html(html, dataset, scored, report, analysis=analysis, others=others)
+        written.append(html)
     console.print(Text("written: " + ", ".join(map(str, written))), soft_wrap=True)
 
 
@@ -125,7 +133,8 @@ def _predictions(dataset, source: str, backend: str | None, preset: str | None, 
     return predictions
 
 
-def _against(console, dataset, report, other: str, backend, preset, samples: int, seed: int, out: Path) -> Path:
+def _against(console, dataset, report, other: str, backend, preset, samples: int, seed: int, out: Path):
+    """Print and write the paired comparison; gives the other model's report."""
     from nucleus_course.evaluation import compare
     from nucleus_course.evaluation import evaluate as score
 
@@ -134,15 +143,14 @@ def _against(console, dataset, report, other: str, backend, preset, samples: int
     if not is_file:
         _find(other)
     second = _predictions(dataset, other, backend, preset, not is_file)
-    # "A against B": B is the base that the difference is taken from.
-    comparison = compare(dataset, score(dataset, second), report, replicates=samples, seed=seed)
+    base = score(dataset, second)  # "A against B": B is the base that the difference is taken from
+    comparison = compare(dataset, base, report, replicates=samples, seed=seed)
     console.print(comparison.table())
-    place = out.with_suffix(".against.json")
-    comparison.save(place)
-    return place
+    comparison.save(out.with_suffix(".against.json"))
+    return base
 
 
-def _errors(console, dataset, predictions, report, out: Path) -> Path:
+def _errors(console, dataset, predictions, report, out: Path):
     from nucleus_course.evaluation.errors import analyse_errors
 
     point = report.operating_point
@@ -150,17 +158,5 @@ def _errors(console, dataset, predictions, report, out: Path) -> Path:
         dataset, predictions, score_threshold=point["score_threshold"], min_area=point["min_area"]
     )
     console.print(analysis.table())
-    place = out.with_suffix(".errors.json")
-    analysis.save(place)
-    return place
-
-
-def _html(dataset, predictions, report, path: Path) -> Path:
-    try:
-        from nucleus_course.html_report import write_html
-    except ModuleNotFoundError as error:
-        if error.name != "nucleus_course.html_report":
-            raise
-        raise UserError("--html is not built yet in this version") from None
-    write_html(path, dataset, predictions, report)
-    return path
+    analysis.save(out.with_suffix(".errors.json"))
+    return analysis

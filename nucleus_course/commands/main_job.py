@@ -28,10 +28,11 @@ def demo(
 
     \b
     Writes to DIR
-      figures/*.png         the data with their masks, detections beside truth, the learning curve
-      report.json           every metric, over all, an image and an image type
-      predictions.json      every detection with its score; labels/<id>.tif one label image an image
-      run/                  the training: log, checkpoint, weights
+      figures/*.png      the data, detections beside truth, learning curve
+      report.json        every metric, over all, an image and an image type
+      predictions.json   every detection with its score
+      labels/<id>.tif    one label image an image
+      run/               the training: log, checkpoint, weights
     """
     load_backend(backend)
     from nucleus_course.demo import run_demo

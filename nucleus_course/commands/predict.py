@@ -36,14 +36,15 @@ def predict(
     """Find the nuclei in your images: 8- or 16-bit, grey, RGB or RGBA, of any size.
 
     \b
-    Example: nucleus-course predict slides/ --weights compact --out results --overlay
+    Example
+      nucleus-course predict slides/ --weights compact --out results --overlay
 
     \b
     Writes to DIR
-      predictions.json      every detection of every image, COCO style, with its score
-      labels/<stem>.tif     one label image an image: 0 background, 1, 2, … a nucleus each,
-                            best score first; 16 bits, or 32 above 65,535 nuclei
-      overlays/<stem>.png   with --overlay: the image with each nucleus outlined
+      predictions.json     every detection with its score, COCO style
+      labels/<stem>.tif    0 background, 1, 2, … a nucleus each, best first;
+                           16 bits, or 32 above 65,535 nuclei
+      overlays/<stem>.png  with --overlay: the image with its outlines
 
     Folders are searched with their subfolders; in BBBC038's layout the masks are passed over and the
     stem is the image id. Images that share a stem are called by their path, with __ for /.

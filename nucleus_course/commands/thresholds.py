@@ -28,7 +28,8 @@ def thresholds(
     """Choose a model's score threshold and smallest area on a split, for a metric that you name.
 
     \b
-    Example: nucleus-course thresholds --data stage1_train.zip --weights runs/compact/weights
+    Example
+      nucleus-course thresholds --data D.zip --weights runs/compact/weights
 
     Writes thresholds.json into the model folder, with the metric, split and value reached: from then on
     `predict` and `evaluate` use it. AP is not touched by it.

@@ -71,15 +71,15 @@ def train(
     Examples
       nucleus-course train --data sample --minutes 2 --run runs/first
       nucleus-course train --data data/bbbc038/stage1_train.zip --preset compact
-      nucleus-course train --data stage1_train.zip --preset paper-resnet50 --backend jax
+      nucleus-course train --data stage1_train.zip --preset paper-resnet50
 
     \b
     Writes to the run folder
-      config.json           everything that was set
-      log.csv, log.jsonl    a row an epoch: losses, rate, images/s, time spent waiting for input, metrics
-      checkpoint.npz        the full state: repeat the command with --resume to go on, bit for bit
-      weights/              the best model by validation AP (the last without --validation):
-                            use it as --weights DIR/weights
+      config.json          everything that was set
+      log.csv, log.jsonl   a row an epoch: losses, rate, images/s, metrics
+      checkpoint.npz       the full state: repeat the command with --resume
+      weights/             the best by validation AP, or the last without it:
+                           use it as --weights DIR/weights
 
     Ctrl-C stops after the last whole epoch, and --resume goes on from there. A loss that is not a
     number stops the training with the last good weights kept.
@@ -126,6 +126,7 @@ def train(
     model = model_class(recipe.model)(recipe.model, recipe.thresholds, dtype_policy=recipe.training.dtype, seed=recipe.training.seed)
     if weights is not None:
         common.note(str(importers.load_any(model, path, layout)))
+        model.start = weights
     try:
         history = run_training(
             model, dataset, preset=recipe, validation=judged, run=folder, resume=resume,

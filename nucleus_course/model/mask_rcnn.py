@@ -41,6 +41,7 @@ class MaskRCNN(keras.Model):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.loss_weights_ = dict.fromkeys(LOSSES, 1.0)
         self.batch_size = None  # set for fit, whose data adapter hides it
+        self.start = None  # the weights it began with, by name; None is random
         self.backbone = build_backbone(config, dtype_policy)
         self.pyramid = build_pyramid(config, [c.shape[-1] for c in self.backbone.outputs], dtype_policy)
         self.rpn = build_rpn(config, dtype_policy)
@@ -69,6 +70,7 @@ class MaskRCNN(keras.Model):
         path, layout = importers.locate(weights, preset.model)
         model = cls(importers.adapted(preset.model, layout), preset.thresholds, **kwargs)
         model.load_report = importers.load_any(model, path, layout)
+        model.start = str(weights)
         return model
 
     @classmethod

@@ -11,7 +11,7 @@ import numpy as np
 
 from nucleus_course.config import get_preset, to_dict
 from nucleus_course.data.batches import TrainingBatches
-from nucleus_course.training.checkpoint import RunFolder, load_checkpoint, read_meta, save_checkpoint
+from nucleus_course.training.checkpoint import RunFolder, load_checkpoint, read_meta, save_checkpoint, snapshot
 from nucleus_course.training.progress import EpochWatch, Reporter
 from nucleus_course.training.stages import compile_for, count_trainable
 
@@ -84,19 +84,29 @@ def train(
     folder = RunFolder(run, resume) if run is not None else None
     history = History(run=folder and folder.path)
     start, elapsed, resumed = 0, 0.0, None
-    if folder and resume and folder.checkpoint.exists():
-        resumed = read_meta(folder.checkpoint)
-        start, elapsed = resumed["epoch"], resumed["elapsed"]
-        history.rows, history.best = resumed["rows"], resumed["best"]
-    elif folder:
-        folder.write_json("config.json", {**to_dict(preset), "stages": [to_dict(s) for s in stages], "minutes": minutes,
-                                          "data": dataset.name, "split": dataset.split, "images": len(dataset)})  # fmt: skip
-    batches = TrainingBatches(dataset, preset, epoch=start)
-    steps = len(batches)
-    reporter = Reporter(progress, total, steps, minutes)
-    current, begun = None, time.perf_counter()
+    current, reporter, begun = None, None, time.perf_counter()
+    good = []  # (variable, value) after the last whole epoch
     try:
+        if folder and resume and folder.checkpoint.exists():
+            resumed = read_meta(folder.checkpoint)
+            start, elapsed = resumed["epoch"], resumed["elapsed"]
+            history.rows, history.best = resumed["rows"], resumed["best"]
+        elif folder:
+            folder.write_json("config.json", {**to_dict(preset), "stages": [to_dict(s) for s in stages], "minutes": minutes,
+                                              "data": dataset.name, "split": dataset.split, "images": len(dataset),
+                                              "start": getattr(model, "start", None)})  # fmt: skip
+        batches = TrainingBatches(dataset, preset, epoch=start)
+        reporter = Reporter(progress, total, len(batches), minutes)
         epoch = start
+        if resumed is not None:
+            # The state of the epoch's own stage: where the next epoch opens another, the loop changes over as it
+            # would have without the break.
+            number = min(resumed.get("number", 0), len(stages) - 1)
+            moving = compile_for(model, config, stages[number].layers)
+            load_checkpoint(folder.checkpoint, model)
+            folder.write_log(history.rows)
+            good, current = snapshot(model), number
+            reporter.stage(stages[number], count_trainable(model), len(moving))
         while True:
             spent = elapsed + time.perf_counter() - begun
             share = spent / (60.0 * minutes) if minutes else None
@@ -105,16 +115,16 @@ def train(
             number, within, part = locate(stages, epoch, share)
             if number != current:
                 moving = compile_for(model, config, stages[number].layers)
-                if resumed is not None:
-                    load_checkpoint(folder.checkpoint, model)
-                    resumed = None
+                good, current = snapshot(model), number
                 reporter.stage(stages[number], count_trainable(model), len(moving))
-                current = number
             rate = stages[number].rate_at(within, part)
             model.optimizer.learning_rate = rate
             batches.epoch = epoch
             watch = EpochWatch(batches, reporter, bool(config.ema))
-            result = model.fit(batches, epochs=epoch + 1, initial_epoch=epoch, verbose=0, callbacks=[watch]).history
+            # shuffle=False: the batches are in a seeded order, and Keras would change it by an unseeded one.
+            result = model.fit(
+                batches, epochs=epoch + 1, initial_epoch=epoch, shuffle=False, verbose=0, callbacks=[watch]
+            ).history
             row = {"epoch": epoch + 1, "stage": stages[number].name, "rate": rate}
             row |= {k: float(v[-1]) for k, v in result.items() if np.ndim(v[-1]) == 0}
             if not math.isfinite(row["loss"]):
@@ -132,9 +142,10 @@ def train(
                             model.save(folder.path / "weights")
             row["seconds"] = round(elapsed + time.perf_counter() - begun, 1)
             history.rows.append(row)
+            good = snapshot(model)
             if folder:
                 meta = {"epoch": epoch, "elapsed": row["seconds"], "rows": history.rows, "best": history.best,
-                        "stage": stages[number].name}  # fmt: skip
+                        "stage": stages[number].name, "number": number}  # fmt: skip
                 save_checkpoint(folder.checkpoint, model, meta)
                 folder.write_log(history.rows)
             reporter.epoch(row)
@@ -143,28 +154,38 @@ def train(
                 break
     except (TrainingDiverged, KeyboardInterrupt) as reason:
         history.stopped = str(reason) or "interrupted"
-        if folder and folder.checkpoint.exists():
-            load_checkpoint(folder.checkpoint, model)
+        for variable, value in good:
+            variable.assign(value)
+        _finish(model, config, folder if good else None, history)
         if isinstance(reason, TrainingDiverged):
             raise
-        reporter.say(f"stopped after epoch {len(history.rows)}; --resume goes on from there")
+        reporter.say(f"stopped after epoch {len(history.rows)}" + ("; --resume goes on from there" if folder else ""))
+    else:
+        _finish(model, config, folder if good else None, history)
     finally:
-        reporter.close()
-        if current is not None and config.ema:
-            take_average(model)
+        if reporter:
+            reporter.close()
         if folder:
-            if current is not None and history.best is None:
-                model.save(folder.path / "weights")
             folder.close()
     return history
+
+
+def _finish(model, config, folder, history):
+    """Leave the averaged weights in the model, and in the run's folder where no best ones are kept."""
+    if config.ema and model.optimizer is not None:
+        take_average(model)
+    if folder and history.best is None:
+        model.save(folder.path / "weights")
 
 
 def scale_stages(stages, epochs):
     """Stages with their epochs scaled to ``epochs`` in all, at least one each while they last."""
     if epochs is None:
         return tuple(stages)
-    total = sum(s.epochs for s in stages)
-    ends = np.round(np.cumsum([s.epochs for s in stages]) * epochs / total).astype(int)
+    ends = np.cumsum([s.epochs for s in stages])
+    ends = np.round(ends * epochs / ends[-1]).astype(int)
+    first = np.arange(1, len(stages) + 1)  # one epoch each
+    ends = np.minimum(np.clip(ends, first, np.maximum(first, epochs - first[::-1] + 1)), epochs)
     counts = np.diff(np.concatenate([[0], ends]))
     return tuple(dataclasses.replace(s, epochs=int(n)) for s, n in zip(stages, counts) if n > 0)
 
@@ -182,7 +203,9 @@ def locate(stages, epoch, share=None):
 
 
 def take_average(model):
-    """Overwrite the live weights with the optimiser's averaged ones."""
+    """Overwrite the live weights with the optimiser's averaged ones; before its first step there are none."""
+    if int(model.optimizer.iterations) == 0:
+        return
     model.optimizer.use_ema = True
     model.optimizer.finalize_variable_values(model.trainable_variables)
     model.optimizer.use_ema = False

@@ -1,4 +1,24 @@
-"""The five looks of BBBC038's images, told apart by a rule on the pixels alone."""
+"""The five looks of BBBC038's images, told apart by a rule on the pixels alone.
+
+The names follow Caicedo et al. (Nature Methods 2019). Their assignment of single images is not
+part of the data set, so this rule is ours:
+
+1. Mean chroma (largest minus smallest channel) below 4 grey levels, or a dark background (median
+   below 100): a microscope's grey picture. With a light background it is **grey tissue**; with a
+   dark one it is fluorescence, **large** if the mean nucleus is at least 30 pixels across, else
+   **small**.
+2. Anything else is stained tissue. The stain's colour is read from the optical density of the
+   darkest tenth over the background: one violet stain absorbs little blue (blue/red of 0.11 to
+   0.19 on the images of stage1_train), a pink counterstain or a magenta nucleus far more (0.26
+   and up). From 0.22 on it is **pink-and-purple stain**, below it **purple stain**.
+
+A nucleus' size is estimated without truth: a top-hat removes what is wider than 65 pixels, Otsu's
+threshold cuts, and the mean chord of the foreground along rows and columns, times 4/pi, is the
+diameter of the disc with that mean chord. Against the median annotated diameter this places 10 of
+the 541 fluorescent images of stage1_train on the other side of 30 pixels. On that set the rule
+gives 411 small fluorescent, 130 large fluorescent, 62 purple stain, 45 pink-and-purple stain and
+16 grey tissue.
+"""
 
 import numpy as np
 
@@ -9,17 +29,51 @@ IMAGE_TYPES = (
     "pink-and-purple stain",
     "grey tissue",
 )
+GREY_CHROMA = 4.0
+DARK = 100.0
+LARGE_DIAMETER = 30.0  # pixels
+BLUE_TO_RED = 0.22  # of the stain's optical density
 
 
 def image_type(image):
     """Which of :data:`IMAGE_TYPES` an image uint8 (H, W, 3) looks like."""
-    small = np.asarray(image)[::4, ::4].reshape(-1, 3).astype(np.float32)
-    colour = (small.max(axis=1) - small.min(axis=1)).mean()
-    background = np.median(small.mean(axis=1))
-    if colour < 4:
-        if background > 100:
-            return "grey tissue"
-        return "large fluorescent" if image.shape[0] >= 500 else "small fluorescent"
-    if background < 60:
-        return "small fluorescent"
-    return "purple stain" if background > 200 else "pink-and-purple stain"
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"an image uint8 (H, W, 3) was expected, not {image.dtype} {image.shape}")
+    chroma = float((image.max(axis=2) - image.min(axis=2)).mean())
+    brightness = image.max(axis=2) if chroma >= GREY_CHROMA else image[..., 0]
+    dark = float(np.median(brightness)) < DARK
+    if chroma < GREY_CHROMA and not dark:
+        return "grey tissue"
+    if dark:
+        return "large fluorescent" if nucleus_diameter(brightness) >= LARGE_DIAMETER else "small fluorescent"
+    return "pink-and-purple stain" if stain_blue_to_red(image) >= BLUE_TO_RED else "purple stain"
+
+
+def nucleus_diameter(brightness):
+    """Estimated mean diameter in pixels of the bright blobs of an image uint8 (H, W); 0 if none."""
+    import cv2
+
+    smooth = cv2.GaussianBlur(np.ascontiguousarray(brightness), (0, 0), 1.5)
+    blobs = cv2.morphologyEx(smooth, cv2.MORPH_TOPHAT, np.ones((65, 65), np.uint8))
+    _, mask = cv2.threshold(blobs, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    chords = np.concatenate([run_lengths(mask > 0), run_lengths((mask > 0).T)])
+    chords = chords[chords >= 3]
+    return float(chords.mean()) * 4 / np.pi if chords.size else 0.0
+
+
+def run_lengths(mask):
+    """Lengths of all runs of True along the rows of a bool array (H, W), in reading order."""
+    steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8).ravel())
+    return np.flatnonzero(steps == -1) - np.flatnonzero(steps == 1)
+
+
+def stain_blue_to_red(image):
+    """Blue over red optical density of the darkest tenth of an image uint8 (H, W, 3), relative to the
+    median of its brightest two fifths."""
+    values = image.reshape(-1, 3).astype(np.float32) + 1
+    grey = values.mean(axis=1)
+    low, high = np.percentile(grey, [10, 60])
+    background = np.median(values[grey >= high], axis=0)
+    density = np.log(background / values[grey <= low].mean(axis=0))
+    return float(density[2] / max(density[0], 1e-3))

@@ -98,13 +98,18 @@ def write_h5(path, arrays, half=False):
     os.replace(partial, path)
 
 
-def save_model(model, folder, half=False):
-    """Write a model folder; an existing one is replaced file by file. Gives the folder's path."""
+def save_model(model, folder, half=False, max_mb=None):
+    """Write a model folder; an existing one is replaced file by file. Gives the folder's path.
+
+    ``max_mb`` spreads the weights over files of at most so many MB, see :mod:`nucleus_course.model.shards`.
+    """
+    from nucleus_course.model.shards import write_weights
     from nucleus_course.training.checkpoint import write_atomic
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_h5(folder / "weights.h5", {k: v.numpy() if hasattr(v, "numpy") else v for k, v in named_variables(model).items()}, half)
+    arrays = {k: v.numpy() if hasattr(v, "numpy") else v for k, v in named_variables(model).items()}
+    write_weights(folder, arrays, half, max_mb)
     write_atomic(folder / "thresholds.json", json.dumps(dataclasses.asdict(model.thresholds), indent=1) + "\n")
     config = {"format": FORMAT, "kind": kind_of(model.config), "model": to_dict(model.config)}
     write_atomic(folder / "config.json", json.dumps(config, indent=1) + "\n")
@@ -187,16 +192,20 @@ def load_into(model, source, strict=True):
     """
     import h5py
 
+    from nucleus_course.model.shards import weight_files
+
     path = find_weights(source)
+    files = [path]
     if path.is_dir():
+        files = weight_files(path)
         _, model.thresholds = read_config(path)
-        path = path / "weights.h5"
     arrays = {}
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(lambda name, item: arrays.__setitem__(name, item[()]) if isinstance(item, h5py.Dataset) else None)
-    except OSError as error:
-        raise UserError(f"weights {path} cannot be read: {str(error).splitlines()[0]}") from None
+    for path in files:
+        try:
+            with h5py.File(path, "r") as file:
+                file.visititems(lambda name, item: arrays.__setitem__(name, item[()]) if isinstance(item, h5py.Dataset) else None)
+        except OSError as error:
+            raise UserError(f"weights {path} cannot be read: {str(error).splitlines()[0]}") from None
     return assign(model, arrays, str(source), strict)
 
 

@@ -6,19 +6,23 @@ import time
 import keras
 import numpy as np
 
+from nucleus_course.config import settled
 from nucleus_course.data.augment import Augmenter
 from nucleus_course.data.labels import boxes_from_labels
 from nucleus_course.data.preprocess import resize, stretch, to_network
 
 
 class TrainingBatches(keras.utils.PyDataset):
-    """Batches of one epoch after another, the same for the same (seed, epoch, index) whatever the threads do.
+    """Batches of the epoch ``self.epoch``, the same for the same (seed, epoch, index) whatever the threads do.
+
+    Whoever trains sets ``epoch`` before each: Keras' hooks do not say it, for ``fit`` calls ``on_epoch_end``
+    once before the first batch, too.
 
     Args:
         dataset: :class:`~nucleus_course.data.Dataset`; decoded into memory on the first use.
         preset: :class:`~nucleus_course.config.Preset`; its model, training and augmentation parts are read.
         seed: overrides ``preset.training.seed``.
-        epoch: the first epoch to give.
+        epoch: the epoch to give.
 
     An item is ``({"image", "labels", "boxes", "ids"},)``: image (B, crop, crop, 3) float32, labels
     (B, crop, crop) int32, boxes (B, G, 4) float32 network pixels, ids (B, G) int32, 0 for padding.
@@ -36,7 +40,8 @@ class TrainingBatches(keras.utils.PyDataset):
         side = training.crop / preset.model.upsample
         if side != int(side):
             raise ValueError(f"crop {training.crop} is not a multiple of upsample {preset.model.upsample}")
-        self.augmenter = Augmenter(preset.augment, int(side))
+        self.augmenters = [Augmenter(a, int(side)) for a in (preset.augment, settled(preset.augment))]
+        self.settled = False  # the training loop's: whether the gentle augmentation is on
         self.weights = _weights([dataset.types[i] for i in self.ids], training.balance_types)
         self.images = {}
         self._order = (None, None)
@@ -45,9 +50,6 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def __len__(self):
         return self.training.steps_per_epoch or -(-len(self.ids) // self.batch_size)
-
-    def on_epoch_end(self):
-        self.epoch += 1
 
     def order(self, epoch):
         """Positions in the data set for an epoch: (steps * batch,) int, a shuffle or a weighted draw."""
@@ -74,7 +76,7 @@ class TrainingBatches(keras.utils.PyDataset):
     def crop(self, pick, epoch, index):
         """One training example as a dict of arrays without the batch axis."""
         image, labels = self._stretched(pick)
-        image, labels = self.augmenter(image, labels, (self.seed, epoch, index))
+        image, labels = self.augmenters[self.settled](image, labels, (self.seed, epoch, index))
         image = to_network(image, self.config)
         if self.config.upsample != 1.0:
             labels = resize(labels, self.config.upsample)

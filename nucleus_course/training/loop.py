@@ -120,6 +120,7 @@ def train(
             rate = stages[number].rate_at(within, part)
             model.optimizer.learning_rate = rate
             batches.epoch = epoch
+            batches.settled = (epoch / total if share is None else share) >= 1.0 - config.settle
             watch = EpochWatch(batches, reporter, bool(config.ema))
             # shuffle=False: the batches are in a seeded order, and Keras would change it by an unseeded one.
             result = model.fit(
@@ -217,7 +218,7 @@ def averaged(model, config):
     if not config.ema:
         yield
         return
-    live = [np.array(v) for v in model.trainable_variables]
+    live = [v.numpy() for v in model.trainable_variables]
     take_average(model)
     try:
         yield

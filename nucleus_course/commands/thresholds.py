@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 from rich.text import Text
@@ -21,15 +22,20 @@ def thresholds(
     metric: Annotated[
         str, typer.Option(help="What to make best: dsb_score, f1_50, f1_70, pq, aji, mean_mask_iou or foreground_iou.")
     ] = "dsb_score",
-    nms: Annotated[bool, typer.Option("--nms", help="Also try other NMS overlaps; each costs a prediction of the split.")] = False,
+    nms: Annotated[bool, typer.Option("--nms", help="Also try NMS overlaps of 0.2 to 0.5.")] = False,
+    mask: Annotated[bool, typer.Option("--mask", help="Also try mask thresholds of 0.4 to 0.6.")] = False,
+    flips: Annotated[
+        Optional[int], typer.Option(min=1, max=4, help="Test-time flips to look at, 1 to 4, stored too; default: as they are.")
+    ] = None,
     limit: common.Limit = None,
     backend: common.Backend = None,
 ) -> None:
     """Choose a model's score threshold and smallest area on a split, for a metric that you name.
 
     \b
-    Example
+    Examples
       nucleus-course thresholds --data D.zip --weights runs/compact/weights
+      nucleus-course thresholds --data D.zip --weights runs/compact/weights --nms --mask --flips 4
 
     Writes thresholds.json into the model folder, with the metric, split and value reached: from then on
     `predict` and `evaluate` use it. AP is not touched by it.
@@ -37,23 +43,31 @@ def thresholds(
     load_backend(backend)
     from nucleus_course.evaluation.thresholds import choose_thresholds
     from nucleus_course.model.weights import find_weights
-    from nucleus_course.prediction import predict_dataset
+    from nucleus_course.prediction import predict_dataset, predict_variants
 
     folder = find_weights(weights)
     if folder.is_file():
         raise UserError(f"{weights} is a file: thresholds belong to a model folder, give that")
     dataset = common.open_data(data, split, limit, what="choosing on")
     model = common.open_model(str(folder))
+    if flips is not None:
+        model.thresholds = dataclasses.replace(model.thresholds, flips=flips)
     start = model.thresholds
-
-    def predict(nms_iou, mask):
-        return predict_dataset(model, dataset, nms_iou=nms_iou, mask_threshold=mask)
-
+    boxes = hasattr(model, "candidates")  # a U-Net has neither boxes nor mask grids to select anew
+    overlaps = (0.2, 0.3, 0.4, 0.5) if nms and boxes else ()
+    cuts = (0.4, 0.45, 0.5, 0.55, 0.6) if mask and boxes else ()
+    if boxes:  # one run of the network serves all pairs
+        known = predict_variants(model, dataset, {start.nms_iou, *overlaps}, {start.mask, *cuts})
+    else:
+        known = {(start.nms_iou, start.mask): predict_dataset(model, dataset)}
     choice = choose_thresholds(
-        dataset, metric=metric, predict=predict, start=start, nms_ious=(0.2, 0.4, 0.5) if nms else (), progress=True
+        dataset, metric=metric, predict=lambda *pair: known[pair], start=start, nms_ious=overlaps, masks=cuts, progress=True
     )
     choice.save(Path(folder))
     best = choice.thresholds
     console = common.out()
-    console.print(f"score {best.score:.2f}, smallest area {best.min_area}, NMS IoU {best.nms_iou:.2f}: {metric} {best.value:.1f}")
+    console.print(
+        f"score {best.score:.2f}, smallest area {best.min_area}, NMS IoU {best.nms_iou:.2f}, mask {best.mask:.2f}, "
+        f"flips {best.flips}: {metric} {best.value:.1f}"
+    )
     console.print(Text(f"written: {folder / 'thresholds.json'} (before: score {start.score:.2f})"), soft_wrap=True)

@@ -91,9 +91,9 @@ def friendly(command):
     return run
 
 
-def flowing(text: str) -> str:
+def flowing(text: str | None) -> str:
     """A help text whose paragraphs are one line each, so that they fill any terminal; blocks after \\b stay as written."""
-    paragraphs = inspect.cleandoc(text).split("\n\n")
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
     return "\n\n".join(p if p.startswith("\b") else " ".join(p.split()) for p in paragraphs)
 
 

@@ -34,7 +34,7 @@ def reproduce(
     Examples
       nucleus-course reproduce
       nucleus-course reproduce table1 --runs runs
-      nucleus-course reproduce table1 --data stage1_train.zip --run --only paper-resnet50
+      nucleus-course reproduce table1 --data D.zip --run --only paper-resnet50
 
     A run folder DIR/<preset> holds config.json, log.jsonl and report.json. What has not been run is marked so,
     and the commands that would run it are printed; a training that was cut short goes on where it stopped.

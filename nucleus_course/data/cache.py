@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2  # raise it whenever decoding, linting or image types change
 STALE_SECONDS = 3600
 ENVIRONMENT = "NUCLEUS_COURSE_CACHE"
 

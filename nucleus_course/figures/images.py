@@ -11,6 +11,9 @@ from nucleus_course.evaluation.taxonomy import CLASSES
 from .style import CLASS_COLOURS, CLASS_LETTERS, GREEN, GREY, ORANGE, VERMILION, signed
 
 
+MOST_LETTERS = 100  # more would hide the image
+
+
 def short(image_id):
     """An image id that fits a title: BBBC038's have 64 characters."""
     return image_id if len(image_id) <= 16 else image_id[:8] + "…"
@@ -35,7 +38,7 @@ def draw_samples(dataset, count=5, ids=None):
     for index, record in enumerate(records):
         picture(axes[index], stretch(record.image), f"{short(record.id)}\n{record.type}")
         picture(axes[len(records) + index], filled(record.labels), f"{record.count} nuclei")
-        axes[len(records) + index].set_xlabel(f"{record.width} x {record.height} pixels", fontsize=8)
+        axes[len(records) + index].set_xlabel(f"{record.labels.shape[1]} x {record.labels.shape[0]} pixels", fontsize=8)
     listed = "; ".join(f"{short(r.id)}, {r.type}, {r.count} nuclei" for r in records)
     caption = f"Images (top) and their masks merged into one label image, a colour a nucleus (below): {listed}."
     return signed(figure, caption, getattr(dataset, "synthetic", False))
@@ -83,13 +86,13 @@ def draw_detections(record, detections, *, synthetic=False):
     truth, labels = compact_labels(record.labels), compact_labels(labels)
     _, missed, right, wrong = sort_out(truth, labels)
     image = stretch(record.image)
-    figure, axes = panels(3, 3, side=3.5, ratio=1.12)
+    figure, axes = panels(3, 3, side=3.5, ratio=_ratio(record))
     picture(axes[0], image, f"{short(record.id)}: {record.type}")
     picture(axes[1], _painted(image, truth, {ORANGE: missed, GREEN: np.setdiff1d(np.unique(truth), missed)}),
             f"truth: {record.count} nuclei, {len(missed)} missed")  # fmt: skip
     picture(axes[2], _painted(image, labels, {GREEN: right, VERMILION: wrong}), f"found: {len(right) + len(wrong)}, {len(wrong)} spurious")
     for axis in axes:
-        axis.set_xlabel(f"{record.width} x {record.height} pixels", fontsize=8)
+        axis.set_xlabel(f"{record.labels.shape[1]} x {record.labels.shape[0]} pixels", fontsize=8)
     _legend(figure, {"matched (IoU > 0.5)": (GREEN, "-"), "nucleus missed": (ORANGE, "-"), "detection spurious": (VERMILION, "-")})
     caption = (
         f"Image {short(record.id)} ({record.type}): {record.count} nuclei, {len(right)} of them found with an IoU above 0.5 (green), "
@@ -108,37 +111,46 @@ def draw_error_map(record, analysis, predictions):
 
     Returns:
         (Figure, caption): on the left the nuclei, on the right the detections at the operating point, outlined; each error has its
-        class' colour and letter.
+        class' colour and, unless there are too many to read, its letter.
     """
     point, image = analysis.report.operating_point, stretch(record.image)
     truth = compact_labels(record.labels)
     found = np.zeros_like(truth)
     if record.id in predictions.images:
         found = predictions.images[record.id].label_image(point["score_threshold"], point["min_area"])
-    figure, axes = panels(2, 2, side=4.4, ratio=1.14)
+    figure, axes = panels(2, 2, side=4.4, ratio=_ratio(record))
+    colours = dict(CLASS_COLOURS)
+    if np.median(image) > 128:  # light grey would not show
+        colours["matched"] = GREY
     seen, said = [], []
     for axis, labels, table, what in ((axes[0], truth, analysis.nuclei, "nuclei"), (axes[1], found, analysis.detections, "detections")):
         here = np.flatnonzero(np.asarray(table["image"]) == record.id)
         kinds = {name: table["label"][here[table["class"][here] == number]] for number, name in enumerate(CLASSES)}
-        picture(axis, _painted(image, labels, {CLASS_COLOURS[name]: ids for name, ids in kinds.items()}), f"{len(here)} {what}")
-        axis.set_xlabel(f"{record.width} x {record.height} pixels", fontsize=8)
-        for i in here:
+        picture(axis, _painted(image, labels, {colours[name]: ids for name, ids in kinds.items()}), f"{len(here)} {what}")
+        wrong = [i for i in here if CLASSES[table["class"][i]] in CLASS_LETTERS]
+        axis.set_xlabel(f"{record.labels.shape[1]} x {record.labels.shape[0]} pixels", fontsize=8)
+        for i in wrong if len(wrong) <= MOST_LETTERS else []:
             name = CLASSES[table["class"][i]]
-            if name in CLASS_LETTERS:
-                top, left, bottom, right = table["box"][i]
-                axis.text((left + right - 1) / 2, (top + bottom - 1) / 2, CLASS_LETTERS[name], color="black", fontsize=6, ha="center",
-                          va="center", bbox={"boxstyle": "round,pad=0.12", "fc": CLASS_COLOURS[name], "ec": "none", "alpha": 0.85})  # fmt: skip
+            top, left, bottom, right = table["box"][i]
+            axis.text((left + right - 1) / 2, (top + bottom - 1) / 2, CLASS_LETTERS[name], color="black", fontsize=6, ha="center",
+                      va="center", bbox={"boxstyle": "round,pad=0.12", "fc": colours[name], "ec": "none", "alpha": 0.85})  # fmt: skip
         counts = {name: len(ids) for name, ids in kinds.items() if len(ids)}
         seen += [name for name in counts if name not in seen]
         said.append(f"{len(here)} {what}: " + (", ".join(f"{n} {name}" for name, n in counts.items()) or "none"))
     entries = {}
     for name in (n for n in CLASSES if n in seen):
-        entries[f"{CLASS_LETTERS[name]}  {name}" if name in CLASS_LETTERS else name] = (CLASS_COLOURS[name], "-")
+        entries[f"{CLASS_LETTERS[name]}  {name}" if name in CLASS_LETTERS else name] = (colours[name], "-")
     _legend(figure, entries or {"nothing there": (GREY, "-")})
     values = analysis.report.images.get(record.id, {})
     score = values.get("dsb_score")
     caption = f"Errors on {short(record.id)} ({record.type})" + (f", dsb_score {score:.1f}" if score is not None else "")
     return signed(figure, f"{caption}. Left, {said[0]}. Right, {said[1]}.", analysis.report.synthetic)
+
+
+def _ratio(record):
+    """Height of a panel over its width, with room for titles and legend."""
+    height, width = record.labels.shape
+    return min(2.0, height / width + 0.2)
 
 
 def _painted(image, labels, colours):

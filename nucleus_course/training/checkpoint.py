@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,15 @@ def write_atomic(path, data):
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     mode = "wb" if isinstance(data, bytes) else "w"
-    with open(partial, mode, **({} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"})) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, mode, **({} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"})) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:  # a full disk: leave it no fuller
+        partial.unlink(missing_ok=True)
+        raise
 
 
 class RunFolder:
@@ -79,9 +84,14 @@ def state_variables(model):
     return variables + list(model.optimizer.variables)
 
 
+def snapshot(model):
+    """[(variable, a copy of its value)] of :func:`state_variables`."""
+    return [(v, v.numpy()) for v in state_variables(model)]
+
+
 def save_checkpoint(path, model, meta):
     """Write the full state and ``meta`` (JSON) to one ``.npz`` file, atomically."""
-    arrays = {f"v{i:05d}": np.asarray(v.numpy() if hasattr(v, "numpy") else v) for i, v in enumerate(state_variables(model))}
+    arrays = {f"v{i:05d}": v.numpy() for i, v in enumerate(state_variables(model))}
     arrays = {k: (a.view("uint16") if a.dtype.name == "bfloat16" else a) for k, a in arrays.items()}
     buffer = io.BytesIO()
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), "uint8"), **arrays)
@@ -89,9 +99,22 @@ def save_checkpoint(path, model, meta):
 
 
 def read_meta(path):
-    """The ``meta`` that :func:`save_checkpoint` stored."""
-    with np.load(path, allow_pickle=False) as archive:
-        return json.loads(archive["meta"].tobytes().decode())
+    """The ``meta`` that :func:`save_checkpoint` stored.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    return _read(path, False)[0]
+
+
+def _read(path, whole=True):
+    """(meta, arrays) of a checkpoint; without arrays if not ``whole``."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            meta = json.loads(archive["meta"].tobytes().decode())
+            return meta, [archive[key] for key in sorted(archive.files) if key != "meta" and whole]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"checkpoint {path} cannot be read ({error}): start a new run") from None
 
 
 def load_checkpoint(path, model):
@@ -101,12 +124,7 @@ def load_checkpoint(path, model):
         UserError: if the file does not fit the model.
     """
     variables = state_variables(model)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            meta = json.loads(archive["meta"].tobytes().decode())
-            arrays = [archive[key] for key in sorted(k for k in archive.files if k != "meta")]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"checkpoint {path} cannot be read ({error}): start a new run") from None
+    meta, arrays = _read(path)
     if len(arrays) != len(variables) or any(a.shape != tuple(v.shape) for a, v in zip(arrays, variables)):
         raise UserError(f"checkpoint {path} is of another model or stage: give the preset it was made with")
     for array, variable in zip(arrays, variables):

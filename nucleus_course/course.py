@@ -11,6 +11,7 @@ Importing this module loads no deep-learning backend.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -172,6 +173,7 @@ def quiet_backend() -> str:
     from nucleus_course.backend import load_backend
 
     warnings.filterwarnings("ignore", category=UserWarning, module="keras")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # a lesson tries many image sizes; each is traced once
     return load_backend(None)
 
 

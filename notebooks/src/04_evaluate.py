@@ -43,7 +43,7 @@ print(f"{predictions.detections} detections of any score in {len(dataset)} image
 # Nearly every metric begins with the IoU of two masks: shared pixels over pixels of either. It is 1 for equal masks and falls quickly.
 #
 # **Exercise 4.1: predict, run, explain.** A nucleus is a disc 20 pixels across. A detection has exactly the right shape, but is moved to the right. By how many pixels until
-# the IoU is 0.5, the usual limit of a "match": 2, 5, or 10? And for a nucleus 10 pixels across?
+# the IoU falls below 0.5, the usual limit of a "match": 2, 6, or 10? And for a nucleus 10 pixels across?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -58,8 +58,8 @@ for diameter in (10, 20, 40, 80):
     print(f"{diameter:>3} pixels across: moved by 1 pixel IoU {ious[1]:.2f}, below 0.5 from {next(i for i, v in enumerate(ious) if v < 0.5)} pixels on")
 
 # %% [markdown]
-# **What was seen.** One pixel costs a small nucleus more than a tenth of its IoU, and a large one next to nothing. An IoU of 0.9 asks of small nuclei what
-# annotators themselves do not reach.
+# **What was seen.** The limit is reached at about three tenths of the diameter. One pixel costs a nucleus of 10 pixels a fifth of its IoU, and one of 80 pixels three hundredths: an IoU of 0.9
+# asks of small nuclei what annotators themselves do not reach.
 #
 # **Explain.** COCO's AP averages over the limits 0.50, 0.55, ... 0.95. Which nuclei decide the upper half of that range?
 
@@ -67,7 +67,7 @@ for diameter in (10, 20, 40, 80):
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** About 7 pixels for 20, about 4 for 10. At 0.75 and above small nuclei need an outline exact to a fraction of a pixel, so there only the large ones can match: the upper half measures
+# **Answer.** From 6 pixels on for 20, from 3 on for 10. At 0.75 and above small nuclei need an outline exact to a fraction of a pixel, so there only the large ones can match: the upper half measures
 # outlines of large nuclei (and the annotators' habits), the lower half detection.
 
 # %% [markdown]
@@ -229,13 +229,13 @@ report.table()
 
 # %%
 paper = {"ResNet-50": (56.06, 66.98), "ResNet-101": (59.40, 70.54)}
-m = report.metrics
+m = {key: np.nan if value is None else value for key, value in report.metrics.items()}  # None: undefined
 print(f"ours: {report.dataset}, split {data.evaluation_split}, {len(dataset)} images; the paper: validation images not published\n")
 print(f"{'AP, by definition':<46}{'ours':>7}{'paper R50':>11}{'paper R101':>12}")
 for key, text in (("coco_ap", "COCO, IoU 0.50:0.05:0.95"), ("coco_ap_maxdets100", "the same, at most 100 detections an image"),
-                  ("coco_ap50", "COCO at IoU 0.50"), ("matterport_ap", "per image at IoU 0.50, as in the paper's code base")):
+                  ("coco_ap50", "COCO at IoU 0.50"), ("matterport_ap", "IoU 0.50, mean of the images' APs (Matterport)")):
     print(f"  {text:<44}{m[key]:>7.1f}{paper['ResNet-50'][0]:>11.2f}{paper['ResNet-101'][0]:>12.2f}")
-print(f"{'mask IoU, by definition':<46}")
+print("mask IoU, by definition")
 for key, text in (("mean_mask_iou", "over nuclei, 0 for missed ones"), ("matched_mask_iou", "over matched pairs"), ("foreground_iou", "of the whole foreground")):
     print(f"  {text:<44}{m[key]:>7.1f}{paper['ResNet-50'][1]:>11.2f}{paper['ResNet-101'][1]:>12.2f}")
 

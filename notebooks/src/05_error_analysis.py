@@ -180,7 +180,7 @@ course.show(figures.draw_reliability(analysis))
 #
 # ## A hypothesis, and its test
 #
-# Nuclei at the image's edge are lost more often. The paper tried to mirror the images' edges and reports that it did not help. Here is a version that can be tested in a minute, at prediction only (the paper did it in
+# The image's edge cuts a good part of all nuclei, and the network sees only what is left of them. The paper tried to mirror the images' edges and reports that it did not help. Here is a version that can be tested in a minute, at prediction only (the paper did it in
 # training):
 #
 # > **Hypothesis.** If the image is padded with 32 mirrored pixels on each side before detection, and the result cropped back, nuclei at the edge are outlined better.

@@ -5,7 +5,8 @@
 # annotations of your own.
 #
 # **What you will do**
-# - detect nuclei in an image that no one trained on: an immunohistochemistry section that comes with scikit-image;
+# - detect nuclei in an image that no one here trained on: an immunohistochemistry section that comes with scikit-image;
+# - separate its stains, and see the same network give another answer;
 # - measure nuclei in micrometres and export tables, label images and COCO JSON;
 # - check scale, consistency and scores without any annotation;
 # - turn corrected label images into a training set, and read the command that trains on it.
@@ -34,26 +35,31 @@ model = course.find_model()
 # %% [markdown]
 # ## A folder of images
 #
-# To try this on your own images, put them into a folder and change `folder` below. Here the folder is made from `skimage.data.immunohistochemistry()`: a section stained with haematoxylin (nuclei blue) and
-# DAB (a protein brown), 512 x 512 pixels. To show that the kind of file does not matter, a corner of it is saved as 16-bit grey TIFF, too.
+# To try this on your own images, put them into a folder and change `folder` below. Here the folder is made from `skimage.data.immunohistochemistry()`: a section of
+# colon in which nuclei are stained blue (haematoxylin) and a protein of the cells' membranes brown (DAB), 512 x 512 pixels.
+#
+# The same section goes into the folder a second time, as something nearer to what the network knows: the haematoxylin alone. `rgb2hed` separates the
+# stains (Ruifrok and Johnston 2001); nuclei are then bright on dark, as in fluorescence. It is saved as 16-bit grey TIFF, to show that the kind of file does not matter.
 
 # %%
 import skimage.data
-from skimage.color import rgb2gray
+from skimage.color import rgb2hed
 from skimage.io import imsave
 
 folder = course.work_folder("my-images", fresh=True)
 section = skimage.data.immunohistochemistry()
+stain = rgb2hed(section)[..., 0]
+low, high = np.percentile(stain, (1, 99.5))
 imsave(folder / "section.png", section, check_contrast=False)
-imsave(folder / "corner.tif", (65535 * rgb2gray(section[:256, :256])).astype(np.uint16), check_contrast=False)
+imsave(folder / "haematoxylin.tif", (65535 * np.clip((stain - low) / (high - low), 0, 1)).astype(np.uint16), check_contrast=False)
 
 images = {path.stem: nc.read_image(path) for path in sorted(folder.iterdir())}
 for name, image in images.items():
-    print(f"{name:<8} {image.shape}, {image.dtype}")
+    print(f"{name:<13} {image.shape}, {image.dtype}")
 
 # %% [markdown]
-# **Exercise 6.1: predict, run, explain.** The network was trained on five looks, stained tissue among them, but on no DAB and at other magnifications. Will it find most nuclei, some, or none? Which mistakes do you expect on the
-# brown rings?
+# **Exercise 6.1: predict, run, explain.** The network was trained on five looks, stained tissue among them, but on no brown stain. In which of the two images will it find more of the blue nuclei? What will it do where
+# brown membranes ring a pale cell?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -61,14 +67,25 @@ for name, image in images.items():
 # %%
 found = {name: model.predict(image) for name, image in images.items()}
 labels = {name: detections.label_image() for name, detections in found.items()}
-course.show(drawings.draw_found(nc.to_rgb8(images["section"]), labels["section"], "section"))
+course.show(drawings.draw_found({name: nc.to_rgb8(image) for name, image in images.items()}, labels))
 
 # %% [markdown]
-# **What was seen.** The outlines show what the network takes for a nucleus in an image of a kind that it never saw, and the caption how many. Without annotation nobody can say how many are right: your eyes are the first instrument,
-# the checks below the second.
+# **What was seen.** The same tissue, the same network, two different answers; the captions hold the counts. Look closely at the colour image: a pale cell in a brown ring has an outline, and an outline is what the network looks for, so it may take the whole cell for
+# a nucleus. The haematoxylin image has no brown in it.
+#
+# **Explain.** The network never failed loudly: every detection has a score, and the outlines look deliberate. What does that say about using it on a kind of image that it was not trained on?
+
+# %% [markdown] only="exercise"
+# *Your explanation:*
+
+# %% [markdown] only="solution"
+# **Answer.** A network has no notion of "I do not know this kind of image". It answers with the shapes that it learned, and its scores are comparable only among images like its training data. So look first, bring the image nearer to what the network knows
+# (stain separation, scale, contrast), and measure on a few annotated images. Which of the two answers is better is a question for the truth, not for the eye that made the preparation.
 
 # %% [markdown]
 # ## Measure
+#
+# From here on the notebook uses the haematoxylin image.
 #
 # Pixels are not a unit. Your microscope's calibration, micrometres per pixel, turns them into one; it is in the file's metadata or on the microscope, and no network can know it. (For this section it is not
 # published; 0.5 is an assumption for the exercise.)
@@ -128,7 +145,8 @@ for row in [header, *rows[:3]]:
     print("  ".join(f"{value:>13.2f}" if isinstance(value, float) else f"{value!s:>13}" for value in row))
 
 # %%
-course.show(drawings.draw_measurements(np.array([row[5] for row in rows if row[0] == "section"]), np.array([row[6] for row in rows if row[0] == "section"])))
+chosen = [row for row in rows if row[0] == "haematoxylin"]
+course.show(drawings.draw_measurements(np.array([row[5] for row in chosen]), np.array([row[6] for row in chosen])))
 
 # %% [markdown]
 # **What was seen.** A distribution of sizes and shapes. Look at both ends before you use it: the smallest "nuclei" are often debris, and the largest are often two in one.
@@ -167,14 +185,13 @@ for path in sorted(out.iterdir()):
 # %%
 from skimage.transform import resize
 
-scales = (0.35, 0.5, 0.71, 1.0, 1.41)
+view = nc.to_rgb8(images["haematoxylin"])
+scales = (0.5, 0.71, 1.0, 1.41)
 by_scale = []
 for scale in scales:
-    side = int(round(len(section) * scale))
-    view = (255 * resize(section, (side, side), anti_aliasing=True)).astype(np.uint8)
-    result = model.predict(view)
-    painted = result.label_image()
-    by_scale.append((len(np.unique(painted)) - 1, float(np.median(np.sqrt(np.bincount(painted.ravel())[1:]))) if painted.any() else 0.0, view, painted))
+    side = int(round(len(view) * scale))
+    scaled = (255 * resize(view, (side, side), anti_aliasing=True)).astype(np.uint8)
+    by_scale.append((scaled, model.predict(scaled).label_image()))
 course.show(drawings.draw_scales(scales, by_scale))
 
 # %% [markdown]
@@ -191,13 +208,14 @@ course.show(drawings.draw_scales(scales, by_scale))
 # %%
 from nucleus_course.course_numbers import f1_of_two
 
-turned = model.predict(section[:, ::-1]).label_image()[:, ::-1]
-print(f"mirrored: F1 between the two results at IoU 0.5 is {f1_of_two(labels['section'], turned):.2f}")
-dimmed = (section * 0.7).astype(np.uint8)
-print(f"dimmed to 70%: F1 is {f1_of_two(labels['section'], model.predict(dimmed).label_image()):.2f}")
+turned = model.predict(view[:, ::-1]).label_image()[:, ::-1]
+print(f"mirrored: F1 between the two results at IoU 0.5 is {f1_of_two(labels['haematoxylin'], turned):.2f}")
+dimmed = (view * 0.5).astype(np.uint8)
+print(f"dimmed to half: F1 is {f1_of_two(labels['haematoxylin'], model.predict(dimmed).label_image()):.2f}")
 
 # %% [markdown]
-# **What was seen.** Two numbers below 1: what the network is sure of comes back, what it guesses at does not. On images like its training data the first is well above 0.9.
+# **What was seen.** What the network is sure of comes back, what it guesses at does not; the further below 1, the more guesses. Half the brightness changes little or nothing, because the network's input is stretched to a fixed range
+# first.
 #
 # **Explain.** Why is such a check no substitute for annotation? Give an error that it can never find.
 
@@ -213,7 +231,7 @@ print(f"dimmed to 70%: F1 is {f1_of_two(labels['section'], model.predict(dimmed)
 # *Expect*, on images that the network knows, many scores near 1 and few in the middle. A hump in the middle says "I have not seen this kind of thing".
 
 # %%
-course.show(drawings.draw_scores(found["section"].scores, model.thresholds.score))
+course.show(drawings.draw_scores(found["haematoxylin"].scores, model.thresholds.score))
 
 # %% [markdown]
 # **What was seen.** The caption says which share of the detections above the threshold is clearly above it. If many are near it, a small change of the threshold changes the count: report the count for two thresholds.
@@ -265,7 +283,7 @@ print("nuclei as written and as read back agree:", all(annotated[name].count == 
 # %% [markdown]
 # ## What you have done
 #
-# - detected nuclei in images of a kind that nobody here trained on;
+# - detected nuclei in an image of a kind that nobody here trained on, before and after separating its stains;
 # - measured and exported them;
 # - checked scale, consistency and scores without truth;
 # - written a training set from label images and read the command that learns from it.
@@ -277,3 +295,5 @@ print("nuclei as written and as read back agree:", all(annotated[name].count == 
 #
 # Previous: [5. Error analysis](05_error_analysis.ipynb). Next: your own images. For teaching with this course see the
 # [instructor's guide](../docs/instructor.md).
+#
+# *References.* Ruifrok and Johnston, *Quantification of histochemical staining by color deconvolution*, Analytical and Quantitative Cytology and Histology 23, 2001.

@@ -10,12 +10,13 @@ def _count(labels: np.ndarray) -> int:
     return len(np.unique(labels)) - int((labels == 0).any())
 
 
-def draw_found(image, labels, name: str):
-    """An image beside itself with the detections' outlines."""
-    figure, axes = panels(2, 2, side=4.2)
-    picture(axes[0], image, name)
-    picture(axes[1], outlined(image, labels, ORANGE, thick=True), f"{_count(labels)} detections")
-    return figure, f"The image {name!r}, {image.shape[0]} x {image.shape[1]} pixels, and {_count(labels)} detections outlined in orange."
+def draw_found(images: dict, labels: dict):
+    """Images (uint8 RGB, by name) with the outlines of what was detected in each."""
+    figure, axes = panels(len(images), len(images), side=4.4)
+    for axis, (name, image) in zip(axes, images.items()):
+        picture(axis, outlined(image, labels[name], ORANGE, thick=True), f"{name}: {_count(labels[name])} detections")
+    listed = ", ".join(f"{_count(labels[name])} in {name!r}" for name in images)
+    return figure, f"Detections outlined in orange: {listed}."
 
 
 def draw_measurements(diameters, eccentricities):
@@ -35,20 +36,23 @@ def draw_measurements(diameters, eccentricities):
 
 
 def draw_scales(scales, results):
-    """Counts against the scale of the image; ``results`` holds (count, median side, image, labels) a scale."""
+    """Counts against the scale of the image; ``results`` holds (image, labels) a scale."""
+    counts = [_count(labels) for _, labels in results]
+    sides = [np.median(np.sqrt(np.bincount(labels.ravel())[1:])) if labels.any() else 0.0 for _, labels in results]
     figure = Figure(figsize=(2.1 * (len(scales) + 1), 2.5), layout="constrained")
     axes = figure.subplots(1, len(scales) + 1, width_ratios=(1.4, *[1] * len(scales)))
-    axes[0].plot(scales, [count for count, *_ in results], "o-", color=BLUE)
+    axes[0].plot(scales, counts, "o-", color=BLUE)
     axes[0].set_xscale("log")
     axes[0].set_xticks(scales, [f"{s:g}" for s in scales], fontsize=7)
     axes[0].minorticks_off()
     axes[0].set_ylim(bottom=0)
     tidy(axes[0], "scale", "detections")
-    for axis, scale, (count, _, image, labels) in zip(axes[1:], scales, results):
-        side = max(int(0.4 * len(image)), 1)
-        picture(axis, outlined(image, labels, FOUND)[:side, :side], f"scale {scale:g}: {count}")
-    listed = ", ".join(f"{scale:g}: {count} (median {side:.0f} pixels across)" for scale, (count, side, *_) in zip(scales, results))
-    return figure, f"Detections by scale, with the same corner of the image at each. {listed}."
+    for axis, scale, count, (image, labels) in zip(axes[1:], scales, counts, results):
+        side = len(image)
+        corner = np.s_[int(0.45 * side):int(0.85 * side), int(0.25 * side):int(0.65 * side)]
+        picture(axis, outlined(image, labels, FOUND)[corner], f"scale {scale:g}: {count}")
+    listed = ", ".join(f"{scale:g}: {count} (median {side:.0f} pixels across)" for scale, count, side in zip(scales, counts, sides))
+    return figure, f"Detections by scale, with the same part of the image at each. {listed}."
 
 
 def draw_scores(scores, threshold: float):

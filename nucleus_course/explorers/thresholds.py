@@ -19,10 +19,11 @@ def collect_candidates(model, image, limit: int = 400, min_score: float = 0.05):
     from nucleus_course.prediction import Predictor, dilate_numpy, mask_certainty
 
     predictor = Predictor.of(model)
-    pyramid, boxes, scores = predictor.candidates(image)
+    pyramid, boxes, scores, window = predictor.candidates(image)  # one view: (1, P, 4) and (1, P)
+    boxes, scores = boxes[0], scores[0]
     good = np.flatnonzero((scores >= min_score) & ((boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1.0))[:limit]
     boxes, scores = boxes[good], scores[good]
-    grids = predictor.masks(pyramid, boxes)
+    grids = predictor.masks(pyramid, boxes, window)
     if model.config.mask_scoring:
         scores = scores * mask_certainty(grids)
     order = np.argsort(-scores, kind="stable")

@@ -1,0 +1,175 @@
+"""Fetch BBBC038v1 from the Broad Institute: progress, resume, verification.
+
+The Broad Bioimage Benchmark Collection publishes no checksums for these archives, so
+:data:`CHECKSUMS` is empty: a file is checked by its length, by the checksums inside the zip, and
+against the SHA-256 that an earlier download of the same name left in ``SHA256SUMS`` beside it.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from nucleus_course.errors import UserError
+
+PAGE = "https://bbbc.broadinstitute.org/BBBC038"
+BASE_URL = "https://data.broadinstitute.org/bbbc/BBBC038/"
+FILES = ("stage1_train.zip", "stage1_test.zip")
+CHECKSUMS = {}  # file name -> SHA-256, where the publisher states one
+RECORD = "SHA256SUMS"
+CHUNK = 1 << 15
+TIMEOUT = (15, 60)  # seconds to connect, and between two pieces
+
+
+def download_bbbc038(to="data/bbbc038", files=FILES, *, base_url=BASE_URL, checksums=None, progress=True):
+    """Download archives of BBBC038v1 into a folder and return their paths.
+
+    A file that is there and whole is not fetched again; an interrupted one (``<name>.partial``) goes
+    on where it stopped. The SHA-256 of what came is written to ``SHA256SUMS`` in the folder.
+    ``checksums`` adds to :data:`CHECKSUMS`.
+
+    Raises :class:`UserError` when the server cannot be reached or refuses, when the download stops
+    early (run it again to go on), when a checksum does not hold, and when the folder cannot be
+    written.
+    """
+    folder = Path(to).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot make this folder ({error.strerror or error}); choose another with --to") from None
+    known = {**CHECKSUMS, **(checksums or {})}
+    return [_fetch(base_url.rstrip("/") + "/" + name, folder, name, known.get(name), progress) for name in files]
+
+
+def _fetch(url, folder, name, checksum, progress):
+    """One file: through pooch, which verifies and renames, with a downloader that can resume."""
+    import pooch
+    import requests
+
+    target = folder / name
+    if target.exists() and _is_whole(target, checksum):
+        _record(folder, name, _sha256(target))
+        return target
+    downloader = ResumingDownloader(folder / f"{name}.partial", progress)
+    try:
+        target.unlink(missing_ok=True)  # damaged: pooch would keep it
+        pooch.get_logger().setLevel("WARNING")
+        pooch.retrieve(url, known_hash=checksum and f"sha256:{checksum}", fname=name, path=folder, downloader=downloader)
+    except requests.exceptions.HTTPError as error:
+        raise UserError(f"{url}: the server answered {error.response.status_code}; see {PAGE} for the present address") from None
+    except requests.exceptions.ConnectionError:
+        if downloader.partial.exists():
+            raise UserError(f"{url}: the connection broke; run it again to go on where it stopped") from None
+        raise UserError(f"{url}: {urlsplit(url).hostname} cannot be reached; connect to the internet, or use --data sample, which needs none") from None
+    except requests.exceptions.RequestException as error:
+        raise UserError(f"{url}: the download failed ({type(error).__name__}); run it again to go on where it stopped") from None
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror or error}); make room, or choose another folder with --to") from None
+    except ValueError as error:  # pooch: the checksum does not hold; it has removed the file
+        if "hash" not in str(error).lower():
+            raise
+        raise UserError(f"{url}: what came is damaged (its SHA-256 is not {checksum[:12]}...); run the download again") from None
+    if not _is_whole(target, checksum):
+        target.unlink(missing_ok=True)
+        raise UserError(f"{url}: what came is damaged (not a sound zip); removed, run the download again")
+    _record(folder, name, _sha256(target))
+    return target
+
+
+class ResumingDownloader:
+    """A downloader for pooch: ``(url, output_file, pooch)``. It writes to ``partial``, which stays when
+    the connection breaks, and asks for the rest next time, provided that the server's file is still
+    the same one (ETag or Last-Modified)."""
+
+    def __init__(self, partial, progress=True):
+        self.partial = Path(partial)
+        self.notes = self.partial.with_name(self.partial.name + ".json")
+        self.progress = progress
+
+    def __call__(self, url, output_file, pooch):
+        import requests
+
+        start, validator = self._resume_point(url)
+        headers = {"Accept-Encoding": "identity"}
+        if start:
+            headers |= {"Range": f"bytes={start}-", "If-Range": validator}
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+            if response.status_code == 416:  # nothing lies beyond what is here: take it from the start
+                self._forget()
+                return self(url, output_file, pooch)
+            response.raise_for_status()
+            if response.status_code != 206:
+                start = 0
+            length = response.headers.get("Content-Length")
+            total = start + int(length) if length and length.isdigit() else None
+            seen = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+            self.notes.write_text(json.dumps({"url": url, "validator": seen}))
+            self._receive(response, start, total, url)
+        if total is not None and self.partial.stat().st_size != total:
+            raise requests.exceptions.ContentDecodingError("cut short")
+        os.replace(self.partial, output_file)
+        self._forget()
+
+    def _resume_point(self, url):
+        """(bytes here, validator) if the partial file belongs to this address, else (0, "")."""
+        try:
+            notes = json.loads(self.notes.read_text())
+            if notes["url"] == url and notes["validator"] and not notes["validator"].startswith("W/"):
+                return self.partial.stat().st_size, notes["validator"]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return 0, ""
+
+    def _receive(self, response, start, total, url):
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=Console(stderr=True), disable=not self.progress) as bar, open(self.partial, "ab") as file:
+            file.truncate(start)
+            task = bar.add_task(url.rsplit("/", 1)[-1], total=total, completed=start)
+            for piece in response.iter_content(CHUNK):
+                file.write(piece)
+                bar.advance(task, len(piece))
+
+    def _forget(self):
+        self.partial.unlink(missing_ok=True)
+        self.notes.unlink(missing_ok=True)
+
+
+def _is_whole(path, checksum):
+    """True when a file's checksum holds: the stated one, else each member's in a zip."""
+    if checksum:
+        return _sha256(path) == checksum
+    if path.suffix != ".zip":
+        return path.stat().st_size > 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # zipfile and zlib raise many kinds on damaged archives
+        return False
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _record(folder, name, digest):
+    """Note a file's SHA-256 in SHA256SUMS; warn when an earlier download of the name differed."""
+    import warnings
+
+    path = folder / RECORD
+    lines = path.read_text().splitlines() if path.exists() else []
+    sums = {line[66:]: line[:64] for line in lines if len(line) > 66}
+    if sums.get(name, digest) != digest:
+        warnings.warn(f"{folder / name}: differs from the file downloaded earlier (SHA-256 {sums[name][:12]}...)", stacklevel=3)
+    sums[name] = digest
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text("".join(f"{value}  {key}\n" for key, value in sorted(sums.items())))
+    os.replace(temporary, path)

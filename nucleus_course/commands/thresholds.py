@@ -53,13 +53,13 @@ def thresholds(
     if flips is not None:
         model.thresholds = dataclasses.replace(model.thresholds, flips=flips)
     start = model.thresholds
-    boxes = hasattr(model, "candidates")  # a U-Net has neither boxes nor mask grids to select anew
+    boxes = hasattr(model, "candidates")  # a U-Net has none to select anew
     overlaps = (0.2, 0.3, 0.4, 0.5) if nms and boxes else ()
-    cuts = (0.4, 0.45, 0.5, 0.55, 0.6) if mask and boxes else ()
+    cuts = (0.4, 0.45, 0.5, 0.55, 0.6) if mask else ()
     if boxes:  # one run of the network serves all pairs
         known = predict_variants(model, dataset, {start.nms_iou, *overlaps}, {start.mask, *cuts})
     else:
-        known = {(start.nms_iou, start.mask): predict_dataset(model, dataset)}
+        known = {(start.nms_iou, cut): predict_dataset(model, dataset, mask_threshold=cut) for cut in {start.mask, *cuts}}
     choice = choose_thresholds(
         dataset, metric=metric, predict=lambda *pair: known[pair], start=start, nms_ious=overlaps, masks=cuts, progress=True
     )

@@ -80,7 +80,8 @@ def page(dataset, predictions, report, *, analysis=None, others=None, bootstrap=
             dataset, predictions, score_threshold=point["score_threshold"], min_area=point["min_area"], progress=False
         )
     intervals, level, samples = _intervals(report, bootstrap)
-    several = {report.name: report, **(others or {})}
+    others = {name if name != report.name else f"{name} (other)": other for name, other in (others or {}).items()}
+    several = {report.name: report, **others}
     parts = [
         _head(report),
         "<h2>Metrics</h2>",

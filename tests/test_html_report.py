@@ -98,8 +98,9 @@ def test_synthetic_images_and_warnings_are_told(case):
 
 def test_write_html_is_one_small_file(case, tmp_path):
     dataset, predictions, report = case
-    path = write_html(tmp_path / "deep" / "report.html", dataset, predictions, report, bootstrap=0, worst=1, others={"again": report})
+    path = write_html(tmp_path / "deep" / "report.html", dataset, predictions, report, bootstrap=0, worst=1, others={report.name: report})
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert path.stat().st_size < 1_500_000
-    assert "Compared" in path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    assert "Compared" in text and "co (other)" in text  # of the same name, yet both are drawn

@@ -69,6 +69,7 @@ def strong(paper, compact):
         weight_decay=compact.training.weight_decay,
         ema=0.999,
         balance_types=compact.training.balance_types,
+        settle=compact.training.settle,
         dtype="mixed_bfloat16",
         workers=8,
     )

@@ -90,7 +90,7 @@ def train(
     if dtype not in (None, "float32", "mixed_bfloat16"):
         raise UserError(f"unknown --dtype '{dtype}': choose float32 or mixed_bfloat16")
     options = {"batch_size": batch_size, "crop": crop, "seed": seed, "workers": workers, "steps_per_epoch": steps}
-    recipe = _adapted(get_preset(preset), **options, dtype=dtype)
+    recipe = adapted(get_preset(preset), **options, dtype=dtype)
     backend = load_backend(backend)
     if weights is not None:
         from nucleus_course.model import importers
@@ -100,10 +100,10 @@ def train(
         recipe = dataclasses.replace(recipe, model=importers.adapted(recipe.model, layout))
     if dtype is None and recipe.training.dtype != "float32" and not has_bfloat16(backend):
         common.note("no bfloat16 in this machine's processor: training in float32")
-        recipe = _adapted(recipe, dtype="float32")
+        recipe = adapted(recipe, dtype="float32")
     folder = Path("runs") / preset if run is None else run
     if resume:
-        recipe = dataclasses.replace(recipe, model=_as_begun(folder, recipe.model))
+        recipe = dataclasses.replace(recipe, model=as_begun(folder, recipe.model))
     if resume and not (folder / "checkpoint.npz").exists():
         common.note(f"{folder} holds no checkpoint yet: starting from the beginning")
     dataset = common.open_data(data, split, limit, strict, what="training on")
@@ -142,7 +142,7 @@ def train(
     common.out().print(Text(f"next: nucleus-course evaluate --data {data} --weights {folder / 'weights'}"), soft_wrap=True)
 
 
-def _as_begun(folder: Path, config):
+def as_begun(folder: Path, config):
     """The network's config with what the weights that a run began with needed, so that --resume need not name them."""
     import json
 
@@ -155,7 +155,7 @@ def _as_begun(folder: Path, config):
         return config  # a run folder without config.json: the checkpoint decides whether it fits
 
 
-def _adapted(preset, **changes):
+def adapted(preset, **changes):
     """The preset with what the options override."""
     changes = {key: value for key, value in changes.items() if value is not None}
     crop = changes.get("crop")

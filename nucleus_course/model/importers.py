@@ -175,8 +175,8 @@ def adapted(config, layout):
     """
     from nucleus_course.model.backbone import BLOCKS
 
-    if layout != NATIVE and config.backbone not in BLOCKS:
-        raise UserError(f"preset {config.name} has a trunk of its own ({config.backbone}): {layout} weights fit resnet50 and resnet101")
+    if layout != NATIVE and getattr(config, "backbone", None) not in BLOCKS:
+        raise UserError(f"preset {config.name} has a trunk of its own: {layout} weights fit resnet50 and resnet101")
     return dataclasses.replace(config, **NEEDS[layout])
 
 

@@ -90,8 +90,10 @@ def make_optimizer(config):
 
 def compile_for(model, training, layers):
     """Freeze for a stage and compile with a fresh optimiser (momentum does not carry over, as in Matterport)."""
+    from nucleus_course.model.mask_rcnn import _replicas
+
     moving = set_trainable(model, layers)
-    model.batch_size = training.batch_size
+    model.batch_size = training.batch_size // _replicas()
     model.loss_weights_ = dict(training.loss_weights)
     # XLA compiles for minutes and then runs slower on a CPU under TensorFlow; JAX is XLA.
     jit = {"tensorflow": _on_gpu(), "jax": True}.get(keras.backend.backend(), False)

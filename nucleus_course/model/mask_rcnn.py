@@ -80,11 +80,11 @@ class MaskRCNN(keras.Model):
 
         return load_model(source, **kwargs)
 
-    def save(self, folder):
-        """Write config.json, thresholds.json and model.weights.h5 into ``folder``."""
+    def save(self, folder, half=False):
+        """Write config.json, thresholds.json and weights.h5 into ``folder``; ``half`` stores kernels as float16."""
         from nucleus_course.model.weights import save_model
 
-        return save_model(self, folder)
+        return save_model(self, folder, half)
 
     # ------------------------------------------------------------------ parts of the forward pass
 

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nucleus_course.errors import UserError
+
 FORMAT = 2  # raise it whenever decoding, linting or image types change
 STALE_SECONDS = 3600
 ENVIRONMENT = "NUCLEUS_COURSE_CACHE"
@@ -89,10 +91,13 @@ class FileStore:
         self.index = json.loads(self._zip.read("index.json"))
 
     def read(self, name):
-        with self._lock:
-            if self._zip is None or self._process != os.getpid():
-                self._zip, self._process = zipfile.ZipFile(self.path), os.getpid()
-            return self._zip.read(name)
+        try:
+            with self._lock:
+                if self._zip is None or self._process != os.getpid():
+                    self._zip, self._process = zipfile.ZipFile(self.path), os.getpid()
+                return self._zip.read(name)
+        except (OSError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{self.path}: this cache is damaged ({error or 'cut short'}); delete the file and try again") from None
 
     def __getstate__(self):
         return {"path": self.path, "index": self.index}

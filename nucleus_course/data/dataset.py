@@ -14,8 +14,9 @@ from nucleus_course.data import cache
 from nucleus_course.data.bbbc038 import open_source
 from nucleus_course.data.decode import decode_entry
 from nucleus_course.data.labels import areas_from_labels, boxes_from_labels
-from nucleus_course.data.lint import Issue, LintReport
-from nucleus_course.data.splits import split_ids
+from nucleus_course.data.lint import NOTED, REFUSED, Issue, LintReport
+from nucleus_course.data.splits import NAMES as SPLIT_NAMES
+from nucleus_course.data.splits import protocol_ids, split_ids
 from nucleus_course.errors import UserError
 
 SAMPLE = "sample"
@@ -66,7 +67,7 @@ class Dataset:
         self._loaded = {}
         self.ids = tuple(ids)
         self.source = source
-        self.split = split if isinstance(split, str) else "listed" if not isinstance(split, Path) else str(split)
+        self.split = str(split) if isinstance(split, (str, Path)) else "listed"
         self.synthetic = bool(store.index["synthetic"])
         self.name = store.index["name"] + (" (synthetic)" if self.synthetic else "")
         self._positions = {image_id: index for index, image_id in enumerate(self.ids)}
@@ -111,11 +112,27 @@ class Dataset:
         return self
 
     def subset(self, which):
-        """A :class:`Dataset` of some of these images: a list of ids, a split name or a split file."""
-        groups = self.groups if str(which).startswith("grouped-") else None
-        subset = Dataset(self._store, split_ids(self.ids, which, groups=groups), self.source, which)
+        """A :class:`Dataset` of some of these images: a list of ids, a split file, or a split name.
+
+        A name means the split of the whole source, so ``train.subset("validation")`` is an error and
+        not a tenth of the training images. Raises :class:`UserError` when nothing is left.
+        """
+        if isinstance(which, str) and which in SPLIT_NAMES:
+            chosen = _split(self.whole, which)
+        else:
+            chosen = split_ids(self.ids, which)
+        subset = Dataset(self._store, [i for i in chosen if i in self], self.source, which)
+        if not len(subset):
+            raise UserError(f"split {str(which)!r}: none of its images are in {self!r}")
         subset._loaded = self._loaded
         return subset
+
+    @property
+    def whole(self):
+        """The :class:`Dataset` of all usable images of the same source."""
+        whole = Dataset(self._store, sorted(self._entries), self.source)
+        whole._loaded = self._loaded
+        return whole
 
     @property
     def types(self):
@@ -134,7 +151,8 @@ class Dataset:
 
     @cached_property
     def groups(self):
-        """Group number of each id: near-duplicates share one (see duplicates.py)."""
+        """Group number of each id: near-duplicates share one (see duplicates.py). Only images of this
+        set are compared; ask the whole data set to learn about relatives across splits."""
         from nucleus_course.data.duplicates import near_duplicate_groups
 
         groups = near_duplicate_groups(self)
@@ -162,7 +180,7 @@ def load_dataset(source, split="all", *, strict=False, cache_dir=None, progress=
     """
     store, path = _open_store(source, cache_dir, progress, workers)
     index = store.index
-    refused = [Issue(**issue) for issue in index["issues"] if issue["action"] == "refused"]
+    refused = [Issue(**issue) for issue in index["issues"] if issue["action"] == REFUSED]
     outside = [issue for issue in refused if issue.kind == "outside name"]
     if outside:
         raise UserError(f"{path}: the archive holds {outside[0].file!r}, a name outside its folder; it is not to be trusted")
@@ -172,15 +190,8 @@ def load_dataset(source, split="all", *, strict=False, cache_dir=None, progress=
     if not index["images"]:
         reason = f"; first: {refused[0].file}: {refused[0].message}" if refused else ""
         raise UserError(f"{path}: no usable image in it{reason}")
-    # The split is over all ids, the refused included: one bad image must not move the others.
-    everything = Dataset(store, sorted(index["images"]), path)
-    groups = None
-    if str(split).startswith("grouped-"):
-        groups = everything.groups
-        chosen = split_ids(everything.ids, split, groups=groups)
-    else:
-        chosen = split_ids(index["all_ids"], split)
-    usable = [image_id for image_id in chosen if image_id in index["images"]]
+    whole = Dataset(store, sorted(index["images"]), path)
+    usable = [image_id for image_id in _split(whole, split) if image_id in index["images"]]
     if not usable:
         raise UserError(f"{path}: split {str(split)!r} holds no usable image")
     dataset = Dataset(store, usable, path, split)
@@ -196,6 +207,14 @@ def lint_dataset(source, *, cache_dir=None, progress=False, workers=None):
     """Everything wrong with a source, as a :class:`LintReport`; raises only if it cannot be opened."""
     store, path = _open_store(source, cache_dir, progress, workers)
     return LintReport(str(path), len(store.index["images"]), [Issue(**issue) for issue in store.index["issues"]])
+
+
+def _split(whole, split):
+    """The ids of a split. It is taken over all ids, the refused included: one bad image must not move
+    the others from train to validation."""
+    if str(split).startswith("grouped-"):
+        return split_ids(whole.ids, split, groups=whole.groups)
+    return split_ids(whole._store.index["all_ids"], split)
 
 
 def worker_count():
@@ -232,6 +251,9 @@ def _decode_all(files_of, name, progress, workers):
         return decoded, (pngs, shape, count)
 
     issues, images, blobs = list(files_of.issues), {}, {}
+    for image_id in sorted({entry.image_id for entry in entries} - set(protocol_ids([entry.image_id for entry in entries]))):
+        message = "not among the protocol's 664: in no named split, but a list or split file can name it"
+        issues.append(Issue(image_id, image_id, "withdrawn", message, NOTED))
     with ThreadPoolExecutor(workers or worker_count()) as pool:
         for number, (decoded, stored) in enumerate(_tracked(pool.map(work, entries), len(entries), name, progress)):
             issues.extend(decoded.issues)

@@ -1,8 +1,12 @@
 """Which images train and which validate: the protocol's rule, named splits and split files.
 
 Sort the ids; ``validation`` is every tenth of them, starting with the first, and ``train`` is the
-rest. ``matterport-validation`` is the list of Matterport's nucleus sample (splits/matterport.txt),
-``matterport-train`` everything else.
+rest. ``matterport-validation`` is the list of Matterport's nucleus sample (25 ids, all of them in
+stage1_train), ``matterport-train`` everything else.
+
+The original release of stage1_train holds six images more than the corrected one that the protocol
+counts (664). A data set that holds all 664 and others is therefore cut down to them first, so that
+both editions give the same splits; the others can still be named in a list or a split file.
 """
 
 from importlib.resources import files
@@ -32,9 +36,11 @@ def split_ids(all_ids, split="all", *, groups=None):
     The grouped pair keeps near-duplicates together and needs ``groups`` (an id's group number).
     Raises :class:`UserError` for an unknown split, and for ids that the data set does not hold.
     """
-    ids = tuple(sorted(all_ids))
+    ids = tuple(sorted(set(all_ids)))
     if not isinstance(split, (str, Path)):
         return _listed(ids, list(split), "the list of ids")
+    if str(split) in NAMES:
+        ids = protocol_ids(ids)
     if split in ("all", "test"):
         return ids
     if split == "validation":
@@ -45,7 +51,7 @@ def split_ids(all_ids, split="all", *, groups=None):
         return _matterport(ids, split)
     if split in ("grouped-train", "grouped-validation"):
         return _grouped(ids, split, groups)
-    path = Path(split)
+    path = Path(split).expanduser()
     if path.is_file():
         return _listed(ids, read_split_file(path), str(path))
     raise UserError(f"unknown split {str(split)!r}: use one of {', '.join(NAMES)}, or the path of a file with one id a line")
@@ -53,12 +59,19 @@ def split_ids(all_ids, split="all", *, groups=None):
 
 def read_split_file(path):
     """The ids in a split file, in the order of the file, without repeats."""
+    path = Path(path) if isinstance(path, str) else path  # a packaged file is no Path
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a readable split file ({error})") from None
     lines = (line.strip() for line in text.splitlines())
     return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+
+
+def protocol_ids(ids):
+    """The protocol's 664 ids if all of them are among ``ids``, else ``ids`` themselves; sorted."""
+    listed = set(read_split_file(files(__package__) / "splits" / "stage1-train.txt"))
+    return tuple(sorted(listed)) if listed < set(ids) else tuple(sorted(ids))
 
 
 def matterport_validation_ids():
@@ -68,12 +81,12 @@ def matterport_validation_ids():
 
 def _listed(ids, wanted, name):
     known = set(ids)
+    if not wanted:
+        raise UserError(f"{name}: no ids in it")
     missing = [image_id for image_id in wanted if image_id not in known]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UserError(f"{name}: the data set holds no image {missing[0]!r}{more}")
-    if not wanted:
-        raise UserError(f"{name}: no ids in it")
     return tuple(sorted(set(wanted)))
 
 

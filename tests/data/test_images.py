@@ -1,0 +1,131 @@
+"""Reading image files and bringing anything to 8-bit RGB."""
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from bbbc_files import png
+
+from nucleus_course.data.images import is_grey, read_image, to_rgb8
+from nucleus_course.data.png import png_bytes
+from nucleus_course.errors import UserError
+
+RNG = np.random.default_rng(1)
+
+
+@pytest.mark.parametrize("shape, dtype", [((5, 7), np.uint8), ((5, 7, 3), np.uint8), ((5, 7, 4), np.uint8), ((5, 7), np.uint16), ((5, 7, 3), np.uint16)])
+def test_png_round_trip(shape, dtype, tmp_path):
+    image = RNG.integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+    path = tmp_path / "image.png"
+    path.write_bytes(png(image))
+    for source in (path, str(path), path.read_bytes()):
+        assert np.array_equal(read_image(source), image)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_tiff_round_trip(dtype, tmp_path):
+    image = (RNG.random((6, 8)) * 200).astype(dtype)
+    tifffile.imwrite(tmp_path / "image.tif", image)
+    assert np.array_equal(read_image(tmp_path / "image.tif"), image)
+
+
+def test_tiff_that_opencv_does_not_read(tmp_path):
+    image = RNG.integers(0, 2**31, (6, 8)).astype(np.uint32)
+    tifffile.imwrite(tmp_path / "image.tif", image)
+    assert np.array_equal(read_image(tmp_path / "image.tif"), image)
+
+
+def test_jpeg_is_rgb():
+    red = np.zeros((16, 16, 3), np.uint8)
+    red[..., 0] = 200
+    data = cv2.imencode(".jpg", red[..., ::-1])[1].tobytes()
+    assert read_image(data)[..., 0].min() > 150 and read_image(data)[..., 2].max() < 50
+
+
+@pytest.mark.parametrize("channels", [None, 3, 4])
+def test_own_png_writer_against_opencv(channels):
+    shape = (9, 13) if channels is None else (9, 13, channels)
+    image = RNG.integers(0, 256, shape).astype(np.uint8)
+    image[3:6] = image[3]
+    assert np.array_equal(read_image(png_bytes(image)), image)
+    assert np.array_equal(read_image(png_bytes(image, adaptive=False)), image)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda data: b"", "empty"),
+        (lambda data: data[:-30], "cut short"),
+        (lambda data: data[:60] + bytes([data[60] ^ 255]) + data[61:], "checksum"),
+        (lambda data: b"these are words", "not an image"),
+        (lambda data: data[:8], "cut short"),
+    ],
+)
+def test_damaged_files_are_named(damage, message, tmp_path):
+    path = tmp_path / "broken.png"
+    path.write_bytes(damage(png(RNG.integers(0, 256, (40, 40)).astype(np.uint8))))
+    with pytest.raises(UserError, match=f"broken.png.*{message}") as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(UserError, match="a folder"):
+        read_image(tmp_path)
+
+
+GREY = RNG.integers(0, 256, (4, 6)).astype(np.uint8)
+RGB = RNG.integers(0, 256, (4, 6, 3)).astype(np.uint8)
+STACKED = np.stack([GREY] * 3, axis=2)
+
+
+@pytest.mark.parametrize(
+    "array, expected",
+    [
+        (GREY, STACKED),
+        (GREY[..., None], STACKED),
+        (np.dstack([GREY, GREY]), STACKED),
+        (RGB, RGB),
+        (np.dstack([RGB, GREY]), RGB),
+        (np.moveaxis(np.repeat(RGB, 2, axis=1), 2, 0), np.repeat(RGB, 2, axis=1)),
+        (GREY > 99, (STACKED > 99) * 255),
+        (GREY.astype(np.uint16) * 257, STACKED),
+        (RGB.astype(np.int64), RGB),
+        (RGB / 255, RGB),
+        ((RGB / 255).astype(np.float16), None),
+        (RGB.astype(np.float32), RGB),
+    ],
+)
+def test_to_rgb8(array, expected):
+    result = to_rgb8(array)
+    assert result.dtype == np.uint8 and result.flags.c_contiguous and result.shape[2] == 3
+    if expected is None:
+        assert np.abs(result.astype(int) - RGB).max() <= 1
+    else:
+        assert np.array_equal(result, expected)
+
+
+def test_twelve_bit_camera_is_not_black():
+    image = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
+    assert to_rgb8(image).max() == 255 and to_rgb8(image).min() == 0
+
+
+def test_negative_values_are_stretched():
+    assert to_rgb8(np.array([[-1.0, 0.0], [0.5, 1.0]]))[..., 0].tolist() == [[0, 128], [191, 255]]
+
+
+def test_constant_images():
+    assert to_rgb8(np.zeros((3, 3), np.uint16)).max() == 0
+    assert to_rgb8(np.full((3, 3), -2.0)).max() == 0
+
+
+@pytest.mark.parametrize("bad", [np.zeros(5), np.zeros((2, 5, 5, 3)), np.zeros((4, 5, 2, 2)), np.zeros((0, 5)), np.full((3, 3), np.nan), np.array([["a"]])])
+def test_what_is_no_image(bad):
+    with pytest.raises(UserError):
+        to_rgb8(bad)
+
+
+def test_is_grey():
+    assert is_grey(STACKED) and not is_grey(RGB)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -85,6 +86,7 @@ def use_backend(name: str | None) -> str:
     os.environ["KERAS_BACKEND"] = backend
     # What goes wrong in TensorFlow comes as a Python exception; its log is for its developers.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # images of many sizes are no mistake
     return backend
 
 

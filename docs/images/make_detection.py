@@ -1,8 +1,8 @@
-"""Draw docs/images/detection.png: a stained section that no model here was trained on, and the nuclei found in it.
+"""Draw docs/images/detection.png: images of the embedded sample, and the nuclei that a model finds in them.
 
     python docs/images/make_detection.py [WEIGHTS]
 
-The image comes with scikit-image (immunohistochemistry, Human Protein Atlas), so nothing is downloaded.
+The sample is synthetic, and the picture says so: BBBC038's images may not be stored in the repository.
 """
 
 import sys
@@ -11,22 +11,25 @@ from pathlib import Path
 from nucleus_course.backend import load_backend
 
 PLACE = Path(__file__).with_name("detection.png")
+POSITIONS = (1, 10, 2, 20)  # a look each
 
 
 def main(weights="compact"):
     load_backend(None)
-    from skimage import data
+    from nucleus_course import MaskRCNN, load_dataset
+    from nucleus_course.course_figures.base import ORANGE, outlined, panels, picture, stretch
 
-    from nucleus_course import MaskRCNN
-    from nucleus_course.course_figures.base import FOUND, outlined, panels, picture
-
-    image = data.immunohistochemistry()
-    labels = MaskRCNN.load(weights).predict(image).label_image()
-    figure, axes = panels(2, 2, side=4.2)
-    picture(axes[0], image, "a stained tissue section, 512 x 512 pixels")
-    picture(axes[1], outlined(image, labels, FOUND), f"{labels.max()} nuclei found by {weights}")
-    figure.savefig(PLACE, dpi=100, facecolor="white")
-    print(f"written: {PLACE}, {labels.max()} nuclei")
+    dataset = load_dataset("sample", "all", progress=False)
+    model = MaskRCNN.load(weights)
+    figure, axes = panels(2 * len(POSITIONS), len(POSITIONS), side=2.5, ratio=1.08)
+    for column, position in enumerate(POSITIONS):
+        record = dataset[position]
+        labels = model.predict(record.image).label_image()
+        image = stretch(record.image)
+        picture(axes[column], image, f"{record.type} (synthetic)")
+        picture(axes[len(POSITIONS) + column], outlined(image, labels, ORANGE), f"{labels.max()} found, {record.count} drawn")
+    figure.savefig(PLACE, dpi=90, facecolor="white")
+    print(f"written: {PLACE}")
 
 
 if __name__ == "__main__":

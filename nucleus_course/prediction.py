@@ -195,7 +195,7 @@ def dilate_numpy(boxes, factor):
 
 def mask_certainty(probs):
     """Mean probability over the cells at 0.5 or more: (N, S, S) -> (N,); 0 where there is none."""
-    on = probs >= 0.5
+    on = (probs >= 0.5).astype("float32")
     return (probs * on).sum(axis=(1, 2)) / np.maximum(on.sum(axis=(1, 2)), 1)
 
 

@@ -195,10 +195,9 @@ def load_into(model, source, strict=True):
     from nucleus_course.model.shards import weight_files
 
     path = find_weights(source)
-    files = [path]
+    files, thresholds = [path], model.thresholds
     if path.is_dir():
-        files = weight_files(path)
-        _, model.thresholds = read_config(path)
+        files, thresholds = weight_files(path), read_config(path)[1]
     arrays = {}
     for path in files:
         try:
@@ -206,7 +205,9 @@ def load_into(model, source, strict=True):
                 file.visititems(lambda name, item: arrays.__setitem__(name, item[()]) if isinstance(item, h5py.Dataset) else None)
         except OSError as error:
             raise UserError(f"weights {path} cannot be read: {str(error).splitlines()[0]}") from None
-    return assign(model, arrays, str(source), strict)
+    report = assign(model, arrays, str(source), strict)
+    model.thresholds = thresholds
+    return report
 
 
 def assign(model, arrays, source, strict=True):

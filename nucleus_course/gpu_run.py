@@ -11,7 +11,8 @@ In the folder of --out lie afterwards
     model/           the model folder to pass on: half precision, files of at most --max-mb
     report.json      every metric on the validation split, of the model in model/; predictions.json beside it
     curves.png       losses, rate and validation by epoch
-    summary.json     images/s, share of time spent waiting for input, loss, machine, versions
+    summary.json     images/s, share of time spent waiting for input, loss, devices, versions
+    compiled/        what JAX compiled, for the next call; it may be deleted
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from typer.testing import CliRunner
 
+from nucleus_course.cli import app
 from nucleus_course.errors import UserError
 from nucleus_course.model import pretrained
 
@@ -68,6 +70,18 @@ def test_missing_on_the_server_and_no_server(server, tmp_path, monkeypatch):
     monkeypatch.setitem(pretrained.DOWNLOADS, ("coco", "resnet50"), pretrained.Download("http://127.0.0.1:9/x.h5", "0" * 32, 1))
     with pytest.raises(UserError, match=r"is there a network\?\): download http://127.0.0.1:9/x.h5 by other means"):
         pretrained.fetch("coco", "resnet50", tmp_path)
+
+
+def test_train_offline_is_one_line_with_the_way_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("NUCLEUS_COURSE_CACHE", str(tmp_path))
+    monkeypatch.setitem(pretrained.DOWNLOADS, ("coco", "resnet101"), pretrained.Download("http://127.0.0.1:9/x.h5", "0" * 32, 1))
+    words = ["train", "--data", "sample", "--preset", "paper-resnet101", "--weights", "coco", "--run", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and len(done.output.strip().splitlines()) == 1
+    assert "coco weights cannot be fetched" in done.output and "give the file as --weights FILE" in done.output
+    done = CliRunner().invoke(app, ["train", "--data", "sample", "--weights", "imagenet", "--run", str(tmp_path / "run")])
+    assert done.exit_code == 2 and "preset compact has a trunk of its own" in done.output
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_published_checksums():

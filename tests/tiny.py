@@ -129,6 +129,21 @@ def random_boxes(rng, count, height, width, smallest=2.0, largest=60.0):
     return np.concatenate([corner, corner + size], axis=1).astype("float32")
 
 
+def lively_model(thresholds=None, **changes):
+    """A tiny model whose random weights find plenty: the last layers' kernels are large."""
+    from nucleus_course.model import MaskRCNN
+    from nucleus_course.model.weights import named_variables
+
+    model = MaskRCNN(tiny_config(**changes), thresholds, seed=2)
+    rng = np.random.default_rng(0)
+    for name, variable in sorted(named_variables(model).items()):
+        if name.endswith("kernel"):
+            large = name in ("rpn_class_raw/kernel", "mrcnn_class_logits/kernel", "mrcnn_mask/kernel")
+            scale = 1.0 if large else np.sqrt(2.0 / np.prod(variable.shape[:-1]))
+            variable.assign(rng.normal(0, scale, tuple(variable.shape)).astype("float32"))
+    return model
+
+
 def gradient(function, array):
     """d sum(function(array)) / d array on whatever backend Keras runs on, as NumPy."""
     import keras

@@ -34,8 +34,9 @@ class AugmentConfig:
     exposes): "constant" (``fill``, no nuclei: mirroring did not help the paper) or "reflect" (the
     mirrored image with its mirrored nuclei, which are nuclei in their own right).
 
-    Slivers: a nucleus that the crop cuts to fewer than ``min_area`` pixels, and to less than
-    ``min_fraction`` of its whole when that is set, becomes background.
+    Slivers: a nucleus that the crop's border cuts to fewer than ``min_area`` pixels becomes
+    background; with ``min_fraction`` only if that is also less than this share of the whole nucleus.
+    Either may be set alone.
     """
 
     crop: bool = True
@@ -128,9 +129,10 @@ class _Draw:
         self.centre = np.empty(2)
         for axis in range(2):
             room = shape[axis] - size / self.zoom
-            start = where[axis] * room if room > 0 else room / 2
-            whole = np.floor if where[axis] < 1 else np.ceil
-            start = whole(start) if self.zoom == 1 else start  # whole pixels need no interpolation
+            if self.zoom == 1:  # whole pixels, which need no interpolation; each place as likely
+                start = min(int(where[axis] * (room + 1)), room) if room > 0 and config.crop else room // 2
+            else:
+                start = where[axis] * room if room > 0 else room / 2
             self.centre[axis] = start + size / self.zoom / 2
         self.exact = self.zoom == 1 and config.rotation == 0 and not config.elastic
         self.turns = turns
@@ -266,19 +268,19 @@ def _split_mirrored(labels, home, largest):
 
 
 def _drop_slivers(labels, whole, config, zoom):
-    """Background for what the crop cut to less than config allows; uncut nuclei stay."""
+    """Background for what the crop's border cut to less than config allows; the rest stays as it is.
+    Mirrored copies have no whole to compare with: only ``min_area`` counts for them."""
     after = np.bincount(labels.ravel())
     before = np.bincount(np.asarray(whole).ravel(), minlength=after.size)[: after.size] * zoom**2
-    edge = np.zeros(after.size, bool)
+    sliver = np.zeros(after.size, bool)
     for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        edge[side] = True
-    small = after < max(config.min_area, 1)
+        sliver[side] = True
+    sliver[0] = False
+    if config.min_area:
+        sliver &= after < config.min_area
     if config.min_fraction:
-        small &= (before == 0) | (after < config.min_fraction * before)
-        if not config.min_area:
-            small = edge & (before > 0) & (after < config.min_fraction * before)
-    small[0] = False
-    return np.where(small[labels], 0, labels).astype(np.int32) if small.any() else labels
+        sliver &= (after < config.min_fraction * before) | ((before == 0) & (config.min_area > 0))
+    return np.where(sliver[labels], 0, labels).astype(np.int32) if sliver.any() else labels
 
 
 def _recolour(image, config, random):

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -20,7 +21,7 @@ from nucleus_course.explorers import ImageBrowser
 
 ImageBrowser(nc.load_dataset("sample", "all", progress=False)).widget()
 """
-WAIT = 120  # seconds; a busy two-core machine starts a browser and a kernel slowly
+WAIT = 240  # seconds at most; a busy two-core machine starts a browser and a kernel slowly
 
 pytestmark = pytest.mark.slow
 
@@ -105,6 +106,7 @@ def until(driver, condition, what, seconds=WAIT):
     try:
         return WebDriverWait(driver, seconds, ignored_exceptions=(StaleElementReferenceException,)).until(condition)
     except TimeoutException:
+        driver.save_screenshot(str(Path(tempfile.gettempdir()) / "nucleus-course-browser-test.png"))
         pytest.fail(f"waited {seconds} s in vain for {what}")
 
 
@@ -116,12 +118,17 @@ def find(driver, css):
 
 def test_a_slider_moved_with_the_keyboard_changes_the_picture(page, tmp_path):
     from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
-    editor = until(page, lambda d: find(d, ".jp-CodeCell .cm-content"), "the notebook")
-    until(page, lambda d: find(d, ".jp-NotebookPanel-toolbar"), "the toolbar")
-    time.sleep(2)  # the kernel's session is being made
-    ActionChains(page).click(editor).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
+    def run_the_cell(driver):
+        editor = find(driver, ".jp-CodeCell .cm-content")  # JupyterLab draws it anew when the kernel is there
+        ActionChains(driver).click(editor).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
+        return True
+
+    until(page, lambda d: find(d, ".jp-CodeCell .cm-content"), "the notebook")
+    until(page, lambda d: d.find_elements(By.XPATH, "//*[contains(text(), '| Idle')]"), "a kernel that is ready")
+    until(page, run_the_cell, "the cell")
 
     picture = until(page, lambda d: find(d, ".widget-html figure img"), "the explorer's picture")
     first = picture.get_attribute("src")
@@ -132,7 +139,7 @@ def test_a_slider_moved_with_the_keyboard_changes_the_picture(page, tmp_path):
     assert handle.get_attribute("role") == "slider"
     page.execute_script("arguments[0].focus()", handle)
     handle.send_keys(Keys.ARROW_RIGHT)
-    until(page, lambda d: find(d, ".widget-html figure img").get_attribute("src") != first, "another picture", 30)
+    until(page, lambda d: find(d, ".widget-html figure img").get_attribute("src") != first, "another picture", 60)
     assert find(page, ".widget-html figure img").get_attribute("alt").startswith("Image 1 of")
 
     size = find(page, ".widget-html figure img").size

@@ -48,11 +48,9 @@ def draw_scales(scales, results):
     axes[0].set_ylim(bottom=0)
     tidy(axes[0], "scale", "detections")
     for axis, scale, count, (image, labels) in zip(axes[1:], scales, counts, results):
-        side = len(image)
-        corner = np.s_[int(0.45 * side):int(0.85 * side), int(0.25 * side):int(0.65 * side)]
-        picture(axis, outlined(image, labels, FOUND)[corner], f"scale {scale:g}: {count}")
+        picture(axis, outlined(image, labels, FOUND), f"scale {scale:g}: {count}")
     listed = ", ".join(f"{scale:g}: {count} (median {side:.0f} pixels across)" for scale, count, side in zip(scales, counts, sides))
-    return figure, f"Detections by scale, with the same part of the image at each. {listed}."
+    return figure, f"Detections by scale, the same view at each. {listed}."
 
 
 def draw_scores(scores, threshold: float):

@@ -160,8 +160,14 @@ class FolderSource(Source):
 
 
 def open_source(path):
-    """Open a zip or folder. Raises :class:`UserError` when it is missing, empty or something else."""
-    path = Path(path).expanduser()
+    """Open a zip or folder; images without masks get them from a solution table beside them, if there
+    is one. Raises :class:`UserError` when it is missing, empty or something else."""
+    from nucleus_course.data.solution import with_solution
+
+    return with_solution(_open(Path(path).expanduser()))
+
+
+def _open(path):
     if path.is_dir():
         source = FolderSource(path)
         archives = sorted(path.glob("*.zip"))

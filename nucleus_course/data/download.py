@@ -16,7 +16,7 @@ from nucleus_course.errors import UserError
 
 PAGE = "https://bbbc.broadinstitute.org/BBBC038"
 BASE_URL = "https://data.broadinstitute.org/bbbc/BBBC038/"
-FILES = ("stage1_train.zip", "stage1_test.zip")
+FILES = ("stage1_train.zip", "stage1_test.zip", "stage1_solution.csv")
 CHECKSUMS = {}  # file name -> SHA-256, where the publisher states one
 RECORD = "SHA256SUMS"
 CHUNK = 1 << 15
@@ -24,7 +24,7 @@ TIMEOUT = (15, 60)  # seconds to connect, and between two pieces
 
 
 def download_bbbc038(to="data/bbbc038", files=FILES, *, base_url=BASE_URL, checksums=None, progress=True):
-    """Download archives of BBBC038v1 into a folder and return their paths.
+    """Download files of BBBC038v1 into a folder and return their paths.
 
     A file that is there and whole is not fetched again; an interrupted one (``<name>.partial``) goes
     on where it stopped. The SHA-256 of what came is written to ``SHA256SUMS`` in the folder.
@@ -73,7 +73,7 @@ def _fetch(url, folder, name, checksum, progress):
         raise UserError(f"{url}: what came is damaged (its SHA-256 is not {checksum[:12]}...); run the download again") from None
     if not _is_whole(target, checksum):
         target.unlink(missing_ok=True)
-        raise UserError(f"{url}: what came is damaged (not a sound zip); removed, run the download again")
+        raise UserError(f"{url}: what came is damaged (empty, or not a sound zip); removed, run the download again")
     _record(folder, name, _sha256(target))
     return target
 

@@ -1,6 +1,7 @@
 """The package as a whole: imports, environments, metadata, Makefile, wheel."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -199,6 +200,20 @@ def test_wheel_holds_sample_splits_and_weights(tmp_path):
     assert "nucleus_course/data/splits/matterport-validation.txt" in names
     entry = next(name for name in names if name.endswith("entry_points.txt"))
     assert b"nucleus_course.cli:main" in zipfile.ZipFile(wheel).read(entry)
+
+    installed = tmp_path / "installed"  # unpacking is what installing a pure wheel is
+    zipfile.ZipFile(wheel).extractall(installed)
+    code = (
+        "import nucleus_course as nc; from nucleus_course.model.weights import shipped_weights\n"
+        "print(nc.__file__, shipped_weights()['mine'], len(nc.load_dataset('sample', 'all', progress=False)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    where, weights, count = run.stdout.split()
+    assert where.startswith(str(installed)) and weights == str(installed / "nucleus_course" / "_weights" / "mine")
+    assert int(count) > 0
 
 
 # -------------------------------------------------------------------------------- README

@@ -131,7 +131,7 @@ for one in records.values():
 course.show(figures.draw_sizes(counts, areas))
 
 # %% [markdown]
-# **What was seen.** The number of nuclei in an image spans more than a factor of ten, and so does the *area* of a nucleus. A
+# **What was seen.** The number of nuclei in an image spans more than a factor of ten, and so do the areas of nuclei, from the smallest to the largest. A
 # detector for this data needs several scales, which is what the feature pyramid of [notebook 2](02_inside_mask_rcnn.ipynb) is for.
 #
 # **Exercise 1.2: implement it.** How crowded is it? Two nuclei *touch* if a pixel of one and a pixel of the other share an
@@ -167,8 +167,8 @@ shares = {kind: crowding([one for one in records.values() if one.type == kind]) 
 course.show(figures.draw_crowding(shares))
 
 # %% [markdown]
-# **What was seen.** Touching is common in some types and rare in others, and a good part of all nuclei is cut by the
-# edge, more in small images with large nuclei. Touching nuclei are what instance segmentation is for; cut ones show the network
+# **What was seen.** In every type roughly a third of the nuclei or more touch another one, and the edge cuts between a few and some twenty-five in a
+# hundred. Touching nuclei are what instance segmentation is for; cut ones show the network
 # only a part of their shape. Both return in [notebook 5](05_error_analysis.ipynb) as causes of error.
 
 # %% [markdown]
@@ -309,11 +309,18 @@ for name in ("paper-resnet50", "compact"):
 nucleus_sizes = np.concatenate([(one.boxes[:, 2:] - one.boxes[:, :2]).max(axis=1) for one in records.values()])
 course.show(figures.draw_anchor_coverage(nucleus_sizes, coverage))
 
+# %%
+sides = np.concatenate([one.boxes[:, 2:] - one.boxes[:, :2] for one in records.values()])
+elongation = sides.max(axis=1) / sides.min(axis=1)
+for name, best in coverage.items():
+    for text, group in (("nearly as wide as long", elongation < 1.3), ("twice as long as wide or more", elongation >= 2)):
+        print(f"{name:<16}{text:<30}{100 * (best[group] >= 0.5).mean():4.0f}% of {group.sum()} nuclei have an anchor at IoU 0.5 or more")
+
 # %% [markdown]
 # **What was seen.** Most nuclei, not all, have an anchor that overlaps them by half; far fewer have one that overlaps by 0.7, the IoU that Faster
 # R-CNN asks of a positive anchor. No nucleus is *without* a training signal, because the best anchor of each counts as positive whatever its
-# overlap. `compact`, with one square anchor a position, serves long nuclei worse than the paper's three shapes do, and asks for 0.5 only; moving and
-# stretching the anchor has to do the rest.
+# overlap. The presets differ: `compact` lays its anchors more densely for their size (a stride of a quarter of the side, the paper's a half) and serves round nuclei
+# better; with one square shape a position it serves long ones worse than the paper's three shapes do. Moving and stretching the anchor has to do the rest.
 #
 # ### A cap of 100 detections
 #

@@ -253,13 +253,14 @@ course.show(draw_detections(record, model.predict(record.image).label_image()))
 #
 # ```
 # nucleus-course download --to data/bbbc038
-# nucleus-course train --data data/bbbc038 --preset paper-resnet50 --backend jax --run runs/resnet50
+# nucleus-course train --data data/bbbc038 --preset paper-resnet50 --weights coco --backend jax --run runs/resnet50
 # nucleus-course train --data data/bbbc038 --preset paper-resnet50 --backend jax --run runs/resnet50 --resume
 # nucleus-course evaluate --data data/bbbc038 --split validation --weights runs/resnet50 --out runs/resnet50/report.json
 # ```
 #
-# and the same with `paper-resnet101`. `--weights` starts from given weights instead of random ones; `--minutes` trains for a fixed time; `nucleus-course train --help` lists the rest. The paper's 100 epochs
-# of 597 images are about 60,000 crops of 512 x 512. So hours = 60,000 / (3,600 x images per second), and the log prints images per second from the first epoch on:
+# and the same with `paper-resnet101`. `--weights coco` fetches the weights that the paper started from; without them, take the presets `paper-resnet50-scratch` and `paper-resnet101-scratch`, in which everything moves from the first step, for the reason that you
+# just saw. `--minutes` trains for a fixed time, `--resume` goes on after any interruption, and [the paper at full scale](../docs/paper-scale.md) has the paper's side experiments and its whole table as one command. The paper's 100 epochs of 597 images are about
+# 60,000 crops of 512 x 512. So hours = 60,000 / (3,600 x images per second), and the log prints images per second from the first epoch on:
 #
 # | speed | 100 epochs |
 # | --- | --- |

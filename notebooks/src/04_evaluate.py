@@ -163,7 +163,7 @@ def average_precision(hits, nuclei):
     right = np.cumsum(hits)
     recall = right / nuclei
     precision = right / np.arange(1, len(hits) + 1)
-    best = [precision[recall >= r - 1e-12].max(initial=0.0) for r in np.linspace(0, 1, 101)]
+    best = [precision[recall >= r].max(initial=0.0) for r in np.linspace(0, 1, 101)]
     return float(np.mean(best))
     ### END SOLUTION
 
@@ -184,7 +184,7 @@ hits = matching.score_order_match(overlaps, [0.5])[0] >= 0
 right = np.cumsum(hits)
 recall, precision = right / record.count, right / np.arange(1, len(hits) + 1)
 grid = np.linspace(0, 1, 101)
-interpolated = np.array([precision[recall >= r - 1e-12].max(initial=0.0) for r in grid])
+interpolated = np.array([precision[recall >= r].max(initial=0.0) for r in grid])
 course.show(drawings.draw_precision_recall(precision, recall, grid, interpolated, interpolated.mean()))
 
 # %%
@@ -254,8 +254,8 @@ course.show(figures.draw_pr_curves(report, thresholds=(0.5, 0.65, 0.75, 0.85, 0.
 course.show(figures.draw_f1_curve(report))
 
 # %% [markdown]
-# **What was seen.** At an IoU of 0.5 most nuclei are found; at 0.95 almost none: nobody draws outlines that exactly, and annotators do not agree with each other to that degree either. `coco_ap` is the mean over the whole range, so
-# a perfect detector with ordinary outlines stays far below 100.
+# **What was seen.** At an IoU of 0.5 most nuclei are found; at 0.95 far fewer: hardly anybody draws outlines that exactly, and annotators do not agree with each other to that degree either. `coco_ap` is the mean over the whole range, so
+# a detector that finds every nucleus and draws ordinary outlines stays below 100.
 #
 # ## How sure are we?
 #

@@ -257,7 +257,8 @@ print(f"By the rule fixed beforehand: {verdict}.")
 
 # %% [markdown] only="solution"
 # **Answer.** The network sees a whole, plausible nucleus, and the part inside the image is cut from a better mask: good. But two halves joined at the edge can look like a waist, or like two touching nuclei, and nuclei that only touch the edge merge with their mirror image:
-# bad. The box grows to twice the size, and may go to another level. A network *trained* on mirrored edges learns these shapes; one that is only shown them at prediction has never seen them. A test of one does not decide the other.
+# bad. The box grows to twice the size, and may go to another level. A network *trained* on mirrored edges has learned these shapes (`compact` has: its augmentation fills what a crop or a turn leaves empty with mirrored pixels); one trained on black edges
+# has never seen them. A test in one setting does not decide the other.
 
 # %% [markdown]
 # ## What you have done

@@ -39,6 +39,11 @@ def panels(count: int, columns: int, side: float = 3.0, ratio: float = 1.0):
     return figure, list(axes[:count])
 
 
+def short(image_id: str) -> str:
+    """An image id that fits a line: BBBC038's have 64 characters."""
+    return image_id if len(image_id) <= 24 else image_id[:8]
+
+
 def picture(axis, image, title: str = "") -> None:
     """An image without ticks, its pixels unsmoothed, under a title."""
     axis.imshow(image, interpolation="nearest", cmap=None if np.ndim(image) == 3 else "gray")

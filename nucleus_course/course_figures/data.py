@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from nucleus_course.course_figures.base import (
     BLUE, FOUND, GREY, ORANGE, TRUTH, TYPE_COLOURS, TYPE_MARKERS,
-    filled, log_axis, outlined, panels, picture, rectangle, stretch, tidy,
+    filled, log_axis, outlined, panels, picture, rectangle, short, stretch, tidy,
 )
 
 
@@ -58,7 +58,7 @@ def draw_record(record, show="outlines"):
         for box in record.boxes:
             rectangle(axis, box, TRUTH, width=0.9)
     area = f", median area {np.median(record.areas):.0f} pixels" if record.count else ""
-    return figure, f"Image {record.id[:8]}: {title}{area}. Shown: {show}."
+    return figure, f"Image {short(record.id)}: {title}{area}. Shown: {show}."
 
 
 def draw_sizes(counts: dict, areas: dict):
@@ -101,7 +101,7 @@ def draw_crowding(shares: dict):
     axis.barh(rows + 0.19, edge, 0.36, color=ORANGE, hatch="///", edgecolor="white", label="cut by the image's edge")
     axis.set_yticks(rows, types)
     axis.invert_yaxis()
-    axis.legend(fontsize=8, frameon=False)
+    axis.legend(fontsize=8, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.45, 1.0))
     tidy(axis, "percent of nuclei", "")
     listed = "; ".join(f"{kind} {shares[kind][0]:.0f}% and {shares[kind][1]:.0f}%" for kind in types)
     return figure, f"Percent of nuclei that touch another, and that the edge cuts: {listed}."

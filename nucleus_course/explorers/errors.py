@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from nucleus_course.course_figures.base import short
 from nucleus_course.course_figures.explore import draw_case
 from nucleus_course.explorers.base import Control, Explorer
 
@@ -67,5 +68,5 @@ class ErrorBrowser(Explorer):
         partner = np.isin(other, touching[touching > 0])
         masks = (own, partner) if side == "nuclei" else (partner, own)
         score = "" if side == "nuclei" else f", score {float(table['score'][index]):.2f}"
-        title = f"Case {number} of {len(rows) - 1}, {kind.split(' (')[0]}{score}, image {str(table['image'][index])[:8]}"
+        title = f"Case {number} of {len(rows) - 1}, {kind.split(' (')[0]}{score}, image {short(str(table['image'][index]))}"
         return draw_case(image, *masks, box, title)

@@ -1,0 +1,174 @@
+"""Stages as data: which layers move, at what rate, for how long."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import pytest
+from tiny import disc_dataset, tiny_config, tiny_preset
+from toy import Toy
+
+from nucleus_course.config import PAPER_STAGES, StageConfig, get_preset
+from nucleus_course.data.batches import TrainingBatches
+from nucleus_course.errors import UserError
+from nucleus_course.model import MaskRCNN
+from nucleus_course.model.weights import named_variables
+from nucleus_course.training import count_trainable, set_trainable
+from nucleus_course.training.loop import locate, scale_stages
+from nucleus_course.training.stages import compile_for, make_optimizer, weighted_layers
+
+
+@pytest.fixture(scope="module")
+def model():
+    return MaskRCNN(tiny_config(head_norm=True), seed=1)
+
+
+def values(model):
+    return {name: v.numpy() for name, v in named_variables(model).items()}
+
+
+# ------------------------------------------------------------------ which layers
+
+
+def test_the_papers_three_stages():
+    assert [(s.layers, s.epochs, s.rate) for s in PAPER_STAGES] == [("heads", 20, 1e-3), ("4+", 40, 1e-3), ("all", 40, 1e-4)]
+    training = get_preset("paper-resnet101").training
+    assert (training.batch_size, training.optimizer, training.momentum) == (6, "sgd", 0.9)
+    assert (training.global_clipnorm, training.weight_decay, training.crop) == (5.0, 1e-4, 512)
+
+
+def test_layers_of_each_stage(model):
+    names = [layer.name for layer in weighted_layers(model)]
+    assert len(names) == len(set(names))
+    everything = set_trainable(model, "all")
+    assert everything == names
+    heads = set_trainable(model, "heads")
+    assert all(n.startswith(("fpn_", "rpn_", "mrcnn_")) for n in heads) and 20 < len(heads) < len(names)
+    four = set(set_trainable(model, "4+"))
+    assert four - set(heads) == {n for n in names if n.startswith(("res4", "res5", "bn4", "bn5"))}
+    with pytest.raises(UserError, match="unknown layers 'neck' in a stage: choose one of heads, 4\\+, all"):
+        set_trainable(model, "neck")
+
+
+def test_counts(model):
+    """Counted by hand from the variables' shapes; BatchNorm's statistics are never trainable."""
+    shapes = {name: int(np.prod(v.shape)) for name, v in named_variables(model).items()}
+    total = sum(shapes.values())
+    for stage, part in (("heads", ("fpn_", "rpn_", "mrcnn_")), ("all", ("",))):
+        set_trainable(model, stage)
+        moving = sum(n for name, n in shapes.items() if name.startswith(part) and "moving_" not in name)
+        assert count_trainable(model) == (moving, total)
+
+
+@pytest.mark.parametrize(
+    ("layers", "train_norm"), [("heads", True), ("4+", True), ("all", False)], ids=["heads", "4+", "all, frozen norm"]
+)
+def test_what_is_frozen_does_not_move(layers, train_norm):
+    """Nor do its BatchNorm statistics; with ``train_norm`` False none does."""
+    config = tiny_config(head_norm=True, train_norm=train_norm)
+    model = MaskRCNN(config, seed=1)
+    preset = tiny_preset(config)
+    moving = set(compile_for(model, preset.training, layers))
+    model.compile(optimizer=keras.optimizers.SGD(0.1), run_eagerly=True, jit_compile=False)
+    before = values(model)
+    model.train_on_batch(TrainingBatches(disc_dataset(2), preset)[0][0])
+    moved = {name for name, value in values(model).items() if not np.array_equal(value, before[name])}
+    assert moved and {name.split("/")[0] for name in moved} <= moving
+    assert not any(name.startswith(("conv1", "bn_conv1", "res2", "bn2")) for name in moved) or layers == "all"
+    assert any("moving_" in name for name in moved) == train_norm
+
+
+# ------------------------------------------------------------------ how fast
+
+
+def test_constant_rate():
+    assert [PAPER_STAGES[0].rate_at(e) for e in (0, 10, 19)] == [1e-3] * 3
+
+
+def test_cosine_rate_with_warm_up():
+    stage = StageConfig("all", epochs=10, rate=2.0, schedule="cosine", warmup_epochs=3)
+    cosine = [2.0 * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * e / 10))) for e in range(10)]
+    expected = [c * w for c, w in zip(cosine, [1 / 4, 2 / 4, 3 / 4] + [1] * 7)]
+    assert [stage.rate_at(e) for e in range(10)] == pytest.approx(expected)
+    assert stage.rate_at(5, progress=1.0) == pytest.approx(0.02)
+    assert stage.rate_at(5, progress=1.7) == pytest.approx(0.02)
+
+
+def test_the_optimiser_is_the_configs():
+    training = get_preset("paper-resnet50").training
+    sgd = make_optimizer(training)
+    assert isinstance(sgd, keras.optimizers.SGD) and sgd.momentum == 0.9
+    assert sgd.global_clipnorm == 5.0 and sgd.clipnorm is None and sgd.weight_decay == 1e-4
+    adamw = make_optimizer(dataclasses.replace(training, optimizer="adamw", ema=0.99, global_clipnorm=0.0))
+    assert isinstance(adamw, keras.optimizers.AdamW) and adamw.use_ema and adamw.ema_momentum == 0.99
+    assert adamw.global_clipnorm is None
+    with pytest.raises(UserError, match="unknown optimizer 'lamb': choose sgd or adamw"):
+        make_optimizer(dataclasses.replace(training, optimizer="lamb"))
+
+
+def test_weight_decay_spares_biases_and_norm():
+    """No gradient, so that decay is all that happens: kernels shrink by rate x decay, the rest stays."""
+    model = Toy()
+    model.head.bias.assign([1.0])
+    training = tiny_preset(optimizer="sgd", weight_decay=0.1, momentum=0.0).training
+    compile_for(model, training, "all")
+    model.optimizer.learning_rate = 0.5
+    before = values(model)
+    model.optimizer.apply([keras.ops.zeros_like(v) for v in model.trainable_variables])
+    after = values(model)
+    for name in before:
+        factor = 1 - 0.5 * 0.1 if name.endswith("kernel") else 1.0
+        np.testing.assert_allclose(after[name], factor * before[name], rtol=1e-6, err_msg=name)
+
+
+def test_the_global_norm_is_clipped():
+    model = Toy()
+    compile_for(model, tiny_preset(optimizer="sgd", weight_decay=0.0, momentum=0.0, global_clipnorm=5.0).training, "all")
+    model.optimizer.learning_rate = 1.0
+    gradients = [keras.ops.ones_like(v) * 100 for v in model.trainable_variables]
+    before = values(model)
+    model.optimizer.apply(gradients)
+    norm = math.sqrt(sum(((values(model)[n] - before[n]) ** 2).sum() for n in before))
+    assert norm == pytest.approx(5.0, rel=1e-4)
+
+
+# ------------------------------------------------------------------ for how long
+
+
+def epochs_of(stages):
+    return [(s.name, s.epochs) for s in stages]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        (None, [20, 40, 40]), (100, [20, 40, 40]), (200, [40, 80, 80]), (10, [2, 4, 4]), (5, [1, 2, 2]),
+        (3, [1, 1, 1]), (2, [1, 1]), (1, [1]),
+    ],
+)  # fmt: skip
+def test_stages_are_scaled_with_one_epoch_each_while_they_last(epochs, expected):
+    scaled = scale_stages(PAPER_STAGES, epochs)
+    assert epochs_of(scaled) == [(s.name, n) for s, n in zip(PAPER_STAGES, expected)]
+    assert [s.rate for s in scaled] == [s.rate for s in PAPER_STAGES[: len(expected)]]
+
+
+def test_a_short_last_stage_is_not_scaled_away():
+    stages = (StageConfig("a", epochs=98), StageConfig("b", epochs=1), StageConfig("c", epochs=1))
+    assert epochs_of(scale_stages(stages, 10)) == [("a", 8), ("b", 1), ("c", 1)]
+
+
+@pytest.mark.parametrize("epochs", range(1, 60))
+def test_scaled_epochs_add_up(epochs):
+    assert sum(n for _, n in epochs_of(scale_stages(PAPER_STAGES, epochs))) == epochs
+
+
+def test_locate_an_epoch():
+    found = [locate(PAPER_STAGES, e)[:2] for e in (0, 19, 20, 59, 60, 99)]
+    assert found == [(0, 0), (0, 19), (1, 0), (1, 39), (2, 0), (2, 39)]
+
+
+def test_locate_a_share_of_the_time():
+    for share, number, part in ((0.0, 0, 0.0), (0.1, 0, 0.5), (0.2, 1, 0.0), (0.5, 1, 0.75), (0.8, 2, 0.5), (1.0, 2, 1.0)):
+        found = locate(PAPER_STAGES, 7, share)
+        assert found[:2] == (number, 7) and found[2] == pytest.approx(part), share

@@ -10,12 +10,12 @@ from nucleus_course.data.images import to_rgb8
 from nucleus_course.data.preprocess import pad_to, stretch, to_network
 from nucleus_course.detections import Detections
 from nucleus_course.model.boxes import dilate, pyramid_level
-from nucleus_course.model.compiled import compiled
+from nucleus_course.model.compiled import compiled, needs_fixed_shapes
 from nucleus_course.model.proposals import run_rpn
 
 # Detections below this score say nothing; AP on whole splits does not change without them.
 MIN_SCORE = 0.02
-# The mask head runs on a multiple of real detections, so that few shapes are ever compiled.
+# Where every length is compiled anew, the mask head runs on one of few, and on real detections alone elsewhere.
 MASK_BUCKETS = (16, 48, 128, 256, 400)
 
 
@@ -43,7 +43,8 @@ def _bucket(side, config):
     return -(-side // step) * step
 
 
-def _bucket_count(count, limit):
+def bucket_count(count, limit):
+    """Rows that the mask head runs on for ``count`` detections where its input must have one of few lengths."""
     for size in MASK_BUCKETS:
         if count <= size:
             return min(size, max(limit, count))
@@ -55,8 +56,8 @@ class Predictor:
 
     def __init__(self, model):
         self.model = model
-        self._candidates = compiled(model.candidates, model)
-        self._masks = compiled(self._mask_probs, model)
+        self._candidates = compiled(lambda image, window: model.candidates(image, window, fast=True), model)
+        self._masks = compiled(self._mask_probs, model, free=2)
 
     @classmethod
     def of(cls, model):
@@ -83,15 +84,13 @@ class Predictor:
         return pyramid, boxes, scores, window[0]
 
     def masks(self, pyramid, boxes, window, views=tta.VIEWS[:1]):
-        """Mask probabilities (M, S, S) for boxes (M, 4) in network pixels, the views' mean.
-
-        The head runs on a bucket of rows, so that few shapes are ever compiled.
-        """
+        """Mask probabilities (M, S, S) for boxes (M, 4) in network pixels, the views' mean."""
         count, size = len(boxes), self.model.config.mask_size
         if count == 0:
             return np.zeros((0, size, size), "float32")
         rows = np.concatenate([tta.flip_boxes(boxes, v, *window) for v in views])
-        padded = np.zeros((_bucket_count(len(rows), self.model.config.max_detections), 4), "float32")
+        length = bucket_count(len(rows), self.model.config.max_detections) if needs_fixed_shapes() else len(rows)
+        padded = np.zeros((length, 4), "float32")
         index = np.zeros(len(padded), "int32")
         padded[: len(rows)] = rows
         index[: len(rows)] = np.repeat(np.arange(len(views)), count)

@@ -4,8 +4,15 @@ import keras
 from keras import ops
 
 
-def compiled(function, model):
+def needs_fixed_shapes():
+    """Whether each length of an array is compiled anew, so that lengths are better rounded up (JAX)."""
+    return keras.backend.backend() == "jax"
+
+
+def compiled(function, model, free=0):
     """``function(*arrays)`` traced once a shape: tf.function, jax.jit, or plain on torch; no gradients.
+
+    Under TensorFlow the first axis of the first ``free`` arrays is left open, so that no length is traced anew.
 
     The model's variables are read at each call, also on JAX, where a jitted function would otherwise keep
     the values of the first one. Arrays go in as NumPy or tensors and come out as tensors.
@@ -15,7 +22,14 @@ def compiled(function, model):
         import tensorflow as tf
 
         traced = tf.function(function, autograph=False)
-        return lambda *arrays: traced(*[ops.convert_to_tensor(a) for a in arrays])
+
+        def call(*arrays):
+            tensors = [ops.convert_to_tensor(a) for a in arrays]
+            shapes = [([None] if i < free else t.shape[:1]) + t.shape[1:] for i, t in enumerate(tensors)]
+            specs = [tf.TensorSpec(s, t.dtype) for s, t in zip(shapes, tensors)]
+            return traced.get_concrete_function(*specs)(*tensors) if free else traced(*tensors)
+
+        return call
     if backend == "jax":
         import jax
 

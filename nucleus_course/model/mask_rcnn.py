@@ -13,6 +13,7 @@ from nucleus_course.model.nms import nms_keep
 from nucleus_course.model.proposals import build_rpn, propose, run_rpn
 from nucleus_course.model.pyramid import build_pyramid
 from nucleus_course.model.roi_align import roi_align
+from nucleus_course.model.roi_align_fast import crop_roi_align
 from nucleus_course.model.targets import mask_targets, pack_masks, roi_targets, rpn_targets
 
 LOSSES = ("rpn_class", "rpn_box", "class", "box", "mask")
@@ -114,18 +115,18 @@ class MaskRCNN(keras.Model):
             nms_iou=c.rpn_nms_train if training else c.rpn_nms,
         )
 
-    def pool(self, pyramid, boxes, batch_index, size, samples=1):
-        """RoIAlign on P2..P5: boxes (M, 4) -> (M, size, size, C)."""
+    def pool(self, pyramid, boxes, batch_index, size, samples=1, fast=False):
+        """RoIAlign on P2..P5: boxes (M, 4) -> (M, size, size, C); ``fast`` where the backend has a kernel for it."""
         c = self.config
-        return roi_align(
+        return (crop_roi_align if fast and keras.backend.backend() == "tensorflow" else roi_align)(
             pyramid[:4], boxes, batch_index, size, strides=c.strides[:4], samples=samples, canonical_size=c.canonical_size
         )
 
-    def classify(self, pyramid, boxes, training=False, valid=None):
+    def classify(self, pyramid, boxes, training=False, valid=None, fast=False):
         """The box head on boxes (B, R, 4): class logits (B, R, 2), deltas (B, R, 2, 4)."""
         batch, count = boxes.shape[:2]
         index = ops.repeat(ops.arange(batch, dtype="int32"), count)
-        pooled = self.pool(pyramid, ops.reshape(boxes, (-1, 4)), index, self.config.box_pool, samples=2)
+        pooled = self.pool(pyramid, ops.reshape(boxes, (-1, 4)), index, self.config.box_pool, 2, fast)
         valid = None if valid is None else ops.reshape(valid, (-1,))
         training = bool(training) and self.config.train_norm
         logits, deltas = self.box_head(pooled, training=training, valid=valid)
@@ -138,7 +139,7 @@ class MaskRCNN(keras.Model):
         training = bool(training) and self.config.train_norm
         return self.mask_head(pooled, training=training, valid=valid)[..., 1]
 
-    def refine(self, pyramid, boxes, window):
+    def refine(self, pyramid, boxes, window, fast=False):
         """The box head, ``config.box_passes`` times over: each pass scores and moves the boxes of the last.
 
         A second pass looks at better boxes, so it places and scores them better ("iterative box
@@ -146,22 +147,24 @@ class MaskRCNN(keras.Model):
 
         Args:
             boxes: (B, P, 4) float32 proposals; window: (B, 2) float32.
+            fast: see :meth:`pool`.
 
         Returns:
             [(boxes (B, P, 4), scores (B, P) in [0, 1]), …], one pair a pass.
         """
         passes = []
         for _ in range(self.config.box_passes):
-            logits, deltas = self.classify(pyramid, boxes)
+            logits, deltas = self.classify(pyramid, boxes, fast=fast)
             boxes = clip(decode(deltas[:, :, 1], boxes, self.config.box_stds), window[:, 0:1], window[:, 1:2])
             passes.append((boxes, ops.softmax(logits)[..., 1]))
         return passes
 
-    def candidates(self, image, window):
+    def candidates(self, image, window, fast=False):
         """Everything up to the final NMS, one row a proposal.
 
         Args:
             image: (B, H, W, 3) float32 prepared; window: (B, 2) float32, height and width without padding.
+            fast: see :meth:`pool`.
 
         Returns:
             pyramid, boxes (B, P, 4) sorted by falling score, scores (B, P) in [0, 1] (-1 for padding).
@@ -170,7 +173,7 @@ class MaskRCNN(keras.Model):
         pyramid = self.features(image)
         logits, deltas = run_rpn(self.rpn, pyramid)
         proposals, _, valid = self.proposals(logits, deltas, height, width, window)
-        boxes, scores = self.refine(pyramid, proposals, window)[-1]
+        boxes, scores = self.refine(pyramid, proposals, window, fast)[-1]
         scores = ops.where(valid, scores, -1.0)
         scores, order = ops.top_k(scores, scores.shape[1])
         return pyramid, ops.take_along_axis(boxes, order[..., None], axis=1), scores

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nucleus_course import __version__
-from nucleus_course.commands import baseline, data, evaluate, main_job, predict, reproduce, thresholds, train
+from nucleus_course.commands import baseline, data, evaluate, export, main_job, predict, reproduce, thresholds, train
 
 app = typer.Typer(
     name="nucleus-course",
@@ -47,6 +47,7 @@ app.command()(predict.predict)
 app.command()(thresholds.thresholds)
 app.command()(baseline.baseline)
 app.command()(reproduce.reproduce)
+app.command()(export.export)
 app.command()(main_job.benchmark)
 
 

@@ -13,6 +13,7 @@ from nucleus_course.commands import common
 from nucleus_course.commands.inputs import find_images
 from nucleus_course.errors import UserError
 from nucleus_course.output import progress, write_labels, write_overlay
+from nucleus_course.runtime import use_runtime
 
 
 @common.friendly
@@ -30,6 +31,10 @@ def predict(
         typer.Option(min=0.0, max=1.0, help="Count detections from this score on; default: the one stored with the weights."),
     ] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also draw the outlines on each image.")] = False,
+    runtime: Annotated[
+        str,
+        typer.Option("--runtime", metavar="NAME", help="keras, or openvino: faster on a CPU (pip install openvino onnx)."),
+    ] = "keras",
     preset: common.BarePreset = None,
     backend: common.Backend = None,
 ) -> None:
@@ -53,7 +58,7 @@ def predict(
     load_backend(backend)
     files = find_images(images, exclude=out)
     folder = common.output_folder(out)
-    model = common.open_model(weights, preset)
+    model = use_runtime(common.open_model(weights, preset), runtime)
     threshold = model.thresholds.score if score_threshold is None else score_threshold
     done, counts, failed = {}, [], []
     try:

@@ -7,9 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from nucleus_course.backend import load_backend
+from nucleus_course.backend import load_backend, use_backend
 from nucleus_course.commands import common
-from nucleus_course.errors import UserError
 
 
 @common.friendly
@@ -76,21 +75,31 @@ def doctor(
 @common.friendly
 def benchmark(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the numbers go.")] = Path("benchmark.json"),
+    quick: Annotated[bool, typer.Option("--quick", help="A few small cases, about a minute.")] = False,
+    only: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="KINDS", help="Of machine, predict, startup, train, input, decode, evaluate: some, with commas between."
+        ),
+    ] = None,
+    data: Annotated[str, typer.Option("--data", metavar="DATA", help="The images for input and decode.")] = "sample",
+    threads: Annotated[
+        Optional[int], typer.Option(metavar="N", min=1, help="CPU threads; by default as many as cores.")
+    ] = None,
     backend: common.Backend = None,
 ) -> None:
     """Measure speed on this machine: prediction, training step, input, decoding, evaluation, memory.
 
     \b
-    Example: nucleus-course benchmark --out benchmark.json
+    Examples
+      nucleus-course benchmark --quick
+      nucleus-course benchmark --only predict --out benchmark.json
 
-    Prints the table and writes it as JSON with the machine and the versions. Close other programs first:
-    numbers taken on a busy machine mean nothing.
+    Each case runs in a process of its own; medians of warm runs, with torchvision and StarDist beside where they
+    are installed. Prints the table and writes it as JSON with the machine and the versions. Close other programs
+    first: times taken on a busy machine mean nothing (the CPU time beside them means a little).
     """
-    load_backend(backend)
-    try:
-        from nucleus_course.benchmark import run_benchmark
-    except ModuleNotFoundError as error:
-        if error.name != "nucleus_course.benchmark":
-            raise
-        raise UserError("benchmark is not built yet in this version") from None
-    run_benchmark(out)
+    use_backend(backend)
+    from nucleus_course.benchmark import run_benchmark
+
+    run_benchmark(out, quick=quick, only=only, data=data, threads=threads)

@@ -1,0 +1,240 @@
+"""One case of the benchmark, alone in its process: ``python -m nucleus_course.benchmark.case '{"kind": …}'``.
+
+Prints its numbers as one line of JSON: ``ms`` (median of warm runs), ``cpu_ms`` (CPU time of all threads),
+``first_ms`` (with tracing and compiling), ``peak_mb``, ``note``.
+"""
+
+import json
+import sys
+import time
+
+import numpy as np
+
+WARM_SECONDS, MOST_RUNS, FEWEST_RUNS = 5.0, 15, 3
+
+
+def measure(function):
+    """Medians of a function's warm runs, and its first: {"first_ms", "ms", "cpu_ms", "runs"}."""
+    begun = time.perf_counter()
+    function()
+    first = time.perf_counter() - begun
+    function()  # allocators and caches settle
+    wall, cpu, begun = [], [], time.perf_counter()
+    while len(wall) < FEWEST_RUNS or (len(wall) < MOST_RUNS and time.perf_counter() - begun < WARM_SECONDS):
+        start, start_cpu = time.perf_counter(), time.process_time()
+        function()
+        wall.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - start_cpu)
+    return {
+        "first_ms": round(1000 * first, 1), "ms": round(1000 * float(np.median(wall)), 2),
+        "cpu_ms": round(1000 * float(np.median(cpu)), 2), "runs": len(wall),
+    }  # fmt: skip
+
+
+def peak_mb():
+    """Most memory this process has held, MB."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def set_threads(threads):
+    """Limit the backend's CPU threads; before anything runs on it."""
+    import keras
+
+    if not threads:
+        return
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    elif keras.backend.backend() == "torch":
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def fixed_candidates(count, places, height, width):
+    """Candidates of which the final NMS keeps ``count`` exactly: that many cells of a grid, each proposed often.
+
+    Random weights find anything between no nucleus and hundreds, so what they find is put aside after the box
+    head, and these take its place: NMS, mask head and masks then have as much to do as ``count`` nuclei give.
+
+    Returns:
+        boxes (1, P, 4) float32 inside height x width, scores (1, P) falling, with P = max(places, count).
+    """
+    across = int(np.ceil(np.sqrt(count)))
+    cells = np.stack(np.divmod(np.arange(count), across), axis=1)
+    step = np.array([height, width]) / across
+    low = cells * step + 0.1 * step
+    side = np.minimum(0.8 * step, 48.0)
+    boxes = np.concatenate([low, low + side], axis=1).astype("float32")
+    boxes = np.resize(boxes, (max(places, count), 4))  # repeats them
+    return boxes[None], np.linspace(0.99, 0.5, len(boxes), dtype="float32")[None]
+
+
+def predict(preset, runtime, side, detections, threads=None):
+    """Image to label image with a fixed number of detections."""
+    if runtime in ("torchvision", "stardist"):
+        from nucleus_course.benchmark import peers
+
+        return peers.PEERS[runtime](side, detections, threads)
+    set_threads(threads)
+    from nucleus_course.model import MaskRCNN
+    from nucleus_course.prediction import Predictor, assemble, select
+    from nucleus_course.runtime import use_runtime
+
+    model = MaskRCNN.from_preset(preset)
+    name, _, precision = runtime.partition(" ")
+    use_runtime(model, name, **({"precision": precision or "auto", "threads": threads} if name == "openvino" else {}))
+    predictor = Predictor.of(model)
+    pixels = int(side / model.config.upsample)
+    image = np.random.default_rng(0).integers(0, 255, (pixels, pixels, 3), "uint8")
+    found = []
+
+    def run():
+        pyramid, boxes, _, window = predictor.candidates(image)
+        boxes, scores = fixed_candidates(detections, boxes.shape[1], *window)
+        boxes, scores = select(boxes, scores, model.thresholds.nms_iou, detections)
+        probs = predictor.masks(pyramid, boxes, window)
+        result = assemble(model.config, image.shape[:2], boxes, scores, probs, model.thresholds)
+        result.label_image(score_threshold=0.0)
+        found.append(len(result))
+
+    numbers = measure(run)
+    if set(found) != {detections}:
+        raise RuntimeError(f"{set(found)} detections instead of {detections}")
+    return numbers | {"precision": getattr(predictor, "precision", "float32")}
+
+
+def startup(preset, threads=None):
+    """From the start of the process to the first result, imports, tracing and all."""
+    import psutil
+
+    set_threads(threads)
+    from nucleus_course.model import MaskRCNN
+
+    imported = time.time()
+    model = MaskRCNN.from_preset(preset)
+    model.predict(np.zeros((256, 256, 3), "uint8"))
+    begun = psutil.Process().create_time()
+    note = f"{imported - begun:.1f} s of it imports"
+    return {"ms": round(1000 * (time.time() - begun), 1), "note": note}
+
+
+def train(preset, steps, data, batch=None, threads=None):
+    """A step of training, through fit, on all layers; the first epoch compiles and does not count."""
+    import dataclasses
+    import io
+
+    set_threads(threads)
+    from nucleus_course.config import get_preset
+    from nucleus_course.data import load_dataset
+    from nucleus_course.data.batches import TrainingBatches
+    from nucleus_course.model import MaskRCNN
+    from nucleus_course.training.progress import EpochWatch, Reporter
+    from nucleus_course.training.stages import compile_for
+
+    preset = get_preset(preset)
+    size = batch or preset.training.batch_size
+    training = dataclasses.replace(preset.training, batch_size=size, steps_per_epoch=steps + 1)
+    preset = dataclasses.replace(preset, training=training)
+    model = MaskRCNN(preset.model, dtype_policy=training.dtype)
+    batches = TrainingBatches(load_dataset(data, progress=False), preset)
+    compile_for(model, training, "all")
+    model.fit(batches, epochs=1, steps_per_epoch=2, verbose=0)
+    watch = EpochWatch(batches, Reporter(False, 1, steps))
+    cpu = time.process_time()
+    model.fit(batches, epochs=1, verbose=0, callbacks=[watch])
+    cpu = time.process_time() - cpu
+    speed = watch.summary(size)
+    return {
+        "ms": round(1000 * size / speed["images_per_s"], 1), "cpu_ms": round(1000 * cpu / (steps + 1), 1), **speed,
+        "note": f"{speed['images_per_s']} images/s, batch {size} of {training.crop}x{training.crop}, "
+        f"{training.dtype}, {100 * speed['waiting']:.0f}% waiting",
+    }  # fmt: skip
+
+
+def input_(preset, batches, data, threads=None):
+    """Training batches alone, augmented, by the preset's number of threads."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from nucleus_course.config import get_preset
+    from nucleus_course.data import load_dataset
+    from nucleus_course.data.batches import TrainingBatches
+
+    preset = get_preset(preset)
+    source = TrainingBatches(load_dataset(data, progress=False), preset)
+    workers = threads or preset.training.workers
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(source.__getitem__, range(workers)))
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in pool.map(lambda i: source[i % len(source)], range(batches)):
+            pass
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    images = batches * source.batch_size
+    crop = preset.training.crop
+    return {
+        "ms": round(1000 * wall / images, 2), "cpu_ms": round(1000 * cpu / images, 2), "images_per_s": round(images / wall, 1),
+        "note": f"{images / wall:.1f} images/s of {crop}x{crop}, augmented, {workers} threads",
+    }  # fmt: skip
+
+
+def decode(data, threads=None):
+    """Opening a data set for the first time, and again, both until every pixel is in memory."""
+    import tempfile
+
+    from nucleus_course.data import load_dataset
+
+    with tempfile.TemporaryDirectory() as folder:
+        times, cpu = [], time.process_time()
+        for _ in range(2):
+            begun = time.perf_counter()
+            dataset = load_dataset(data, cache_dir=folder, progress=False, workers=threads).preload(workers=threads)
+            times.append(time.perf_counter() - begun)
+        cpu = time.process_time() - cpu
+    nuclei = sum(dataset.counts.values())
+    return {
+        "ms": round(1000 * times[0], 1), "reopened_ms": round(1000 * times[1], 1), "cpu_ms": round(1000 * cpu, 1),
+        "note": f"{len(dataset)} images, {nuclei} nuclei; reopened in {1000 * times[1]:.0f} ms",
+    }  # fmt: skip
+
+
+def evaluate(images, detections, threads=None):
+    """Every metric of the protocol on a made-up split."""
+    from nucleus_course.evaluation.benchmark import benchmark_evaluate
+
+    numbers = benchmark_evaluate(images=images, detections=detections)
+    note = f"{numbers['images']} images, {numbers['detections']} detections, {numbers['nuclei']} nuclei"
+    return {"ms": round(1000 * numbers["seconds"], 1), "note": note}
+
+
+def machine(threads=None):
+    """What NumPy's matrix product and copy reach: the ceiling that the operations are held against."""
+    a = np.random.default_rng(0).normal(size=(2048, 2048)).astype("float32")
+    big = np.zeros(2**27, "uint8")
+    product = measure(lambda: a @ a)
+    copy = measure(lambda: big.copy())
+    gmac = 2048**3 / 1e6 / product["ms"]
+    gbytes = 2 * big.nbytes / 1e6 / copy["ms"]
+    return product | {"gmac_per_s": round(gmac, 1), "gb_per_s": round(gbytes, 1),
+                      "note": f"a float32 product of 2048: {gmac:.0f} GMAC/s; a copy: {gbytes:.1f} GB/s"}  # fmt: skip
+
+
+CASES = {
+    "predict": predict, "startup": startup, "train": train, "input": input_, "decode": decode,
+    "evaluate": evaluate, "machine": machine,
+}  # fmt: skip
+
+
+def main(text):
+    """Run the case that ``text`` (JSON) describes and print its numbers."""
+    case = json.loads(text)
+    numbers = CASES[case.pop("kind")](**case)
+    print(json.dumps({**numbers, "peak_mb": peak_mb()}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

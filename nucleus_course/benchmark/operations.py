@@ -1,0 +1,66 @@
+"""How many multiplications and additions a prediction takes, counted from the layers, not measured."""
+
+from math import prod
+
+from nucleus_course.model.anchors import level_shapes
+
+
+def convolution_macs(height, width, kernel, channels, filters):
+    """Multiply-accumulates of a convolution with ``height`` x ``width`` outputs."""
+    return height * width * kernel * kernel * channels * filters
+
+
+def functional_macs(model, shapes):
+    """Multiply-accumulates of a functional model's convolutions, and its output shapes.
+
+    Args:
+        shapes: [(1, H, W, C), …], one a model input.
+    """
+    from keras import layers
+
+    made = {id(t): shape for t, shape in zip(_listed(model.inputs), shapes)}
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, layers.InputLayer):
+            continue
+        own = [made[id(t)] for t in _listed(layer.input)]
+        shape = layer.compute_output_shape(own if len(own) > 1 else own[0])
+        if isinstance(layer, layers.Conv2D):
+            total += shape[1] * shape[2] * prod(layer.kernel.shape)
+        for tensor in _listed(layer.output):
+            made[id(tensor)] = shape
+    return total, [made[id(t)] for t in _listed(model.outputs)]
+
+
+def count_operations(model, height, width, detections):
+    """Multiply-accumulates of one prediction, part by part.
+
+    Args:
+        model: :class:`~nucleus_course.model.MaskRCNN`.
+        height, width: the network's input, multiples of ``pad_multiple``.
+        detections: boxes that the mask head runs on.
+
+    Returns:
+        {"trunk", "pyramid", "rpn", "box head", "mask head", "total"}: int. The box head counts every proposal and
+        pass; RoIAlign, NMS and pasting are less than a hundredth and not counted.
+    """
+    from nucleus_course.model.proposals import level_budget
+
+    c = model.config
+    trunk, stages = functional_macs(model.backbone, [(1, height, width, 3)])
+    pyramid, _ = functional_macs(model.pyramid, stages)
+    shapes = level_shapes(height, width, c.strides)
+    rpn = sum(functional_macs(model.rpn, [(1, *shape, c.pyramid_channels)])[0] for shape in shapes)
+    budgets = [level_budget(rows * columns * len(c.anchor_ratios), c.pre_nms[1]) for rows, columns in shapes]
+    proposals = min(c.post_nms[1], sum(budgets))
+    wide = c.box_head_channels
+    box = proposals * c.box_passes * (c.box_pool**2 * c.pyramid_channels * wide + wide * wide + wide * (2 + 8))
+    side, channels, filters = c.mask_pool, c.pyramid_channels, c.mask_head_channels
+    mask = convolution_macs(side, side, 3, channels, filters) + 3 * convolution_macs(side, side, 3, filters, filters)
+    mask += convolution_macs(side, side, 2, filters, filters) + convolution_macs(2 * side, 2 * side, 1, filters, 2)
+    parts = {"trunk": trunk, "pyramid": pyramid, "rpn": rpn, "box head": box, "mask head": detections * mask}
+    return parts | {"total": sum(parts.values())}
+
+
+def _listed(value):
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -1,0 +1,131 @@
+"""Other people's detectors in the same run: torchvision's Mask R-CNN, StarDist; random weights, same image sizes."""
+
+import numpy as np
+
+
+def torchvision_mask_rcnn(side, detections, threads=None):
+    """``maskrcnn_resnet50_fpn`` with two classes, every detection it is allowed kept, masks pasted."""
+    import torch
+
+    note = register_operators()
+    import torchvision
+
+    from nucleus_course.benchmark.case import measure
+
+    if threads:
+        torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    model = torchvision.models.detection.maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=2, min_size=side, max_size=side,
+        box_score_thresh=0.0, box_nms_thresh=0.999, box_detections_per_img=detections,
+    ).eval()  # fmt: skip
+    image = torch.rand(3, side, side)
+    found = []
+
+    def run():
+        with torch.inference_mode():
+            found.append(len(model([image])[0]["scores"]))
+
+    numbers = measure(run)
+    return numbers | {"note": f"{found[-1]} detections; {note}"}
+
+
+def register_operators():
+    """See that torchvision's operators are there; gives a note on whose they are.
+
+    Its wheels for GPUs do not load without CUDA. RoIAlign is then torch's ``grid_sample`` at the same points
+    and NMS is OpenCV's, both compiled code.
+    """
+    import torch
+
+    try:
+        import torchvision  # noqa: F401
+
+        torch.ops.torchvision.nms  # noqa: B018
+        return "its own operators"
+    except (RuntimeError, AttributeError, ImportError, OSError):
+        import sys
+
+        for name in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    if not hasattr(torch.ops.torchvision, "nms"):
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define(
+            "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
+            "int sampling_ratio, bool aligned) -> Tensor"
+        )
+    library.impl("nms", nms, "CPU")
+    library.impl("roi_align", roi_align, "CPU")
+    register_operators.kept = library  # they go with it
+    from importlib.util import find_spec
+
+    extension = find_spec("torchvision")
+    assert extension is not None
+    import torchvision.extension
+
+    torchvision.extension._HAS_OPS = True
+    torchvision.extension._has_ops = lambda: True
+    torchvision.extension._assert_has_ops = lambda: None
+    return "CPU operators put in its own operators' place"
+
+
+def nms(boxes, scores, iou_threshold):
+    """Indices that greedy NMS keeps, by falling score: boxes (N, 4) x1, y1, x2, y2."""
+    import cv2
+    import torch
+
+    if len(boxes) == 0:
+        return torch.zeros(0, dtype=torch.int64)
+    flat = boxes.detach().numpy().astype("float64")
+    flat = np.concatenate([flat[:, :2], flat[:, 2:] - flat[:, :2]], axis=1)
+    order = np.argsort(-scores.detach().numpy(), kind="stable")
+    ranks = np.linspace(1.0, 0.5, len(order), dtype="float32")  # OpenCV drops scores of 0 and below
+    kept = np.asarray(cv2.dnn.NMSBoxes(flat[order], ranks, 0.0, float(iou_threshold)), int).reshape(-1)
+    return torch.from_numpy(order[kept].astype("int64"))
+
+
+def roi_align(features, rois, spatial_scale, height, width, sampling_ratio, aligned):
+    """RoIAlign as torchvision defines it, for one image a batch index: rois (N, 5) index, x1, y1, x2, y2."""
+    import torch
+    from torch.nn import functional
+
+    samples = max(1, sampling_ratio)
+    boxes = rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)
+    size = boxes[:, 2:] - boxes[:, :2]
+    size = size if aligned else size.clamp(min=1.0)
+
+    def points(low, extent, bins, cells):
+        steps = (torch.arange(bins * samples, dtype=boxes.dtype) + 0.5) / (bins * samples)
+        position = (low[:, None] + extent[:, None] * steps).clamp(0, cells - 1)
+        return (2 * position + 1) / cells - 1  # grid_sample's units, (N, bins * samples)
+
+    out = features.new_empty((len(rois), features.shape[1], height, width))
+    for index in range(len(features)):
+        own = torch.nonzero(rois[:, 0] == index)[:, 0]
+        if len(own) == 0:
+            continue
+        y = points(boxes[own, 1], size[own, 1], height, features.shape[2])
+        x = points(boxes[own, 0], size[own, 0], width, features.shape[3])
+        grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
+        grid = grid.reshape(1, -1, grid.shape[2], 2)  # all boxes below one another
+        crops = functional.grid_sample(features[index : index + 1], grid, padding_mode="border", align_corners=False)
+        crops = crops.reshape(features.shape[1], len(own) * height, samples, width, samples).mean(dim=(2, 4))
+        out[own] = crops.reshape(features.shape[1], len(own), height, width).transpose(0, 1)
+    return out
+
+
+def stardist_2d(side, detections, threads=None):
+    """StarDist's default 2D model; how many objects it finds is up to its random weights."""
+    from stardist.models import Config2D, StarDist2D
+
+    from nucleus_course.benchmark.case import measure
+
+    model = StarDist2D(Config2D(n_rays=32, n_channel_in=1), name=None, basedir=None)
+    image = np.random.default_rng(0).random((side, side), "float32")
+    found = []
+    numbers = measure(lambda: found.append(len(model.predict_instances(image)[1]["prob"])))
+    return numbers | {"note": f"{found[-1]} objects"}
+
+
+PEERS = {"torchvision": torchvision_mask_rcnn, "stardist": stardist_2d}

@@ -1,0 +1,195 @@
+"""Which cases there are, each run in a process of its own, and the table they make."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from nucleus_course.errors import UserError
+
+KINDS = ("machine", "predict", "startup", "train", "input", "decode", "evaluate")
+PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "torchvision", "openvino", "numpy", "stardist")
+SIDES = (256, 512, 1024)  # network pixels
+COUNTS = (30, 400)  # detections
+TIMEOUT = 1800  # seconds a case
+
+
+def runtimes():
+    """Runtimes to measure, by name, and those that are not installed: ["keras", …], [("openvino", "…"), …]."""
+    there, missing = ["keras"], []
+    lacking = [p for p in ("openvino", "onnx") if find_spec(p) is None]
+    if lacking:
+        missing.append(("openvino", f"not installed: pip install {' '.join(lacking)}"))
+    else:
+        there += ["openvino", "openvino float32"]
+    for peer, package in (("torchvision", "torchvision"), ("stardist", "stardist")):
+        if find_spec(package) is None:
+            missing.append((peer, f"not installed: pip install {package}"))
+        else:
+            there.append(peer)
+    return there, missing
+
+
+def list_cases(quick=False, only=None, data="sample"):
+    """The cases as dicts with a ``kind`` and its arguments; those that cannot run have a ``skip``, the reason.
+
+    Raises:
+        UserError: a kind in ``only`` that there is not.
+    """
+    wanted = tuple(k.strip() for k in only.split(",") if k.strip()) if only else KINDS
+    unknown = [k for k in wanted if k not in KINDS]
+    if unknown:
+        raise UserError(f"unknown kind '{unknown[0]}' in --only: choose of {', '.join(KINDS)}")
+    cases = [{"kind": "machine"}] + _predict_cases(quick)
+    cases.append({"kind": "startup", "preset": "compact"})
+    cases.append({"kind": "train", "preset": "compact", "steps": 4 if quick else 20, "data": data})
+    if not quick:
+        cases.append({"kind": "train", "preset": "paper-resnet50", "steps": 3, "batch": 1, "data": data})
+    for preset in ("compact",) if quick else ("compact", "paper-resnet50"):
+        cases.append({"kind": "input", "preset": preset, "batches": 5 if quick else 30, "data": data})
+    cases.append({"kind": "decode", "data": data})
+    cases.append({"kind": "evaluate", "images": 10 if quick else 67, "detections": 450 if quick else 3000})
+    return [case for case in cases if case["kind"] in wanted]
+
+
+def _predict_cases(quick):
+    there, missing = runtimes()
+    rows = []
+    if quick:
+        sides, counts, presets = (256,), (30,), ("compact",)
+        there = [r for r in there if r in ("keras", "openvino")]
+    else:
+        sides, counts, presets = SIDES, COUNTS, ("compact", "paper-resnet50")
+    for side in sides:
+        for runtime in there:
+            peer = runtime in ("torchvision", "stardist")
+            for preset in ("",) if peer else presets:
+                for count in counts:
+                    rows.append({"kind": "predict", "preset": preset, "runtime": runtime, "side": side, "detections": count})
+    rows += [{"kind": "predict", "preset": "", "runtime": name, "skip": reason} for name, reason in missing]
+    return rows
+
+
+def run_case(case, threads=None, timeout=TIMEOUT):
+    """Run one case in a process of its own: the case with its numbers, or with ``error``, one line."""
+    if "skip" in case:
+        return dict(case)
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OPENVINO_TELEMETRY": "0"}
+    if threads:
+        environment.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+    words = [sys.executable, "-m", "nucleus_course.benchmark.case", json.dumps({**case, "threads": threads})]
+    try:
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return {**case, "error": f"took longer than {timeout} s"}
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        return {**case, "error": lines[-1][:300]}
+    return {**case, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def machine():
+    """What the numbers were taken on: processor, cores, memory, versions."""
+    import psutil
+
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": _processor(),
+        "cores": cores,
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+        "versions": versions,
+    }
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def run_benchmark(out="benchmark.json", *, quick=False, only=None, data="sample", threads=None, console=None):
+    """Run the cases, print the table and write it.
+
+    Args:
+        out: JSON file: ``machine``, ``quick``, ``seconds``, ``cases`` (each with its arguments and numbers).
+        quick: fewer and smaller cases, about a minute in all.
+        only: kinds to run, with commas between; all by default.
+        data: data set for the input and decode cases.
+        threads: CPU threads for every case.
+
+    Returns:
+        The dict that is written.
+
+    Raises:
+        UserError: an unknown kind, or a folder for ``out`` that there is not.
+    """
+    from rich.console import Console
+
+    from nucleus_course.training.checkpoint import write_atomic
+
+    out = Path(out)
+    if not out.parent.is_dir() or out.is_dir():
+        raise UserError(f"--out {out} is not a file in a folder that exists")
+    console = console or Console(highlight=False)
+    cases = list_cases(quick, only, data)
+    here = machine()
+    if here["load"] is not None and here["load"] > 0.5 * here["cores"]:
+        console.print(f"[bold]This machine is busy (load {here['load']}): times will be too long.[/bold]")
+    begun, results = time.perf_counter(), []
+    for case in cases:
+        with console.status(describe(case)):
+            results.append(run_case(case, threads))
+    report = {
+        "machine": here, "quick": quick, "threads": threads,
+        "seconds": round(time.perf_counter() - begun, 1), "cases": results,
+    }  # fmt: skip
+    write_atomic(out, json.dumps(report, indent=1) + "\n")
+    console.print(table(report))
+    console.print(f"written: {out}")
+    return report
+
+
+def describe(case):
+    """A case in a few words."""
+    words = [case["kind"], case.get("preset"), case.get("runtime")]
+    if "side" in case:
+        words.append(f"{case['side']}x{case['side']}, {case['detections']} detections")
+    return " ".join(w for w in words if w)
+
+
+def table(report):
+    """The rich table of a report."""
+    from rich.table import Table
+
+    here = report["machine"]
+    title = f"{here['processor']}, {here['cores']} cores, {here['backend']}"
+    table = Table(title=title, title_justify="left")
+    for column, justify in (("case", "left"), ("ms", "right"), ("CPU ms", "right"), ("peak MB", "right"), ("", "left")):
+        table.add_column(column, justify=justify)
+    for case in report["cases"]:
+        note = case.get("error") or case.get("skip") or case.get("note", "")
+        numbers = [_number(case.get(key)) for key in ("ms", "cpu_ms", "peak_mb")]
+        table.add_row(describe(case), *numbers, note)
+    return table
+
+
+def _number(value):
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

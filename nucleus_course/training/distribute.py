@@ -6,8 +6,8 @@ JAX (``keras.distribution.DataParallel``) splits the arrays and computes as if t
 losses, sampling and BatchNorm's statistics are those of the whole batch.
 
 TensorFlow (``tf.distribute.MirroredStrategy``) runs the model once a device and averages the gradients.
-Each device then averages its losses over what it sampled itself, and BatchNorm learns from its share
-alone. The result is the same as one device's where the shares hold equally many samples of each kind
+Each device averages its losses over what it sampled itself, clips its own gradient, and BatchNorm learns
+from its share alone. The result is the same as one device's where the shares hold equally many samples of each kind
 and BatchNorm is frozen, as in the paper's own presets; elsewhere it differs slightly.
 """
 

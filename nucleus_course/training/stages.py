@@ -71,10 +71,13 @@ def make_optimizer(config):
     and spares biases and BatchNorm; Matterport divided its L2 term by each tensor's size, which left
     next to none, so the paper's 0.0001 is taken at its word here.
     """
+    from nucleus_course.model.mask_rcnn import _replicas
+
     common = {
         "learning_rate": 1e-3,
         "weight_decay": config.weight_decay,
-        "global_clipnorm": config.global_clipnorm or None,
+        # Keras clips each replica's gradient before it sums them, and each is its share of the whole.
+        "global_clipnorm": config.global_clipnorm / _replicas() if config.global_clipnorm else None,
         "use_ema": bool(config.ema),
         "ema_momentum": config.ema or 0.99,
     }

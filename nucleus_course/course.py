@@ -210,7 +210,7 @@ def check_setup() -> bool:
     quiet_backend()
     findings = [dataclasses.replace(finding, value=shown(finding.value)) if os.path.isabs(finding.value) else finding
                 for finding in diagnose()]
-    return report(findings, Console(file=sys.stdout, force_jupyter=False, width=100, no_color=True, highlight=False))
+    return report(findings, Console(file=sys.stdout, force_jupyter=False, force_terminal=False, width=100, no_color=True, highlight=False))
 
 
 def pick_crowded(dataset, tries: int = 12):

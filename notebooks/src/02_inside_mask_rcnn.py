@@ -74,8 +74,9 @@ course.show(figures.draw_architecture(trace))
 # ## Trunk and pyramid
 #
 # The trunk is a ResNet. Deep stages see context but have coarse cells; shallow ones are sharp but know little. The feature pyramid (Lin et al. 2017) adds
-# them: it starts at the top, doubles the resolution, and adds the next finer stage, so that *every* level has both. *Expect* nuclei to be visible in
-# the fine levels, and only regions in the coarse ones.
+# them: it starts at the top, doubles the resolution, and adds the next finer stage, so that *every* level has both. A level has many channels
+# a cell; the figure shows the mixture of channels in which its cells differ most (the first principal component). *Expect* nuclei to be visible in the fine levels, and
+# only regions in the coarse ones.
 
 # %%
 course.show(figures.draw_pyramid(trace, config.strides))
@@ -298,7 +299,7 @@ def pyramid_level(height, width):
 exercises.check_pyramid_level(pyramid_level)
 
 # %% [markdown]
-# `compact` works on native pixels with strides half as large, so its rule has 112 in place of 224. *Expect* nearly all proposals on the
+# `compact` works on native pixels with strides half as large, so its rule has 112 in place of 224. *Expect* most proposals on the
 # finest level.
 
 # %%
@@ -313,7 +314,7 @@ course.show(figures.draw_levels(trace.proposal_levels, sides, config.canonical_s
 # ## The heads
 #
 # The **box head** flattens a 7 x 7 crop, runs two fully connected layers, and says two things: nucleus or background, and how to move the box once
-# more. *Expect* boxes that fit more tightly than the proposals they came from.
+# more. (`compact` runs the same head a second time on the boxes that it has just moved; the paper's presets run it once.) *Expect* boxes that fit more tightly than the proposals they came from.
 
 # %%
 course.show(figures.draw_refinement(trace, record.boxes, config.upsample))
@@ -330,7 +331,8 @@ course.show(figures.draw_masks(trace, config.upsample))
 
 # %% [markdown]
 # **What was seen.** The grids show a plateau near 1 with a soft rim; the outline runs where the interpolated probability crosses the threshold, between
-# grid cells.
+# grid cells. That is the whole chain. `model.predict` may go through it four times, on the image and its three flips, and average
+# (`model.thresholds.flips`); `trace` shows one of them.
 #
 # **Exercise 2.8: implement it.** Write `paste_mask(probs, box, height, width)`: for each pixel whose centre is inside the box, read the grid at the corresponding
 # point (bilinearly) and compare with 0.5. `sample_bilinear(probs, ys, xs)` reads a grid at rows `ys` and columns `xs`, in cells.

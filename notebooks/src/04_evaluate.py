@@ -297,7 +297,7 @@ print(f"stored with the weights: {model.thresholds.score:.2f}; best on these ima
 #
 # ### Explore
 #
-# All boxes that the network believes in at all are kept, so nothing is run again while you move the score threshold, the NMS IoU and the mask threshold. The default view first, then the explorer. Try: *raise the NMS IoU to 0.8:
+# All boxes that the network believes in at all are kept, so nothing is run again while you move the score threshold, the NMS IoU and the mask threshold. (The explorer looks at the image one way round; `predict` may average its flips, so scores differ a little.) The default view first, then the explorer. Try: *raise the NMS IoU to 0.8:
 # what happens to precision, and why? Lower the mask threshold: do nuclei merge?*
 
 # %%

@@ -31,6 +31,7 @@ course.quiet_backend()
 import nucleus_course as nc
 from nucleus_course import figures
 from nucleus_course.course_figures import errors as drawings
+from nucleus_course.course_figures.base import short
 from nucleus_course.evaluation import analyse_errors
 
 data = course.find_data()
@@ -101,7 +102,7 @@ print("nuclei:    ", totals["tp"] + totals["fn"] == sum(both["nuclei"] for both 
 course.show(figures.draw_ap_costs(analysis))
 
 # %% [markdown]
-# **What was seen.** "Boundary of the matched" is no error at IoU 0.5, yet it costs `coco_ap` a great deal, because AP goes on asking up to 0.95. At AP50 it costs nothing by definition; there the classes of missed and badly outlined nuclei lead.
+# **What was seen.** "Boundary of the matched" is no error at IoU 0.5, yet it costs `coco_ap` a great deal, because AP goes on asking up to 0.95. At AP50 it costs nothing by definition; there the other classes are all that is left.
 #
 # **Explain.** The costs of all classes do not add up to what is missing from 100. Why?
 
@@ -119,6 +120,9 @@ course.show(figures.draw_ap_costs(analysis))
 
 # %%
 course.show(figures.draw_type_breakdown({"network": analysis.report}))
+
+# %% [markdown]
+# **What was seen.** No type is like another: the caption gives three metrics for each. Now by size and by distance to the edge: each bar is all nuclei of a group, stacked by what became of them.
 
 # %%
 course.show(figures.draw_size_breakdown(analysis, by="size"))
@@ -164,7 +168,7 @@ browser.widget()
 
 # %%
 for row in analysis.worst_images(5):
-    print(f"image {row['image'][:8]}  {row['type']:<22} dsb_score {row['value']:5.1f}: {row['tp']} matched, {row['fp']} false, {row['fn']} lost")
+    print(f"image {short(row['image']):<32} {row['type']:<22} dsb_score {row['value']:5.1f}: {row['tp']} matched, {row['fp']} false, {row['fn']} lost")
 
 # %% [markdown]
 # ## Do scores mean what they say?

@@ -200,8 +200,8 @@ course.show(drawings.draw_scales(scales, by_scale))
 #
 # ### 2. Consistency
 #
-# A mirrored image holds the same nuclei. Detect in both, mirror back, and compare: agreement does not prove that the result is right, but disagreement proves that one of the two is wrong. **Exercise 6.4: predict, run, explain.** How
-# large will the F1 between the two be?
+# An image turned by 90 degrees holds the same nuclei. Detect in both, turn back, and compare: agreement does not prove that the result is right, but disagreement proves that one of the two is wrong. (Mirroring would be too easy: `predict` looks at
+# the flips of the image itself, and averages, where the stored thresholds say so.) **Exercise 6.4: predict, run, explain.** How large will the F1 between the two be?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -209,8 +209,8 @@ course.show(drawings.draw_scales(scales, by_scale))
 # %%
 from nucleus_course.course_numbers import f1_of_two
 
-turned = model.predict(view[:, ::-1]).label_image()[:, ::-1]
-print(f"mirrored: F1 between the two results at IoU 0.5 is {f1_of_two(labels['haematoxylin'], turned):.2f}")
+turned = np.rot90(model.predict(np.rot90(view).copy()).label_image(), -1)
+print(f"turned: F1 between the two results at IoU 0.5 is {f1_of_two(labels['haematoxylin'], turned):.2f}")
 dimmed = (view * 0.5).astype(np.uint8)
 print(f"dimmed to half: F1 is {f1_of_two(labels['haematoxylin'], model.predict(dimmed).label_image()):.2f}")
 
@@ -224,7 +224,7 @@ print(f"dimmed to half: F1 is {f1_of_two(labels['haematoxylin'], model.predict(d
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** It measures whether the network agrees with itself. A systematic error is consistent: if it takes every brown ring for a nucleus, or misses every pale one, it does so in the mirrored image too, and the F1 stays high.
+# **Answer.** It measures whether the network agrees with itself. A systematic error is consistent: if it takes every brown ring for a nucleus, or misses every pale one, it does so in the turned image too, and the F1 stays high.
 
 # %% [markdown]
 # ### 3. Scores

@@ -41,7 +41,7 @@ def panels(count: int, columns: int, side: float = 3.0, ratio: float = 1.0):
 
 def short(image_id: str) -> str:
     """An image id that fits a line: BBBC038's have 64 characters."""
-    return image_id if len(image_id) <= 24 else image_id[:8]
+    return image_id if len(image_id) <= 32 else image_id[:8]
 
 
 def picture(axis, image, title: str = "") -> None:

@@ -10,9 +10,17 @@ from nucleus_course.course_figures.base import (
 
 
 def _activity(feature: np.ndarray) -> np.ndarray:
-    """Feature map (H, W, C) -> (H, W): mean absolute activation, scaled to 0..1 between its extremes."""
-    mean = np.abs(feature.astype(np.float32)).mean(axis=-1)
-    return (mean - mean.min()) / max(float(mean.max() - mean.min()), 1e-6)
+    """Feature map (H, W, C) -> (H, W): its first principal component over the channels, 0..1 from the 1st to 99th percentile.
+
+    The direction in which the cells differ most; its sign is chosen so that the rarer cells are bright.
+    """
+    cells = feature.reshape(-1, feature.shape[-1]).astype(np.float64)
+    cells = cells - cells.mean(axis=0)
+    _, vectors = np.linalg.eigh(cells.T @ cells)
+    values = cells @ vectors[:, -1]
+    values = values * (1 if (values ** 3).mean() >= 0 else -1)
+    low, high = np.percentile(values, (1, 99))
+    return np.clip((values - low) / max(high - low, 1e-9), 0, 1).reshape(feature.shape[:2])
 
 
 def _shape(array) -> str:
@@ -79,7 +87,7 @@ def draw_architecture(trace):
 
 
 def draw_pyramid(trace, strides):
-    """What the pyramid's levels respond to: mean absolute activation."""
+    """What the pyramid's levels respond to: the first principal component of each level's channels."""
     levels = trace["pyramid"]
     figure, axes = panels(1 + len(levels), 3, side=2.9)
     picture(axes[0], stretch(trace["image"]), "the image")
@@ -88,7 +96,7 @@ def draw_pyramid(trace, strides):
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_title(f"P{number}: {level.shape[0]} x {level.shape[1]}, stride {stride}", fontsize=9)
-    return figure, ("The image and the mean absolute activation of each pyramid level (yellow is high): "
+    return figure, ("The image and the first principal component of each pyramid level's channels (one picture of what differs most): "
                     + ", ".join(f"P{n} has {lv.shape[0]} x {lv.shape[1]} cells" for n, lv in enumerate(levels, start=2)) + ".")
 
 

@@ -22,6 +22,9 @@ def thresholds(
     metric: Annotated[
         str, typer.Option(help="What to make best: dsb_score, f1_50, f1_70, pq, aji, mean_mask_iou or foreground_iou.")
     ] = "dsb_score",
+    at_least: Annotated[
+        Optional[str], typer.Option(metavar="METRIC=VALUE", help="Only operating points that keep another metric this high.")
+    ] = None,
     nms: Annotated[bool, typer.Option("--nms", help="Also try NMS overlaps of 0.2 to 0.5.")] = False,
     mask: Annotated[bool, typer.Option("--mask", help="Also try mask thresholds of 0.4 to 0.6.")] = False,
     flips: Annotated[
@@ -40,6 +43,7 @@ def thresholds(
     Writes thresholds.json into the model folder, with the metric, split and value reached: from then on
     `predict` and `evaluate` use it. AP is not touched by it.
     """
+    floors = _floors(at_least)
     load_backend(backend)
     from nucleus_course.evaluation.thresholds import choose_thresholds
     from nucleus_course.model.weights import find_weights
@@ -61,8 +65,9 @@ def thresholds(
     else:
         known = {(start.nms_iou, cut): predict_dataset(model, dataset, mask_threshold=cut) for cut in {start.mask, *cuts}}
     choice = choose_thresholds(
-        dataset, metric=metric, predict=lambda *pair: known[pair], start=start, nms_ious=overlaps, masks=cuts, progress=True
-    )
+        dataset, metric=metric, at_least=floors, predict=lambda *pair: known[pair], start=start,
+        nms_ious=overlaps, masks=cuts, progress=True,
+    )  # fmt: skip
     choice.save(Path(folder))
     best = choice.thresholds
     console = common.out()
@@ -71,3 +76,14 @@ def thresholds(
         f"flips {best.flips}: {metric} {best.value:.1f}"
     )
     console.print(Text(f"written: {folder / 'thresholds.json'} (before: score {start.score:.2f})"), soft_wrap=True)
+
+
+def _floors(text):
+    """"mean_mask_iou=78" -> {"mean_mask_iou": 78.0}; nothing -> nothing."""
+    if text is None:
+        return {}
+    name, _, value = text.partition("=")
+    try:
+        return {name.strip(): float(value)}
+    except ValueError:
+        raise UserError(f"--at-least {text}: write METRIC=VALUE, for example mean_mask_iou=78") from None

@@ -117,6 +117,7 @@ def choose_thresholds(
     predictions=None,
     *,
     metric="dsb_score",
+    at_least=None,
     predict=None,
     nms_ious=(),
     masks=(),
@@ -135,6 +136,7 @@ def choose_thresholds(
         dataset: as for ``evaluate``.
         predictions: made with ``start``'s NMS IoU and mask threshold, with low scores kept; not needed with ``predict``.
         metric: one of the operating point's: dsb_score, f1_50, f1_70, pq, aji, mean_mask_iou, ...
+        at_least: {"mean_mask_iou": 78.0}: only operating points that reach these values of other metrics count.
         predict: ``predict(nms_iou, mask_threshold) -> Predictions``; needed where ``nms_ious`` or ``masks`` are given.
         start: :class:`~nucleus_course.config.Thresholds` to start from.
 
@@ -146,7 +148,8 @@ def choose_thresholds(
     """
     from nucleus_course.config import Thresholds
 
-    _check(metric)
+    for name in (metric, *(at_least or {})):
+        _check(name)
     start = start or Thresholds()
     if predict is None and (predictions is None or len(nms_ious) or len(masks)):
         raise UserError("give predictions, or predict(nms_iou, mask_threshold) to search NMS IoU and mask threshold")
@@ -161,6 +164,8 @@ def choose_thresholds(
             points = OperatingPoints(dataset, found, progress)
             warnings.extend(w for w in points.warnings if w not in warnings)
             values = points.values(metric, scores, min_areas)
+            for name, least in (at_least or {}).items():
+                values = np.where(points.values(name, scores, min_areas) >= least, values, np.nan)
             area = int(np.argmax(np.nanmax(np.nan_to_num(values, nan=-1.0), axis=0)))
             curve = values[:, area]
             at = _middle_of_best(curve)

@@ -176,7 +176,12 @@ def predict_variants(model, dataset, nms_ious, mask_thresholds, *, progress=True
 
 
 def assemble(config, shape, boxes, scores, probs, thresholds):
-    """Boxes (N, 4) in network pixels, scores and mask probabilities to :class:`Detections` in image pixels."""
+    """Boxes (N, 4) in network pixels, scores and mask probabilities to :class:`Detections` in image pixels.
+
+    Boxes without a single mask cell at the threshold are no detections: there is nothing to draw.
+    """
+    some = (probs >= thresholds.mask).any(axis=(1, 2))
+    boxes, scores, probs = boxes[some], scores[some], probs[some]
     if config.mask_scoring:
         scores = scores * mask_certainty(probs)
     order = np.argsort(-scores, kind="stable")

@@ -99,7 +99,8 @@ def compile_for(model, training, layers):
     model.batch_size = training.batch_size // _replicas()
     model.loss_weights_ = dict(training.loss_weights)
     # XLA compiles for minutes and then runs slower on a CPU under TensorFlow; JAX is XLA.
-    jit = {"tensorflow": _on_gpu(), "jax": True}.get(keras.backend.backend(), False)
+    backend = keras.backend.backend()
+    jit = backend == "jax" or (backend == "tensorflow" and _on_gpu())
     model.compile(optimizer=make_optimizer(training), jit_compile=jit)
     model.optimizer.build(model.trainable_variables)
     return moving

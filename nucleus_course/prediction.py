@@ -77,10 +77,11 @@ class Predictor:
             scores (V, P), window (height, width).
         """
         prepared, window = prepare(image, self.model.config, views)
-        pyramid, boxes, scores = self._candidates(prepared, window)
-        boxes, scores = ops.convert_to_numpy(boxes), ops.convert_to_numpy(scores)
-        if len(views) > 1:
-            boxes = np.stack([tta.flip_boxes(b, v, *window[0]) for b, v in zip(boxes, views)])
+        # One view after the other: a batch of them is no faster on a CPU and takes their sum in memory.
+        pyramids, boxes, scores = zip(*[self._candidates(prepared[i : i + 1], window[i : i + 1]) for i in range(len(views))])
+        boxes = np.stack([tta.flip_boxes(ops.convert_to_numpy(b)[0], v, *window[0]) for b, v in zip(boxes, views)])
+        scores = np.concatenate([ops.convert_to_numpy(s) for s in scores])
+        pyramid = pyramids[0] if len(views) == 1 else [ops.concatenate(level, axis=0) for level in zip(*pyramids)]
         return pyramid, boxes, scores, window[0]
 
     def masks(self, pyramid, boxes, window, views=tta.VIEWS[:1]):

@@ -1,5 +1,7 @@
 """Every figure returns a Figure with labelled axes and a caption, and draws the numbers it was given."""
 
+import csv
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -132,11 +134,14 @@ def test_learning_curve_draws_the_log(tmp_path):
 
 
 def test_learning_curve_reads_run_folders(tmp_path):
-    from nucleus_course.training.checkpoint import RunFolder
-
-    folder = RunFolder(tmp_path / "run")
-    folder.write_log(rows())
-    folder.close()
+    log, run = rows(), tmp_path / "run"
+    run.mkdir()
+    run.joinpath("log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    columns = list(dict.fromkeys(key for row in log for key in row))
+    with open(run / "log.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(log)
     drawn = [figures.draw_learning_curve(source)[1] for source in (tmp_path / "run", str(tmp_path / "run" / "log.csv"), rows())]
     assert drawn[0] == drawn[1] == drawn[2]
     with pytest.raises(UserError, match="no training log"):

@@ -49,24 +49,18 @@ def register_operators():
         for name in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
             del sys.modules[name]
     library = torch.library.Library("torchvision", "FRAGMENT")
-    if not hasattr(torch.ops.torchvision, "nms"):
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define(
-            "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
-            "int sampling_ratio, bool aligned) -> Tensor"
-        )
+    register_operators.library = library  # operators go when it does
+    for name in ("nms", "qnms"):  # importing torchvision asks for both
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define(
+        "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
+        "int sampling_ratio, bool aligned) -> Tensor"
+    )
     library.impl("nms", nms, "CPU")
     library.impl("roi_align", roi_align, "CPU")
-    register_operators.kept = library  # they go with it
-    from importlib.util import find_spec
-
-    extension = find_spec("torchvision")
-    assert extension is not None
     import torchvision.extension
 
-    torchvision.extension._HAS_OPS = True
     torchvision.extension._has_ops = lambda: True
-    torchvision.extension._assert_has_ops = lambda: None
     return "CPU operators put in its own operators' place"
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from keras import ops
+from scipy.special import expit
 
 from nucleus_course import tta
 from nucleus_course.errors import UserError
@@ -99,7 +100,7 @@ class OpenVINOPredictor:
             boxes = clip(decode(head.get_tensor("deltas").data, boxes, config.box_stds), *window)
             boxes = ops.convert_to_numpy(boxes)
             logits = head.get_tensor("logits").data.copy()
-        scores = np.where(valid, 1.0 / (1.0 + np.exp(-logits)), -1.0).astype("float32")
+        scores = np.where(valid, expit(logits), -1.0).astype("float32")
         order = np.argsort(-scores, kind="stable")
         return boxes[order], scores[order]
 

@@ -31,12 +31,13 @@ def export(
     """Write a model for other runtimes: static shapes, float32, from any backend.
 
     \b
-    Example: nucleus-course export --weights compact --format onnx --size 512 --out exported
+    Example
+      nucleus-course export --weights compact --format onnx --size 512
 
     \b
     Writes to DIR
-      detector.onnx    image -> feature pyramid, boxes, scores (.xml and .bin for openvino)
-      masks.onnx       feature pyramid, boxes -> masks, for any number of boxes
+      detector.onnx    image -> pyramid, boxes, scores (openvino: .xml, .bin)
+      masks.onnx       pyramid, boxes -> masks, for any number of boxes
       export.json      inputs, outputs, preprocessing and thresholds
 
     `nucleus-course predict --runtime openvino` needs no export. Packages: pip install openvino onnx

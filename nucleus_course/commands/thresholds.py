@@ -38,7 +38,7 @@ def thresholds(
     \b
     Examples
       nucleus-course thresholds --data D.zip --weights runs/compact/weights
-      nucleus-course thresholds --data D.zip --weights runs/compact/weights --nms --mask --flips 4
+      nucleus-course thresholds --data D.zip --weights runs/a --nms --flips 4
 
     Writes thresholds.json into the model folder, with the metric, split and value reached: from then on
     `predict` and `evaluate` use it. AP is not touched by it.

@@ -282,7 +282,7 @@ course.show(drawings.draw_intervals(report, ("coco_ap", "coco_ap50", "coco_ap75"
 # %% [markdown]
 # ## Thresholds
 #
-# A higher score threshold loses nuclei and false alarms. The weights come with thresholds that were *chosen on the validation split* for the `dsb_score` and are stored beside them. The next figure repeats the choice on these images.
+# A higher score threshold loses nuclei and false alarms. The weights come with thresholds that were *chosen on the validation split* and are stored beside them (`model.thresholds`). The next figure repeats the choice of the score threshold on these images, for the `dsb_score` alone.
 # *Expect* a broad hill: the exact value matters little, its neighbourhood much.
 
 # %%
@@ -293,7 +293,8 @@ course.show(figures.draw_threshold_curve(choice))
 print(f"stored with the weights: {model.thresholds.score:.2f}; best on these images: {choice.thresholds.score:.2f}")
 
 # %% [markdown]
-# **What was seen.** A hill with a flat top. A threshold picked on the images that it is then reported on is a little flattered: here by at most the difference between the hill's top and its value at the stored threshold.
+# **What was seen.** A hill with a flat top: between the stored threshold and the best one lie a point or so. Another metric has its hill elsewhere (missed nuclei cost `mean_mask_iou` more than false alarms do, so it prefers lower thresholds), which is one reason for not taking the top
+# of a single one. And a threshold picked on the images that it is then reported on is a little flattered.
 #
 # ### Explore
 #
@@ -352,7 +353,7 @@ print(f"dsb_score, network minus baseline: {difference['difference']:+.1f} point
 
 # %% [markdown]
 # **What was seen.** The bars give the size of the difference for every metric, the paired interval says whether it could be chance. (A baseline without scores has a poor AP by construction: AP rewards a good *order*, and
-# all its scores are equal. Compare it on the other metrics.)
+# all its scores are equal. Compare it on the other metrics. And watch AJI: it pools areas, so a single image in which background is taken for a nucleus can ruin it, while the others barely notice.)
 
 # %% [markdown]
 # ## What you have done

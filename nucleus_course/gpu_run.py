@@ -35,6 +35,9 @@ from nucleus_course.errors import UserError
 MARGIN = 20.0
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+
+
 class Deadline:
     """When training has to stop, so that what comes after it still fits into the call."""
 
@@ -55,6 +58,7 @@ class Deadline:
         return self.limit is not None and now - self.begun + longest > self.limit
 
 
+@app.command()
 @common.friendly
 def main(
     preset: Annotated[str, typer.Option("--preset", metavar="P", help="A preset; `nucleus-course reproduce` lists them.")],
@@ -264,4 +268,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app(prog_name="python -m nucleus_course.gpu_run")

@@ -98,7 +98,7 @@ def _row(preset, folder, start):
     if row.log:
         done, minutes = row.log[-1]["epoch"], (config or {}).get("minutes")
         row.epochs = (done, row.epochs[1])
-        row.finished = done >= row.epochs[1] or bool(minutes and row.log[-1]["seconds"] >= 60 * minutes)
+        row.finished = done >= row.epochs[1] or bool(minutes and row.log[-1]["seconds"] >= 59 * minutes)  # give or take a save
     report = _read(folder / "report.json")
     if report:
         row.metrics = {key: value for key, value in report.get("metrics", {}).items() if key in METRICS}

@@ -10,16 +10,18 @@ from tiny import python
 from nucleus_course.evaluation import Predictions, Report
 from nucleus_course.gpu_run import MARGIN, Deadline
 
-# TensorFlow cannot be imported here, as on a machine without it; the presets gain a tiny one.
+# TensorFlow and torch cannot be imported here, as on a machine without them; the presets gain a tiny one.
 SCRIPT = """
-import sys
-sys.modules["tensorflow"] = sys.modules["torch"] = None
-import typer
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tensorflow", "torch"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
 from nucleus_course import config, gpu_run
 from tiny import tiny_preset
 config.PRESETS["tiny"] = tiny_preset(stages=(config.StageConfig("all", epochs=2, rate=1e-3),), ema=0.9)
-sys.argv[0] = "gpu_run"
-typer.run(gpu_run.main)
+gpu_run.app(prog_name="gpu_run")
 """
 
 

@@ -1,11 +1,13 @@
 """RoIAlign against a loop over boxes, bins and samples."""
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 from tiny import gradient
 
 from nucleus_course.model.roi_align import roi_align
+from nucleus_course.model.roi_align_fast import crop_roi_align
 
 STRIDES = (4, 8, 16, 32)
 CHANNELS = 3
@@ -120,3 +122,19 @@ def test_gradient_flows_to_the_features_and_adds_up():
 def test_no_boxes():
     features = pyramid(np.random.default_rng(4), batch=1)
     assert ours(features, np.zeros((0, 4), "float32"), np.zeros(0), 7, samples=2).shape == (0, 7, 7, CHANNELS)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the one kernel is TensorFlow's")
+@pytest.mark.parametrize(("size", "samples"), [(7, 2), (5, 1)])
+def test_the_one_kernel_equals_the_loop_inside_the_image(size, samples):
+    features = pyramid(np.random.default_rng(5))
+    inside = BOXES[(BOXES[:, :2] >= 0).all(axis=1) & (BOXES[:, 2] <= 256) & (BOXES[:, 3] <= 192)]
+    inside = np.concatenate([inside, [[0, 0, 256, 192], [0, 0, 0, 0], [255, 191, 256, 192], [100, 3, 101, 190], [20, 21, 61, 60]]]).astype("float32")
+    index = np.arange(len(inside)) % 2
+    tensors = [ops.convert_to_tensor(f) for f in features]
+    found = crop_roi_align(
+        tensors, ops.convert_to_tensor(inside), ops.convert_to_tensor(index.astype("int32")), size,
+        strides=STRIDES, samples=samples, canonical_size=60.0,
+    )  # fmt: skip
+    assert {slow_level(b, 60.0) for b in inside} == {2, 3, 4, 5}
+    np.testing.assert_allclose(ops.convert_to_numpy(found), slow_roi_align(features, inside, index, size, samples, 60.0), atol=1e-3)

@@ -245,7 +245,7 @@ course.show(draw_detections(record, model.predict(record.image).label_image()))
 
 # %% [markdown]
 # **What was seen.** A few dozen steps have barely begun; thousands (the shipped weights) give outlines near the annotation. From here on the course uses the shipped ones. How
-# they were trained, with everything that was tried and failed, is in the model card beside the weights.
+# they were trained, with everything that was tried and failed, is told in [how `compact` was made](../docs/compact-recipe.md).
 #
 # ## The paper's runs, on a GPU
 #

@@ -288,7 +288,7 @@ def _compact():
 
 def _unet():
     training = TrainingConfig(
-        stages=(StageConfig("all", layers="all", epochs=20, rate=1e-3, schedule="cosine", warmup_epochs=1),),
+        stages=(StageConfig("all", layers="all", epochs=36, rate=1e-3, schedule="cosine", warmup_epochs=1),),
         batch_size=8,
         crop=160,
         steps_per_epoch=75,
@@ -297,7 +297,7 @@ def _unet():
         ema=0.99,
         balance_types=0.5,
         dtype="mixed_bfloat16",
-        validate_every=10,
+        validate_every=12,
         loss_weights={"nucleus": 1.0, "interior": 1.0},
     )
     return Preset(

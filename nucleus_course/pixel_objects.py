@@ -8,11 +8,13 @@ from nucleus_course import tta
 from nucleus_course.data.images import to_rgb8
 from nucleus_course.data.preprocess import resize, stretch, to_network
 from nucleus_course.label_detections import LabelDetections
+from nucleus_course.watershed import separate
 
 TILE = 1024  # larger images are predicted in tiles, network pixels
 MARGIN = 96  # what a tile sees beyond its own part; most of the network's view
 
-INTERIOR = 0.5  # probability from which a pixel may start a nucleus
+INTERIOR = 0.5  # probability from which a pixel is taken as interior
+DEPTH = 1.0  # pixels: a waist of the interior deeper than that separates two nuclei
 
 
 def predict_pixels(
@@ -88,11 +90,12 @@ def _rounded(side, multiple):
     return -(-side // step) * step
 
 
-def objects_from_maps(nucleus, interior, mask_threshold=0.5, interior_threshold=INTERIOR):
+def objects_from_maps(nucleus, interior, mask_threshold=0.5, interior_threshold=INTERIOR, depth=DEPTH):
     """Nuclei from the two maps.
 
-    Every connected piece of the interior starts a nucleus; a watershed on the interior's probability shares the pixels
-    that are nucleus out among them. A piece of nucleus without interior, too small for one, is a nucleus of its own.
+    Every connected piece of the interior starts a nucleus, or several where it has a waist
+    (:func:`~nucleus_course.watershed.separate`); a watershed on the interior's probability then shares the pixels that
+    are nucleus out among them. A piece of nucleus without interior, too small for one, is a nucleus of its own.
 
     The score is the mean probability of nucleus over its pixels times the largest probability of interior in it: low
     for a faint smear, and for a body in which the network saw no clear inside.
@@ -107,8 +110,7 @@ def objects_from_maps(nucleus, interior, mask_threshold=0.5, interior_threshold=
     from skimage.segmentation import watershed
 
     mask = nucleus >= mask_threshold
-    eight = np.ones((3, 3))
-    seeds, _ = label(mask & (interior >= interior_threshold), structure=eight)
+    seeds = separate(mask & (interior >= interior_threshold), depth)
     # Neighbours across corners too: then a nucleus gets its whole outer ring before any other reaches it.
     labels = watershed(-interior, seeds, mask=mask, connectivity=2)
     rest, _ = label(mask & (labels == 0))

@@ -26,6 +26,7 @@ import numpy as np
 
 from nucleus_course.data.images import to_rgb8
 from nucleus_course.label_detections import LabelDetections
+from nucleus_course.watershed import separate
 
 from .matching import overlap_matrix
 from .metrics import COLUMNS, image_sums, values_from_sums
@@ -64,29 +65,6 @@ def foreground(grey):
     background = 0.5 * (np.median(border) + np.median(grey))
     bright = bool(background <= threshold)
     return (grey > threshold if bright else grey <= threshold), threshold, bright
-
-
-def separate(mask, depth):
-    """Share a foreground out among the nuclei in it.
-
-    Args:
-        mask: (H, W) bool; depth: pixels that a maximum of the distance transform must stand above its saddle.
-
-    Returns:
-        (H, W) int32 labels.
-    """
-    from scipy.ndimage import distance_transform_edt, label
-    from skimage.morphology import local_maxima, reconstruction
-    from skimage.segmentation import watershed
-
-    if not mask.any():
-        return np.zeros(mask.shape, "int32")
-    # Padded with background: what touches the image's edge is cut there, its distance should fall off.
-    distance = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1].astype("float32")
-    # The maxima of the h-reconstruction; skimage's h_maxima gives two of the same height apart however deep the saddle.
-    peaks = local_maxima(reconstruction(distance - depth, distance)) & mask
-    markers, _ = label(peaks, structure=np.ones((3, 3)))
-    return watershed(-distance, markers, mask=mask, connectivity=1).astype("int32")
 
 
 def segment_otsu(image, config=OtsuConfig()):

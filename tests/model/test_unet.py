@@ -99,6 +99,13 @@ def test_perfect_maps_give_back_the_nuclei():
     assert (scores == 1).all()
 
 
+def test_a_waist_of_the_interior_separates_even_without_a_boundary():
+    rows, columns = np.mgrid[:40, :70] + 0.5
+    body = np.minimum(np.hypot(rows - 20, columns - 22), np.hypot(rows - 20, columns - 46)) < 13.5
+    assert objects_from_maps(body * 1.0, body * 0.9)[0].max() == 2
+    assert objects_from_maps(body * 1.0, body * 0.9, depth=20.0)[0].max() == 1
+
+
 def test_small_pieces_without_interior_are_nuclei_of_their_own():
     nucleus, interior = np.zeros((12, 12)), np.zeros((12, 12))
     nucleus[1:3, 1:3] = 0.9

@@ -194,7 +194,7 @@ history = nc.train(apprentice, few, preset=recipe, run=run, on_epoch=live, progr
 print(f"{len(history.rows)} epochs done, then: {history.stopped}")
 
 # %% [markdown]
-# **What was seen.** Three points: the losses fall steeply from very high values, the class losses most, since "nearly everything is background" is learned first.
+# **What was seen.** Three points that fall steeply from very high values: random heads give wild boxes and confident nonsense, and the first thing they learn is to be moderate.
 #
 # ### What the run folder holds
 #
@@ -225,8 +225,8 @@ print(f"{len(history.rows)} epochs in the log; the last one took the rate {histo
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** Random filters still pass on edges and brightness, and pyramid and heads learn to read them; much of the first fall is only the learning that most anchors are background. But
-# a frozen random trunk caps what can be learned, and its time is wasted: freezing protects good weights, and random ones need no protection. The class losses fall fastest; box losses stay highest, since fine
+# **Answer.** Random filters still pass on edges and brightness, and pyramid and heads learn to read them; much of the first fall is only the learning to be moderate, and that most anchors are background. But
+# a frozen random trunk caps what can be learned, and its time is wasted: freezing protects good weights, and random ones need no protection. Box losses stay highest, that of the RPN above all: fine
 # position needs features that only a trained trunk has.
 
 # %% [markdown]

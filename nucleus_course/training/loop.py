@@ -132,6 +132,8 @@ def train(
                 raise TrainingDiverged(f"the loss was {row['loss']} in epoch {epoch + 1}: lower the rate or the augmentation")
             row |= watch.summary(config.batch_size)
             epoch += 1
+            if config.ema and epoch * len(batches) < 2.0 / (1.0 - config.ema):
+                restart_average(model)
             spent = elapsed + time.perf_counter() - begun
             last = epoch >= total if minutes is None else spent >= 60.0 * minutes
             if validation is not None and (last or (every and epoch % every == 0)):
@@ -210,6 +212,17 @@ def take_average(model):
     model.optimizer.use_ema = True
     model.optimizer.finalize_variable_values(model.trainable_variables)
     model.optimizer.use_ema = False
+
+
+def restart_average(model):
+    """Begin the averaged weights again at the live ones.
+
+    Keras starts the average at the first step, so early on it would be mostly the random start: after n steps
+    that keeps a share of decay ** n. Until 2 / (1 - decay) steps are done the average is the live weights.
+    """
+    optimizer = model.optimizer
+    for average, variable in zip(optimizer._model_variables_moving_average, optimizer._trainable_variables):
+        average.assign(variable)
 
 
 @contextmanager

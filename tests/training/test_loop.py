@@ -150,16 +150,16 @@ def test_nan_stops_with_the_last_good_weights(tmp_path, spoil, epoch, keep):
 
 
 def test_the_weights_kept_are_the_averages():
-    """One step an epoch: the average is the first step's weights, then 0.5 x average + 0.5 x weights."""
+    """One step an epoch, decay 0.5: for 3 epochs (under 2 / 0.5 steps) the average starts again, then it halves."""
     live, model = [], Toy()
-    train(model, dataset(), preset=preset(steps_per_epoch=1), stages=STAGES[1:], epochs=4,
+    train(model, dataset(), preset=preset(steps_per_epoch=1), stages=STAGES[1:], epochs=6,
           on_epoch=lambda _: live.append(values(model)), **QUIET)  # fmt: skip
-    assert len(live) == 4
+    assert len(live) == 6
     final = values(model)
     for variable in model.trainable_variables:
         name = next(n for n, v in named_variables(model).items() if v is variable)
-        average = live[0][name]
-        for now in live[1:]:
+        average = live[2][name]
+        for now in live[3:]:
             average = np.float32(0.5) * average + np.float32(0.5) * now[name]
         np.testing.assert_allclose(final[name], average, rtol=1e-6, atol=1e-8, err_msg=name)
         assert not np.array_equal(final[name], live[-1][name])
@@ -177,7 +177,9 @@ def test_averaged_swaps_and_restores():
         with pytest.raises(RuntimeError), loop.averaged(model, config):
             raise RuntimeError
         assert_same(values(model), live)
-        assert not np.array_equal(inside[row["epoch"]]["conv1/kernel"], live["conv1/kernel"])
+        # Three steps an epoch: the first one's average is the live weights, the second one's is not.
+        same = np.array_equal(inside[row["epoch"]]["conv1/kernel"], live["conv1/kernel"])
+        assert same == (row["epoch"] == 1)
 
     train(model, dataset(), preset=preset(), stages=STAGES[1:], on_epoch=look, **QUIET)
     assert_same(values(model), inside[2])

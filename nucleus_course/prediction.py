@@ -122,7 +122,7 @@ def predict_image(
 
     Args:
         model: :class:`~nucleus_course.model.MaskRCNN`.
-        image: (H, W), (H, W, 3) or (H, W, 4); uint8, uint16 or float.
+        image: (H, W), (H, W, 3|4) or (3|4, H, W); uint8, uint16 or float.
         score_threshold: drop detections below it here. By default all above 0.02 come, as AP needs them;
             ``label_image`` and ``confident`` apply the model's operating point.
         max_detections: most detections; by default the preset's (400).
@@ -136,11 +136,12 @@ def predict_image(
     thresholds = dataclasses.replace(model.thresholds, **{k: v for k, v in changes.items() if v is not None})
     limit = max_detections or model.config.max_detections
     views = tta.VIEWS[: thresholds.flips]
+    image = to_rgb8(image)
     predictor = Predictor.of(model)
     pyramid, boxes, scores, window = predictor.candidates(image, views)
     boxes, scores = select(boxes, scores, thresholds.nms_iou, limit)
     probs = predictor.masks(pyramid, boxes, window, views)
-    found = assemble(model.config, np.shape(image)[:2], boxes, scores, probs, thresholds)
+    found = assemble(model.config, image.shape[:2], boxes, scores, probs, thresholds)
     return found if score_threshold is None else found.confident(score_threshold)
 
 
@@ -273,7 +274,7 @@ def trace_image(model, image):
         and ``boxes`` (P, 4) of its last, ``kept`` (D,) indices that the final NMS leaves, ``mask_boxes``
         (D, 4), ``mask_pooled`` (D, 14, 14, C), ``mask_logits`` (D, 28, 28), ``detections``.
     """
-    config = model.config
+    config, image = model.config, to_rgb8(image)
     prepared, window = prepare(image, config)
     height, width = prepared.shape[1:3]
     stages = model.backbone(prepared, training=False)

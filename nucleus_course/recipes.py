@@ -103,7 +103,15 @@ def _native(preset):
     return {"model": {"upsample": 1.0}, "training": {"crop": crop}}
 
 
-# Variant -> (what it is, what it changes). The paper's side experiments are these, but for the last; which
+def _further(preset):
+    """A second round from trained weights (``--weights``): gentler, and with an eye on outlines and rare types."""
+    old = preset.training
+    weights = {name: value * (2.0 if name == "mask" else 1.0) for name, value in old.loss_weights.items()}
+    changed = {"settle": 0.5, "balance_types": 0.75, "loss_weights": weights}
+    return {"training": changed | _stages(preset, lambda s: {"rate": 0.4 * s.rate})}
+
+
+# Variant -> (what it is, what it changes). The paper's side experiments are these, but for the last two; which
 # lengths and rates it tried it does not say.
 VARIANTS = {
     "mirror": ("image edges mirrored instead of black", lambda p: {"augment": dataclasses.replace(p.augment, border="reflect")}),
@@ -114,6 +122,7 @@ VARIANTS = {
     "low-rate": ("a third of the rate", lambda p: {"training": _stages(p, lambda s: {"rate": s.rate / 3.0})}),
     "no-drop": ("the first stage's rate to the end", lambda p: {"training": _stages(p, lambda s: {"rate": p.training.stages[0].rate})}),
     "cosine": ("the rate falls as a cosine in each stage", lambda p: {"training": _stages(p, lambda s: {"schedule": "cosine"})}),
+    "further": ("a second round from trained weights: a lower rate, rare types oftener, twice the mask loss", _further),
     "resnet101": ("the deeper trunk", lambda p: {"model": {"backbone": "resnet101"}}),
 }  # fmt: skip
 

@@ -160,6 +160,7 @@ def test_zip_with_names_outside(tmp_path, grey):
 
 
 def test_unknown_preset_weights_split_backend(tmp_path):
+    one_line_error(runner.invoke(app, ["train", "--data", "sample", "--augment", "none"]), "unknown --augment 'none'", "plain")
     one_line_error(runner.invoke(app, ["train", "--data", "sample", "--preset", "huge"]), "unknown preset 'huge'", "compact")
     one_line_error(runner.invoke(app, ["train", "--data", "sample", "--weights", "mine"]), "no weights 'mine'")
     one_line_error(runner.invoke(app, ["evaluate", "--data", "sample", "--weights", "mine"]), "no weights 'mine'")

@@ -69,6 +69,15 @@ def test_every_kind_of_image_says_the_same(model, image):
         np.testing.assert_array_equal(found.mask_probs, expected.mask_probs, err_msg=name)
 
 
+def test_channels_first(model, image):
+    """Its height and width are the last two axes; a wide image, so that taking the first two would show."""
+    wide = image[:40]
+    found, expected = model.predict(np.moveaxis(wide, 2, 0)), model.predict(wide)
+    check(found, 40, image.shape[1])
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_array_equal(model.trace(np.moveaxis(wide, 2, 0)).detections.boxes, model.trace(wide).detections.boxes)
+
+
 @pytest.mark.parametrize("size", [(37, 51), (1, 1), (64, 64), (3, 100)])
 def test_every_size_comes_back_as_it_was(model, size):
     image = np.random.default_rng(1).integers(0, 255, (*size, 3)).astype("uint8")

@@ -62,6 +62,7 @@ CHANGES = {
     "low-rate": {"stages"},
     "no-drop": {"stages"},
     "cosine": {"stages"},
+    "further": {"stages", "balance_types", "settle", "loss_weights"},
     "resnet101": {"backbone"},
 }
 
@@ -107,3 +108,21 @@ def test_every_preset_survives_json_and_needs_no_backend():
     code = "import sys, nucleus_course.recipes, nucleus_course.config; print('keras' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+def test_plain_crops_are_the_image_turned_or_flipped():
+    """Every 64 x 64 crop of ``--augment plain`` is a window of the image in one of the eight orientations."""
+    import numpy as np
+
+    from nucleus_course.commands.train import AUGMENTS
+    from nucleus_course.data.augment import Augmenter
+
+    image = np.random.default_rng(0).integers(0, 255, (66, 66, 3)).astype("uint8")
+    windows = {
+        np.ascontiguousarray(np.rot90(w[:, ::s], turns)).tobytes()
+        for y in range(3) for x in range(3) for s in (1, -1) for turns in range(4)
+        for w in [image[y : y + 64, x : x + 64]]
+    }  # fmt: skip
+    augmenter = Augmenter(AUGMENTS["plain"](get_preset("compact").augment), 64)
+    crops = [augmenter(image, np.ones((66, 66), "int32"), (1, 2, i))[0].tobytes() for i in range(100)]
+    assert set(crops) <= windows and len(set(crops)) > 20

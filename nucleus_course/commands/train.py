@@ -11,8 +11,18 @@ from rich.text import Text
 
 from nucleus_course.backend import has_bfloat16, load_backend
 from nucleus_course.commands import common
+from nucleus_course.config import settled
+from nucleus_course.data.augment import AugmentConfig
 from nucleus_course.errors import UserError
 
+# How much the crops vary: name -> AugmentConfig of the preset -> AugmentConfig.
+AUGMENTS = {
+    "preset": lambda augment: augment,
+    "gentle": settled,
+    "plain": lambda augment: AugmentConfig.none(
+        crop=True, flip_horizontal=0.5, flip_vertical=0.5, quarter_turns=True, border=augment.border
+    ),
+}
 # The split that judges a training, by the split that it learns from.
 JUDGES = {"train": "validation", "matterport-train": "matterport-validation", "grouped-train": "grouped-validation"}
 
@@ -44,6 +54,10 @@ def train(
     validate_every: Annotated[
         Optional[int], typer.Option(metavar="N", min=1, help="Validate every N epochs; default: the preset's.")
     ] = None,
+    augment: Annotated[
+        str,
+        typer.Option(metavar="A", help="preset; gentle: weak changes of colour and size; plain: crops, flips and turns only."),
+    ] = "preset",
     limit: common.Limit = None,
     seed: Annotated[Optional[int], typer.Option(help="Seed of everything random; default: the preset's.")] = None,
     batch_size: Annotated[
@@ -71,7 +85,8 @@ def train(
     Examples
       nucleus-course train --data sample --minutes 2 --run runs/first
       nucleus-course train --data data/bbbc038/stage1_train.zip --preset compact
-      nucleus-course train --data stage1_train.zip --preset paper-resnet50
+      nucleus-course train --data D.zip --preset paper-resnet50 --weights coco
+      nucleus-course train --data mine --preset compact+further --weights compact
 
     \b
     Writes to the run folder
@@ -89,8 +104,11 @@ def train(
 
     if dtype not in (None, "float32", "mixed_bfloat16"):
         raise UserError(f"unknown --dtype '{dtype}': choose float32 or mixed_bfloat16")
+    if augment not in AUGMENTS:
+        raise UserError(f"unknown --augment '{augment}': choose one of {', '.join(AUGMENTS)}")
     options = {"batch_size": batch_size, "crop": crop, "seed": seed, "workers": workers, "steps_per_epoch": steps}
     recipe = adapted(get_preset(preset), **options, dtype=dtype)
+    recipe = dataclasses.replace(recipe, augment=AUGMENTS[augment](recipe.augment))
     backend = load_backend(backend)
     if weights is not None:
         from nucleus_course.model import importers
@@ -113,7 +131,7 @@ def train(
         judged = common.open_data(data, judge, what="validating on")
         if set(judged.ids) & set(dataset.ids):
             common.note("note: some images are in both; their metrics say how well they were learned, not how well others will be")
-    elif split not in NAMES:
+    elif judge is None and split not in NAMES:
         common.note("no validation split is known for a split file: name one with --validation")
 
     import keras
@@ -127,6 +145,8 @@ def train(
     if weights is not None:
         common.note(str(importers.load_any(model, path, layout)))
         model.start = weights
+    elif not resume and not getattr(recipe.model, "train_norm", True):
+        common.note(FROZEN.format(preset=preset))
     try:
         history = run_training(
             model, dataset, preset=recipe, validation=judged, run=folder, resume=resume,
@@ -140,6 +160,12 @@ def train(
     common.out().print(f"{len(history.rows)} epochs{best}")
     common.out().print(Text(f"written: {folder / 'weights'}/, {folder / 'log.csv'}"), soft_wrap=True)
     common.out().print(Text(f"next: nucleus-course evaluate --data {data} --weights {folder / 'weights'}"), soft_wrap=True)
+
+
+FROZEN = (
+    "warning: {preset} keeps BatchNorm's statistics as loaded, and none were: losses will be huge. "
+    "Start from --weights coco or imagenet, or take a preset ending in -scratch, where BatchNorm learns"
+)
 
 
 def as_begun(folder: Path, config):

@@ -1,0 +1,60 @@
+"""The paper's presets take real steps: the whole network, on crops of 256 pixels.
+
+From random weights their frozen BatchNorm normalises nothing and the losses are huge, which is why `train` warns:
+the twins whose BatchNorm learns are held to sane losses instead.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from tiny import disc_dataset
+from typer.testing import CliRunner
+
+from nucleus_course.config import StageConfig, get_preset
+from nucleus_course.model import MaskRCNN
+from nucleus_course.training import train
+
+PARTS = ("rpn_class", "rpn_box", "class", "box", "mask")
+
+
+def brief(name, *layers):
+    """The preset with one stage of two steps for each set of layers, one crop of 256 a step."""
+    preset = get_preset(name)
+    stages = tuple(StageConfig(part, layers=part, epochs=1, rate=1e-4) for part in layers)
+    small = dataclasses.replace(preset.training, batch_size=1, crop=256, steps_per_epoch=2, workers=1, stages=stages)
+    return dataclasses.replace(preset, training=small)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "layers"), [("paper-resnet50", ("heads", "4+", "all")), ("paper-resnet101", ("heads", "all"))]
+)
+def test_a_few_steps_of_the_papers_training(name, layers):
+    model = MaskRCNN.from_preset(name, seed=1)
+    history = train(model, disc_dataset(2, side=128, count=8), preset=brief(name, *layers), progress=False)
+    losses = [row[f"{part}_loss"] for row in history.rows for part in PARTS]
+    assert [row["stage"] for row in history.rows] == list(layers)
+    assert np.isfinite(losses).all() and min(losses) >= 0 < max(losses)
+
+
+@pytest.mark.slow
+def test_the_twin_from_random_weights_begins_near_chance():
+    """Two classes guessed blindly cost log 2 each; the mask's binary cross-entropy too."""
+    model = MaskRCNN.from_preset("paper-resnet50-scratch", seed=1)
+    history = train(model, disc_dataset(2, side=128, count=8), preset=brief("paper-resnet50-scratch", "all"), progress=False)
+    row = history.rows[0]
+    assert all(abs(row[f"{part}_loss"] - math.log(2)) < 0.5 for part in ("rpn_class", "class", "mask")), row
+
+
+@pytest.mark.slow
+def test_train_warns_of_frozen_batchnorm_without_weights(tmp_path):
+    from nucleus_course.cli import app
+
+    words = ["train", "--data", "sample", "--limit", "2", "--preset", "paper-resnet50", "--epochs", "1", "--run", str(tmp_path / "r"),
+             "--steps-per-epoch", "1", "--batch-size", "1", "--crop", "128", "--validation", "none", "--workers", "1"]  # fmt: skip
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    warning = " ".join(result.stderr.split())
+    assert "warning: paper-resnet50 keeps BatchNorm's statistics" in warning and "--weights coco" in warning

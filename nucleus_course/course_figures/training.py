@@ -69,12 +69,14 @@ def draw_curves(rows, interrupted_after: int | None = None):
             axis.axvline(interrupted_after + 0.5, color=VERMILION, ls=":", lw=2)
         axis.set_xticks(epochs if len(epochs) <= 12 else epochs[::len(epochs) // 8])
     changed = f"The total loss goes from {rows[0]['loss']:.2f} to {rows[-1]['loss']:.2f} in {len(rows)} epochs"
+    parts = [f"{name} {rows[0][key]:.2f} to {rows[-1][key]:.2f}" for key, name in LOSSES.items() if key in rows[0] and key in rows[-1]]
+    changed += f" ({', '.join(parts)})" if parts else ""
     marks = "dashed lines: a new stage begins" + ("; dotted: the interruption" if interrupted_after is not None else "")
     return figure, f"{changed}; {marks}."
 
 
 class LiveCurves:
-    """Learning curves that are drawn again after each epoch, in the cell that made them.
+    """Learning curves with their caption, drawn again after each epoch in the cell that made them.
 
     Give the object to ``train(on_epoch=...)``. ``stop_after`` ends the training after that many epochs of
     this call, as a crash or a closed laptop would.
@@ -82,19 +84,20 @@ class LiveCurves:
 
     def __init__(self, rows=(), interrupted_after: int | None = None, stop_after: int | None = None):
         self.rows, self.interrupted_after, self.stop_after = list(rows), interrupted_after, stop_after
-        self.seen, self.handle = 0, None
+        self.seen, self.handles = 0, None
 
     def __call__(self, row) -> bool:
-        from IPython.display import Image, display
+        from IPython.display import Image, Markdown, display
 
         from nucleus_course.course import png
 
         self.rows.append(row)
         self.seen += 1
         figure, caption = draw_curves(self.rows, self.interrupted_after)
-        picture = Image(data=png(figure), format="png", alt=caption)
-        if self.handle is None:
-            self.handle = display(picture, display_id=True)
+        views = Image(data=png(figure), format="png", alt=caption), Markdown(f"*{caption}*")
+        if self.handles is None:
+            self.handles = [display(view, display_id=True) for view in views]
         else:
-            self.handle.update(picture)
+            for handle, view in zip(self.handles, views):
+                handle.update(view)
         return self.stop_after is not None and self.seen >= self.stop_after

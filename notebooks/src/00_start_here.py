@@ -36,8 +36,8 @@ course.check_setup();
 
 # %% [markdown]
 # Every notebook now decides which images to use. The real ones are
-# [BBBC038](https://bbbc.broadinstitute.org/BBBC038), the 2018 Data Science Bowl's: 664 microscopy images
-# in which experts outlined every nucleus (Caicedo et al. 2019). Where they are not on this
+# [BBBC038](https://bbbc.broadinstitute.org/BBBC038), from the 2018 Data Science Bowl: the corrected training set has
+# 664 microscopy images in which experts outlined every nucleus (Caicedo et al. 2019). Where they are not on this
 # machine, a small *synthetic* sample stands in, drawn by a program in the same five looks. The text of the
 # course holds for both; the numbers differ.
 
@@ -76,7 +76,7 @@ course.show(draw_task(record))
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** Too few. The foreground says *whether* a pixel is nucleus, never *which* nucleus: two touching
+# **Answer.** Too few, by the number in the caption. The foreground says *whether* a pixel is nucleus, never *which* nucleus: two touching
 # nuclei and one bilobed nucleus have the same foreground. Identity is not in the output, so no training can
 # put it there. Either the output must change (a border class, distances, as in the U-Net family), or objects
 # must be found first and cut out one by one, which is what Mask R-CNN does.
@@ -86,7 +86,7 @@ course.show(draw_task(record))
 #
 # Mask R-CNN proposes boxes, decides which of them hold a nucleus, and draws a mask in each. The
 # course ships weights of a small one (`compact`, about 4 million parameters) that was trained on BBBC038's
-# training images and runs in a fraction of a second on a laptop. *Expect* outlines close to the annotation's, and
+# training images and needs no GPU. *Expect* outlines close to the annotation's, and
 # a few mistakes; look for them where nuclei touch, are dim, or leave the image.
 
 # %% tags=["nbval-ignore-output"]
@@ -120,7 +120,7 @@ course.show(draw_detections(record, detections.label_image()))
 # | Result, ResNet-101 | AP 59.40, mask average IoU 70.54 |
 #
 # What the paper does not say: which images were its validation data, which program computed AP, and how the
-# "mask average IoU" was averaged. Three fair readings can differ by ten points, as
+# "mask average IoU" was averaged. Fair readings of the same name can lie many points apart, as
 # [notebook 4](04_evaluate.ipynb) shows. So this course states its split, prints every definition, and calls
 # nothing a record.
 #

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 1. Inspect the data
 #
-# *What is in the images, how hard is it, and could the network express a perfect answer at all?* An hour with
-# the data saves a week of training: most surprises of the later notebooks are already visible here.
+# *What is in the images, how hard is it, and could the network express a perfect answer at all?* Most surprises of
+# the later notebooks are already visible here, before anything is trained.
 #
 # **What you will do**
 # - look at images and masks of all five types, alone and in an interactive browser;
@@ -12,7 +12,7 @@
 # - ask whether a 28 x 28 mask grid, the anchors and a cap of 100 detections can express what is there.
 #
 # **What you will learn**
-# - why five kinds of image in one data set matter more than their number;
+# - why it matters that one data set holds five kinds of image;
 # - which errors annotations contain, and what repairing them costs;
 # - how to find a representation's limit before training anything.
 #
@@ -91,15 +91,15 @@ for kind, number in images_of.most_common():
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** In BBBC038 the small fluorescent type is several hundred of the 664 images, the rarest type a few dozen or fewer.
-# Averaging over images lets the commonest *type* decide; pooling nuclei lets the most *crowded images* decide. A network
+# **Answer.** In BBBC038 the small fluorescent type has some 400 of the 664 images and grey tissue fewer than 20: more than twenty
+# times as many. Averaging over images lets the commonest *type* decide; pooling nuclei lets the most *crowded images* decide. A network
 # sees too little of the rare types, the stained tissues, which are also the hardest to segment. That is why reports give
 # results per type, and why `compact` draws rare types more often in training.
 
 # %% [markdown]
 # ### Browse
 #
-# First the browser's default view as a plain picture, then the browser itself. *Expect* an image with orange outlines.
+# First the browser's default view as a plain picture, then the browser itself. *Expect* an image with an orange outline around each nucleus.
 # Controls: type, image, what to show. Every control can be reached with the Tab key and moved with the arrow keys.
 
 # %%
@@ -167,8 +167,8 @@ shares = {kind: crowding([one for one in records.values() if one.type == kind]) 
 course.show(figures.draw_crowding(shares))
 
 # %% [markdown]
-# **What was seen.** In every type roughly a third of the nuclei or more touch another one, and the edge cuts between a few and some twenty-five in a
-# hundred. Touching nuclei are what instance segmentation is for; cut ones show the network
+# **What was seen.** In every type between a fifth and a half of the nuclei touch another one. The edge cuts
+# a few in a hundred in one type and several times as many in another. Touching nuclei are what instance segmentation is for; cut ones show the network
 # only a part of their shape. Both return in [notebook 5](05_error_analysis.ipynb) as causes of error.
 
 # %% [markdown]

@@ -2,7 +2,8 @@
 # # 2. Inside Mask R-CNN
 #
 # *How does a picture become masks, step by step?* Mask R-CNN (He et al. 2017) is a chain of small, understandable steps. This notebook stops
-# the chain after each one and looks at what is there. Nothing is simplified: `model.trace` returns every intermediate of a real run.
+# the chain after each one and looks at what is there. Nothing is simplified: `model.trace` keeps what the network computes on the way from one image to its
+# masks.
 #
 # **What you will do**
 # - draw the paper's Figure 1 from the live network, with the shapes of this run;
@@ -38,16 +39,21 @@ config = model.config
 # %% [markdown]
 # ## The whole chain at once
 #
-# `model.trace(image)` predicts and keeps everything. *Expect* a list of names in the order of computation: the input, the trunk's stages C2 to C5,
+# `model.trace(image)` detects nuclei and keeps the intermediates. *Expect* a list of names in the order of computation: the input, the trunk's stages C2 to C5,
 # the pyramid P2 to P6, anchors, the region proposal network's output, proposals, pooled features, the heads' outputs, masks.
+#
+# Two things to know when you read it. `compact` runs its box head twice, the second time on the boxes that the first pass moved: `class_logits` and
+# `box_deltas` are of the first pass, `class_scores` and `boxes` of the last. And the trace looks at the image one way round, while `model.predict` also looks
+# at its mirror images where `model.thresholds.flips` says so (four views in all for `compact`) and averages what they say, so its detections differ a little
+# from those here.
 
 # %%
 trace = model.trace(record.image)
 trace
 
 # %% [markdown]
-# **Exercise 2.1: predict, run, explain.** Before the figure: the network returns a few dozen detections. From how many
-# *anchors* did it start: hundreds, thousands, tens of thousands? And how many *proposals* are in between?
+# **Exercise 2.1: predict, run, explain.** Before the figure: the last line above says how many detections there are, and how many score high enough to count.
+# From how many *anchors* did the network start: hundreds, thousands, tens of thousands? And how many *proposals* are in between? Guess before you look the numbers up in the list.
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -66,8 +72,8 @@ course.show(figures.draw_architecture(trace))
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** Its cost is proportional to the number of boxes: four convolutions at 14 x 14 and one at 28 x 28 each. On a thousand proposals instead of fifty
-# detections it would cost twenty times as much, mostly for duplicates that NMS removes anyway. Waiting also gives the mask head better boxes: it
+# **Answer.** Its cost is proportional to the number of boxes: four convolutions at 14 x 14 and one at 28 x 28 each. On all proposals it would cost as many times
+# more as there are proposals to a box left after NMS (divide the two numbers of the figure), mostly for duplicates that NMS removes anyway. Waiting also gives the mask head better boxes: it
 # sees those that the box head has already moved.
 
 # %% [markdown]
@@ -82,7 +88,8 @@ course.show(figures.draw_architecture(trace))
 course.show(figures.draw_pyramid(trace, config.strides))
 
 # %% [markdown]
-# **What was seen.** From level to level the number of cells falls by four. At P2 a nucleus covers many cells; at P6 it is smaller than one.
+# **What was seen.** In the fine levels the nuclei stand out one by one; in the coarsest only regions with many or few of them do. From level to level the number of
+# cells falls by four: at P2 a nucleus covers many cells, at P6 most nuclei are smaller than one.
 #
 # ## Anchors
 #
@@ -139,7 +146,7 @@ exercises.check_encode_box(encode_box)
 # ### Explore
 #
 # First the explorer's default view as a plain picture, then the explorer: choose raw anchors, anchors moved by the RPN, or proposals; a level; and how many
-# of the best to draw. Try: *on which level do the best boxes of large nuclei lie?*
+# of the best to draw. *Expect* many boxes that nearly coincide. Try: *on which level do the best boxes of large nuclei lie?*
 
 # %%
 from nucleus_course.explorers import AnchorExplorer
@@ -178,8 +185,8 @@ def box_iou(a, b):
 exercises.check_box_iou(box_iou)
 
 # %% [markdown]
-# Here is NMS at work on the most crowded spot of this image, one kept box a panel, on the boxes that the box head gave. *Expect* the first step to clear away the
-# most: the best box has the most copies.
+# Here is NMS at work on the most crowded spot of this image, one kept box a panel, on the boxes as the box head left them. *Expect* each kept box to clear away
+# copies of itself.
 
 # %%
 confident = np.flatnonzero(trace.class_scores >= min(0.3, np.sort(trace.class_scores)[-20]))
@@ -187,7 +194,8 @@ spot = confident[figures.crowded_group(trace.boxes[confident], trace.class_score
 course.show(figures.draw_nms_steps(record.image, trace.boxes[spot] / config.upsample, trace.class_scores[spot], model.thresholds.nms_iou))
 
 # %% [markdown]
-# **What was seen.** Each step keeps one box and drops its near copies; boxes of neighbouring nuclei overlap less and survive.
+# **What was seen.** Each step keeps one box and drops what overlaps it by more than the threshold; boxes that overlap less survive to the next step, whether they
+# belong to a neighbouring nucleus or only frame the same one differently. The caption counts: the best-scored box need not have the most copies.
 #
 # **Exercise 2.4: implement it.** Write `nms(boxes, scores, iou_threshold)`: the indices of the kept boxes, best first. The matrix
 # `iou[i, j]` of all overlaps is given. A dropped box drops nobody: that is the step people forget.
@@ -228,8 +236,8 @@ exercises.check_nms(nms)
 # ## RoIAlign on a 5 x 5 grid, by hand
 #
 # The heads need features of a fixed size from boxes of any size. RoIAlign cuts the box into bins and reads the feature map at points inside each bin, between
-# cells, by bilinear interpolation. Nothing is rounded: rounding to whole cells (RoIPool) misplaces masks by up to half a cell, which is half of a
-# small nucleus. A cell is a unit square, so cell (r, c) has its value at its centre, (r + 0.5, c + 0.5).
+# cells, by bilinear interpolation. Nothing is rounded: rounding to whole cells (RoIPool) misplaces the box by up to half a cell and each bin again, which is a
+# good part of a nucleus that covers a few cells. A cell is a unit square, so cell (r, c) has its value at its centre, (r + 0.5, c + 0.5).
 #
 # **Exercise 2.6: implement it.** Write `bilinear(grid, y, x)`: the value at a point between cell centres; outside the outermost centres the border's value is
 # repeated. *Expected output:* `bilinear: PASSED - all 6 cases agree.`
@@ -314,7 +322,8 @@ course.show(figures.draw_levels(trace.proposal_levels, sides, config.canonical_s
 # ## The heads
 #
 # The **box head** flattens a 7 x 7 crop, runs two fully connected layers, and says two things: nucleus or background, and how to move the box once
-# more. (`compact` runs the same head a second time on the boxes that it has just moved; the paper's presets run it once.) *Expect* boxes that fit more tightly than the proposals they came from.
+# more. `compact` runs the same head a second time on the boxes that it has just moved; the paper's presets run it once. The figure compares the proposals with the
+# boxes after the last pass. *Expect* boxes that fit more tightly than the proposals they came from.
 
 # %%
 course.show(figures.draw_refinement(trace, record.boxes, config.upsample))
@@ -323,16 +332,16 @@ course.show(figures.draw_refinement(trace, record.boxes, config.upsample))
 # **What was seen.** In a trained network most points lie above the diagonal: the box head brought the box closer to its nucleus, and the mean IoU in the caption rises.
 #
 # The **mask head** is convolutional: a 14 x 14 crop becomes 28 x 28 probabilities. `compact` predicts them in a box that is grown by a fifth, so that
-# a box slightly too small does not cut the mask. The grid is stretched over that box, interpolated as in RoIAlign, and cut at the mask threshold. *Expect* smooth outlines
-# although the grid is coarse.
+# a box slightly too small does not cut the mask. The grid is stretched over that box, interpolated as in RoIAlign, and cut at the mask threshold. `compact` also
+# multiplies the box head's score by the mean probability inside the mask, so that a vague mask ranks lower. *Expect* smooth outlines although the grid is coarse.
 
 # %%
 course.show(figures.draw_masks(trace, config.upsample))
 
 # %% [markdown]
 # **What was seen.** The grids show a plateau near 1 with a soft rim; the outline runs where the interpolated probability crosses the threshold, between
-# grid cells. That is the whole chain. `model.predict` may go through it four times, on the image and its three flips, and average
-# (`model.thresholds.flips`); `trace` shows one of them.
+# grid cells. That is the whole chain for one view. With four views `model.predict` takes the image and its three flips through the chain up to the box head and
+# runs one NMS over all their boxes; it averages the boxes that agree on a nucleus, and their scores, and then the masks that the four views draw in the averaged box.
 #
 # **Exercise 2.8: implement it.** Write `paste_mask(probs, box, height, width)`: for each pixel whose centre is inside the box, read the grid at the corresponding
 # point (bilinearly) and compare with 0.5. `sample_bilinear(probs, ys, xs)` reads a grid at rows `ys` and columns `xs`, in cells.
@@ -362,7 +371,9 @@ exercises.check_paste_mask(paste_mask)
 # ## Five losses, by hand, on three boxes
 #
 # Training adds five numbers: class and box loss of the RPN, class and box loss of the box head, and the mask loss. Classes use cross-entropy, masks binary cross-entropy,
-# and boxes smooth L1, a parabola for small and a straight line for large differences, so that one wild box does not rule the gradient.
+# and boxes smooth L1, a parabola for small and a straight line for large differences, so that one wild box does not rule the gradient. (The line begins at a
+# difference of 1 here and in the paper's presets, at 0.1 in `compact`.) The RPN's two are computed on anchors as the box head's two are on proposals, so three
+# computations cover all five.
 #
 # **Exercise 2.9: implement it.** Write `smooth_l1(difference)`. *Expected output:* `smooth_l1: PASSED - all 3 cases agree.`
 
@@ -432,7 +443,7 @@ print("the library's:        ", *(round(float(v), 4) for v in (
 # - computed losses by hand and found the library's numbers.
 #
 # **Three take-aways**
-# 1. Mask R-CNN narrows down: tens of thousands of anchors, at most a thousand proposals, tens of detections; expensive steps come last.
+# 1. Mask R-CNN narrows down: tens of thousands of anchors, at most a thousand proposals, at most a few hundred boxes; the step that costs most a box comes last.
 # 2. Everything is geometry on unit-square pixels; RoIAlign and pasting are the same bilinear reading, once in and once out.
 # 3. NMS is a rule of thumb inside the network: it removes copies, and sometimes neighbours.
 #

@@ -1,15 +1,15 @@
 # %% [markdown]
 # # 3. Train in stages
 #
-# *What moves when, how fast, and how do I do it on a GPU?* The paper trains in three stages over 100 epochs, hours on a GPU. Here you run
-# the same three stages for a minute on whatever this machine has, interrupt them, go on, and then load weights from a long run. The code is the same; only the
-# numbers are smaller.
+# *What moves when, how fast, and how do I do it on a GPU?* The paper trains a large network in three stages over 100 epochs. Here you run the same three stages
+# on the small network `compact` for a minute on whatever this machine has, interrupt them, go on, and then load weights from a long run. The code is the same;
+# network, images and epochs are fewer or smaller.
 #
 # **What you will do**
 # - draw the paper's schedule and `compact`'s, and count what moves in each stage;
 # - implement gradient clipping and a warm-up schedule;
 # - train for real, with live curves, stop in the middle and resume;
-# - compare a minute of training with hours of it;
+# - compare a minute of training with a long run;
 # - read the commands that repeat the paper on a GPU.
 #
 # **What you will learn**
@@ -17,7 +17,8 @@
 # - what learning rate, clipping, weight decay and frozen BatchNorm each protect against;
 # - what a run folder must hold so that an interruption costs nothing.
 #
-# **What you need:** 60 minutes, 2 GB of memory, any processor; about two minutes of it are computing. A GPU for the last section only.
+# **What you need:** 60 minutes, 2 GB of memory, any processor; about two minutes of it are computing. A GPU only to run the commands of the last section,
+# which you can also just read.
 #
 # Previous: [2. Inside Mask R-CNN](02_inside_mask_rcnn.ipynb). Next: [4. Evaluate](04_evaluate.ipynb).
 # [Solutions](solutions/03_train_in_stages.ipynb) · [Glossary](../docs/glossary.md)
@@ -58,7 +59,9 @@ course.show(figures.draw_schedules(schedules))
 
 # %% [markdown]
 # **What was seen.** The paper keeps a constant rate and divides it by ten for the last stage. `compact` warms up over a few epochs and then follows half a
-# cosine: it starts from random weights, where the first gradients are large and point anywhere.
+# cosine: it starts from random weights, where the first gradients are large and point anywhere. The lower rate at the end of both lets the weights settle instead of
+# jumping about a good place. *Weight decay*, in the printed line, pulls every weight a little towards zero in each step, so that only those that the data keeps asking for grow
+# large; it guards against learning single images by heart.
 #
 # ## What moves
 #
@@ -101,7 +104,7 @@ course.show(figures.draw_moving(table))
 # %% [markdown]
 # ## Clipping
 #
-# Now and then a batch gives a gradient a hundred times longer than usual: one wrong box with a high loss. One such step can undo an epoch. *Clipping by
+# Now and then a batch gives a gradient many times longer than usual: one wrong box with a high loss. One such step can undo what many steps have learned. *Clipping by
 # the global norm* scales the whole gradient, all layers together, to a length of at most 5.
 #
 # **Exercise 3.2: implement it.** Write `clip_by_global_norm(gradients, limit)` for a list of arrays. *Expected output:*
@@ -166,7 +169,8 @@ exercises.check_warmup_cosine(warmup_cosine)
 # ## Train, for real
 #
 # Twelve training images, three stages of two short epochs each, from random weights: a rehearsal in which every part of the real thing takes part. The curves are drawn again after each
-# epoch. To make it interesting, the training is *stopped after the third epoch*, in the middle of a stage, as if the laptop had been closed.
+# epoch. The training is *stopped after the third epoch*, in the middle of a stage, as if the laptop had been closed. (`ema=0.0` turns off what `compact`'s own recipe has,
+# an average of the weights over many steps: here there are too few of them.)
 #
 # **Exercise 3.4: predict, run, explain.** From random weights, which loss will fall fastest? Which will still be high after six epochs?
 
@@ -199,6 +203,7 @@ print(f"{len(history.rows)} epochs done, then: {history.stopped}")
 # ### What the run folder holds
 #
 # *Expect* the configuration, a log as text, and a checkpoint with weights, optimiser state, random state and the epoch's number: without any one of them a resumed run would differ.
+# The checkpoint is about three times as large as the weights alone, because the optimiser (AdamW) keeps two running means for each of them.
 
 # %%
 for path in sorted(p for p in run.rglob("*") if p.is_file()):
@@ -218,7 +223,7 @@ print(f"{len(history.rows)} epochs in the log; the last one took the rate {histo
 # %% [markdown]
 # **What was seen.** No jump at the dotted line. The curve bends at the dashed lines, where a stage lets more weights move and the optimiser starts afresh.
 #
-# **Explain.** These stages started from a *random* trunk that stayed frozen in the first of them. Why can the losses fall at all, and why does `compact`'s own recipe
+# **Explain.** These stages started from a *random* trunk that stayed frozen in the first of them. Why can the losses fall at all, which are highest in the end, and why does `compact`'s own recipe
 # have one stage only, in which everything moves?
 
 # %% [markdown] only="exercise"
@@ -230,7 +235,7 @@ print(f"{len(history.rows)} epochs in the log; the last one took the rate {histo
 # position needs features that only a trained trunk has.
 
 # %% [markdown]
-# ## A minute against hours
+# ## A minute against a long run
 #
 # The same image, detected by the apprentice and by the shipped weights. *Expect* little or nonsense from the first.
 
@@ -245,11 +250,12 @@ course.show(draw_detections(record, model.predict(record.image).label_image()))
 
 # %% [markdown]
 # **What was seen.** A few dozen steps have barely begun; thousands (the shipped weights) give outlines near the annotation. From here on the course uses the shipped ones. How
-# they were trained, with everything that was tried and failed, is told in [how `compact` was made](../docs/compact-recipe.md).
+# they were trained, and what was tried without success, is told in [how `compact` was made](../docs/compact-recipe.md).
 #
 # ## The paper's runs, on a GPU
 #
-# The commands below are for a terminal on a machine with a GPU; nothing here needs them. Each can be interrupted at any moment, and repeated with `--resume`.
+# The commands below are for a terminal on a machine with a GPU (install with `pip install ".[gpu]"` there); nothing in the course needs them. A training can be interrupted at any moment and
+# goes on with `--resume`, as in the third line.
 #
 # ```
 # nucleus-course download --to data/bbbc038
@@ -262,11 +268,13 @@ course.show(draw_detections(record, model.predict(record.image).label_image()))
 # just saw. `--minutes` trains for a fixed time, `--resume` goes on after any interruption, and [the paper at full scale](../docs/paper-scale.md) has the paper's side experiments and its whole table as one command. The paper's 100 epochs of 597 images are about
 # 60,000 crops of 512 x 512. So hours = 60,000 / (3,600 x images per second), and the log prints images per second from the first epoch on:
 #
-# | speed | 100 epochs |
+# | speed in the log | 100 epochs |
 # | --- | --- |
-# | 1 image/s (two processor cores, ResNet-50, if that) | 17 hours |
-# | 10 images/s (an older GPU) | 1 hour 40 minutes |
-# | 50 images/s (a current GPU) | 20 minutes |
+# | 1 image/s | 17 hours |
+# | 10 images/s | 1 hour 40 minutes |
+# | 50 images/s | 20 minutes |
+#
+# A few processor cores belong to the first row or above it. Which row a GPU belongs to, its first epochs tell.
 #
 # Look at the log's `waiting` column too: the share of the time in which the GPU waited for input. Above a few percent, more `--workers` help more than a better GPU.
 #
@@ -285,7 +293,7 @@ course.show(draw_detections(record, model.predict(record.image).label_image()))
 # - drawn two schedules and counted what moves in each stage;
 # - implemented clipping and a warm-up with a cosine;
 # - trained, stopped, looked into the run folder, and resumed;
-# - compared a minute of training with hours;
+# - compared a minute of training with a long run;
 # - read the commands for a GPU.
 #
 # **Three take-aways**

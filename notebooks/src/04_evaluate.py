@@ -17,7 +17,8 @@
 # - how large a difference must be before it means anything.
 #
 # **What you need:** 75 minutes, 2 GB of memory, any processor; about two minutes of it are computing. With the real images the first run also
-# detects the nuclei of 67 images, a few minutes more; the result is kept, for notebook 5 too.
+# detects the nuclei of 67 images, a few minutes more (`compact` looks at each image four ways round, see [notebook 2](02_inside_mask_rcnn.ipynb)); the result is kept, for
+# notebook 5 too.
 #
 # Previous: [3. Train in stages](03_train_in_stages.ipynb). Next: [5. Error analysis](05_error_analysis.ipynb).
 # [Solutions](solutions/04_evaluate.ipynb) · [Glossary](../docs/glossary.md)
@@ -60,7 +61,7 @@ for diameter in (10, 20, 40, 80):
 
 # %% [markdown]
 # **What was seen.** The limit is reached at about three tenths of the diameter. One pixel costs a nucleus of 10 pixels a fifth of its IoU, and one of 80 pixels three hundredths: an IoU of 0.9
-# asks of small nuclei what annotators themselves do not reach.
+# asks of small nuclei an exactness below one pixel, on which two annotators would hardly agree.
 #
 # **Explain.** COCO's AP averages over the limits 0.50, 0.55, ... 0.95. Which nuclei decide the upper half of that range?
 
@@ -68,8 +69,8 @@ for diameter in (10, 20, 40, 80):
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** From 6 pixels on for 20, from 3 on for 10. At 0.75 and above small nuclei need an outline exact to a fraction of a pixel, so there only the large ones can match: the upper half measures
-# outlines of large nuclei (and the annotators' habits), the lower half detection.
+# **Answer.** From 6 pixels on for 20, from 3 on for 10. Above 0.75 a nucleus of 10 pixels needs an outline exact to a fraction of a pixel, so mostly the large ones match there: the upper half measures
+# outlines of large nuclei (and the annotators' habits), the lower half mostly detection.
 
 # %% [markdown]
 # **Exercise 4.2: implement it.** Write `mask_iou(a, b)`. *Expected output:* `mask_iou: PASSED - all 4 cases agree.`
@@ -88,8 +89,8 @@ exercises.check_mask_iou(mask_iou)
 # %% [markdown]
 # ## One pixel, one nucleus
 #
-# Mask R-CNN's masks may overlap; a label image holds one number a pixel. Somebody must decide. The rule here: *the higher score keeps the pixel*. (A well-known code
-# base had it the other way round for years, and nobody saw it in the numbers.)
+# Mask R-CNN's masks may overlap; a label image holds one number a pixel. Somebody must decide. The rule here: *the higher score keeps the pixel*. (The other way
+# round, a doubtful detection would eat into a sure one, and COCO's AP would not show it: it looks at whole masks, before they share out the pixels.)
 #
 # **Exercise 4.3: implement it.** Write `label_image(masks, scores)`. *Expected output:* `label_image: PASSED - all 4 cases agree.`
 #
@@ -193,7 +194,7 @@ library = nc.evaluate(dataset.subset([record.id]), nc.Predictions(images={record
 print(f"by hand {100 * interpolated.mean():.6f}, pycocotools {library.metrics['coco_ap50']:.6f}")
 
 # %% [markdown]
-# **What was seen.** The curve starts at precision 1, because the best-scored detections are right, and falls as less certain ones come; where it ends, the rest of the nuclei were found at no score. Both
+# **What was seen.** The curve starts high, because the best-scored detections are mostly right, and falls as less certain ones come; where it ends, the rest of the nuclei were found at no score. Both
 # numbers agree.
 #
 # AP uses every detection, down to the least certain, and no threshold. All other metrics need one *operating point*.
@@ -212,6 +213,7 @@ report.table()
 
 # %% [markdown]
 # **What was seen.** One set of predictions, thirteen fair numbers, tens of points apart. `matched_mask_iou` is above `mean_mask_iou`, necessarily: it leaves out the nuclei that were missed or found badly.
+# Where `foreground_iou` stands depends on the images: it weighs pixels, not nuclei, and does not notice when two nuclei are merged.
 #
 # **Explain.** A method reports "mean IoU 85" and nothing else. Name two things it could be bad at.
 
@@ -234,15 +236,15 @@ m = {key: np.nan if value is None else value for key, value in report.metrics.it
 print(f"ours: {report.dataset}, split {data.evaluation_split}, {len(dataset)} images; the paper: validation images not published\n")
 print(f"{'AP, by definition':<46}{'ours':>7}{'paper R50':>11}{'paper R101':>12}")
 for key, text in (("coco_ap", "COCO, IoU 0.50:0.05:0.95"), ("coco_ap_maxdets100", "the same, at most 100 detections an image"),
-                  ("coco_ap50", "COCO at IoU 0.50"), ("matterport_ap", "IoU 0.50, mean of the images' APs (Matterport)")):
+                  ("coco_ap50", "COCO at IoU 0.50"), ("matterport_ap", "IoU 0.50, mean over images (Matterport)")):
     print(f"  {text:<44}{m[key]:>7.1f}{paper['ResNet-50'][0]:>11.2f}{paper['ResNet-101'][0]:>12.2f}")
 print("mask IoU, by definition")
 for key, text in (("mean_mask_iou", "over nuclei, 0 for missed ones"), ("matched_mask_iou", "over matched pairs"), ("foreground_iou", "of the whole foreground")):
     print(f"  {text:<44}{m[key]:>7.1f}{paper['ResNet-50'][1]:>11.2f}{paper['ResNet-101'][1]:>12.2f}")
 
 # %% [markdown]
-# **What was seen.** The same predictions stand above or below the paper's numbers depending on the row. Whoever picks the row after seeing the numbers has learned nothing. This project's first row is
-# `coco_ap`, fixed beforehand, on a published split.
+# **What was seen.** How far the same predictions stand from the paper's numbers changes by tens of points from row to row. Whoever picks the row after seeing the numbers has learned nothing. This project's first row is
+# `coco_ap`, fixed beforehand, on a published split. And no row says which network is better: the paper's images are not known, so they are not these.
 #
 # ### Precision, recall and the IoU asked for
 #
@@ -255,7 +257,7 @@ course.show(figures.draw_pr_curves(report, thresholds=(0.5, 0.65, 0.75, 0.85, 0.
 course.show(figures.draw_f1_curve(report))
 
 # %% [markdown]
-# **What was seen.** At an IoU of 0.5 most nuclei are found; at 0.95 far fewer: hardly anybody draws outlines that exactly, and annotators do not agree with each other to that degree either. `coco_ap` is the mean over the whole range, so
+# **What was seen.** At an IoU of 0.5 most nuclei are found; at 0.95 far fewer: an outline one pixel off fails there for all but the largest nuclei, and two people who annotate may well differ by as much. `coco_ap` is the mean over the whole range, so
 # a detector that finds every nucleus and draws ordinary outlines stays below 100.
 #
 # ## How sure are we?
@@ -284,22 +286,25 @@ course.show(drawings.draw_intervals(report, ("coco_ap", "coco_ap50", "coco_ap75"
 # ## Thresholds
 #
 # A higher score threshold loses nuclei and false alarms. The weights come with thresholds that were *chosen on the validation split* and are stored beside them (`model.thresholds`). The next figure repeats the choice of the score threshold on these images, for the `dsb_score` alone.
-# *Expect* a broad hill: the exact value matters little, its neighbourhood much.
+# *Expect* a broad hill: near the top the exact value matters little, at the ends it matters a great deal.
 
 # %%
 from nucleus_course.evaluation import choose_thresholds
 
 choice = choose_thresholds(dataset, predictions, metric="dsb_score", start=model.thresholds)
 course.show(figures.draw_threshold_curve(choice))
-print(f"stored with the weights: {model.thresholds.score:.2f}; best on these images: {choice.thresholds.score:.2f}")
+print(f"stored with the weights: {model.thresholds.score:.2f}, dsb_score {report.metrics['dsb_score']:.1f}; "
+      f"best on these images: {choice.thresholds.score:.2f}, dsb_score {choice.thresholds.value:.1f}")
 
 # %% [markdown]
-# **What was seen.** A hill with a flat top: between the stored threshold and the best one lie a point or so. Another metric has its hill elsewhere (missed nuclei cost `mean_mask_iou` more than false alarms do, so it prefers lower thresholds), which is one reason for not taking the top
-# of a single one. And a threshold picked on the images that it is then reported on is a little flattered.
+# **What was seen.** A hill with a flat top; the printed line says how much lies between the stored threshold and the best one. Another metric has its hill elsewhere (`mean_mask_iou` counts missed nuclei and hardly minds false alarms, so it prefers lower thresholds), which is one reason for
+# not taking the top of a single one. And a number reported on the images on which its threshold was picked is a little flattered: on the validation split of BBBC038 this holds for every number in this notebook but the APs, which use no
+# score threshold, and a little for them too, since NMS IoU and mask threshold were picked there.
 #
 # ### Explore
 #
-# All boxes that the network believes in at all are kept, so nothing is run again while you move the score threshold, the NMS IoU and the mask threshold. (The explorer looks at the image one way round; `predict` may average its flips, so scores differ a little.) The default view first, then the explorer. Try: *raise the NMS IoU to 0.8:
+# The network's 400 best boxes before the final NMS are kept with their masks, so nothing is run again while you move the score threshold, the NMS IoU and the mask threshold. (The explorer looks at the image one way round; `predict` may average its flips, so scores differ a little.)
+# The default view first, then the explorer. *Expect* a point on the curve, near its corner. Try: *raise the NMS IoU to 0.8:
 # what happens to precision, and why? Lower the mask threshold: do nuclei merge?*
 
 # %%
@@ -309,7 +314,7 @@ explorer = ThresholdExplorer(record, collect_candidates(model, record.image), mo
 course.show(explorer.draw())
 
 # %% [markdown]
-# **What was seen.** Detections over the annotation at the stored thresholds, and the point they occupy on this image's precision-recall curve.
+# **What was seen.** Detections over the annotation at the stored thresholds, to the nearest 0.05, and the point they occupy on this image's precision-recall curve.
 
 # %% tags=["explorer"]
 explorer.widget()
@@ -317,8 +322,8 @@ explorer.widget()
 # %% [markdown]
 # ## A baseline: is the network worth it?
 #
-# Any method that gives label images can be scored with the same ruler. Here is the classic: Otsu's threshold, then a watershed on the distance to the border. *Expect* it to do well where nuclei are bright, round
-# and apart, and badly elsewhere.
+# Any method that gives label images can be scored with the same ruler. Here is the classic: Otsu's threshold, then a watershed on the distance to the border. It does well where nuclei are bright, round and apart, and badly
+# elsewhere. (`nucleus-course baseline otsu` is a more careful version, and the one in the README's table.) *Expect* its distance from the network to differ from metric to metric.
 
 # %%
 from scipy import ndimage

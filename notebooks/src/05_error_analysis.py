@@ -122,7 +122,7 @@ course.show(figures.draw_ap_costs(analysis))
 course.show(figures.draw_type_breakdown({"network": analysis.report}))
 
 # %% [markdown]
-# **What was seen.** No type is like another: the caption gives three metrics for each. Now by size and by distance to the edge: each bar is all nuclei of a group, stacked by what became of them.
+# **What was seen.** The types differ by many points, and not in the same order for every metric: the caption gives three for each. Now by size and by distance to the edge: each bar is all nuclei of a group, stacked by what became of them.
 
 # %%
 course.show(figures.draw_size_breakdown(analysis, by="size"))
@@ -131,9 +131,10 @@ course.show(figures.draw_size_breakdown(analysis, by="size"))
 course.show(figures.draw_size_breakdown(analysis, by="edge"))
 
 # %% [markdown]
-# **What was seen.** The share of nuclei found depends on type and size far more than any single number suggests. Types with few images have wide uncertainty: read the number of nuclei at a bar before its height.
+# **What was seen.** The captions give the share found in each group: it depends on the size of the nucleus more than the overall number suggests, and they say whether nuclei at the edge are really lost more often than others here. A group with few nuclei
+# has a wide uncertainty: read the number at a bar before its height.
 #
-# The other properties as a table. **Exercise 5.3: explain.** A bar says "crowded nuclei are lost more often". Crowded nuclei are also smaller, and commoner in stained tissue. What comparison would tell crowding from size?
+# The other properties as a table. **Exercise 5.3: explain.** Suppose a row says that touching nuclei are lost more often, and that touching nuclei are also smaller, and commoner in stained tissue. What comparison would tell crowding from size?
 
 # %%
 for by in ("crowding", "contrast"):
@@ -151,8 +152,8 @@ for by in ("crowding", "contrast"):
 # %% [markdown]
 # ## The worst cases
 #
-# Numbers point, pictures explain. The default view is one case of the largest class; then the browser: choose a class and step through it. Nuclei are ordered by area, detections by score, so the most embarrassing
-# come first. Try: *is "spurious" always wrong? Look for nuclei that the annotator missed.*
+# Numbers point, pictures explain. The default view is one case of the largest class; then the browser: choose a class and step through it. Nuclei are ordered by area, detections by score, so the largest losses and the surest mistakes
+# come first. *Expect* the case close up, and the disagreement in colour. Try: *is "spurious" always wrong? Look for nuclei that the annotator missed.*
 
 # %%
 from nucleus_course.explorers import ErrorBrowser
@@ -171,6 +172,8 @@ for row in analysis.worst_images(5):
     print(f"image {short(row['image']):<32} {row['type']:<22} dsb_score {row['value']:5.1f}: {row['tp']} matched, {row['fp']} false, {row['fn']} lost")
 
 # %% [markdown]
+# **What was seen.** The five images with the lowest `dsb_score`: whether they are of one type, and whether they lose nuclei or invent them, tells where to look next.
+#
 # ## Do scores mean what they say?
 #
 # Of all detections scored about 0.8, eight in ten should be right. *Expect* bars near the diagonal, not on it.
@@ -184,7 +187,7 @@ course.show(figures.draw_reliability(analysis))
 #
 # ## A hypothesis, and its test
 #
-# The image's edge cuts a good part of all nuclei, and the network sees only what is left of them. The paper tried to mirror the images' edges and reports that it did not help. Here is a version that can be tested in a minute, at prediction only (the paper did it in
+# The image's edge cuts some of the nuclei, and the network sees only what is left of them. The paper tried to mirror the images' edges and reports that it did not help. Here is a version that can be tested in a minute, at prediction only (the paper did it in
 # training):
 #
 # > **Hypothesis.** If the image is padded with 32 mirrored pixels on each side before detection, and the result cropped back, nuclei at the edge are outlined better.
@@ -229,7 +232,7 @@ def paired_interval(a, b, draws):
 exercises.check_paired_interval(paired_interval)
 
 # %% [markdown]
-# Now the experiment, on images of at most 400 pixels with at least three edge nuclei, so that it takes seconds. The library's functions do what you wrote.
+# Now the experiment, on images of at most 400 pixels with at least three edge nuclei, at most 24 of them, so that it takes a minute or so: each is detected twice, and `predict` may look at each several ways round. The library's functions do what you wrote.
 
 # %%
 from nucleus_course.course_numbers import edge_overlap, edge_touching_ids, predict_with_mirrored_edges

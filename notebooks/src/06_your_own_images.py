@@ -5,7 +5,7 @@
 # annotations of your own.
 #
 # **What you will do**
-# - detect nuclei in an image that no one here trained on: an immunohistochemistry section that comes with scikit-image;
+# - detect nuclei in an image of a kind that the network was not trained on: an immunohistochemistry section that comes with scikit-image;
 # - separate its stains, and see the same network give another answer;
 # - measure nuclei in micrometres and export tables, label images and COCO JSON;
 # - check scale, consistency and scores without any annotation;
@@ -16,7 +16,7 @@
 # - what can be checked without truth, and what cannot;
 # - how little annotation it takes to measure whether you may trust the result.
 #
-# **What you need:** 45 minutes, 2 GB of memory, any processor; about a minute of it is computing. No network.
+# **What you need:** 45 minutes, 2 GB of memory, any processor; about a minute of it is computing. No internet connection.
 #
 # Previous: [5. Error analysis](05_error_analysis.ipynb). Next: your own images.
 # [Solutions](solutions/06_your_own_images.ipynb) · [Glossary](../docs/glossary.md)
@@ -123,7 +123,7 @@ def density(count, height, width, micrometres_per_pixel):
 exercises.check_density(density)
 
 # %% [markdown]
-# For real work `skimage.measure.regionprops_table` measures much more. *Expect* one row a nucleus.
+# For real work `skimage.measure.regionprops_table` measures much more. *Expect* one row a nucleus, and then sizes that spread widely about their median.
 
 # %%
 from skimage.measure import regionprops_table
@@ -155,7 +155,7 @@ course.show(drawings.draw_measurements(np.array([row[5] for row in chosen]), np.
 #
 # - `measurements.csv` for a spreadsheet, R or pandas;
 # - one label image a picture (16-bit TIFF; Fiji, napari, CellProfiler and QuPath open it);
-# - `predictions.json` in COCO's form, with every detection and its score, for `nucleus-course evaluate`.
+# - `predictions.json` in COCO's form, for `nucleus-course evaluate`: every detection with its mask and score, also those below the threshold, since AP asks for them.
 #
 # On the command line, `nucleus-course predict FOLDER --weights compact --out DIR` writes the last two.
 
@@ -164,12 +164,14 @@ import csv
 
 from tifffile import imwrite
 
+from nucleus_course.prediction import image_predictions
+
 out = course.work_folder("my-results", fresh=True)
 with open(out / "measurements.csv", "w", newline="", encoding="utf-8") as file:
     csv.writer(file).writerows([header, *rows])
 for name in images:
     imwrite(out / f"{name}.tif", labels[name].astype(np.uint16), compression="zlib")
-predictions = nc.Predictions.from_label_images(labels)
+predictions = nc.Predictions({name: image_predictions(detections) for name, detections in found.items()}, score_threshold=model.thresholds.score)
 predictions.save(out / "predictions.json")
 for path in sorted(out.iterdir()):
     print(f"{path.name:<20}{path.stat().st_size / 1000:8.1f} kB")
@@ -180,7 +182,7 @@ for path in sorted(out.iterdir()):
 # ### 1. Scale
 #
 # A network knows sizes. If your nuclei are three times as large, or a third as large, as those it was trained on, resize the images first. The next cell detects in the same part of the
-# image at five scales. *Expect* the count to depend on the scale.
+# image at five scales. *Expect* the count to depend strongly on the scale.
 
 # %%
 from skimage.transform import resize
@@ -196,8 +198,8 @@ for scale in scales:
 course.show(drawings.draw_scales(scales, by_scale))
 
 # %% [markdown]
-# **What was seen.** The same tissue gives another count at each scale: scale is a setting, like exposure. The caption also says how large the detections are at each. In BBBC038, 90% of nuclei are 7 to 32 pixels
-# across ([notebook 1](01_inspect_the_data.ipynb)). Measure a few of your nuclei by hand and choose the scale that brings them well inside that range, *not* the one with the largest count; use it for all images of that magnification, and write it down.
+# **What was seen.** The same tissue gives another count at each scale: scale is a setting, like exposure. The caption also says how large the detections are at each. The middle 90% of the nuclei in BBBC038 are 6 to 43 pixels
+# across ([notebook 1](01_inspect_the_data.ipynb)), with a median of 17. Measure a few of your nuclei by hand and choose the scale that brings them well inside that range, *not* the one with the largest count; use it for all images of that magnification, and write it down.
 #
 # ### 2. Consistency
 #
@@ -216,8 +218,8 @@ dimmed = (view * 0.5).astype(np.uint8)
 print(f"dimmed to half: F1 is {f1_of_two(labels['haematoxylin'], model.predict(dimmed).label_image()):.2f}")
 
 # %% [markdown]
-# **What was seen.** What the network is sure of comes back, what it guesses at does not; the further below 1, the more guesses. Half the brightness changes little or nothing, because the network's input is stretched to a fixed range
-# first.
+# **What was seen.** What the network is sure of comes back, what it guesses at does not; the further below 1, the more guesses. Half the brightness changes little or nothing, because `compact` stretches its input to a fixed range
+# first (the paper's presets subtract a fixed mean instead).
 #
 # **Explain.** Why is such a check no substitute for annotation? Give an error that it can never find.
 
@@ -230,7 +232,8 @@ print(f"dimmed to half: F1 is {f1_of_two(labels['haematoxylin'], model.predict(d
 # %% [markdown]
 # ### 3. Scores
 #
-# *Expect*, on images that the network knows, many scores near 1 and few in the middle. A hump in the middle says "I have not seen this kind of thing".
+# *Expect*, on images that the network knows, many scores near 1, many near 0 (boxes that came to nothing), and few in the middle. A hump in the middle says that the
+# network has not seen this kind of thing often.
 
 # %%
 course.show(drawings.draw_scores(found["haematoxylin"].scores, model.thresholds.score))
@@ -265,7 +268,7 @@ print(annotated.lint.summary())
 print("nuclei as written and as read back agree:", all(annotated[name].count == len(np.unique(labels[name])) - 1 for name in images))
 
 # %% [markdown]
-# Then, in a terminal, starting from the shipped weights (twenty annotated images and ten minutes on a laptop already change the result; keep a few images aside for evaluation):
+# Then, in a terminal, starting from the shipped weights. Keep a few annotated images out of the folder, and evaluate on them before and after: only that says whether the training helped, and whether ten minutes were enough.
 #
 # ```
 # nucleus-course train --data my-annotated --split all --preset compact --weights compact --minutes 10 --run runs/mine
@@ -285,7 +288,7 @@ print("nuclei as written and as read back agree:", all(annotated[name].count == 
 # %% [markdown]
 # ## What you have done
 #
-# - detected nuclei in an image of a kind that nobody here trained on, before and after separating its stains;
+# - detected nuclei in an image of a kind that the network was not trained on, before and after separating its stains;
 # - measured and exported them;
 # - checked scale, consistency and scores without truth;
 # - written a training set from label images and read the command that learns from it.

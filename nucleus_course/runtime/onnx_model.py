@@ -1,9 +1,9 @@
 """Mask R-CNN as ONNX graphs for one image of one size, in float32.
 
 Two graphs are a whole detector for anyone's ONNX runtime: ``detector`` and ``masks`` compute what
-:meth:`MaskRCNN.candidates` and :meth:`MaskRCNN.mask_logits` do. ``trunk``, ``proposals``, ``box_head`` and
-``mask_head`` are the same in pieces that hold either convolutions or boxes, so that the former may run in
-half precision. Boxes are (N, 4) float32 (y1, x1, y2, x2) in network pixels, the pyramid's levels
+:meth:`MaskRCNN.candidates` and :meth:`MaskRCNN.mask_logits` do. ``trunk``, ``proposals``, ``box_pool``,
+``box_head``, ``mask_pool`` and ``mask_head`` are the same in pieces that hold either convolutions or boxes,
+so that the former may run in half precision. Boxes are (N, 4) float32 (y1, x1, y2, x2) in network pixels, the pyramid's levels
 (1, H_l, W_l, C), both as in Keras.
 """
 
@@ -58,7 +58,7 @@ class MaskRCNNWriter:
             rois, order = self.write_levels(g, boxes)
             order = g.node("Reshape", order, np.array([self.places]))
             boxes, valid = g.node("Gather", boxes, order, axis=0), g.node("Gather", valid, order, axis=0)
-            logits, deltas = self.write_box_head(g, pyramid, rois)
+            logits, deltas = self.write_box_head(g, self.write_box_pool(g, pyramid, rois))
             boxes = self._clip(g, self._decode(g, deltas, boxes), limits)
             probability = g.node("Sigmoid", logits)
         scores = g.node("Where", valid, probability, -1.0)
@@ -79,7 +79,7 @@ class MaskRCNNWriter:
             half = g.node("Mul", g.node("Sub", high, low), 0.5 * self.config.mask_roi_scale)
             boxes = g.node("Concat", g.node("Sub", centre, half), g.node("Add", centre, half), axis=1)
         rois, order = self.write_levels(g, boxes, self.margins)
-        masks = self.write_mask_head(g, pyramid, rois)
+        masks = self.write_mask_head(g, self.write_mask_pool(g, pyramid, rois))
         _, back = g.node("TopK", order, g.node("Shape", order), outputs=2, axis=0, largest=0)
         size = self.config.mask_size
         g.output(g.node("Gather", masks, back, axis=0), "masks", ("M", size, size))
@@ -106,23 +106,40 @@ class MaskRCNNWriter:
         g.output(valid, "valid", (self.places,), "bool")
         return g.model()
 
+    def box_pool(self):
+        """p2..p5, rois2..rois5 (N_l, 4) x1, y1, x2, y2, P in all -> pooled (P, C, 7, 7), level by level."""
+        g = Graph("box_pool")
+        pooled = self.write_box_pool(g, self._pyramid_inputs(g), self._roi_inputs(g))
+        g.output(pooled, "pooled", self._pooled(self.places, self.config.box_pool))
+        return g.model()
+
     def box_head(self):
-        """p2..p5, rois2..rois5 (N_l, 4), P in all -> logits (P,), differences, and deltas (P, 4), level by level."""
+        """pooled (P, C, 7, 7) -> logits (P,), differences of the two classes, and deltas (P, 4)."""
         g = Graph("box_head")
-        logits, deltas = self.write_box_head(g, self._pyramid_inputs(g), self._roi_inputs(g))
+        logits, deltas = self.write_box_head(g, g.input("pooled", self._pooled(self.places, self.config.box_pool)))
         g.output(logits, "logits", (self.places,))
         g.output(deltas, "deltas", (self.places, 4))
         return g.model()
 
-    def mask_head(self):
-        """p2..p5, rois2..rois5 (M_l, 4) -> masks (M, S, S), level by level.
+    def mask_pool(self):
+        """p2..p5, rois2..rois5 (M_l, 4) -> pooled (M, C, 14, 14), level by level.
 
         The RoIs are grown already, and moved by ``margins`` cells, see :meth:`write_levels`.
         """
+        g = Graph("mask_pool")
+        pooled = self.write_mask_pool(g, self._pyramid_inputs(g), self._roi_inputs(g))
+        g.output(pooled, "pooled", self._pooled("M", self.config.mask_pool))
+        return g.model()
+
+    def mask_head(self):
+        """pooled (M, C, 14, 14) -> masks (M, S, S)."""
         g = Graph("mask_head")
-        masks = self.write_mask_head(g, self._pyramid_inputs(g), self._roi_inputs(g))
+        masks = self.write_mask_head(g, g.input("pooled", self._pooled("M", self.config.mask_pool)))
         g.output(masks, "masks", ("M", self.config.mask_size, self.config.mask_size))
         return g.model()
+
+    def _pooled(self, count, size):
+        return count, self.config.pyramid_channels, size, size
 
     def _metadata(self):
         t = self.model.thresholds
@@ -235,11 +252,18 @@ class MaskRCNNWriter:
             )  # fmt: skip
         return g.node("Concat", *crops, axis=0)
 
-    def write_box_head(self, g, pyramid, rois):
-        """RoIs -> the two logits' difference (P,), the nucleus class' deltas (P, 4)."""
+    def write_box_pool(self, g, pyramid, rois):
+        """RoIs -> (P, C, 7, 7), two by two samples a cell."""
+        return self.write_pool(g, pyramid, rois, self.config.box_pool, samples=2)
+
+    def write_mask_pool(self, g, pyramid, rois):
+        """RoIs, moved by ``margins`` -> (M, C, 14, 14)."""
+        return self.write_pool(g, pyramid, rois, self.config.mask_pool, margins=self.margins)
+
+    def write_box_head(self, g, x):
+        """(P, C, 7, 7) -> the two logits' difference (P,), the nucleus class' deltas (P, 4)."""
         head, c = self.model.box_head, self.config
         size, channels = c.box_pool, c.pyramid_channels
-        x = self.write_pool(g, pyramid, rois, size, samples=2)
         x = g.node("Reshape", x, np.array([self.places, channels * size * size]))
         for i, layer in enumerate(head.fc):
             kernel, bias = array(layer.kernel), array(layer.bias)
@@ -254,10 +278,9 @@ class MaskRCNNWriter:
         deltas = g.dense(x, array(head.deltas.kernel)[:, 4:], array(head.deltas.bias)[4:])
         return g.node("Reshape", logits, np.array([self.places])), deltas
 
-    def write_mask_head(self, g, pyramid, rois):
-        """RoIs -> mask probabilities (M, S, S)."""
+    def write_mask_head(self, g, x):
+        """(M, C, 14, 14) -> mask probabilities (M, S, S)."""
         head, c = self.model.mask_head, self.config
-        x = self.write_pool(g, pyramid, rois, c.mask_pool, margins=self.margins)
         for i, layer in enumerate(head.convolutions):
             x = g.convolution(x, array(layer.kernel), array(layer.bias), (1, 1, 1, 1))
             if head.norms:

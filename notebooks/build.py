@@ -141,13 +141,16 @@ def drifted() -> list[str]:
 
 
 def keep_outputs(new, path: Path) -> None:
-    """Copy outputs from the committed notebook into cells whose source has not changed."""
+    """Copy outputs from the committed notebook into cells whose source has not changed, wherever they stand now."""
     if not path.exists():
         return
-    old = {(cell["id"], cell.source): cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"}
+    old: dict[str, list] = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            old.setdefault(cell.source, []).append(cell)
     for cell in new.cells:
-        if cell.cell_type == "code" and (cell["id"], cell.source) in old:
-            match = old[cell["id"], cell.source]
+        if cell.cell_type == "code" and old.get(cell.source):
+            match = old[cell.source].pop(0)
             cell.outputs, cell.execution_count = match.outputs, match.execution_count
 
 

@@ -86,8 +86,13 @@ course.show(draw_task(record))
 #
 # Mask R-CNN proposes boxes, decides which of them hold a nucleus, and draws a mask in each. The
 # course ships weights of a small one (`compact`, about 4 million parameters) that was trained on BBBC038's
-# training images and needs no GPU. *Expect* outlines close to the annotation's, and
-# a few mistakes; look for them where nuclei touch, are dim, or leave the image.
+# training images and needs no GPU.
+#
+# **Exercise 0.2: predict, run, explain.** Before you run the cell: will the network report more nuclei than the annotation,
+# fewer, or exactly as many? And where in the image above will its mistakes be?
+
+# %% [markdown] only="exercise"
+# *Your prediction:*
 
 # %% tags=["nbval-ignore-output"]
 from nucleus_course.course_figures.data import draw_detections
@@ -101,6 +106,17 @@ course.show(draw_detections(record, detections.label_image()))
 # and mask, so counting them is counting. The caption compares the two numbers. Equal counts would not prove the
 # outlines right, and different ones do not say which nuclei are wrong; [notebook 4](04_evaluate.ipynb)
 # makes both precise.
+#
+# **Explain.** Find one mistake. Did the network miss a nucleus, invent one, or cut two that touch in the wrong place? Is the
+# annotation certainly right there?
+
+# %% [markdown] only="exercise"
+# *Your explanation:*
+
+# %% [markdown] only="solution"
+# **Answer.** It depends on the image and the weights; the usual places are nuclei that touch, that are dim, or that the
+# edge cuts. A miss and an invention in one image cancel in the count, so the count alone hides both. And the annotation is
+# a person's drawing: in dim or crowded places two people would not draw the same.
 
 # %% [markdown]
 # ## The paper in one page
@@ -160,7 +176,7 @@ check_box_of(box_of_everything)
 # The failing case shows a mask with a single `#`, the box that was expected, `(1, 3, 2, 4)`, and the box that
 # came back.
 #
-# **Exercise 0.2: implement it.** A *box* in this course is `(y1, x1, y2, x2)` in pixels. Pixel (r, c) covers
+# **Exercise 0.3: implement it.** A *box* in this course is `(y1, x1, y2, x2)` in pixels. Pixel (r, c) covers
 # the square from (r, c) to (r+1, c+1), so the box of a single pixel at row 1, column 3 is (1, 3, 2, 4), with an
 # area of 1. Write `box_of(mask)`, the smallest box around the True pixels of a mask. *Expected output:*
 # `box_of: PASSED - all 3 cases agree.`
@@ -183,8 +199,13 @@ def box_of(mask):
 check_box_of(box_of)
 
 # %% [markdown]
-# The library has the same function for a whole label image (0 is background, 1 to n are nuclei). *Expect* two
-# boxes, that of nucleus 2 only one pixel wide.
+# The library has the same function for a whole label image (0 is background, 1 to n are nuclei).
+#
+# **Exercise 0.4: predict, run, explain.** Which two boxes will the next cell print for the label image in it, and how large are
+# they? Which of the two boxes holds pixels that are not of its nucleus?
+
+# %% [markdown] only="exercise"
+# *Your prediction:*
 
 # %% tags=["nbval-check-output"]
 labels = np.array([[1, 1, 0, 0],
@@ -195,7 +216,9 @@ for i, box in zip(ids, boxes):
     print(f"nucleus {i}: box {box.tolist()}, area of the box {(box[2] - box[0]) * (box[3] - box[1]):.0f} pixels")
 
 # %% [markdown]
-# **Exercise 0.3: explain.** Nucleus 1 has five pixels and a box of six. Why is a box alone not an answer to the
+# **What was seen.** Nucleus 1 has five pixels and a box of six; the box of nucleus 2 is its one pixel.
+#
+# **Explain.** Why is a box alone not an answer to the
 # task? Name one measurement that a box gives and one that only a mask gives.
 
 # %% [markdown] only="exercise"

@@ -275,8 +275,14 @@ exercises.check_flip_boxes(flip_boxes)
 #
 # ### The 28 x 28 grid
 #
-# *Expect* a mask, its version on the grid, the mask pasted back at full size with the differences coloured, and on the right the IoU
+# The figure shows a mask, its version on the grid, the mask pasted back at full size with the differences coloured, and on the right the IoU
 # (shared pixels over pixels of either) of many such round trips. 1 would be no loss.
+#
+# **Exercise 1.5: predict, run, explain.** Which nuclei lose more in the round trip, the small or the large ones? How much on average:
+# nothing, a hundredth, a tenth?
+
+# %% [markdown] only="exercise"
+# *Your prediction:*
 
 # %%
 from nucleus_course.course_numbers import best_anchor_iou, round_trip
@@ -296,6 +302,17 @@ course.show(figures.draw_round_trip(example.mask, example.grid, example.pasted, 
 # pixels; large ones lose a little along the border, most where a shape has thin tips. The grid is not what limits a network here. (That depends
 # on geometry handled to the half pixel: an error of half a cell costs several points.)
 #
+# **Explain.** Would a 14 x 14 grid be enough for the small nuclei? And what would a box that is a few pixels too small do to the mask?
+
+# %% [markdown] only="exercise"
+# *Your explanation:*
+
+# %% [markdown] only="solution"
+# **Answer.** For nuclei of up to 14 pixels a 14 x 14 grid still has a cell for each pixel; larger ones would lose about twice as much along the border, because the
+# cells are twice as wide. A box that is too small cuts the mask, whatever the grid: what lies outside the box cannot be drawn. That loss is not in this figure,
+# which uses perfect boxes.
+
+# %% [markdown]
 # ### Anchors
 #
 # The region proposal network starts from anchors: square or oblong boxes of fixed sizes on a regular grid. A nucleus that overlaps no anchor
@@ -324,7 +341,7 @@ for name, best in coverage.items():
 #
 # ### A cap of 100 detections
 #
-# COCO's evaluation looks at the 100 best detections of an image; everyday photographs rarely hold more objects. **Exercise 1.5: implement it.** A
+# COCO's evaluation looks at the 100 best detections of an image; everyday photographs rarely hold more objects. **Exercise 1.6: implement it.** A
 # perfect detector that may keep only `cap` detections an image finds at most which share of all nuclei? Write
 # `recall_under_cap(counts, cap)` from the number of nuclei in each image. *Expected output:* `recall_under_cap: PASSED - all 4 cases agree.`
 

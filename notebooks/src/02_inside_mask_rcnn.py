@@ -307,8 +307,13 @@ def pyramid_level(height, width):
 exercises.check_pyramid_level(pyramid_level)
 
 # %% [markdown]
-# `compact` works on native pixels with strides half as large, so its rule has 112 in place of 224. *Expect* most proposals on the
-# finest level.
+# `compact` works on native pixels with strides half as large, so its rule has 112 in place of 224.
+#
+# **Exercise 2.8: predict, run, explain.** On which level will most of the proposals be pooled? (Take the size of a nucleus in this image from the figures above, and put
+# it into the rule.) Will any be pooled from P5?
+
+# %% [markdown] only="exercise"
+# *Your prediction:*
 
 # %%
 sides = np.sqrt((trace.proposals[:, 2:] - trace.proposals[:, :2]).prod(axis=1))
@@ -317,6 +322,15 @@ course.show(figures.draw_levels(trace.proposal_levels, sides, config.canonical_s
 # %% [markdown]
 # **What was seen.** Nuclei are small for a rule made for everyday photographs: most are pooled from P2, where a nucleus covers the most cells. That is
 # what upsampling by two (or halving the strides) is for.
+#
+# **Explain.** Why not pool *every* box from P2, the sharpest level?
+
+# %% [markdown] only="exercise"
+# *Your explanation:*
+
+# %% [markdown] only="solution"
+# **Answer.** A large box covers very many cells of P2, and a 7 x 7 crop then reads only some of them, each with a small view of the image. On a coarser level the same box covers about as many cells
+# as a small one does on P2, and each cell has seen more of the surroundings. So the heads meet objects at about the same size, in cells.
 
 # %% [markdown]
 # ## The heads
@@ -343,7 +357,7 @@ course.show(figures.draw_masks(trace, config.upsample))
 # grid cells. That is the whole chain for one view. With four views `model.predict` takes the image and its three flips through the chain up to the box head and
 # runs one NMS over all their boxes; it averages the boxes that agree on a nucleus, and their scores, and then the masks that the four views draw in the averaged box.
 #
-# **Exercise 2.8: implement it.** Write `paste_mask(probs, box, height, width)`: for each pixel whose centre is inside the box, read the grid at the corresponding
+# **Exercise 2.9: implement it.** Write `paste_mask(probs, box, height, width)`: for each pixel whose centre is inside the box, read the grid at the corresponding
 # point (bilinearly) and compare with 0.5. `sample_bilinear(probs, ys, xs)` reads a grid at rows `ys` and columns `xs`, in cells.
 # *Expected output:* `paste_mask: PASSED - all 5 cases agree.`
 #
@@ -375,7 +389,7 @@ exercises.check_paste_mask(paste_mask)
 # difference of 1 here and in the paper's presets, at 0.1 in `compact`.) The RPN's two are computed on anchors as the box head's two are on proposals, so three
 # computations cover all five.
 #
-# **Exercise 2.9: implement it.** Write `smooth_l1(difference)`. *Expected output:* `smooth_l1: PASSED - all 3 cases agree.`
+# **Exercise 2.10: implement it.** Write `smooth_l1(difference)`. *Expected output:* `smooth_l1: PASSED - all 3 cases agree.`
 
 # %%
 def smooth_l1(difference):
@@ -390,7 +404,7 @@ exercises.check_smooth_l1(smooth_l1)
 
 # %% [markdown]
 # Three boxes: a nucleus scored with confidence, a nucleus scored with doubt, and background that the network takes for a nucleus. Only the two nuclei
-# have box and mask losses. **Exercise 2.10: predict, run, explain.** Which of the three adds most to the class loss?
+# have box and mask losses. **Exercise 2.11: predict, run, explain.** Which of the three adds most to the class loss?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*

@@ -58,7 +58,7 @@ schedules = {name: nc.get_preset(name).training.stages for name in ("paper-resne
 course.show(figures.draw_schedules(schedules))
 
 # %% [markdown]
-# **What was seen.** The paper keeps a constant rate and divides it by ten for the last stage. `compact` warms up over a few epochs and then follows half a
+# **What was seen.** The paper keeps a constant rate and divides it by ten for the last stage. (It gives 100 epochs and three stages, not how the epochs are divided: 20, 40 and 40 are this project's reading.) `compact` warms up over a few epochs and then follows half a
 # cosine: it starts from random weights, where the first gradients are large and point anywhere. The lower rate at the end of both lets the weights settle instead of
 # jumping about a good place. *Weight decay*, in the printed line, pulls every weight a little towards zero in each step, so that only those that the data keeps asking for grow
 # large; it guards against learning single images by heart.
@@ -237,7 +237,12 @@ print(f"{len(history.rows)} epochs in the log; the last one took the rate {histo
 # %% [markdown]
 # ## A minute against a long run
 #
-# The same image, detected by the apprentice and by the shipped weights. *Expect* little or nonsense from the first.
+# The same image, detected by the apprentice and by the shipped weights.
+#
+# **Exercise 3.5: predict, run, explain.** How many nuclei will the apprentice find after a minute: none, a few, or hundreds, most of them nonsense?
+
+# %% [markdown] only="exercise"
+# *Your prediction:*
 
 # %%
 judge = nc.load_dataset(data.source, data.evaluation_split, progress=False)
@@ -252,6 +257,16 @@ course.show(draw_detections(record, model.predict(record.image).label_image()))
 # **What was seen.** A few dozen steps have barely begun; thousands (the shipped weights) give outlines near the annotation. From here on the course uses the shipped ones. How
 # they were trained, and what was tried without success, is told in [how `compact` was made](../docs/compact-recipe.md).
 #
+# **Explain.** The losses had fallen a long way. Why is so little of it visible in the detections?
+
+# %% [markdown] only="exercise"
+# *Your explanation:*
+
+# %% [markdown] only="solution"
+# **Answer.** Most anchors and proposals are background, so the quickest way to a low class loss is to call everything background, and a detection must still reach the preset's score threshold to be drawn. What separates nuclei from
+# background, and where exactly their outlines run, is in the last part of the losses, which takes thousands of steps. A falling loss says that something is learned, not what.
+
+# %% [markdown]
 # ## The paper's runs, on a GPU
 #
 # The commands below are for a terminal on a machine with a GPU (install with `pip install ".[gpu]"` there); nothing in the course needs them. A training can be interrupted at any moment and
@@ -278,7 +293,7 @@ course.show(draw_detections(record, model.predict(record.image).label_image()))
 #
 # Look at the log's `waiting` column too: the share of the time in which the GPU waited for input. Above a few percent, more `--workers` help more than a better GPU.
 #
-# **Exercise 3.5: explain.** Someone doubles the batch from 6 to 12 to use a larger GPU, and keeps everything else. Name two things of the schedule that change their meaning.
+# **Exercise 3.6: explain.** Someone doubles the batch from 6 to 12 to use a larger GPU, and keeps everything else. Name two things of the schedule that change their meaning.
 
 # %% [markdown] only="exercise"
 # *Your explanation:*

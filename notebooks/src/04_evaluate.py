@@ -264,7 +264,10 @@ course.show(figures.draw_f1_curve(report))
 #
 # A few dozen images are a sample. The *bootstrap* draws as many images from them again and again, with replacement, and evaluates each draw; the middle 95% of the results are the interval.
 #
-# *Expect* intervals several points wide.
+# **Exercise 4.7: predict, run, explain.** How wide is the 95% interval of `coco_ap` from this many images: less than a point, a few points, or more than ten?
+
+# %% [markdown] only="exercise"
+# *Your prediction:*
 
 # %%
 course.show(drawings.draw_intervals(report, ("coco_ap", "coco_ap50", "coco_ap75", "dsb_score", "mean_mask_iou", "f1_50", "f1_70", "pq", "aji")))
@@ -273,7 +276,7 @@ course.show(drawings.draw_intervals(report, ("coco_ap", "coco_ap50", "coco_ap75"
 # **What was seen.** Two models whose intervals are this wide can differ by a point or two for no reason but the images. Yet intervals of two models may overlap although one is better on nearly every image:
 # for a comparison take the *paired* bootstrap, as the baseline below and [notebook 5](05_error_analysis.ipynb) do.
 #
-# **Exercise 4.7: explain.** How many images would it take to halve the width? BBBC038's images repeat sources: many come from the same slide. What does that do to the interval?
+# **Explain.** How many images would it take to halve the width? BBBC038's images repeat sources: many come from the same slide. What does that do to the interval?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*

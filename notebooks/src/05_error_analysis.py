@@ -134,13 +134,21 @@ course.show(figures.draw_size_breakdown(analysis, by="edge"))
 # **What was seen.** The captions give the share found in each group: it depends on the size of the nucleus more than the overall number suggests, and they say whether nuclei at the edge are really lost more often than others here. A group with few nuclei
 # has a wide uncertainty: read the number at a bar before its height.
 #
-# The other properties as a table. **Exercise 5.3: explain.** Suppose a row says that touching nuclei are lost more often, and that touching nuclei are also smaller, and commoner in stained tissue. What comparison would tell crowding from size?
+# The other properties come as a table. **Exercise 5.3: predict, run, explain.** Which are lost more often, nuclei that touch another or nuclei that stand alone? Faint ones or bright ones? Twice as often, or ten times?
+
+# %% [markdown] only="exercise"
+# *Your prediction:*
 
 # %%
 for by in ("crowding", "contrast"):
     for name, row in analysis.breakdown(by)["nuclei"].items():
         total = sum(row.values())
         print(f"{by:<9} {name:<14} {total:>6} nuclei, {100 * (1 - row['matched'] / max(total, 1)):5.1f}% not found")
+
+# %% [markdown]
+# **What was seen.** The share that was not found, for each distance to the nearest neighbour and each contrast with the background.
+#
+# **Explain.** Suppose that touching nuclei are not only lost more often but also smaller, and commoner in stained tissue. What comparison would tell crowding from size?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*

@@ -182,7 +182,12 @@ for path in sorted(out.iterdir()):
 # ### 1. Scale
 #
 # A network knows sizes. If your nuclei are three times as large, or a third as large, as those it was trained on, resize the images first. The next cell detects in the same part of the
-# image at five scales. *Expect* the count to depend strongly on the scale.
+# image at five scales.
+#
+# **Exercise 6.4: predict, run, explain.** Will the count be about the same at all five? If not, at which scale will it be largest?
+
+# %% [markdown] only="exercise"
+# *Your prediction:*
 
 # %%
 from skimage.transform import resize
@@ -199,12 +204,22 @@ course.show(drawings.draw_scales(scales, by_scale))
 
 # %% [markdown]
 # **What was seen.** The same tissue gives another count at each scale: scale is a setting, like exposure. The caption also says how large the detections are at each. The middle 90% of the nuclei in BBBC038 are 6 to 43 pixels
-# across ([notebook 1](01_inspect_the_data.ipynb)), with a median of 17. Measure a few of your nuclei by hand and choose the scale that brings them well inside that range, *not* the one with the largest count; use it for all images of that magnification, and write it down.
+# across ([notebook 1](01_inspect_the_data.ipynb)), with a median of 17. Measure a few of your nuclei by hand and choose the scale that brings them well inside that range; use it for all images of that magnification, and write it down.
 #
+# **Explain.** Why not simply take the scale with the largest count?
+
+# %% [markdown] only="exercise"
+# *Your explanation:*
+
+# %% [markdown] only="solution"
+# **Answer.** More detections are not more nuclei. In an image enlarged far enough, grains inside a nucleus and specks of background reach the size that the network knows for nuclei, and are counted; in one reduced
+# too far, neighbours run together and are lost. The size of your nuclei says which scale is right, the count does not.
+
+# %% [markdown]
 # ### 2. Consistency
 #
 # An image turned by 90 degrees holds the same nuclei. Detect in both, turn back, and compare: agreement does not prove that the result is right, but disagreement proves that one of the two is wrong. (Mirroring would be too easy: `predict` looks at
-# the flips of the image itself, and averages, where the stored thresholds say so.) **Exercise 6.4: predict, run, explain.** How large will the F1 between the two be?
+# the flips of the image itself, and averages, where the stored thresholds say so.) **Exercise 6.5: predict, run, explain.** How large will the F1 between the two be?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -275,7 +290,7 @@ print("nuclei as written and as read back agree:", all(annotated[name].count == 
 # nucleus-course predict my-images --weights runs/mine --out results
 # ```
 #
-# **Exercise 6.5: explain.** You annotated ten images of one slide, trained on eight and evaluated on two: `coco_ap` 80. A colleague's slide from another laboratory gives 40. What went wrong in the evaluation, and how should the split
+# **Exercise 6.6: explain.** You annotated ten images of one slide, trained on eight and evaluated on two: `coco_ap` 80. A colleague's slide from another laboratory gives 40. What went wrong in the evaluation, and how should the split
 # have been made?
 
 # %% [markdown] only="exercise"

@@ -77,3 +77,15 @@ def test_a_path_of_this_machine_is_refused(builder):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[text])])
     with pytest.raises(ValueError, match="path of this machine"):
         builder.clean(notebook)
+
+
+def test_outputs_follow_a_cell_that_moved(built, builder, tmp_path):
+    import nbformat
+
+    before = built["exercise"]
+    before.cells[1].outputs, before.cells[1].execution_count = [nbformat.v4.new_output("stream", text="2")], 1
+    nbformat.write(before, tmp_path / "before.ipynb")
+    after = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("new"), nbformat.v4.new_code_cell("1 + 1"), nbformat.v4.new_code_cell("1 + 1")])
+    builder.keep_outputs(after, tmp_path / "before.ipynb")
+    assert after.cells[1].outputs[0].text == "2" and after.cells[1].execution_count == 1
+    assert after.cells[2].outputs == []  # one run, one output

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+NUMBER = re.compile(r"\*\*Exercise (\d)\.(\d+)")
 KNOWN_TAGS = {"exercise", "solution", "nbval-check-output", "nbval-ignore-output", "explorer"}
 SHELL = re.compile(r"^\s*(!|%%?(bash|sh|system|sx|cmd|pip|conda)\b|%(run|load)\b|get_ipython\(\)\.system)", re.M)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
@@ -102,9 +103,20 @@ def test_notebook_opens_and_closes_as_promised(name):
     text = text_of(ROOT / "notebooks" / f"{name}.ipynb")
     for heading in ("What you will do", "What you will learn", "What you need", "Three take-aways"):
         assert heading in text, heading
-    assert text.count("**Exercise") >= 3
+    assert text.count(": predict, run, explain.**") >= 3
+    assert text.count(": implement it.**") >= 1
     for word in ("Previous:", "Next:"):
         assert word in text, word
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_exercises_are_numbered_in_order_and_counted_in_the_readme(name):
+    numbers = NUMBER.findall(text_of(ROOT / "notebooks" / f"{name}.ipynb"))
+    assert numbers == [(str(int(name[:2])), str(n)) for n in range(1, len(numbers) + 1)]
+    row = next(line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if f"(notebooks/{name}.ipynb)" in line)
+    assert int(row.rstrip("| ").rsplit("|", 1)[1]) == len(numbers)
+    minutes = re.search(r"\*\*What you need:\*\* (\d+) minutes", text_of(ROOT / "notebooks" / f"{name}.ipynb"))
+    assert f"| {minutes[1]} |" in row
 
 
 @pytest.mark.parametrize("name", SERIES)

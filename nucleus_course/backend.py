@@ -132,8 +132,11 @@ def devices(backend: str) -> list[str]:
 
 def has_bfloat16(backend: str) -> bool:
     """Whether the backend's device computes in bfloat16 itself. Elsewhere it is emulated, and slower than float32."""
-    if devices(backend) != ["cpu"]:
-        return True
+    return devices(backend) != ["cpu"] or cpu_has_bfloat16()
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor has bfloat16 instructions, as far as Linux tells; loads no backend."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -104,8 +104,9 @@ def test_cases_cover_what_is_promised(monkeypatch):
     assert all(reason.startswith("not installed: pip install") for reason in skipped.values())
     assert {c["kind"] for c in cases} == set(runner.KINDS)
     monkeypatch.setattr(runner, "find_spec", lambda name: object())
+    monkeypatch.setattr(runner, "cpu_has_bfloat16", lambda: True)
     there = {c["runtime"] for c in runner.list_cases(only="predict")}
-    assert there == {"keras", "openvino", "openvino float32", "torchvision", "stardist"}
+    assert there == {"keras", "keras bfloat16", "openvino", "openvino float32", "torchvision", "stardist"}
 
 
 def test_only_and_quick():

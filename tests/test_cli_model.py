@@ -67,10 +67,10 @@ def one_model_for_all(monkeypatch):
     """Load each set of weights once: a model compiles on its first image, and these tests are about the commands."""
     real = common.open_model
 
-    def open_once(weights, preset=None):
-        key = (str(weights), preset)
+    def open_once(weights, preset=None, dtype=None):
+        key = (str(weights), preset, dtype)
         if key not in LOADED:
-            LOADED[key] = real(weights, preset)
+            LOADED[key] = real(weights, preset, dtype)
         return LOADED[key]
 
     monkeypatch.setattr(common, "open_model", open_once)
@@ -158,6 +158,16 @@ def test_full_disk_while_predicting(here, model, data, monkeypatch):
 
 
 # ----------------------------------------------------------------------------------- weights
+
+
+def test_a_model_in_half_precision_has_the_same_weights(here, model):
+    whole, half = common.open_model(str(model)), common.open_model(str(model), dtype="mixed_bfloat16")
+    assert whole.box_head.dtype_policy.name == "float32" and half.box_head.dtype_policy.name == "mixed_bfloat16"
+    for a, b in zip(whole.weights, half.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    picture = str(here / "picture.png")
+    Image.fromarray(discs(1)[0]).save(picture)
+    one_line_error(run("predict", picture, "--weights", model, "--dtype", "float16"), "--dtype 'float16'")
 
 
 def test_weights_of_another_architecture(here, data):

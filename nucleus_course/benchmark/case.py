@@ -99,8 +99,9 @@ def predict(preset, runtime, side, detections, threads=None):
     from nucleus_course.prediction import Predictor, assemble, select
     from nucleus_course.runtime import use_runtime
 
-    model = calm(MaskRCNN.from_preset(preset))
     name, _, precision = runtime.partition(" ")
+    policy = "mixed_bfloat16" if runtime == "keras bfloat16" else "float32"
+    model = calm(MaskRCNN.from_preset(preset, dtype_policy=policy))
     use_runtime(model, name, **({"precision": precision or "auto", "threads": threads} if name == "openvino" else {}))
     predictor = Predictor.of(model)
     pixels = int(side / model.config.upsample)
@@ -119,7 +120,7 @@ def predict(preset, runtime, side, detections, threads=None):
     numbers = measure(run)
     if set(found) != {detections}:
         raise RuntimeError(f"{set(found)} detections instead of {detections}")
-    return numbers | {"precision": getattr(predictor, "precision", "float32")}
+    return numbers | {"precision": getattr(predictor, "precision", policy.removeprefix("mixed_"))}
 
 
 def startup(preset, threads=None):

@@ -10,6 +10,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from nucleus_course.backend import cpu_has_bfloat16
 from nucleus_course.errors import UserError
 
 KINDS = ("machine", "predict", "startup", "train", "input", "decode", "evaluate")
@@ -22,6 +23,8 @@ TIMEOUT = 1800  # seconds a case
 def runtimes():
     """Runtimes to measure, by name, and those that are not installed: ["keras", …], [("openvino", "…"), …]."""
     there, missing = ["keras"], []
+    if cpu_has_bfloat16():
+        there.append("keras bfloat16")
     lacking = [p for p in ("openvino", "onnx") if find_spec(p) is None]
     if lacking:
         missing.append(("openvino", f"not installed: pip install {' '.join(lacking)}"))

@@ -142,24 +142,34 @@ def output_folder(path: Path) -> Path:
     return path
 
 
-def open_model(weights: str, preset: str | None = None):
+DTYPES = ("float32", "mixed_bfloat16")
+PredictionDtype = Annotated[
+    Optional[str],
+    typer.Option("--dtype", metavar="D", help="float32 (the default), or mixed_bfloat16: faster where the processor computes in it."),
+]
+
+
+def open_model(weights: str, preset: str | None = None, dtype: str | None = None):
     """The model of a name that ships, a model or run folder, or a weights file.
 
     A file alone does not say what network it is for: the config.json beside it does, or ``preset``.
 
     Raises:
-        UserError: nothing there, or of another architecture.
+        UserError: nothing there, of another architecture, or an unknown ``dtype``.
     """
+    dtype = dtype or DTYPES[0]
+    if dtype not in DTYPES:
+        raise UserError(f"unknown --dtype '{dtype}': choose {' or '.join(DTYPES)}")
     from nucleus_course.config import get_preset
     from nucleus_course.model.weights import load_into, load_model, model_class
 
     path = Path(weights)
     if not path.is_file():
-        return load_model(weights)
+        return load_model(weights, dtype_policy=dtype)
     if preset is not None:
-        return model_class(get_preset(preset).model).from_preset(preset, weights=path)
+        return model_class(get_preset(preset).model).from_preset(preset, weights=path, dtype_policy=dtype)
     if (path.parent / "config.json").is_file() and (path.parent / "thresholds.json").is_file():
-        model = load_model(path.parent)
+        model = load_model(path.parent, dtype_policy=dtype)
         if path.name != "weights.h5":
             load_into(model, path)
         return model

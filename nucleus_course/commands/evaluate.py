@@ -50,6 +50,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first faulty image instead of leaving it out.")] = False,
     preset: common.BarePreset = None,
+    dtype: common.PredictionDtype = None,
     backend: common.Backend = None,
 ) -> None:
     """Score a model, or anybody's predictions, with every metric of the protocol.
@@ -77,7 +78,7 @@ def evaluate(
     if weights is not None:
         _find(weights)
     dataset = common.open_data(data, split, limit, strict, what="scoring on")
-    scored = _predictions(dataset, weights or str(predictions), backend, preset, weights is not None)
+    scored = _predictions(dataset, weights or str(predictions), backend, preset, weights is not None, dtype)
     if weights is not None:
         scored.save(out.with_suffix(".predictions.json"))
 
@@ -118,7 +119,7 @@ def _find(weights: str) -> None:
     find_weights(weights)
 
 
-def _predictions(dataset, source: str, backend: str | None, preset: str | None, is_weights: bool):
+def _predictions(dataset, source: str, backend: str | None, preset: str | None, is_weights: bool, dtype: str | None = None):
     """Predictions from weights (run now) or from a file or folder."""
     from nucleus_course.evaluation import Predictions
 
@@ -127,7 +128,7 @@ def _predictions(dataset, source: str, backend: str | None, preset: str | None, 
     load_backend(backend)
     from nucleus_course.prediction import predict_dataset
 
-    model = common.open_model(source, preset)
+    model = common.open_model(source, preset, dtype)
     predictions = predict_dataset(model, dataset)
     predictions.info.update(model=source, preset=model.config.name, min_area=model.thresholds.min_area)
     return predictions

@@ -35,6 +35,7 @@ def predict(
         str,
         typer.Option("--runtime", metavar="NAME", help="keras, or openvino: faster on a CPU (pip install openvino onnx)."),
     ] = "keras",
+    dtype: common.PredictionDtype = None,
     preset: common.BarePreset = None,
     backend: common.Backend = None,
 ) -> None:
@@ -58,7 +59,10 @@ def predict(
     load_backend(backend)
     files = find_images(images, exclude=out)
     folder = common.output_folder(out)
-    model = use_runtime(common.open_model(weights, preset), runtime)
+    model = common.open_model(weights, preset, dtype)
+    # OpenVINO makes its own graphs, by default in what the processor computes in.
+    precision = {"precision": dtype.removeprefix("mixed_")} if dtype and runtime == "openvino" else {}
+    model = use_runtime(model, runtime, **precision)
     threshold = model.thresholds.score if score_threshold is None else score_threshold
     done, counts, failed = {}, [], []
     try:

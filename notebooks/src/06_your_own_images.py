@@ -286,7 +286,7 @@ print("nuclei as written and as read back agree:", all(annotated[name].count == 
 # Then, in a terminal, starting from the shipped weights. Keep a few annotated images out of the folder, and evaluate on them before and after: only that says whether the training helped, and whether ten minutes were enough.
 #
 # ```
-# nucleus-course train --data my-annotated --split all --preset compact --weights compact --minutes 10 --run runs/mine
+# nucleus-course train --data my-annotated --split all --preset compact+further --weights compact --minutes 10 --run runs/mine
 # nucleus-course predict my-images --weights runs/mine --out results
 # ```
 #

@@ -13,7 +13,7 @@ The names below load on first use, so importing the package is quick and imports
 
 from __future__ import annotations
 
-import importlib
+from nucleus_course.lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -49,16 +49,4 @@ _HOMES = {
 }
 
 __all__ = ["__version__", *_HOMES]
-
-
-def __getattr__(name: str):
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value  # the next access does not come through here
-    return value
-
-
-def __dir__():
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -4,7 +4,7 @@ The names below are loaded on first use, so that importing this package (as ``co
 :class:`AugmentConfig`) costs nothing.
 """
 
-from importlib import import_module
+from nucleus_course.lazy import lazy
 
 _HOMES = {
     "AugmentConfig": "augment",
@@ -28,15 +28,4 @@ _HOMES = {
 }
 
 __all__ = sorted(_HOMES)
-
-
-def __getattr__(name):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -6,7 +6,7 @@ The caption says in words what the figure shows, with its numbers, and serves as
 and Ito's and never carry a meaning alone. Where the images are synthetic the figure and the caption say so.
 """
 
-from importlib import import_module
+from nucleus_course.lazy import lazy
 
 _HOMES = {
     "CLASS_COLOURS": "style",
@@ -25,15 +25,4 @@ _HOMES = {
 }
 
 __all__ = sorted(_HOMES)
-
-
-def __getattr__(name):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = lazy(__name__, _HOMES)

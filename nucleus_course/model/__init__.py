@@ -1,9 +1,8 @@
 """Mask R-CNN, one idea of the paper a file."""
 
+from nucleus_course.lazy import lazy
 
-def __getattr__(name):
-    if name == "MaskRCNN":
-        from nucleus_course.model.mask_rcnn import MaskRCNN
+_HOMES = {"MaskRCNN": "mask_rcnn"}
 
-        return MaskRCNN
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = sorted(_HOMES)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -128,5 +128,9 @@ def load_checkpoint(path, model):
     if len(arrays) != len(variables) or any(a.shape != tuple(v.shape) for a, v in zip(arrays, variables)):
         raise UserError(f"checkpoint {path} is of another model or stage: give the preset it was made with")
     for array, variable in zip(arrays, variables):
+        if array.dtype == "uint16" and variable.dtype == "bfloat16":  # which .npz files do not know
+            import ml_dtypes
+
+            array = array.view(ml_dtypes.bfloat16)
         variable.assign(array)
     return meta

@@ -98,6 +98,8 @@ def train(
         batches = TrainingBatches(dataset, preset, epoch=start)
         reporter = Reporter(progress, total, len(batches), minutes)
         epoch = start
+        # By the seconds in the log alone: the epoch that is found to be the last is then validated as such, and a resumed run agrees.
+        last = epoch >= total if minutes is None else elapsed >= 60.0 * minutes
         if resumed is not None:
             # The state of the epoch's own stage: where the next epoch opens another, the loop changes over as it
             # would have without the break.
@@ -107,11 +109,9 @@ def train(
             folder.write_log(history.rows)
             good, current = snapshot(model), number
             reporter.stage(stages[number], count_trainable(model), len(moving))
-        while True:
+        while not last:
             spent = elapsed + time.perf_counter() - begun
-            share = spent / (60.0 * minutes) if minutes else None
-            if (share is not None and share >= 1.0) or (minutes is None and epoch >= total):
-                break
+            share = min(1.0, spent / (60.0 * minutes)) if minutes else None
             number, within, part = locate(stages, epoch, share)
             if number != current:
                 moving = compile_for(model, config, stages[number].layers)
@@ -134,8 +134,8 @@ def train(
             epoch += 1
             if config.ema and epoch * len(batches) < 2.0 / (1.0 - config.ema):
                 restart_average(model)
-            spent = elapsed + time.perf_counter() - begun
-            last = epoch >= total if minutes is None else spent >= 60.0 * minutes
+            row["seconds"] = round(elapsed + time.perf_counter() - begun, 1)
+            last = epoch >= total if minutes is None else row["seconds"] >= 60.0 * minutes
             if validation is not None and (last or (every and epoch % every == 0)):
                 with averaged(model, config):
                     row |= validate(model, validation)
@@ -143,7 +143,8 @@ def train(
                         history.best = row[validate_metric]
                         if folder:
                             model.save(folder.path / "weights")
-            row["seconds"] = round(elapsed + time.perf_counter() - begun, 1)
+                row["seconds"] = round(elapsed + time.perf_counter() - begun, 1)
+                last = last or (minutes is not None and row["seconds"] >= 60.0 * minutes)
             history.rows.append(row)
             good = snapshot(model)
             if folder:

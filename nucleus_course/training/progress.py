@@ -83,7 +83,9 @@ class Reporter:
         if row.get("images_per_s"):
             parts.append(f"{row['images_per_s']:.1f} images/s, {100 * row['waiting']:.0f}% waiting")
         if "coco_ap" in row:
-            parts.append(f"validation AP {row['coco_ap']:.1f}, dsb {row['dsb_score']:.1f}, mask IoU {row['mean_mask_iou']:.1f}")
+            names = {"coco_ap": "AP", "dsb_score": "dsb", "mean_mask_iou": "mask IoU"}
+            values = {k: "-" if row[k] is None else f"{row[k]:.1f}" for k in names}  # without nuclei there is no AP
+            parts.append("validation " + ", ".join(f"{title} {values[k]}" for k, title in names.items()))
         parts.append(f"{row['seconds'] / 60:.1f} min")
         self.say(" | ".join(parts))
 

@@ -228,6 +228,54 @@ def test_minutes_follow_the_clock(monkeypatch):
     assert history.rows[-1]["seconds"] >= 100
 
 
+def test_the_last_epoch_by_the_clock_is_validated(tmp_path, monkeypatch):
+    """Epochs of 57 seconds and saves of 3: after two epochs 117 of 120 seconds are over, and after the save all of them."""
+    now = [0.0]
+
+    def later(name, seconds, owner=loop):
+        real = getattr(owner, name)
+
+        def call(*args, **kwargs):
+            now[0] += seconds
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, call)
+
+    later("save_checkpoint", 3.0)
+    later("summary", 57.0, EpochWatch)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(loop, "validate", lambda model, data: {"coco_ap": 1.0, "dsb_score": 0.0, "mean_mask_iou": 0.0})
+    options = dict(preset=preset(steps_per_epoch=1), stages=STAGES[1:], minutes=2, validation="held out", validate_every=100, **QUIET)
+    history = train(Toy(), dataset(), run=tmp_path, **options)
+    assert history.rows[-1]["seconds"] >= 120 and history.rows[-1]["coco_ap"] == 1.0
+    assert (tmp_path / "weights" / "config.json").exists() and history.best == 1.0
+    again = train(Toy(), dataset(), run=tmp_path, resume=True, **options)
+    assert len(again.rows) == len(history.rows), "what is finished is not gone on with"
+
+
+def test_validation_images_without_nuclei_have_no_ap(tmp_path, monkeypatch, capsys):
+    nothing = {"coco_ap": None, "dsb_score": 100.0, "mean_mask_iou": None}
+    monkeypatch.setattr(loop, "validate", lambda model, data: nothing)
+    history = train(Toy(), dataset(), preset=preset(), epochs=2, validation="empty", validate_every=1, run=tmp_path)
+    assert len(history.rows) == 2 and history.best is None
+    assert "validation AP -, dsb 100.0, mask IoU -" in capsys.readouterr().out
+
+
+def test_a_checkpoint_keeps_bfloat16(tmp_path):
+    import keras
+
+    from nucleus_course.training.checkpoint import load_checkpoint, save_checkpoint
+
+    def model(value):
+        variable = keras.Variable(np.full(3, value), dtype="bfloat16")
+        return SimpleNamespace(metrics=[], variables=[variable], optimizer=SimpleNamespace(variables=[]))
+
+    other = model(0.0)
+    save_checkpoint(tmp_path / "c.npz", model(1.5), {})
+    load_checkpoint(tmp_path / "c.npz", other)
+    assert np.asarray(other.variables[0].numpy(), "float32").tolist() == [1.5] * 3
+
+
 def test_a_run_folder_in_use_is_refused(tmp_path):
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(UserError, match="run folder .*run is in use by another training"):

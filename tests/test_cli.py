@@ -98,6 +98,12 @@ def test_folders_are_walked_and_masks_passed_over(tmp_path, grey):
     assert [f.stem for f in files] == ["a", "c", "d"]
 
 
+def test_results_beside_the_images_are_no_images(tmp_path, grey):
+    for name in ("a.png", "labels/a.png", "overlays/a.png", "more/labels/b.png"):
+        png(tmp_path / name, grey)
+    assert [f.file_name for f in find_images([tmp_path], exclude=tmp_path)] == ["a.png", "more/labels/b.png"]
+
+
 def test_a_named_file_is_taken_once_whatever_its_suffix(tmp_path, grey):
     odd = png(tmp_path / "x.png", grey).rename(tmp_path / "x.dat")
     assert [f.file_name for f in find_images([odd, odd])] == ["x.dat"]
@@ -185,6 +191,16 @@ def test_out_of_the_wrong_kind(tmp_path, grey):
     one_line_error(
         runner.invoke(app, ["evaluate", "--data", "sample", "--predictions", str(image), "--out", str(tmp_path)]), "is a folder"
     )
+
+
+def test_mistyped_names_cost_no_prediction(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "open_data", lambda *args, **kwargs: pytest.fail("the data were read first"))
+    choose = ["thresholds", "--data", "sample", "--weights", "compact"]
+    one_line_error(runner.invoke(app, [*choose, "--metric", "coco_ap"]), "'coco_ap' has no operating point to choose")
+    one_line_error(runner.invoke(app, [*choose, "--at-least", "iou=3"]), "'iou' has no operating point to choose")
+    score = ["evaluate", "--data", "sample", "--weights", "compact", "--out", str(tmp_path / "r.json"), "--against"]
+    one_line_error(runner.invoke(app, [*score, "compat"]), "no weights 'compat'")
+    one_line_error(runner.invoke(app, [*score, "other.json"]), "other.json: no such file")
 
 
 def test_predictions_that_are_no_json(tmp_path):

@@ -77,6 +77,8 @@ def evaluate(
     _writable(out)
     if weights is not None:
         _find(weights)
+    if against is not None and not _are_predictions(against):
+        _find(against)
     dataset = common.open_data(data, split, limit, strict, what="scoring on")
     scored = _predictions(dataset, weights or str(predictions), backend, preset, weights is not None, dtype)
     if weights is not None:
@@ -119,6 +121,14 @@ def _find(weights: str) -> None:
     find_weights(weights)
 
 
+def _are_predictions(other: str) -> bool:
+    """Whether ``other`` names predictions, a file or a folder of label images, and not weights."""
+    path = Path(other)
+    if path.suffix == ".json" and not path.is_file():
+        raise UserError(f"--against {other}: no such file")
+    return path.suffix == ".json" or (path.is_dir() and not any((p / "config.json").exists() for p in (path, path / "weights")))
+
+
 def _predictions(dataset, source: str, backend: str | None, preset: str | None, is_weights: bool, dtype: str | None = None):
     """Predictions from weights (run now) or from a file or folder."""
     from nucleus_course.evaluation import Predictions
@@ -139,11 +149,7 @@ def _against(console, dataset, report, other: str, backend, preset, samples: int
     from nucleus_course.evaluation import compare
     from nucleus_course.evaluation import evaluate as score
 
-    path = Path(other)
-    is_file = path.suffix == ".json" or (path.is_dir() and not any((p / "config.json").exists() for p in (path, path / "weights")))
-    if not is_file:
-        _find(other)
-    second = _predictions(dataset, other, backend, preset, not is_file)
+    second = _predictions(dataset, other, backend, preset, not _are_predictions(other))
     base = score(dataset, second)  # "A against B": B is the base that the difference is taken from
     comparison = compare(dataset, base, report, replicates=samples, seed=seed)
     console.print(comparison.table())

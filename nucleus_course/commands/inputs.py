@@ -27,7 +27,8 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
     """Every image of the files and folders given, folders walked recursively in sorted order.
 
     A file that is named is taken whatever its suffix; in folders, files with one of ``SUFFIXES`` are.
-    Hidden files, the folder ``exclude`` (where results go) and BBBC038's `masks/` beside `images/` are
+    Hidden files, the folder ``exclude`` (where results go; where it is the folder given, the ``labels`` and
+    ``overlays`` in it) and BBBC038's `masks/` beside `images/` are
     passed over. The stem is the file's name without suffix, which in BBBC038's layout is the image id.
     Where several images share one, each of them gets another, and a file_name to match: the whole
     relative path with `__` for `/`, or if they still share that, with the suffix (`a_png`, `a_tif`),
@@ -61,12 +62,14 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
 
 
 def _walk(folder: Path, exclude: Path | None) -> Iterator[Path]:
-    skip = exclude.resolve() if exclude is not None else None
+    skip = set()
+    if exclude is not None:
+        skip = {exclude.resolve(), *(exclude.resolve() / name for name in ("labels", "overlays"))}
     for here, folders, names in os.walk(folder):
         here = Path(here)
         masks = {"masks"} if "images" in folders else set()
         folders[:] = sorted(
-            f for f in folders if not f.startswith(".") and f not in masks and (here / f).resolve() != skip
+            f for f in folders if not f.startswith(".") and f not in masks and (here / f).resolve() not in skip
         )
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:

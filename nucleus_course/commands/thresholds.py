@@ -43,9 +43,11 @@ def thresholds(
     Writes thresholds.json into the model folder, with the metric, split and value reached: from then on
     `predict` and `evaluate` use it. AP is not touched by it.
     """
+    from nucleus_course.evaluation.thresholds import check_metrics, choose_thresholds
+
     floors = _floors(at_least)
+    check_metrics(metric, *floors)  # a mistyped name should not cost the prediction of the split
     load_backend(backend)
-    from nucleus_course.evaluation.thresholds import choose_thresholds
     from nucleus_course.model.weights import find_weights
     from nucleus_course.prediction import predict_dataset, predict_variants
 

@@ -66,7 +66,7 @@ class OperatingPoints:
         Raises:
             UserError: for a metric that does not depend on the operating point.
         """
-        _check(metric)
+        check_metrics(metric)
         scores = np.asarray(scores, np.float64)
         columns = set(COLUMNS[:3]) | set(_NEEDS.get(metric, ()))
         total = np.zeros((scores.size, len(min_areas), len(COLUMNS)))
@@ -86,9 +86,11 @@ class OperatingPoints:
         return values_from_sums(total)[metric]
 
 
-def _check(metric):
-    if metric not in POINT_KEYS:
-        raise UserError(f"'{metric}' has no operating point to choose: use one of {', '.join(POINT_KEYS)}")
+def check_metrics(*names):
+    """Raise a UserError for a metric that does not depend on the operating point."""
+    for metric in names:
+        if metric not in POINT_KEYS:
+            raise UserError(f"'{metric}' has no operating point to choose: use one of {', '.join(POINT_KEYS)}")
 
 
 @dataclass
@@ -144,12 +146,12 @@ def choose_thresholds(
         :class:`ThresholdChoice`.
 
     Raises:
-        UserError: for a metric without an operating point, or neither predictions nor ``predict``.
+        UserError: for a metric without an operating point, neither predictions nor ``predict``, or values in
+            ``at_least`` that no operating point reaches.
     """
     from nucleus_course.config import Thresholds
 
-    for name in (metric, *(at_least or {})):
-        _check(name)
+    check_metrics(metric, *(at_least or {}))
     start = start or Thresholds()
     if predict is None and (predictions is None or len(nms_ious) or len(masks)):
         raise UserError("give predictions, or predict(nms_iou, mask_threshold) to search NMS IoU and mask threshold")
@@ -181,6 +183,9 @@ def choose_thresholds(
         options = [(c, mask) if place == 0 else (nms_iou, c) for c in candidates]
         nms_iou, mask = max([(nms_iou, mask), *options], key=lambda pair: best_of(*pair)[0])
     value, score, min_area = best_of(nms_iou, mask)
+    if at_least and value < 0:
+        wanted = " and ".join(f"{name} of {least:g}" for name, least in at_least.items())
+        raise UserError(f"no operating point reaches {wanted}: ask for less")
     chosen = dataclasses.replace(
         start, score=score, nms_iou=nms_iou, mask=mask, min_area=min_area, metric=metric, value=max(value, 0.0),
         split=str(getattr(dataset, "split", "")), dataset=str(getattr(dataset, "name", "")),

@@ -80,3 +80,5 @@ def test_what_cannot_be_searched(case):
         choose_thresholds(dataset)
     with pytest.raises(UserError, match="give predictions"):
         choose_thresholds(dataset, predictions, masks=(0.4,))
+    with pytest.raises(UserError, match="no operating point reaches mean_mask_iou of 101 and pq of 3"):
+        choose_thresholds(dataset, predictions, at_least={"mean_mask_iou": 101, "pq": 3})

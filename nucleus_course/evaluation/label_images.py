@@ -87,7 +87,7 @@ def load_label_folder(folder):
             if lost:
                 raise PredictionsError(f"{where}: image '{key}' has no score for label {lost[0]}")
             scores = [table[int(i)] for i in ids]
-        images[key] = ImagePredictions(*read.shape, rles, scores, file_name=path.name)
+        images[key] = ImagePredictions(*read.shape, rles, scores, file_name=key + path.suffix)
     unknown = sorted(set(all_scores or {}) - set(images))
     if unknown:
         raise PredictionsError(f"{folder / 'scores.json'}: no label image '{unknown[0]}' in the folder")

@@ -29,6 +29,14 @@ def test_every_kind_of_label_image(tmp_path, name, dtype):
     assert (image.label_image() == np.array([[0, 1, 1], [2, 2, 0]])).all()
 
 
+def test_saved_as_json_the_ids_are_the_same(tmp_path):
+    for name in ("a_cp_masks.tif", "b.tif", "c.v2.tif"):
+        tifffile.imwrite(tmp_path / name, LABELS.astype(np.uint16))
+    predictions = Predictions.load(tmp_path)
+    predictions.save(tmp_path / "out" / "predictions.json")
+    assert set(Predictions.load(tmp_path / "out").images) == set(predictions.images) == {"a", "b", "c.v2"}
+
+
 def test_labels_beyond_sixteen_bits(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", (LABELS * 100_000).astype(np.uint32))
     assert len(Predictions.load(tmp_path).images["a"]) == 2

@@ -154,8 +154,11 @@ class FolderSource(Source):
     def fingerprint(self):
         lines = [str(self.path.resolve())]
         for name in sorted(self._names):
-            stat = os.stat(self.path / name)
-            lines.append(f"{name} {stat.st_size} {stat.st_mtime_ns}")
+            try:
+                stat = os.stat(self.path / name)
+                lines.append(f"{name} {stat.st_size} {stat.st_mtime_ns}")
+            except OSError:  # a link to nowhere: if it is an image, reading it will say so
+                lines.append(f"{name} is not there")
         return _digest(lines)
 
 

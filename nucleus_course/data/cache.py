@@ -125,6 +125,7 @@ def write_cache(path, index, blobs):
         handle, temporary = tempfile.mkstemp(prefix=f"{path.stem}.", suffix=".partial", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             _write_zip(file, index, blobs)
+        os.chmod(temporary, 0o666 & ~_umask())  # a folder for a whole class is read by all of it
         os.replace(temporary, path)
         temporary = None
         _sweep(path)
@@ -150,13 +151,19 @@ def _write_zip(file, index, blobs):
             archive.writestr(name, data)
 
 
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _sweep(path):
     """Remove older caches of the same source, and temporary files that a kill left behind."""
     family = path.stem.rsplit("-", 1)[0]
     for other in path.parent.glob(f"{family}-*"):
-        stale = other.suffix == ".partial" and time.time() - other.stat().st_mtime > STALE_SECONDS
-        if stale or (other.suffix == ".zip" and other != path):
-            try:
+        try:
+            stale = other.suffix == ".partial" and time.time() - other.stat().st_mtime > STALE_SECONDS
+            if stale or (other.suffix == ".zip" and other != path):
                 other.unlink()
-            except OSError:
-                pass
+        except OSError:  # another process' file, or gone by now
+            pass

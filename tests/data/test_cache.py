@@ -159,6 +159,14 @@ def test_what_a_kill_left_is_swept(tmp_path):
     assert not old.exists() and fresh.exists() and whole.exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no permissions of that kind")
+def test_a_folder_for_a_whole_class(tmp_path):
+    """Others may read the cache as they may read any new file."""
+    load_dataset(write_zip(tmp_path / "d.zip", tiny_files()), progress=False)
+    (tmp_path / "usual").write_text("")
+    assert caches()[0].stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 SCRIPT = "import sys; from nucleus_course.data import load_dataset; print(sum(r.count for r in load_dataset(sys.argv[1], progress=False)))"
 
 

@@ -209,6 +209,15 @@ def test_unreadable_file(tmp_path):
     assert load_dataset(folder, progress=False).ids == ("b", "c")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_links_to_nowhere(tmp_path):
+    folder = write_folder(tmp_path / "d", tiny_files())
+    os.symlink("nowhere", folder / "notes.txt")
+    os.symlink("nowhere", folder / "a" / "masks" / "zz.png")
+    dataset = load_dataset(folder, progress=False)
+    assert dataset.ids == ("b", "c") and "a/masks/zz.png" in str(dataset.lint.refused[0])
+
+
 def test_real_data(stage1):
     assert len(stage1) == 664 and len(stage1.lint.repaired) == 6 and not stage1.lint.refused
     assert set(stage1.lint.kinds) == {"overlap"}

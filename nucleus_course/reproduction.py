@@ -45,6 +45,7 @@ class Row:
         preset: its name; folder: where it is or would be; start: ``coco``, ``imagenet``, … or None for
             random weights, as planned, or as run where it was.
         epochs: (done, planned); (0, n) where nothing was run. ``finished``: whether the schedule is through.
+        asked: options of the length it was begun with, where that is not the preset's.
         metrics: of its report, {} without one; warnings: why the numbers may not be comparable.
     """
 
@@ -55,6 +56,7 @@ class Row:
     finished: bool = False
     metrics: dict = field(default_factory=dict)
     log: list = field(default_factory=list)
+    asked: list = field(default_factory=list)
     warnings: list = field(default_factory=list)
 
     @property
@@ -91,7 +93,10 @@ def _row(preset, folder, start):
         row.folder = folder = shipped  # scored already, and nothing to train
     elif config:
         row.start = config.get("start")
-        row.epochs = (0, sum(stage["epochs"] for stage in config.get("stages", ())) or row.epochs[1])
+        usual, minutes = row.epochs[1], config.get("minutes")
+        row.epochs = (0, sum(stage["epochs"] for stage in config.get("stages", ())) or usual)
+        row.asked = ["--epochs", str(row.epochs[1])] if row.epochs[1] != usual else []
+        row.asked += ["--minutes", f"{minutes:g}"] if minutes else []
         if row.start != start:
             row.warnings.append(f"started from {row.start or 'random weights'}, not {start or 'random weights'}")
     row.log = _read_lines(folder / "log.jsonl")
@@ -133,7 +138,7 @@ def commands(row, data="DATA"):
     if not row.finished and not (row.metrics and not row.epochs[0]):
         train = ["train", "--data", data, "--preset", row.preset, "--run", str(row.folder)]
         train += ["--weights", row.start] if row.start and not row.epochs[0] else []
-        steps.append(train + (["--resume"] if row.epochs[0] else []))
+        steps.append(train + ([*row.asked, "--resume"] if row.epochs[0] else []))
     if steps or not row.metrics:
         weights = str(row.folder / "weights")
         steps.append(["thresholds", "--data", data, "--weights", weights])

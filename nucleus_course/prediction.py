@@ -235,9 +235,10 @@ def image_predictions(found):
 def _tracked(items, text, show):
     if not show:
         return items
+    from rich.console import Console
     from rich.progress import track
 
-    return track(items, text, total=len(items))
+    return track(items, text, total=len(items), console=Console(stderr=True), transient=True)
 
 
 class Trace(dict):

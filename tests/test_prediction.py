@@ -238,6 +238,11 @@ def test_predict_dataset_is_predict_image_by_image(model):
     assert predictions.score_threshold == 0.1
 
 
+def test_progress_stays_out_of_the_results(capsys):
+    assert list(prediction._tracked([1, 2], "predicting", True)) == [1, 2]
+    assert capsys.readouterr().out == ""
+
+
 def test_variants_are_predictions_at_other_thresholds(model):
     data = disc_dataset(2)
     variants = prediction.predict_variants(model, data, (0.2, 0.5), (0.4, 0.6), progress=False)

@@ -24,7 +24,8 @@ SIZES_KEPT = 4  # compiled input sizes; the one longest unused goes first
 
 
 class OpenVINOPredictor:
-    """A model's prediction on OpenVINO; weights are taken over as they are when this is made.
+    """A model's prediction on OpenVINO; weights are taken over as they are when an image of a size is
+    first met: make it anew after changing them.
 
     Args:
         model: :class:`~nucleus_course.model.MaskRCNN` on any backend.

@@ -85,7 +85,7 @@ def _labels(entry, read, shape, report):
     masks, seen = [], {}
     for name in sorted(entry.masks):
         try:
-            mask = read_image(read_bytes(read, name), name)
+            mask = read_image(read_bytes(read, name), name, mask=True)
         except UserError as error:
             report(name, "unreadable mask", _short(error, name), REFUSED)
             raise _Refused from None

@@ -11,11 +11,13 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 EXTENSIONS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 
 
-def read_image(source, name=None):
+def read_image(source, name=None, mask=False):
     """Decode an image as it is stored: (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, any dtype.
 
     ``source`` is a path or the bytes of a file; ``name`` is what errors call the bytes. Of a TIFF
-    with several pages the first is read. Raises :class:`UserError` when the file is missing,
+    with several pages the first is read. One of 8 bits or fewer whose zero is white comes as it looks;
+    with ``mask`` as its values are: tifffile and scikit-image store bool arrays so, ImageJ masks with an
+    inverting lookup table, and all of them mean the large values (fax compression means the look). Raises :class:`UserError` when the file is missing,
     is no image, or is damaged (PNG checksums are verified: decoders return half an image quietly).
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -29,7 +31,7 @@ def read_image(source, name=None):
         damage = png_damage(data)
         if damage:
             raise UserError(f"{name}: damaged PNG ({damage}); copy or download the file again")
-    array = _decode(data)
+    array = _decode(data, mask)
     if array is None:
         raise UserError(f"{name}: not an image that can be read (PNG, TIFF, JPEG, BMP)")
     return array
@@ -46,7 +48,7 @@ def _read_file(path, name):
         raise UserError(f"{name}: cannot be read ({error.strerror or error})") from None
 
 
-def _decode(data):
+def _decode(data, mask=False):
     import cv2
 
     array = None
@@ -58,7 +60,23 @@ def _decode(data):
         return _decode_tiff(data) if data[:2] in (b"II", b"MM") else None
     if array.ndim == 3 and array.shape[2] >= 3:
         array = array[..., [2, 1, 0, *range(3, array.shape[2])]]  # OpenCV keeps blue first
+    elif mask and array.dtype == np.uint8 and data[:2] in (b"II", b"MM") and _is_inverted(data):
+        array = 255 - array
     return array
+
+
+def _is_inverted(data):
+    """Whether a TIFF is one whose values OpenCV turns over: zero is white, 8 bits at most, and no fax."""
+    import io
+
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page = file.pages[0]
+            return page.photometric == 0 and page.bitspersample <= 8 and page.compression not in (2, 3, 4)
+    except Exception:  # as in _decode_tiff
+        return False
 
 
 def _decode_tiff(data):

@@ -88,6 +88,30 @@ def test_masks_of_any_value_and_depth(value, tmp_path):
     assert record.boxes.tolist() == [[4, 5, 10, 11]] and record.areas.tolist() == [36]
 
 
+@pytest.mark.parametrize("kind", ["bool", "white is zero", "compressed", "16 bits", "plain", "fax"])
+def test_tiff_masks_mean_their_large_values(kind, tmp_path):
+    """A bool array is a TIFF whose zero is white, as tifffile writes it; OpenCV shows that turned over."""
+    import io
+
+    import tifffile
+    from PIL import Image
+
+    mask, data = square_mask((24, 30), 4, 5, 6), io.BytesIO()
+    white = {"photometric": "miniswhite"}
+    if kind == "fax":
+        Image.fromarray(mask > 0).save(data, "TIFF", compression="group4", tiffinfo={262: 0})  # keeps the look
+        assert tifffile.TiffFile(io.BytesIO(data.getvalue())).pages[0].photometric == 0
+    else:
+        array, options = {
+            "bool": (mask > 0, {}), "white is zero": (mask, white), "compressed": (mask, {**white, "compression": "zlib"}),
+            "16 bits": (mask.astype(np.uint16) * 257, white), "plain": (mask, {}),
+        }[kind]  # fmt: skip
+        tifffile.imwrite(data, array, **options)
+    files = {"a/images/a.png": png(np.zeros((24, 30), np.uint8)), "a/masks/m.tif": data.getvalue()}
+    record = load_dataset(write_zip(tmp_path / "x.zip", files), progress=False)["a"]
+    assert record.boxes.tolist() == [[4, 5, 10, 11]] and record.areas.tolist() == [36]
+
+
 def test_ids_follow_the_sorted_mask_names(tmp_path):
     files = {"a/images/a.png": png(np.zeros((24, 30), np.uint8))}
     places = {"z.png": (0, 0), "b.png": (10, 10), "m.png": (10, 20)}

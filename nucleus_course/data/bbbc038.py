@@ -23,12 +23,14 @@ JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 @dataclass
 class ImageFiles:
-    """The files of one image: names inside the source. ``image`` is "" when only masks exist."""
+    """The files of one image: names inside the source. ``image`` is "" when only masks exist; ``rivals``
+    counts the images that lie there where there are several and none is called by the id."""
 
     image_id: str
     image: str = ""
     masks: list = field(default_factory=list)
     has_mask_folder: bool = False
+    rivals: int = 0
 
 
 class Source:
@@ -73,6 +75,9 @@ class Source:
         for image_id, found in images.items():
             named = [name for name in found if PurePosixPath(name).stem == image_id]
             entries[image_id].image = (named or found)[0]
+            if not named and len(found) > 1:
+                entries[image_id].rivals = len(found)
+                continue
             for name in found:
                 if name != entries[image_id].image:
                     self._note(PurePosixPath(name).parts, name, "extra image", "a second image of the same id, ignored", NOTED)

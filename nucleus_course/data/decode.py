@@ -3,7 +3,7 @@
 Repairs (the image is used): empty masks and exact duplicates are dropped, masks with several
 channels are flattened, overlapping pixels go to the smaller nucleus (so that a small nucleus on a
 large one survives) and the overlap is counted. Refusals (the image is left out, since its truth
-would be incomplete): an unreadable image or mask, a mask of another shape.
+would be incomplete): an unreadable image or mask, a mask of another shape, several images in one place.
 """
 
 from dataclasses import dataclass, field
@@ -45,6 +45,10 @@ def decode_entry(entry, read, labelled=True):
     def report(file, kind, message, action):
         result.issues.append(Issue(entry.image_id, file, kind, message, action))
 
+    if entry.rivals:
+        message = f"{entry.rivals} images lie together, none called {entry.image_id!r}: each needs a folder of its own, <id>/images/<id>.png"
+        report(entry.image, "several images", message, REFUSED)
+        return result
     if labelled and not entry.masks:
         if not entry.has_mask_folder:
             report(entry.image, "no masks", "an image without a masks folder: its nuclei are unknown", REFUSED)

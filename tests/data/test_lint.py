@@ -35,6 +35,10 @@ CASES = {
     "mask damaged": ({"b/masks/m2.png": damaged(png(FIRST))}, "unreadable mask", "refused", "b/masks/m2.png", None),
     "mask empty file": ({"b/masks/m2.png": b""}, "unreadable mask", "refused", "b/masks/m2.png", None),
     "second image": ({"b/images/other.png": png(np.zeros(SHAPE, np.uint8))}, "extra image", "noted", "b/images/other.png", 2),
+    "none of two is it": (
+        {"b/images/b.png": None, "b/images/one.png": png(np.zeros(SHAPE, np.uint8)), "b/images/two.png": png(np.zeros(SHAPE, np.uint8))},
+        "several images", "refused", "b/images/one.png", None,
+    ),
     "stray file": ({"b/masks/notes.txt": b"x"}, "not an image", "noted", "b/masks/notes.txt", 2),
     "same id twice": ({"z/b/images/b.png": png(np.zeros(SHAPE, np.uint8))}, "duplicate id", "refused", "z/b/images/b.png", 2),
 }
@@ -61,6 +65,12 @@ def test_each_trouble(case, container, tmp_path):
         assert "\n" not in str(caught.value)
     else:
         assert len(load_dataset(source, strict=True, progress=False)) == 3
+
+
+def test_all_images_in_one_folder_are_not_taken_for_one_image(tmp_path):
+    files = {f"{kind}/{name}.png": png(FIRST) for kind in ("images", "masks") for name in ("a", "b")}
+    with pytest.raises(UserError, match="2 images lie together, none called 'flat': each needs a folder of its own"):
+        load_dataset(write_folder(tmp_path / "flat", files), progress=False)
 
 
 def test_overlap_is_counted_and_goes_to_the_smaller(tmp_path):

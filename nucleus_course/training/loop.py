@@ -11,6 +11,7 @@ import numpy as np
 
 from nucleus_course.config import get_preset, to_dict
 from nucleus_course.data.batches import TrainingBatches
+from nucleus_course.model.weights import read_config
 from nucleus_course.training.checkpoint import RunFolder, load_checkpoint, read_meta, save_checkpoint, snapshot
 from nucleus_course.training.progress import EpochWatch, Reporter
 from nucleus_course.training.stages import compile_for, count_trainable
@@ -160,12 +161,12 @@ def train(
         history.stopped = str(reason) or "interrupted"
         for variable, value in good:
             variable.assign(value)
-        _finish(model, config, folder if good else None, history)
+        _finish(model, config, folder if good else None, history, start)
         if isinstance(reason, TrainingDiverged):
             raise
         reporter.say(f"stopped after epoch {len(history.rows)}" + ("; --resume goes on from there" if folder else ""))
     else:
-        _finish(model, config, folder if good else None, history)
+        _finish(model, config, folder if good else None, history, start)
     finally:
         if reporter:
             reporter.close()
@@ -174,12 +175,15 @@ def train(
     return history
 
 
-def _finish(model, config, folder, history):
+def _finish(model, config, folder, history, start):
     """Leave the averaged weights in the model, and in the run's folder where no best ones are kept."""
     if config.ema and model.optimizer is not None:
         take_average(model)
     if folder and history.best is None:
-        model.save(folder.path / "weights")
+        place = folder.path / "weights"
+        if len(history.rows) == start and (place / "thresholds.json").exists():
+            model.thresholds = read_config(place)[1]  # nothing was trained: those chosen since then still hold
+        model.save(place)
 
 
 def scale_stages(stages, epochs):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from toy import STAGES, Toy, assert_same, dataset, preset, timeless, values
 
-from nucleus_course.config import StageConfig
+from nucleus_course.config import StageConfig, Thresholds
 from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.errors import UserError
-from nucleus_course.model.weights import load_into, named_variables
+from nucleus_course.model.weights import load_into, named_variables, read_config, save_thresholds
 from nucleus_course.training import TrainingDiverged, loop, train
 from nucleus_course.training.checkpoint import RunFolder
 from nucleus_course.training.progress import EpochWatch
@@ -100,6 +100,14 @@ def test_resuming_what_is_finished_gives_the_trained_model(straight, tmp_path):
     history = train(model, dataset(), preset=preset(), run=tmp_path, resume=True, **QUIET)
     assert_same(values(model), straight[0])
     assert timeless(history.rows) == straight[1] and (tmp_path / "log.csv").exists()
+
+
+def test_thresholds_chosen_since_outlive_a_resume_that_trains_nothing(tmp_path):
+    train(Toy(), dataset(), preset=preset(), run=tmp_path, epochs=1, **QUIET)
+    save_thresholds(Thresholds(score=0.123), tmp_path / "weights")
+    model = Toy()
+    train(model, dataset(), preset=preset(), run=tmp_path, epochs=1, resume=True, **QUIET)
+    assert read_config(tmp_path / "weights")[1].score == model.thresholds.score == 0.123
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 0)], ids=["within a stage", "where a stage begins"])

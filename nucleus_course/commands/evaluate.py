@@ -95,7 +95,7 @@ def evaluate(
     written = [out] + ([out.with_suffix(".predictions.json")] if weights is not None else [])
     other, analysis = None, None
     if against is not None:
-        other = _against(console, dataset, report, against, backend, preset, bootstrap or 1000, seed, out)
+        other = _against(console, dataset, report, against, backend, preset, dtype, bootstrap or 1000, seed, out)
         written.append(out.with_suffix(".against.json"))
     if errors:
         analysis = _errors(console, dataset, scored, report, out)
@@ -144,7 +144,7 @@ def _predictions(dataset, source: str, backend: str | None, preset: str | None, 
     return predictions
 
 
-def _against(console, dataset, report, other: str, backend, preset, samples: int, seed: int, out: Path):
+def _against(console, dataset, report, other: str, backend, preset, dtype, samples: int, seed: int, out: Path):
     """Print and write the paired comparison; gives the other model's report."""
     from nucleus_course.evaluation import compare
     from nucleus_course.evaluation import evaluate as score

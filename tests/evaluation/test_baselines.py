@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 from fakes import FakeDataset
+from scipy import ndimage
 
 from nucleus_course.evaluation import Predictions, evaluate
 from nucleus_course.evaluation.baselines import GRID, OtsuConfig, contrast_scores, foreground, predict_otsu, search_otsu, segment_otsu
 from nucleus_course.evaluation.matching import best_assignment, iou_from_overlap, overlap_matrix
 from nucleus_course.label_detections import LabelDetections
+from nucleus_course.watershed import separate
 
 
 def two_discs(gap=-4, radius=14, bright=True):
@@ -35,6 +37,15 @@ def test_touching_discs_are_separated_on_dark_and_on_bright_ground(bright):
     found = segment_otsu(image)
     assert len(found) == 2
     assert (ious(found.labels, labels) > 0.9).all()
+
+
+def test_every_piece_is_a_nucleus_however_thin():
+    """Lines one and two pixels wide have no maximum of the distance that stands a pixel above anything."""
+    mask = np.zeros((20, 20), bool)
+    mask[2, 2:18] = mask[6:8, 2:18] = mask[11:18, 3:10] = True
+    pieces, count = ndimage.label(mask)
+    np.testing.assert_array_equal(separate(mask, 1.0) > 0, mask)
+    assert count == len({(a, b) for a, b in zip(pieces[mask], separate(mask, 1.0)[mask])}) == 3
 
 
 def test_depth_decides_whether_a_saddle_separates():

@@ -129,8 +129,6 @@ def load_checkpoint(path, model):
         raise UserError(f"checkpoint {path} is of another model or stage: give the preset it was made with")
     for array, variable in zip(arrays, variables):
         if array.dtype == "uint16" and variable.dtype == "bfloat16":  # which .npz files do not know
-            import ml_dtypes
-
-            array = array.view(ml_dtypes.bfloat16)
+            array = (array.astype("uint32") << 16).view("float32")  # the upper half of a float32
         variable.assign(array)
     return meta

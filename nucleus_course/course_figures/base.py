@@ -107,9 +107,9 @@ def tidy(axis, xlabel: str, ylabel: str, title: str = "") -> None:
 
 def log_axis(axis) -> None:
     """A logarithmic x axis with plain numbers at 1, 2, 5, 10, 20, 50, ..."""
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())

@@ -38,9 +38,9 @@ def draw_measurements(diameters, eccentricities):
 def draw_scales(scales, results):
     """Counts against the scale of the image; ``results`` holds (image, labels) a scale."""
     counts = [_count(labels) for _, labels in results]
-    sides = [np.median(np.sqrt(np.bincount(labels.ravel())[1:])) if labels.any() else 0.0 for _, labels in results]
-    figure = Figure(figsize=(2.1 * (len(scales) + 1), 2.5), layout="constrained")
-    axes = figure.subplots(1, len(scales) + 1, width_ratios=(1.4, *[1] * len(scales)))
+    areas = [np.bincount(labels[labels > 0]) for _, labels in results]  # 0 for a label that nothing bears
+    sides = [np.median(np.sqrt(area[area > 0])) if area.any() else 0.0 for area in areas]
+    figure, axes = panels(len(scales) + 1, 3, side=3.1)
     axes[0].plot(scales, counts, "o-", color=BLUE)
     axes[0].set_xscale("log")
     axes[0].set_xticks(scales, [f"{s:g}" for s in scales], fontsize=7)
@@ -48,7 +48,8 @@ def draw_scales(scales, results):
     axes[0].set_ylim(bottom=0)
     tidy(axes[0], "scale", "detections")
     for axis, scale, count, (image, labels) in zip(axes[1:], scales, counts, results):
-        picture(axis, outlined(image, labels, FOUND), f"scale {scale:g}: {count}")
+        rows, columns = (((np.arange(256) + 0.5) * side / 256).astype(int) for side in labels.shape)  # lines equally wide in all
+        picture(axis, outlined(image[rows][:, columns], labels[rows][:, columns], FOUND), f"scale {scale:g}: {count}")
     listed = ", ".join(f"{scale:g}: {count} (median {side:.0f} pixels across)" for scale, count, side in zip(scales, counts, sides))
     return figure, f"Detections by scale, the same view at each. {listed}."
 

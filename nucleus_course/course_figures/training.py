@@ -59,7 +59,7 @@ def draw_curves(rows, interrupted_after: int | None = None):
     for (key, name), colour, marker in zip(LOSSES.items(), CYCLE, "os^Dv"):
         right.plot(epochs, [row.get(key, np.nan) for row in rows], marker=marker, color=colour, ms=4, lw=1.2, label=name)
     right.set_yscale("log")
-    right.legend(fontsize=7, frameon=False, ncols=2)
+    right.legend(fontsize=7, edgecolor="none", framealpha=0.9, ncols=2)  # a stage's dashed line may pass behind it
     tidy(right, "epoch", "each loss (log scale)")
     for axis in (left, right):
         for before, after in zip(rows, rows[1:]):

@@ -118,7 +118,7 @@ course.show(figures.draw_anchors(trace, config))
 
 # %% [markdown]
 # **What was seen.** With trained weights each level lights up where nuclei of its own size are, and stays dark elsewhere: the levels share out the
-# sizes among them. (An untrained network gives no pattern.)
+# sizes among them, and a nucleus between two sizes lights up both. (An untrained network gives no pattern.)
 #
 # ### Box coding
 #
@@ -146,7 +146,7 @@ exercises.check_encode_box(encode_box)
 # ### Explore
 #
 # First the explorer's default view as a plain picture, then the explorer: choose raw anchors, anchors moved by the RPN, or proposals; a level; and how many
-# of the best to draw. *Expect* many boxes that nearly coincide. Try: *on which level do the best boxes of large nuclei lie?*
+# of the best to draw. *Expect* boxes that nearly coincide. Try: *on which level do the best boxes of large nuclei lie?*
 
 # %%
 from nucleus_course.explorers import AnchorExplorer
@@ -155,8 +155,8 @@ explorer = AnchorExplorer(trace, config, record.boxes)
 course.show(explorer.draw())
 
 # %% [markdown]
-# **What was seen.** Many boxes for each nucleus, nearly the same: neighbouring cells see the same object. The caption says how many nuclei
-# the drawn boxes already cover.
+# **What was seen.** More boxes than the nuclei that they cover, many so alike that they look like one line: neighbouring cells see the same object.
+# The caption says how many nuclei the drawn boxes already cover.
 
 # %% tags=["explorer"]
 explorer.widget()
@@ -164,7 +164,7 @@ explorer.widget()
 # %% [markdown]
 # ## Non-maximum suppression
 #
-# Every nucleus attracts dozens of boxes. Greedy NMS keeps the best-scored one, drops all that overlap it by more than a threshold, and repeats with the
+# A nucleus attracts a dozen boxes and more. Greedy NMS keeps the best-scored one, drops all that overlap it by more than a threshold, and repeats with the
 # best of the rest. Overlap is *intersection over union* (IoU): shared area over the area of either.
 #
 # **Exercise 2.3: implement it.** Write `box_iou(a, b)`. *Expected output:* `box_iou: PASSED - all 5 cases agree.`

@@ -221,7 +221,8 @@ history = nc.train(apprentice, few, preset=recipe, run=run, resume=True, on_epoc
 print(f"{len(history.rows)} epochs in the log; the last one took the rate {history.rows[-1]['rate']:g}")
 
 # %% [markdown]
-# **What was seen.** No jump at the dotted line. The curve bends at the dashed lines, where a stage lets more weights move and the optimiser starts afresh.
+# **What was seen.** No jump at the dotted line. At a dashed line a stage lets more weights move and the optimiser starts afresh: there one or the
+# other of the five losses may change its pace, and a single one may even rise while the total falls.
 #
 # **Explain.** These stages started from a *random* trunk that stayed frozen in the first of them. Why can the losses fall at all, which are highest in the end, and why does `compact`'s own recipe
 # have one stage only, in which everything moves?
@@ -289,7 +290,7 @@ course.show(draw_detections(record, model.predict(record.image).label_image()))
 # | 10 images/s | 1 hour 40 minutes |
 # | 50 images/s | 20 minutes |
 #
-# A few processor cores belong to the first row or above it. Which row a GPU belongs to, its first epochs tell.
+# A few processor cores reach the first row at best. Which row a GPU belongs to, its first epochs tell.
 #
 # Look at the log's `waiting` column too: the share of the time in which the GPU waited for input. Above a few percent, more `--workers` help more than a better GPU.
 #

@@ -173,7 +173,7 @@ def average_precision(hits, nuclei):
 exercises.check_average_precision(average_precision)
 
 # %% [markdown]
-# Now by hand on a real image, and against the library, which hands the work to pycocotools. *Expect* the same number to the last digit.
+# Now by hand on a whole image, and against the library, which hands the work to pycocotools. *Expect* the same number to the last digit.
 
 # %%
 from nucleus_course.evaluation.rle import rle_from_labels
@@ -243,12 +243,12 @@ for key, text in (("mean_mask_iou", "over nuclei, 0 for missed ones"), ("matched
     print(f"  {text:<44}{m[key]:>7.1f}{paper['ResNet-50'][1]:>11.2f}{paper['ResNet-101'][1]:>12.2f}")
 
 # %% [markdown]
-# **What was seen.** How far the same predictions stand from the paper's numbers changes by tens of points from row to row. Whoever picks the row after seeing the numbers has learned nothing. This project's first row is
+# **What was seen.** How far the same predictions stand from the paper's numbers changes from row to row, for AP by tens of points. Whoever picks the row after seeing the numbers has learned nothing. This project's first row is
 # `coco_ap`, fixed beforehand, on a published split. And no row says which network is better: the paper's images are not known, so they are not these.
 #
 # ### Precision, recall and the IoU asked for
 #
-# *Expect* curves that sink as the IoU rises, and an F1 that is flat at first and then falls.
+# *Expect* curves that sink as the IoU rises, and an F1 that sinks slowly at first and then steeply.
 
 # %%
 course.show(figures.draw_pr_curves(report, thresholds=(0.5, 0.65, 0.75, 0.85, 0.95)))
@@ -288,7 +288,7 @@ course.show(drawings.draw_intervals(report, ("coco_ap", "coco_ap50", "coco_ap75"
 # %% [markdown]
 # ## Thresholds
 #
-# A higher score threshold loses nuclei and false alarms. The weights come with thresholds that were *chosen on the validation split* and are stored beside them (`model.thresholds`). The next figure repeats the choice of the score threshold on these images, for the `dsb_score` alone.
+# A higher score threshold loses nuclei and false alarms. The weights come with thresholds that were *chosen on the validation split* and are stored beside them (`model.thresholds`). The next figure repeats the choice of the score threshold and of the smallest area on these images, for the `dsb_score` alone.
 # *Expect* a broad hill: near the top the exact value matters little, at the ends it matters a great deal.
 
 # %%

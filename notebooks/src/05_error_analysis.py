@@ -84,7 +84,8 @@ exercises.check_classify_detection(classify_detection)
 course.show(drawings.draw_error_counts(analysis))
 
 # %% [markdown]
-# **What was seen.** The caption holds the numbers. Errors come in pairs: a nucleus with a poor boundary is one error on each side of the books, a miss and a false alarm, though a person would call it one.
+# **What was seen.** The caption holds the numbers. Many errors stand on both sides of the books: a nucleus with a poor boundary is a miss and a false alarm, though a person would call it one error. A merge loses several nuclei
+# for one detection, a split makes several detections of one nucleus.
 #
 # Do the books balance? *Expect* two lines of `True`: matched and erroneous detections add up to all detections, and so for nuclei.
 
@@ -96,13 +97,16 @@ print("nuclei:    ", totals["tp"] + totals["fn"] == sum(both["nuclei"] for both 
 # %% [markdown]
 # ## What each class costs
 #
-# Fix all errors of one class, compute AP again, and take the difference: that is the most one can gain by working on that class. *Expect* another ranking than by counts.
+# Fix all errors of one class, compute AP again, and take the difference: that is the most one can gain by working on that class. The counts above are at the operating
+# point; AP, and so these costs, look at detections of any score. *Expect* another ranking than by counts.
 
 # %%
 course.show(figures.draw_ap_costs(analysis))
 
 # %% [markdown]
 # **What was seen.** "Boundary of the matched" is no error at IoU 0.5, yet it costs `coco_ap` a great deal, because AP goes on asking up to 0.95. At AP50 it costs nothing by definition; there the other classes are all that is left.
+# A class may cost next to nothing although its count is large: many nuclei that are missed at the operating point have a detection of a low score. And a cost may be negative: what is a duplicate at IoU 0.5
+# can be the better outline, which alone matches at 0.75; taking it out loses that match.
 #
 # **Explain.** The costs of all classes do not add up to what is missing from 100. Why?
 
@@ -146,7 +150,8 @@ for by in ("crowding", "contrast"):
         print(f"{by:<9} {name:<14} {total:>6} nuclei, {100 * (1 - row['matched'] / max(total, 1)):5.1f}% not found")
 
 # %% [markdown]
-# **What was seen.** The share that was not found, for each distance to the nearest neighbour and each contrast with the background.
+# **What was seen.** The share that was not found, for each distance to the nearest neighbour and each contrast with the background. The shares need not rise or fall
+# steadily: of a row that breaks the order, ask how many nuclei it holds, and of which image types.
 #
 # **Explain.** Suppose that touching nuclei are not only lost more often but also smaller, and commoner in stained tissue. What comparison would tell crowding from size?
 

@@ -70,10 +70,10 @@ labels = {name: detections.label_image() for name, detections in found.items()}
 course.show(drawings.draw_found({name: nc.to_rgb8(image) for name, image in images.items()}, labels))
 
 # %% [markdown]
-# **What was seen.** The same tissue, the same network, two different answers; the captions hold the counts. Look closely at the colour image: a pale cell in a brown ring has an outline, and an outline is what the network looks for, so it may take the whole cell for
-# a nucleus. The haematoxylin image has no brown in it.
+# **What was seen.** The same tissue, the same network, two different answers; the caption holds the counts, and both are far below the number of nuclei that you see. In the colour image nearly all of the blue ones are passed over. Look closely at the few
+# outlines there: a pale cell in a brown ring has an outline, and an outline is what the network looks for, nucleus or not. The haematoxylin image has no brown in it.
 #
-# **Explain.** The network never failed loudly: every detection has a score, and the outlines look deliberate. What does that say about using it on a kind of image that it was not trained on?
+# **Explain.** The network never failed loudly: every detection has a score, the outlines look deliberate, and what it passed over left no trace. What does that say about using it on a kind of image that it was not trained on?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
@@ -204,7 +204,7 @@ course.show(drawings.draw_scales(scales, by_scale))
 
 # %% [markdown]
 # **What was seen.** The same tissue gives another count at each scale: scale is a setting, like exposure. The caption also says how large the detections are at each. The middle 90% of the nuclei in BBBC038 are 6 to 43 pixels
-# across ([notebook 1](01_inspect_the_data.ipynb)), with a median of 17. Measure a few of your nuclei by hand and choose the scale that brings them well inside that range; use it for all images of that magnification, and write it down.
+# across ([notebook 1](01_inspect_the_data.ipynb)), with a median of 16. Measure a few of your nuclei by hand and choose the scale that brings them well inside that range; use it for all images of that magnification, and write it down.
 #
 # **Explain.** Why not simply take the scale with the largest count?
 
@@ -254,7 +254,8 @@ print(f"dimmed to half: F1 is {f1_of_two(labels['haematoxylin'], model.predict(d
 course.show(drawings.draw_scores(found["haematoxylin"].scores, model.thresholds.score))
 
 # %% [markdown]
-# **What was seen.** The caption says which share of the detections above the threshold is clearly above it. If many are near it, a small change of the threshold changes the count: report the count for two thresholds.
+# **What was seen.** Few scores, if any, come near 1 here, and those above the threshold are spread out and not piled up at the top: the network is seldom sure of this tissue. The caption says which share of the detections above the threshold is clearly above it
+# (of these, masks that are too small are not outlined in the first figure). If many are near it, a small change of the threshold changes the count: report the count for two thresholds.
 #
 # ### 4. And then: annotate a little
 #

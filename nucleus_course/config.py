@@ -281,7 +281,7 @@ def _compact():
         model=model,
         training=training,
         augment=COMPACT_AUGMENT,
-        thresholds=Thresholds(nms_iou=0.4, flips=4),
+        thresholds=Thresholds(score=0.4, nms_iou=0.4, flips=4),
         summary="ours: a thin ResNet-FPN that trains from scratch and runs on two CPU cores",
     )
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,13 +145,16 @@ def test_compiled_sizes_are_kept_but_not_for_ever(model):
     pytest.importorskip("onnx")
     from nucleus_course.runtime import openvino
 
+    def compile_nothing(proto, precision):
+        return SimpleNamespace(create_infer_request=lambda: precision)
+
     predictor = openvino.OpenVINOPredictor(model, "float32", threads=1)
-    predictor._compile = lambda proto, precision: precision
+    predictor._compile = compile_nothing
     for side in (64, 128, 192, 256, 64, 320):
         predictor._graphs(side, side)
     assert list(predictor._sizes) == [(s, s) for s in (192, 256, 64, 320)]
     bfloat16 = openvino.OpenVINOPredictor(model, "bfloat16")
-    bfloat16._compile = lambda proto, precision: precision
+    bfloat16._compile = compile_nothing
     assert vars(bfloat16._graphs(64, 64))["proposals"] == "float32", "boxes are never in half precision"
 
 

@@ -63,15 +63,16 @@ class OpenVINOPredictor:
         key = height, width
         if key not in self._sizes:
             writer = MaskRCNNWriter(self.model, height, width)
+            # Boxes are never in half precision: 301.3 is 302 in bfloat16. RoIAlign is a graph of its own, for
+            # OpenVINO's takes three times as long in bfloat16.
+            exact = {name: self._compile(getattr(writer, name)(), "float32") for name in ("proposals", "box_pool", "mask_pool")}
+            heads = {name: self._compile(getattr(writer, name)(), self.precision) for name in ("box_head", "mask_head")}
             self._sizes[key] = SimpleNamespace(
+                # The trunk gets a request an image, since the pyramid outlives the call; the others, whose
+                # outputs are used up at once, keep theirs and the memory they fill.
                 trunk=self._compile(writer.trunk(), self.precision),
-                proposals=self._compile(writer.proposals(), "float32"),  # 301.3 is 302 in bfloat16
-                # RoIAlign is a graph of its own: OpenVINO's takes three times as long in bfloat16.
-                box_pool=self._compile(writer.box_pool(), "float32"),
-                box_head=self._compile(writer.box_head(), self.precision),
-                mask_pool=self._compile(writer.mask_pool(), "float32"),
-                mask_head=self._compile(writer.mask_head(), self.precision),
                 margins=writer.margins,
+                **{name: graph.create_infer_request() for name, graph in (exact | heads).items()},
             )
             while len(self._sizes) > SIZES_KEPT:
                 self._sizes.popitem(last=False)
@@ -129,8 +130,11 @@ class OpenVINOPredictor:
 
 
 def _run(graph, arrays, tensors=None):
-    """Run a compiled graph once on arrays and on other graphs' tensors, which are not copied; gives the request."""
-    request = graph.create_infer_request()
+    """Run a compiled graph, or a request made of one, on arrays and on other graphs' tensors, which are not copied.
+
+    Gives the request, whose outputs stand until it runs again.
+    """
+    request = graph.create_infer_request() if hasattr(graph, "create_infer_request") else graph
     for name, tensor in (tensors or {}).items():
         request.set_tensor(name, tensor)
     request.infer(arrays, share_inputs=True, share_outputs=True)

@@ -298,7 +298,7 @@ def test_interrupt_of_the_real_command_exits_130(tmp_path, grey):
     image = png(tmp_path / "a.png", grey)
     code = (
         "import signal, os, nucleus_course.commands.predict as p\n"
-        "p.find_images = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)\n"
+        "p.find_images = lambda *a, **k: signal.raise_signal(signal.SIGINT)\n"
         "p.load_backend = lambda *a: None\n"
         "from nucleus_course.cli import main; main()\n"
     )

@@ -227,7 +227,7 @@ def restart_average(model):
     """
     optimizer = model.optimizer
     for average, variable in zip(optimizer._model_variables_moving_average, optimizer._trainable_variables):
-        average.assign(variable)
+        average.assign(variable.numpy())  # a copy: JAX may give the buffer of either away
 
 
 @contextmanager

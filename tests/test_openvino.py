@@ -140,6 +140,20 @@ def test_candidates_are_those_of_keras_also_in_flipped_views(model, image):
     assert ours.masks(other[0], rows[:0], window, views).shape == (0, 28, 28)
 
 
+def test_pooling_in_openvino_is_pooling_in_tensorflow(model):
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    from nucleus_course.runtime import openvino
+
+    image = disc_dataset(1)[0].image
+    ours, theirs = openvino.OpenVINOPredictor(model, "float32"), openvino.OpenVINOPredictor(model, "float32")
+    if ours._pool is None:
+        pytest.skip("not on TensorFlow")
+    theirs._pool = None  # as on JAX and torch
+    for a, b in zip(ours.candidates(image)[1:3], theirs.candidates(image)[1:3]):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+
+
 def test_compiled_sizes_are_kept_but_not_for_ever(model):
     pytest.importorskip("openvino")
     pytest.importorskip("onnx")

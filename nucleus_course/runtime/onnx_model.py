@@ -113,10 +113,12 @@ class MaskRCNNWriter:
         g.output(pooled, "pooled", self._pooled(self.places, self.config.box_pool))
         return g.model()
 
-    def box_head(self):
-        """pooled (P, C, 7, 7) -> logits (P,), differences of the two classes, and deltas (P, 4)."""
+    def box_head(self, channels_last=False):
+        """pooled (P, C, 7, 7), or (P, 7, 7, C) -> logits (P,), differences of the two classes, and deltas (P, 4)."""
         g = Graph("box_head")
-        logits, deltas = self.write_box_head(g, g.input("pooled", self._pooled(self.places, self.config.box_pool)))
+        count, channels, *size = self._pooled(self.places, self.config.box_pool)
+        pooled = g.input("pooled", (count, *size, channels) if channels_last else (count, channels, *size))
+        logits, deltas = self.write_box_head(g, pooled, channels_last)
         g.output(logits, "logits", (self.places,))
         g.output(deltas, "deltas", (self.places, 4))
         return g.model()
@@ -260,14 +262,14 @@ class MaskRCNNWriter:
         """RoIs, moved by ``margins`` -> (M, C, 14, 14)."""
         return self.write_pool(g, pyramid, rois, self.config.mask_pool, margins=self.margins)
 
-    def write_box_head(self, g, x):
-        """(P, C, 7, 7) -> the two logits' difference (P,), the nucleus class' deltas (P, 4)."""
+    def write_box_head(self, g, x, channels_last=False):
+        """(P, C, 7, 7), or (P, 7, 7, C) -> the two logits' difference (P,), the nucleus class' deltas (P, 4)."""
         head, c = self.model.box_head, self.config
         size, channels = c.box_pool, c.pyramid_channels
         x = g.node("Reshape", x, np.array([self.places, channels * size * size]))
         for i, layer in enumerate(head.fc):
             kernel, bias = array(layer.kernel), array(layer.bias)
-            if i == 0:  # Keras flattens (size, size, C)
+            if i == 0 and not channels_last:  # Keras flattens (size, size, C)
                 kernel = kernel.reshape(size, size, channels, -1).transpose(2, 0, 1, 3).reshape(len(kernel), -1)
             if head.norms:
                 scale, shift = norm_terms(head.norms[i])

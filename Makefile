@@ -17,7 +17,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 help:
 	@echo "make setup      make $(VENV) and install TensorFlow, JAX, the course and the tests' tools"
 	@echo "make demo       the main job on the embedded sample, offline: figures, table and report in $(OUT)/"
-	@echo "make test       every test, the notebooks included (about 20 minutes on two cores)"
+	@echo "make test       every test, the notebooks included (about 15 minutes on two cores)"
 	@echo "make test-fast  the quick tests only, no notebooks"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make picture    draw README's picture again, docs/images/detection.png"

@@ -219,7 +219,7 @@ def test_predictions_that_are_no_json(tmp_path):
         (KeyboardInterrupt(), 130, ["interrupted"]),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/run/log.csv"), 2, ["disk is full", "log.csv"]),
         (OSError("Can't write data (file write failed: error message = 'No space left on device')"), 2, ["disk is full"]),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2, ["no permission", "/root/x"]),
+        (PermissionError(errno.EACCES, "Permission denied", "/locked/x"), 2, ["no permission", "/locked/x"]),
         (ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow"), 2, ["TensorFlow", "pip install tensorflow"]),
         (ModuleNotFoundError("No module named 'imgaug'", name="imgaug"), 2, ["imgaug", "pip install imaug"]),
         (ImportError("libGL.so.1: cannot open shared object file"), 2, ["libGL", "opencv-python-headless"]),

@@ -101,8 +101,7 @@ def _train_briefly(training, validation, run: Path, epochs: int):
 
     preset = get_preset(SHIPPED)
     dtype = preset.training.dtype if has_bfloat16(keras.backend.backend()) else "float32"
-    # No averaged weights: an average over thousands of steps would remember the random start.
-    brief = dataclasses.replace(preset.training, steps_per_epoch=STEPS, ema=0.0, dtype=dtype)
+    brief = dataclasses.replace(preset.training, steps_per_epoch=STEPS, dtype=dtype)
     preset = dataclasses.replace(preset, training=brief)
     keras.utils.set_random_seed(brief.seed)
     model = MaskRCNN.from_preset(SHIPPED, dtype_policy=dtype, seed=brief.seed)

@@ -103,8 +103,7 @@ def main(
 
     if score not in ("end", "always", "never"):
         raise UserError(f"unknown --score '{score}': choose end, always or never")
-    if dtype not in (None, "float32", "mixed_bfloat16"):
-        raise UserError(f"unknown --dtype '{dtype}': choose float32 or mixed_bfloat16")
+    common.check_dtype(dtype)
     if epochs is not None and total_minutes is not None:
         raise UserError("--epochs and --total-minutes are alternatives: give one of them")
     reserve = (min(5.0, minutes / 4) if minutes else 0.0) if reserve is None else reserve

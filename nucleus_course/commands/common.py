@@ -149,6 +149,12 @@ PredictionDtype = Annotated[
 ]
 
 
+def check_dtype(dtype: str | None):
+    """Raise a UserError for a ``--dtype`` that there is not; None is each command's default."""
+    if dtype is not None and dtype not in DTYPES:
+        raise UserError(f"unknown --dtype '{dtype}': choose {' or '.join(DTYPES)}")
+
+
 def open_model(weights: str, preset: str | None = None, dtype: str | None = None):
     """The model of a name that ships, a model or run folder, or a weights file.
 
@@ -158,8 +164,7 @@ def open_model(weights: str, preset: str | None = None, dtype: str | None = None
         UserError: nothing there, of another architecture, or an unknown ``dtype``.
     """
     dtype = dtype or DTYPES[0]
-    if dtype not in DTYPES:
-        raise UserError(f"unknown --dtype '{dtype}': choose {' or '.join(DTYPES)}")
+    check_dtype(dtype)
     from nucleus_course.config import get_preset
     from nucleus_course.model.weights import load_into, load_model, model_class
 

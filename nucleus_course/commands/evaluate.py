@@ -74,6 +74,7 @@ def evaluate(
     """
     if (weights is None) == (predictions is None):
         raise UserError("give either --weights or --predictions: one of them is what is scored")
+    common.check_dtype(dtype)
     _writable(out)
     if weights is not None:
         _find(weights)

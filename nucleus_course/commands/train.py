@@ -102,8 +102,7 @@ def train(
     from nucleus_course.config import get_preset
     from nucleus_course.data.splits import NAMES
 
-    if dtype not in (None, "float32", "mixed_bfloat16"):
-        raise UserError(f"unknown --dtype '{dtype}': choose float32 or mixed_bfloat16")
+    common.check_dtype(dtype)
     if augment not in AUGMENTS:
         raise UserError(f"unknown --augment '{augment}': choose one of {', '.join(AUGMENTS)}")
     options = {"batch_size": batch_size, "crop": crop, "seed": seed, "workers": workers, "steps_per_epoch": steps}

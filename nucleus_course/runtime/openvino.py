@@ -55,7 +55,7 @@ class OpenVINOPredictor:
         if cache:
             self.options["CACHE_DIR"] = str(cache)
         self._sizes = OrderedDict()
-        # TensorFlow's kernel pools a thousand boxes in a third of the time of OpenVINO's.
+        # TensorFlow's kernel pools a thousand boxes in a quarter of the time of OpenVINO's.
         self._pool = compiled(self._pool_boxes, model) if keras.backend.backend() == "tensorflow" else None
 
     def _pool_boxes(self, boxes, *pyramid):

@@ -139,6 +139,7 @@ class TrainingConfig:
     ema: float = 0.0  # decay of the averaged weights; 0: none
     settle: float = 0.0  # last share of the schedule, trained on gently varied images (see settled)
     balance_types: float = 0.0  # 0: every image equally often; 1: every image type equally often
+    type_factors: dict = field(default_factory=dict)  # image type -> how many times its share, see image_types
     dtype: str = "float32"  # float32 or mixed_bfloat16
     seed: int = 2018
     workers: int = 2

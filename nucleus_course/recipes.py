@@ -7,6 +7,7 @@ with a plus: ``paper-resnet50+mirror`` is the paper's experiment with mirrored i
 
 import dataclasses
 
+from nucleus_course.data.image_types import IMAGE_TYPES
 from nucleus_course.errors import UserError
 
 
@@ -111,7 +112,12 @@ def _further(preset):
     return {"training": changed | _stages(preset, lambda s: {"rate": 0.4 * s.rate})}
 
 
-# Variant -> (what it is, what it changes). The paper's side experiments are these, but for the last two; which
+def _stained(preset):
+    """Stained tissue twice as often as ``balance_types`` alone would have it."""
+    return {"training": {"type_factors": {name: 2.0 for name in IMAGE_TYPES if name.endswith("stain")}}}
+
+
+# Variant -> (what it is, what it changes). The paper's side experiments are these, but for the last three; which
 # lengths and rates it tried it does not say.
 VARIANTS = {
     "mirror": ("image edges mirrored instead of black", lambda p: {"augment": dataclasses.replace(p.augment, border="reflect")}),
@@ -123,6 +129,7 @@ VARIANTS = {
     "no-drop": ("the first stage's rate to the end", lambda p: {"training": _stages(p, lambda s: {"rate": p.training.stages[0].rate})}),
     "cosine": ("the rate falls as a cosine in each stage", lambda p: {"training": _stages(p, lambda s: {"schedule": "cosine"})}),
     "further": ("a second round from trained weights: a lower rate, rare types oftener, twice the mask loss", _further),
+    "stained": ("stained tissue twice as often", _stained),
     "resnet101": ("the deeper trunk", lambda p: {"model": {"backbone": "resnet101"}}),
 }  # fmt: skip
 

@@ -63,6 +63,7 @@ CHANGES = {
     "no-drop": {"stages"},
     "cosine": {"stages"},
     "further": {"stages", "balance_types", "settle", "loss_weights"},
+    "stained": {"type_factors"},
     "resnet101": {"backbone"},
 }
 

@@ -42,7 +42,7 @@ class TrainingBatches(keras.utils.PyDataset):
             raise ValueError(f"crop {training.crop} is not a multiple of upsample {preset.model.upsample}")
         self.augmenters = [Augmenter(a, int(side)) for a in (preset.augment, settled(preset.augment))]
         self.settled = False  # the training loop's: whether the gentle augmentation is on
-        self.weights = _weights([dataset.types[i] for i in self.ids], training.balance_types)
+        self.weights = _weights([dataset.types[i] for i in self.ids], training.balance_types, training.type_factors)
         self.images = {}
         self._order = (None, None)
         self._lock = threading.Lock()
@@ -93,12 +93,16 @@ class TrainingBatches(keras.utils.PyDataset):
         return self.images[pick]
 
 
-def _weights(types, balance):
-    """Probability of each image; ``balance`` moves from image by image (None) to type by type (1)."""
-    if not balance:
-        return None
+def _weights(types, balance, factors=None):
+    """Probability of each image; ``balance`` moves from image by image (None) to type by type (1).
+
+    ``factors`` then multiplies the shares of the types it names; those that the data lack count for nothing.
+    """
     names, inverse, counts = np.unique(types, return_inverse=True, return_counts=True)
-    share = counts ** (1.0 - balance)
+    factors = np.array([(factors or {}).get(str(name), 1.0) for name in names])
+    if not balance and (factors == 1).all():
+        return None
+    share = counts ** (1.0 - balance) * factors
     weight = (share / counts)[inverse]
     return weight / weight.sum()
 

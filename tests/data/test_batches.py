@@ -131,6 +131,17 @@ def test_balance_by_type():
         assert not np.array_equal(order, crops.order(1))
 
 
+def test_type_factors_multiply_shares():
+    """Six images of one type, two of the other: twice the rare type's share is 2 in 5 (6 to 4) and 2 in 3 (1 to 2)."""
+    data = disc_dataset(8, types=TYPES)
+    rare = {i for i, name in enumerate(data.ids) if data.types[name] == "purple stain"}
+    factors = {"purple stain": 2.0, "grey tissue": 9.0}  # no grey tissue here
+    for balance, share in ((0.0, 2 / 5), (1.0, 2 / 3)):
+        order = batches(data, balance_types=balance, type_factors=factors, steps_per_epoch=100).order(0)
+        assert np.isin(order, list(rare)).mean() == pytest.approx(share, abs=0.01)
+    assert batches(data, type_factors={"grey tissue": 9.0}).weights is None
+
+
 def test_more_nuclei_than_slots():
     """Those left out are -1 in the label map: neither objects nor background."""
     crops = batches(disc_dataset(2, count=12), model=tiny_config(max_nuclei=3), augment=AugmentConfig.none())

@@ -58,11 +58,30 @@ def _decode(data, mask=False):
         pass
     if array is None:
         return _decode_tiff(data) if data[:2] in (b"II", b"MM") else None
+    tiff = data[:2] in (b"II", b"MM")
     if array.ndim == 3 and array.shape[2] >= 3:
         array = array[..., [2, 1, 0, *range(3, array.shape[2])]]  # OpenCV keeps blue first
-    elif mask and array.dtype == np.uint8 and data[:2] in (b"II", b"MM") and _is_inverted(data):
+        if tiff and array.shape[2] == 4 and array.dtype == np.uint8:
+            array = _straight(data, array)
+    elif mask and array.dtype == np.uint8 and tiff and _is_inverted(data):
         array = 255 - array
     return array
+
+
+def _straight(data, array):
+    """The colours of an 8-bit RGBA TIFF as stored: where its alpha is unassociated, OpenCV darkens them by it."""
+    import io
+
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode != "RGBA" or image.tag_v2.get(338) not in (2, (2,)):  # ExtraSamples
+                return array
+            stored = np.array(image)
+    except Exception:  # as in _decode_tiff
+        return array
+    return stored if stored.shape == array.shape else array
 
 
 def _is_inverted(data):

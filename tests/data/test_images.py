@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tifffile
 from bbbc_files import png
+from PIL import Image
 
 from nucleus_course.data.images import is_grey, read_image, to_rgb8
 from nucleus_course.data.png import png_bytes
@@ -33,6 +34,41 @@ def test_tiff_that_opencv_does_not_read(tmp_path):
     image = RNG.integers(0, 2**31, (6, 8)).astype(np.uint32)
     tifffile.imwrite(tmp_path / "image.tif", image)
     assert np.array_equal(read_image(tmp_path / "image.tif"), image)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"extrasamples": ["unassalpha"]},
+        {"extrasamples": ["unassalpha"], "compression": "zlib", "byteorder": ">"},
+        {"extrasamples": ["assocalpha"]},
+        {"extrasamples": ["unspecified"]},
+    ],
+    ids=["unassociated", "compressed", "associated", "unspecified"],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_transparent_tiff_keeps_its_colours(options, dtype, tmp_path):
+    image = RNG.integers(0, np.iinfo(dtype).max + 1, (5, 7, 4)).astype(dtype)
+    image[0, 0] = 200, 100, 50, 0
+    tifffile.imwrite(tmp_path / "image.tif", image, photometric="rgb", **options)
+    assert np.array_equal(read_image(tmp_path / "image.tif"), image)
+    assert np.array_equal(read_image(tmp_path / "image.tif", mask=True), image)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_transparent_tiff_of_other_programs(orientation, tmp_path):
+    """LZW, or one plane a channel, or turned: as OpenCV has it where nothing is transparent."""
+    image = RNG.integers(0, 256, (5, 7, 4)).astype(np.uint8)
+    turn = {1: 0, 3: 2, 6: -1}[orientation]  # quarter turns, counterclockwise
+    Image.fromarray(image).save(tmp_path / "lzw.tif", compression="tiff_lzw", tiffinfo={274: orientation})
+    planes = np.ascontiguousarray(np.moveaxis(image, 2, 0))
+    tifffile.imwrite(tmp_path / "planes.tif", planes, photometric="rgb", planarconfig="separate", extrasamples=["unassalpha"],
+                     extratags=[(274, "H", 1, orientation, True)])  # fmt: skip
+    opaque = np.dstack([image[..., :3], np.full((5, 7), 255, np.uint8)])
+    Image.fromarray(opaque).save(tmp_path / "opaque.tif", tiffinfo={274: orientation})
+    assert np.array_equal(read_image(tmp_path / "opaque.tif"), np.rot90(opaque, turn))
+    for name in ("lzw.tif", "planes.tif"):
+        assert np.array_equal(read_image(tmp_path / name), np.rot90(image, turn)), name
 
 
 def test_jpeg_is_rgb():

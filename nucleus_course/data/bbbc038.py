@@ -88,12 +88,12 @@ class Source:
         return dict(sorted(entries.items()))
 
     def _entry(self, entries, homes, home):
-        image_id = home[-1] if home else self.path.stem
+        image_id = home[-1] if home else source_name(self.path)
         homes.setdefault(image_id, "/".join(home))
         return entries.setdefault(image_id, ImageFiles(image_id))
 
     def _note(self, parts, name, kind, message, action):
-        image_id = parts[-3] if len(parts) > 2 else self.path.stem
+        image_id = parts[-3] if len(parts) > 2 else source_name(self.path)
         self.issues.append(Issue(image_id, name, kind, message, action))
 
 
@@ -194,6 +194,12 @@ def _open(path):
     if not source.entries and not source.issues:
         raise UserError(f"{path}: no images in BBBC038's layout (<id>/images/<id>.png) in it")
     return source
+
+
+def source_name(path):
+    """What a source is called: a folder's whole name (``v1.2``), a file's without its ending."""
+    path = Path(os.path.abspath(path))  # "." has a name too
+    return path.name if path.is_dir() else path.stem
 
 
 def is_outside(name):

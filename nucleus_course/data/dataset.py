@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course.data import cache
-from nucleus_course.data.bbbc038 import open_source
+from nucleus_course.data.bbbc038 import open_source, source_name
 from nucleus_course.data.decode import decode_entry
 from nucleus_course.data.labels import areas_from_labels, boxes_from_labels
 from nucleus_course.data.lint import NOTED, REFUSED, Issue, LintReport
@@ -229,7 +229,7 @@ def _open_store(source, cache_dir, progress, workers):
         target = cache.cache_path(files_of.path, files_of.fingerprint, cache_dir)
         store = cache.open_cache(target)
         if store is None:
-            name = SAMPLE if str(source) == SAMPLE else files_of.path.stem
+            name = SAMPLE if str(source) == SAMPLE else source_name(files_of.path)
             store = cache.write_cache(target, *_decode_all(files_of, name, progress, workers))
     finally:
         files_of.close()

@@ -43,6 +43,16 @@ def test_records(source):
         dataset[3]
 
 
+def test_a_data_set_is_called_as_its_folder_or_its_zip(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "v1.2", tiny_files())
+    assert load_dataset(folder, progress=False).name == "v1.2"
+    assert load_dataset(write_zip(tmp_path / "v1.2.zip", tiny_files()), progress=False).name == "v1.2"
+    monkeypatch.chdir(folder)
+    assert load_dataset(".", progress=False).name == "v1.2"
+    one = write_folder(tmp_path / "plate.7", {"images/one.png": tiny_files()["a/images/a.png"], "masks/m.png": tiny_files()["a/masks/m1.png"]})
+    assert load_dataset(one, progress=False).ids == ("plate.7",)
+
+
 def test_preload_gives_the_same(source):
     lazy, loaded = load_dataset(source, progress=False), load_dataset(source, progress=False).preload()
     for one, other in zip(lazy, loaded.subset(["a", "c"]).preload()):

@@ -7,7 +7,7 @@ from keras import ops
 
 from nucleus_course import tta
 from nucleus_course.data.images import to_rgb8
-from nucleus_course.data.preprocess import pad_to, stretch, to_network
+from nucleus_course.data.preprocess import stretch, to_network
 from nucleus_course.detections import Detections
 from nucleus_course.model.boxes import dilate, pyramid_level
 from nucleus_course.model.compiled import compiled, needs_fixed_shapes
@@ -33,8 +33,10 @@ def prepare(image, config, views=tta.VIEWS[:1]):
     """
     network = to_network(stretch(to_rgb8(image), config), config)
     height, width = network.shape[:2]
-    padded = [pad_to(tta.flip_image(network, v), _bucket(height, config), _bucket(width, config)) for v in views]
-    return np.stack(padded), np.tile(np.array([[height, width]], "float32"), (len(views), 1))
+    padded = np.zeros((len(views), _bucket(height, config), _bucket(width, config), 3), "float32")
+    for row, view in zip(padded, views):
+        row[:height, :width] = tta.flip_image(network, view)
+    return padded, np.tile(np.array([[height, width]], "float32"), (len(views), 1))
 
 
 def _bucket(side, config):
@@ -67,7 +69,7 @@ class Predictor:
         return model._predictor
 
     def _mask_probs(self, boxes, index, *pyramid):
-        return ops.sigmoid(self.model.mask_logits(list(pyramid), boxes, index))
+        return ops.sigmoid(self.model.mask_logits(list(pyramid), boxes, index, fast=True))
 
     def candidates(self, image, views=tta.VIEWS[:1]):
         """Proposals after the box head, before the final NMS, in each view of an image.

@@ -279,7 +279,7 @@ def test_traces_detections_are_predicts(model, image, trace):
     assert len(found) == len(expected)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
-    np.testing.assert_allclose(found.mask_probs, expected.mask_probs, atol=1e-4)
+    np.testing.assert_allclose(found.mask_probs, expected.mask_probs, atol=1e-3)  # prediction folds BatchNorm
     np.testing.assert_allclose(found.mask_boxes, expected.mask_boxes, atol=1e-3)
 
 

@@ -19,15 +19,38 @@ def stretch(image, config):
     ``mean`` leaves it as it is. ``percentile`` maps the 0.5th to 99.95th percentile of brightness to
     0..255, the same map for all channels, so that dim and bright exposures look alike and hue survives.
     Where the median ends up dark (fluorescence), values are raised to the power of 0.6 after that.
+    An image with something in one channel only (DAPI saved as blue on black) is that channel in grey.
     """
     if config.normalization != "percentile":
         return image
-    grey = image[..., 0] if (image[..., 0] == image[..., 1]).all() else image.mean(axis=-1)
-    low, high = np.percentile(grey, (LOW_PERCENTILE, HIGH_PERCENTILE))
+    import cv2
+
+    image = _grey_if_one_channel(image)
+    # 766 sums of three channels instead of as many brightnesses as pixels: a tenth of the time.
+    total = image[..., 0].astype("uint16") + image[..., 1] + image[..., 2]
+    counts = np.bincount(total.ravel(), minlength=3 * 255 + 1)
+    low, middle, high = _percentiles(counts, (LOW_PERCENTILE, 50.0, HIGH_PERCENTILE)) / 3.0
     table = np.clip((np.arange(256) - low) / max(high - low, MIN_CONTRAST), 0.0, 1.0)
-    if table[int(np.median(grey))] < 0.5:
+    if table[int(middle)] < 0.5:
         table = table**DARK_GAMMA
-    return np.rint(255.0 * table).astype("uint8")[image]
+    return cv2.LUT(image, np.rint(255.0 * table).astype("uint8"))
+
+
+def _grey_if_one_channel(image):
+    for seen in (image[::8, ::8], image):  # a glance tells most images
+        told = [channel for channel in range(3) if np.ptp(seen[..., channel]) >= MIN_CONTRAST]
+        if len(told) > 1:
+            return image
+    return np.repeat(image[..., told], 3, axis=2) if told else image
+
+
+def _percentiles(counts, percentiles):
+    """``np.percentile`` of integers of which ``counts[v]`` are v."""
+    ends = np.cumsum(counts)
+    place = np.asarray(percentiles) / 100.0 * (ends[-1] - 1)
+    low = np.searchsorted(ends, np.floor(place), side="right")
+    high = np.searchsorted(ends, np.ceil(place), side="right")
+    return low + (high - low) * (place - np.floor(place))
 
 
 def to_network(image, config):
@@ -35,6 +58,10 @@ def to_network(image, config):
 
     ``mean``: minus the channel means (Matterport's nucleus sample). ``percentile``: to [-1, 1].
     """
+    if config.normalization == "percentile" and config.upsample == 1.0:
+        import cv2
+
+        return cv2.LUT(image, np.arange(256, dtype="float32") / 127.5 - 1.0)
     image = image.astype("float32")
     if config.upsample != 1.0:
         image = resize(image, config.upsample)
@@ -53,9 +80,3 @@ def resize(image, scale):
         columns = np.minimum(((np.arange(width) + 0.5) / scale).astype(int), image.shape[1] - 1)
         return image[rows[:, None], columns[None]]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def pad_to(image, height, width):
-    """An image (h, w, ...) in the upper left corner of height x width zeros."""
-    padding = [(0, height - image.shape[0]), (0, width - image.shape[1])] + [(0, 0)] * (image.ndim - 2)
-    return np.pad(image, padding)

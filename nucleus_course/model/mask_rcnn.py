@@ -8,6 +8,7 @@ from nucleus_course.model import losses
 from nucleus_course.model.anchors import level_shapes, pyramid_anchors
 from nucleus_course.model.backbone import build_backbone
 from nucleus_course.model.boxes import clip, decode, dilate
+from nucleus_course.model.folded import run_folded
 from nucleus_course.model.heads import BoxHead, MaskHead
 from nucleus_course.model.nms import nms_keep
 from nucleus_course.model.proposals import build_rpn, propose, run_rpn
@@ -89,8 +90,13 @@ class MaskRCNN(keras.Model):
 
     # ------------------------------------------------------------------ parts of the forward pass
 
-    def features(self, image, training=False):
-        """Images (B, H, W, 3) float32 -> [P2, …, P6]. H and W are multiples of ``config.pad_multiple``."""
+    def features(self, image, training=False, fast=False):
+        """Images (B, H, W, 3) float32 -> [P2, …, P6]. H and W are multiples of ``config.pad_multiple``.
+
+        ``fast``: in prediction, with each BatchNorm folded (:mod:`nucleus_course.model.folded`).
+        """
+        if fast:
+            return run_folded(self.pyramid, run_folded(self.backbone, image))
         training = bool(training) and self.config.train_norm
         return self.pyramid(self.backbone(image, training=training), training=training)
 
@@ -132,9 +138,15 @@ class MaskRCNN(keras.Model):
         logits, deltas = self.box_head(pooled, training=training, valid=valid)
         return ops.reshape(logits, (batch, count, 2)), ops.reshape(deltas, (batch, count, 2, 4))
 
-    def mask_logits(self, pyramid, boxes, batch_index, training=False, valid=None):
-        """The mask head on boxes (M, 4): logits (M, 28, 28) of the nucleus class, in the dilated boxes."""
+    def mask_logits(self, pyramid, boxes, batch_index, training=False, valid=None, fast=False):
+        """The mask head on boxes (M, 4): logits (M, 28, 28) of the nucleus class, in the dilated boxes.
+
+        ``fast``: in prediction, for boxes inside the image; see :meth:`pool` and :meth:`MaskHead.nucleus`.
+        """
         boxes = dilate(boxes, self.config.mask_roi_scale)
+        if fast:
+            inside = self.config.mask_roi_scale <= 1.0  # as the fast kernel needs them
+            return self.mask_head.nucleus(self.pool(pyramid, boxes, batch_index, self.config.mask_pool, 1, inside))
         pooled = self.pool(pyramid, boxes, batch_index, self.config.mask_pool)
         training = bool(training) and self.config.train_norm
         return self.mask_head(pooled, training=training, valid=valid)[..., 1]
@@ -164,13 +176,13 @@ class MaskRCNN(keras.Model):
 
         Args:
             image: (B, H, W, 3) float32 prepared; window: (B, 2) float32, height and width without padding.
-            fast: see :meth:`pool`.
+            fast: see :meth:`features` and :meth:`pool`.
 
         Returns:
             pyramid, boxes (B, P, 4) sorted by falling score, scores (B, P) in [0, 1] (-1 for padding).
         """
         height, width = image.shape[1:3]
-        pyramid = self.features(image)
+        pyramid = self.features(image, fast=fast)
         logits, deltas = run_rpn(self.rpn, pyramid)
         proposals, _, valid = self.proposals(logits, deltas, height, width, window)
         boxes, scores = self.refine(pyramid, proposals, window, fast)[-1]

@@ -35,4 +35,4 @@ def crop_roi_align(features, boxes, batch_index, size, *, strides, samples=1, ca
         order.append(own)
     crops, order = tf.concat(crops, axis=0), tf.concat(order, axis=0)
     crops = tf.gather(crops, tf.argsort(order))
-    return ops.cast(ops.reshape(crops, (boxes.shape[0], size, size, features[0].shape[-1])), features[0].dtype)
+    return ops.cast(ops.reshape(crops, (-1, size, size, features[0].shape[-1])), features[0].dtype)

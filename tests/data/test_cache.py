@@ -1,6 +1,8 @@
 """The cache: keyed to its source, whole or absent, optional."""
 
 import errno
+import hashlib
+import io
 import os
 import pickle
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from bbbc_files import png, square_mask, tiny_files, write_folder, write_zip
 
 from nucleus_course.data import cache, load_dataset
@@ -86,6 +89,41 @@ def test_a_new_format_does_not_read_old_caches(tmp_path, decoded, monkeypatch):
     monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
     load_dataset(source, progress=False)
     assert len(decoded) == 6
+
+
+def odd_files():
+    """{path: bytes} of what was once decoded otherwise, and of plain images and masks."""
+    rng = np.random.default_rng(7)
+
+    def tiff(array, **options):
+        data = io.BytesIO()
+        tifffile.imwrite(data, array, **options)
+        return data.getvalue()
+
+    mask = square_mask((24, 30), 2, 3, 5)
+    colours = rng.integers(0, 256, (24, 30, 4)).astype(np.uint8)
+    files = tiny_files()
+    files |= {"transparent/images/i.tif": tiff(colours, photometric="rgb", extrasamples=["unassalpha"]), "transparent/masks/m.png": png(mask)}
+    files |= {"bool/images/i.png": png(colours), "bool/masks/m.tif": tiff(mask > 0)}
+    files |= {"wide/images/i.tif": tiff(colours[..., 0].astype(np.uint16) * 16), "wide/masks/m.png": png(mask.astype(np.uint16) * 257)}
+    files |= {"odd/images/i.png": png(colours[..., :3]), "odd/masks/empty.png": png(mask * 0), "odd/masks/other.png": png(mask[:9])}
+    files |= {f"rivals/images/{name}.png": png(mask) for name in "xy"} | {"rivals/masks/m.png": png(mask)}
+    overlapping = {"one": mask, "same": mask, "over": square_mask((24, 30), 4, 4, 9), "rgb": np.dstack([mask.T[:24, :].repeat(2, 1)[:, :30]] * 3)}
+    return files | {"overlap/images/i.png": png(colours[..., 2])} | {f"overlap/masks/{k}.png": png(m) for k, m in overlapping.items()}
+
+
+# What the present format holds of them. Another digest means that caches out there hold something else than decoding
+# gives now: raise cache.FORMAT, and put the new pair here.
+KNOWN = {3: "9977b25792ff8a43"}
+
+
+def test_what_is_decoded_otherwise_has_a_new_format(tmp_path):
+    dataset = load_dataset(write_folder(tmp_path / "odd.files", odd_files()), progress=False)
+    digest = hashlib.sha256(repr((dataset.name, dataset.types, dataset.sizes, dataset.counts)).encode())
+    for record in dataset:
+        digest.update(record.image.tobytes() + record.labels.astype("<i4").tobytes())
+    digest.update(repr(sorted((i.image_id, i.file, i.kind, i.action) for i in dataset.lint.issues)).encode())
+    assert KNOWN.get(cache.FORMAT) == digest.hexdigest()[:16]
 
 
 def test_two_sources_do_not_mix(tmp_path, decoded):

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 
+import keras
 import numpy as np
 import pytest
 import tifffile
@@ -168,6 +169,25 @@ def test_a_model_in_half_precision_has_the_same_weights(here, model):
     picture = str(here / "picture.png")
     Image.fromarray(discs(1)[0]).save(picture)
     one_line_error(run("predict", picture, "--weights", model, "--dtype", "float16"), "--dtype 'float16'")
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "native", "runtime", "expected"),
+    [
+        ("tensorflow", "cpu", True, "keras", "mixed_bfloat16"),
+        ("tensorflow", "cpu", False, "keras", "float32"),
+        ("tensorflow", "cpu", True, "openvino", "float32"),  # which computes in what it likes itself
+        ("jax", "cpu", True, "keras", "float32"),
+        ("jax", "gpu: one", True, "keras", "mixed_bfloat16"),
+    ],
+)
+def test_predict_takes_half_precision_where_it_is_the_faster(monkeypatch, backend, device, native, runtime, expected):
+    from nucleus_course.commands import predict
+
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(predict, "has_bfloat16", lambda name: native)
+    monkeypatch.setattr(predict, "devices", lambda name: [device])
+    assert predict._fastest(runtime) == expected
 
 
 def test_weights_of_another_architecture(here, data):

@@ -145,7 +145,12 @@ def output_folder(path: Path) -> Path:
 DTYPES = ("float32", "mixed_bfloat16")
 PredictionDtype = Annotated[
     Optional[str],
-    typer.Option("--dtype", metavar="D", help="float32 (the default), or mixed_bfloat16: faster where the processor computes in it."),
+    typer.Option(
+        "--dtype",
+        metavar="D",
+        help="float32 or mixed_bfloat16. predict takes the latter where the machine computes in it, for it is faster; "
+        "evaluate float32, so that a number depends on no processor.",
+    ),
 ]
 
 

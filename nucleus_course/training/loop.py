@@ -11,10 +11,14 @@ import numpy as np
 
 from nucleus_course.config import get_preset, to_dict
 from nucleus_course.data.batches import TrainingBatches
+from nucleus_course.errors import UserError
 from nucleus_course.model.weights import read_config
 from nucleus_course.training.checkpoint import RunFolder, load_checkpoint, read_meta, save_checkpoint, snapshot
 from nucleus_course.training.progress import EpochWatch, Reporter
 from nucleus_course.training.stages import compile_for, count_trainable
+
+# Metrics of a validation in a log row; one of them may judge the weights.
+VALIDATED = ("coco_ap", "coco_ap50", "coco_ap75", "dsb_score", "mean_mask_iou")
 
 
 class TrainingDiverged(RuntimeError):
@@ -54,8 +58,8 @@ def train(
         model: :class:`~nucleus_course.model.MaskRCNN`.
         dataset: :class:`~nucleus_course.data.Dataset` to learn from.
         preset: :class:`~nucleus_course.config.Preset`; by default the one of the model's name.
-        validation: data set that ``validate_metric`` is measured on every ``validate_every`` epochs; the
-            best weights by it are kept in ``run/weights``. Without it the last ones are.
+        validation: data set that ``validate_metric`` (of :data:`VALIDATED`) is measured on every
+            ``validate_every`` epochs; the best weights by it are kept in ``run/weights``. Without it the last ones are.
         run: folder for config.json, log.jsonl, log.csv, checkpoint.npz and weights/; None keeps nothing.
         resume: go on from ``run``'s checkpoint: the same numbers come out as without the break.
         stages: replaces the preset's stages.
@@ -71,8 +75,11 @@ def train(
 
     Raises:
         TrainingDiverged: a loss was NaN or infinite; the model is back at its last good weights.
-        UserError: the run folder is in use, or holds a training and ``resume`` is False.
+        UserError: the run folder is in use, or holds a training and ``resume`` is False; ``validate_metric``
+            is none that is measured.
     """
+    if validate_metric not in VALIDATED:
+        raise UserError(f"validate_metric={validate_metric!r}: choose one of {', '.join(VALIDATED)}")
     preset = preset or get_preset(model.config.name)
     config = preset.training
     if seed is not None:
@@ -251,4 +258,4 @@ def validate(model, dataset):
     from nucleus_course.prediction import predict_dataset
 
     report = evaluate(dataset, predict_dataset(model, dataset, progress=False), progress=False)
-    return {key: report.metrics[key] for key in ("coco_ap", "coco_ap50", "coco_ap75", "dsb_score", "mean_mask_iou")}
+    return {key: report.metrics[key] for key in VALIDATED}

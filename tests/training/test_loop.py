@@ -211,6 +211,19 @@ def test_the_best_weights_by_the_validation_metric_are_kept(tmp_path, monkeypatc
     assert_same(values(kept), seen[1])
 
 
+def test_an_unknown_validation_metric_is_refused_before_anything_is_done(tmp_path):
+    with pytest.raises(UserError, match="validate_metric='ap50': choose one of coco_ap, coco_ap50, .*mean_mask_iou"):
+        train(Toy(), dataset(), preset=preset(), validation=dataset(), validate_metric="ap50", run=tmp_path / "run", **QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_validation_metric_judges(tmp_path, monkeypatch):
+    values = iter([(10.0, 5.0), (20.0, 4.0)])
+    monkeypatch.setattr(loop, "validate", lambda model, data: dict(zip(("coco_ap", "dsb_score"), next(values))) | {"mean_mask_iou": 0.0})
+    options = dict(validation="held out", validate_every=1, validate_metric="dsb_score")
+    assert train(Toy(), dataset(), preset=preset(), epochs=2, run=tmp_path, **options, **QUIET).best == 5.0
+
+
 def test_the_run_folder_holds_config_and_log(tmp_path):
     history = train(Toy(), dataset(), preset=preset(), run=tmp_path, epochs=3, **QUIET)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

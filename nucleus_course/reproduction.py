@@ -95,8 +95,10 @@ def _row(preset, folder, start):
         row.start = config.get("start")
         usual, minutes = row.epochs[1], config.get("minutes")
         row.epochs = (0, sum(stage["epochs"] for stage in config.get("stages", ())) or usual)
-        row.asked = ["--epochs", str(row.epochs[1])] if row.epochs[1] != usual else []
-        row.asked += ["--minutes", f"{minutes:g}"] if minutes else []
+        if minutes:
+            row.asked = ["--minutes", f"{minutes:g}"]
+        elif row.epochs[1] != usual:
+            row.asked = ["--epochs", str(row.epochs[1])]
         if row.start != start:
             row.warnings.append(f"started from {row.start or 'random weights'}, not {start or 'random weights'}")
     row.log = _read_lines(folder / "log.jsonl")

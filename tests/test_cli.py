@@ -181,6 +181,12 @@ def test_crop_that_does_not_fit():
     one_line_error(runner.invoke(app, ["train", "--data", "sample", "--crop", "150"]), "--crop 150", "160")
 
 
+def test_epochs_and_minutes_are_alternatives(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one_line_error(runner.invoke(app, ["train", "--data", "sample", "--epochs", "2", "--minutes", "1"]), "--epochs and --minutes", "one of them")
+    assert not list(tmp_path.iterdir())
+
+
 def test_weights_and_predictions_are_alternatives(tmp_path):
     one_line_error(runner.invoke(app, ["evaluate", "--data", "sample"]), "--weights or --predictions")
 

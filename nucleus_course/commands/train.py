@@ -45,7 +45,7 @@ def train(
         Optional[int], typer.Option(min=1, help="Epochs in all; the preset's stages shrink or stretch to it.")
     ] = None,
     minutes: Annotated[
-        Optional[float], typer.Option(min=0.01, help="Train for this long instead; the rates follow the clock.")
+        Optional[float], typer.Option(min=0.01, help="Train for this long instead of --epochs; the rates follow the clock.")
     ] = None,
     validation: Annotated[
         Optional[str],
@@ -103,6 +103,8 @@ def train(
     from nucleus_course.data.splits import NAMES
 
     common.check_dtype(dtype)
+    if epochs is not None and minutes is not None:
+        raise UserError("--epochs and --minutes are alternatives: give one of them")
     if augment not in AUGMENTS:
         raise UserError(f"unknown --augment '{augment}': choose one of {', '.join(AUGMENTS)}")
     options = {"batch_size": batch_size, "crop": crop, "seed": seed, "workers": workers, "steps_per_epoch": steps}

@@ -64,7 +64,7 @@ def train(
         resume: go on from ``run``'s checkpoint: the same numbers come out as without the break.
         stages: replaces the preset's stages.
         epochs: scales the stages to this many epochs in all.
-        minutes: wall time instead of epochs: rates follow the share of the time that is spent. Not
+        minutes: wall time instead of ``epochs``: rates follow the share of the time that is spent. Not
             reproducible bit by bit, for a busier machine gets through fewer steps.
         seed: overrides the preset's.
         progress: show a progress bar (a line an epoch where the output is no terminal).
@@ -76,8 +76,10 @@ def train(
     Raises:
         TrainingDiverged: a loss was NaN or infinite; the model is back at its last good weights.
         UserError: the run folder is in use, or holds a training and ``resume`` is False; ``validate_metric``
-            is none that is measured.
+            is none that is measured; both ``epochs`` and ``minutes`` are given.
     """
+    if epochs is not None and minutes is not None:
+        raise UserError("epochs and minutes are alternatives: give one of them")
     if validate_metric not in VALIDATED:
         raise UserError(f"validate_metric={validate_metric!r}: choose one of {', '.join(VALIDATED)}")
     preset = preset or get_preset(model.config.name)

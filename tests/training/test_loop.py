@@ -249,6 +249,12 @@ def test_minutes_follow_the_clock(monkeypatch):
     assert history.rows[-1]["seconds"] >= 100
 
 
+def test_epochs_and_minutes_are_alternatives(tmp_path):
+    with pytest.raises(UserError, match="epochs and minutes are alternatives"):
+        train(Toy(), dataset(), preset=preset(), epochs=2, minutes=1, run=tmp_path / "run", **QUIET)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_last_epoch_by_the_clock_is_validated(tmp_path, monkeypatch):
     """Epochs of 57 seconds and saves of 3: after two epochs 117 of 120 seconds are over, and after the save all of them."""
     now = [0.0]

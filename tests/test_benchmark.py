@@ -189,3 +189,22 @@ def test_nms_in_the_peers_place_is_greedy():
     expected = order[greedy_nms(boxes[order], scores[order], 0.4, 80)]
     np.testing.assert_array_equal(nms(torch.from_numpy(boxes), torch.from_numpy(scores), 0.4).numpy(), expected)
     assert len(nms(torch.zeros(0, 4), torch.zeros(0), 0.5)) == 0
+
+
+@pytest.mark.parametrize(("count", "side"), [(30, 256), (400, 256), (400, 512), (1, 64)])
+def test_fixed_stars_are_as_many_as_said(count, side):
+    """So many patches of sure pixels, the circles about them apart: NMS can neither join nor split them."""
+    from skimage.measure import label, regionprops
+
+    from nucleus_course.benchmark.peers import fixed_stars
+
+    probability, distances = fixed_stars(count, side)
+    patches = regionprops(label(probability >= 0.5))
+    assert len(patches) == count and all(patch.area == 9 for patch in patches)
+    radius = distances.max()
+    centres = np.array([patch.centroid for patch in patches])
+    assert distances.shape == (side, side, 32) and radius > 4 and (centres > radius).all() and (centres < side - radius).all()
+    if count > 1:
+        gaps = np.linalg.norm(centres[:, None] - centres[None], axis=2) + 1e9 * np.eye(count)
+        assert gaps.min() >= 2 * radius
+        assert 2 * np.sqrt(2) < radius, "patches are small in them, so that one suppresses its neighbours"

@@ -133,10 +133,13 @@ class MaskRCNNWriter:
         g.output(pooled, "pooled", self._pooled("M", self.config.mask_pool))
         return g.model()
 
-    def mask_head(self):
-        """pooled (M, C, 14, 14) -> masks (M, S, S)."""
+    def mask_head(self, channels_last=False):
+        """pooled (M, C, 14, 14), or (M, 14, 14, C) -> masks (M, S, S)."""
         g = Graph("mask_head")
-        masks = self.write_mask_head(g, g.input("pooled", self._pooled("M", self.config.mask_pool)))
+        count, channels, *size = self._pooled("M", self.config.mask_pool)
+        pooled = g.input("pooled", (count, *size, channels) if channels_last else (count, channels, *size))
+        pooled = g.node("Transpose", pooled, perm=[0, 3, 1, 2]) if channels_last else pooled
+        masks = self.write_mask_head(g, pooled)
         g.output(masks, "masks", ("M", self.config.mask_size, self.config.mask_size))
         return g.model()
 

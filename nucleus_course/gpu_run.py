@@ -98,7 +98,9 @@ def main(
     backend: Annotated[str, typer.Option("--backend", metavar="NAME", help="jax, tensorflow or torch.")] = "jax",
 ) -> None:
     """Train a preset on one GPU machine in resumable chunks, score it, and pack its weights."""
-    from nucleus_course.commands.train import adapted, as_begun
+    from nucleus_course.begun import read_begun
+    from nucleus_course.commands.resume import check_as_begun, check_images
+    from nucleus_course.commands.train import adapted
     from nucleus_course.config import get_preset
 
     if score not in ("end", "always", "never"):
@@ -110,16 +112,23 @@ def main(
     deadline = Deadline(minutes, 0.0 if score == "never" else reserve)
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    recipe = adapted(
-        get_preset(preset), batch_size=batch_size, crop=crop, seed=seed, workers=workers, steps_per_epoch=steps, dtype=dtype
-    )
+    options = {"batch_size": batch_size, "crop": crop, "seed": seed, "steps_per_epoch": steps, "dtype": dtype}
+    begun = read_begun(out) if (out / "checkpoint.npz").exists() else None
+    if begun is None:
+        recipe = adapted(get_preset(preset), **options)
+    else:
+        check_as_begun(begun, preset=preset, weights=weights, **options)
+        recipe = begun.preset
+    recipe = adapted(recipe, workers=workers)
     backend = load_backend(backend)
     _keep_compiled(backend, out)
 
     sets = _data(data, split, validation, limit, cache)
+    if begun is not None:
+        check_images(begun, sets[0], data, split)
     finished, rows = _train(
         recipe, sets, out, weights, deadline, device_count,
-        epochs=epochs, minutes=total_minutes, validate_every=validate_every, resumed=as_begun,
+        epochs=epochs, minutes=total_minutes, validate_every=validate_every,
     )  # fmt: skip
     if not rows:
         raise UserError("the time limit passed before the first epoch ended: raise --minutes or lower --steps-per-epoch")
@@ -151,7 +160,7 @@ def _data(data, split, validation, limit, cache):
     return sets
 
 
-def _train(recipe, sets, out, weights, deadline, count, *, epochs, minutes, validate_every, resumed):
+def _train(recipe, sets, out, weights, deadline, count, *, epochs, minutes, validate_every):
     """Train until the schedule or the time is through: (finished, log rows)."""
     import keras
 
@@ -163,10 +172,7 @@ def _train(recipe, sets, out, weights, deadline, count, *, epochs, minutes, vali
 
     training = recipe.training
     model_config, path, layout = recipe.model, None, None
-    begun = (out / "checkpoint.npz").exists()
-    if begun:
-        model_config = resumed(out, model_config)
-    elif weights is not None:
+    if weights is not None and not (out / "checkpoint.npz").exists():
         path, layout = importers.locate(weights, model_config)
         model_config = importers.adapted(model_config, layout)
     recipe = dataclasses.replace(recipe, model=model_config)

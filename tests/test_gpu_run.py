@@ -42,6 +42,9 @@ def test_two_chunks_and_every_file(tmp_path):
     assert (summary["finished"], summary["epochs"], summary["metrics"]) == (False, 1, None)
     assert not (out / "model").exists() and (out / "weights" / "weights.h5").exists()
 
+    done = run(*words, "--batch-size", "3")
+    assert done.returncode == 2 and "--batch-size 3" in done.stderr and "was begun with 2" in done.stderr
+
     done = run(*words)
     assert done.returncode == 0, done.stderr[-2000:]
     assert f"finished: {out}/model, {out}/report.json" in done.stdout

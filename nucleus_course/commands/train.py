@@ -10,19 +10,12 @@ import typer
 from rich.text import Text
 
 from nucleus_course.backend import has_bfloat16, load_backend
+from nucleus_course.begun import read_begun
 from nucleus_course.commands import common
-from nucleus_course.config import settled
-from nucleus_course.data.augment import AugmentConfig
+from nucleus_course.commands.resume import AUGMENTS, check_as_begun, check_images
 from nucleus_course.errors import UserError
 
-# How much the crops vary: name -> AugmentConfig of the preset -> AugmentConfig.
-AUGMENTS = {
-    "preset": lambda augment: augment,
-    "gentle": settled,
-    "plain": lambda augment: AugmentConfig.none(
-        crop=True, flip_horizontal=0.5, flip_vertical=0.5, quarter_turns=True, border=augment.border
-    ),
-}
+DEFAULT = "compact"
 # The split that judges a training, by the split that it learns from.
 JUDGES = {"train": "validation", "matterport-train": "matterport-validation", "grouped-train": "grouped-validation"}
 
@@ -30,14 +23,19 @@ JUDGES = {"train": "validation", "matterport-train": "matterport-validation", "g
 @common.friendly
 def train(
     data: common.Data,
-    split: Annotated[str, typer.Option(metavar="S", help=f"What to learn from: {common.SPLIT_HELP}")] = "train",
+    split: Annotated[
+        Optional[str], typer.Option(metavar="S", help=f"What to learn from (default: train): {common.SPLIT_HELP}")
+    ] = None,
     preset: Annotated[
-        str, typer.Option("--preset", metavar="P", help="compact, paper-resnet50, … ('nucleus-course reproduce' lists all).")
-    ] = "compact",
+        Optional[str],
+        typer.Option("--preset", metavar="P", help="compact (the default), paper-resnet50, … ('nucleus-course reproduce' lists all)."),
+    ] = None,
     run: Annotated[
         Optional[Path], typer.Option("--run", metavar="DIR", help="The run folder; default: runs/<preset>.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run folder's checkpoint, with what the run was begun with.")
+    ] = False,
     weights: Annotated[
         Optional[str], typer.Option("--weights", metavar="W", help="Start from these: coco, imagenet, a shipped name, a folder or a file.")
     ] = None,
@@ -55,9 +53,11 @@ def train(
         Optional[int], typer.Option(metavar="N", min=1, help="Validate every N epochs; default: the preset's.")
     ] = None,
     augment: Annotated[
-        str,
-        typer.Option(metavar="A", help="preset; gentle: weak changes of colour and size; plain: crops, flips and turns only."),
-    ] = "preset",
+        Optional[str],
+        typer.Option(
+            metavar="A", help="preset (the default); gentle: weak changes of colour and size; plain: crops, flips and turns only."
+        ),
+    ] = None,
     limit: common.Limit = None,
     seed: Annotated[Optional[int], typer.Option(help="Seed of everything random; default: the preset's.")] = None,
     batch_size: Annotated[
@@ -92,12 +92,13 @@ def train(
     Writes to the run folder
       config.json          everything that was set
       log.csv, log.jsonl   a row an epoch: losses, rate, images/s, metrics
-      checkpoint.npz       the full state: repeat the command with --resume
+      checkpoint.npz       the full state: --resume goes on from it
       weights/             the best by validation AP, or the last without it:
                            use it as --weights DIR/weights
 
-    Ctrl-C stops after the last whole epoch, and --resume goes on from there. A loss that is not a
-    number stops the training with the last good weights kept.
+    Ctrl-C stops after the last whole epoch, and `train --data DATA --run DIR --resume` goes on from there, with
+    the settings in config.json. Only --epochs or --minutes, --validate-every, --workers, --backend and --strict
+    may be others then. A loss that is not a number stops the training with the last good weights kept.
     """
     from nucleus_course.config import get_preset
     from nucleus_course.data.splits import NAMES
@@ -105,11 +106,30 @@ def train(
     common.check_dtype(dtype)
     if epochs is not None and minutes is not None:
         raise UserError("--epochs and --minutes are alternatives: give one of them")
-    if augment not in AUGMENTS:
+    if augment is not None and augment not in AUGMENTS:
         raise UserError(f"unknown --augment '{augment}': choose one of {', '.join(AUGMENTS)}")
-    options = {"batch_size": batch_size, "crop": crop, "seed": seed, "workers": workers, "steps_per_epoch": steps}
-    recipe = adapted(get_preset(preset), **options, dtype=dtype)
-    recipe = dataclasses.replace(recipe, augment=AUGMENTS[augment](recipe.augment))
+    options = {"batch_size": batch_size, "crop": crop, "seed": seed, "steps_per_epoch": steps, "dtype": dtype}
+    folder = Path("runs") / (preset or DEFAULT) if run is None else run
+    begun, stages = read_begun(folder) if resume else None, None
+    if begun is None:
+        recipe = adapted(get_preset(preset or DEFAULT), **options)
+        recipe = dataclasses.replace(recipe, augment=AUGMENTS[augment or "preset"](recipe.augment))
+    else:
+        check_as_begun(
+            begun, preset=preset, augment=augment, split=split, limit=limit, validation=validation, weights=weights, **options
+        )
+        recipe, values = begun.preset, begun.values
+        split, limit = split or begun.split, limit or values.get("limit")
+        validation, weights = validation or values.get("validation"), weights or values.get("start")
+        if epochs is None and minutes is None:
+            stages, minutes = begun.stages, begun.minutes
+    split = split or "train"
+    recipe = adapted(recipe, workers=workers, validate_every=validate_every)
+    whole = resume and (folder / "checkpoint.npz").exists()
+    if whole and begun is not None:
+        weights = None  # they are in the checkpoint
+    elif resume and not whole:
+        common.note(f"{folder} holds no checkpoint yet: starting from the beginning")
     backend = load_backend(backend)
     if weights is not None:
         from nucleus_course.model import importers
@@ -120,12 +140,9 @@ def train(
     if dtype is None and recipe.training.dtype != "float32" and not has_bfloat16(backend):
         common.note("no bfloat16 in this machine's processor: training in float32")
         recipe = adapted(recipe, dtype="float32")
-    folder = Path("runs") / preset if run is None else run
-    if resume:
-        recipe = dataclasses.replace(recipe, model=as_begun(folder, recipe.model))
-    if resume and not (folder / "checkpoint.npz").exists():
-        common.note(f"{folder} holds no checkpoint yet: starting from the beginning")
     dataset = common.open_data(data, split, limit, strict, what="training on")
+    if whole and begun is not None:
+        check_images(begun, dataset, data, split)
     judge = JUDGES.get(split) if validation is None else validation
     judged = None
     if judge and judge != "none":
@@ -146,12 +163,12 @@ def train(
     if weights is not None:
         common.note(str(importers.load_any(model, path, layout)))
         model.start = weights
-    elif not resume and not getattr(recipe.model, "train_norm", True):
-        common.note(FROZEN.format(preset=preset))
+    elif not whole and not getattr(recipe.model, "train_norm", True):
+        common.note(FROZEN.format(preset=recipe.name))
     try:
         history = run_training(
             model, dataset, preset=recipe, validation=judged, run=folder, resume=resume,
-            epochs=epochs, minutes=minutes, validate_every=validate_every,
+            stages=stages, epochs=epochs, minutes=minutes, notes={"split": split, "limit": limit, "validation": judge or "none"},
         )  # fmt: skip
     except TrainingDiverged as error:
         raise UserError(f"{error}; {folder}/weights has the last good ones") from None
@@ -167,19 +184,6 @@ FROZEN = (
     "warning: {preset} keeps BatchNorm's statistics as loaded, and none were: losses will be huge. "
     "Start from --weights coco or imagenet, or take a preset ending in -scratch, where BatchNorm learns"
 )
-
-
-def as_begun(folder: Path, config):
-    """The network's config with what the weights that a run began with needed, so that --resume need not name them."""
-    import json
-
-    from nucleus_course.model.importers import KERAS, NEEDS
-
-    try:
-        begun = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]
-        return dataclasses.replace(config, **{key: begun[key] for key in NEEDS[KERAS]})
-    except (OSError, ValueError, KeyError, TypeError):
-        return config  # a run folder without config.json: the checkpoint decides whether it fits
 
 
 def adapted(preset, **changes):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nucleus_course.config import get_preset, to_dict
+from nucleus_course import begun
+from nucleus_course.config import get_preset
 from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.errors import UserError
 from nucleus_course.model.weights import read_config
@@ -51,13 +52,15 @@ def train(
     seed=None,
     progress=True,
     on_epoch=None,
+    notes=None,
 ):
     """Train a Mask R-CNN stage by stage.
 
     Args:
         model: :class:`~nucleus_course.model.MaskRCNN`.
         dataset: :class:`~nucleus_course.data.Dataset` to learn from.
-        preset: :class:`~nucleus_course.config.Preset`; by default the one of the model's name.
+        preset: :class:`~nucleus_course.config.Preset`; by default the one of the model's name, or the one that
+            ``run`` was begun with, if ``resume``; then the length is as begun, too, where none is given.
         validation: data set that ``validate_metric`` (of :data:`VALIDATED`) is measured on every
             ``validate_every`` epochs; the best weights by it are kept in ``run/weights``. Without it the last ones are.
         run: folder for config.json, log.jsonl, log.csv, checkpoint.npz and weights/; None keeps nothing.
@@ -69,6 +72,7 @@ def train(
         seed: overrides the preset's.
         progress: show a progress bar (a line an epoch where the output is no terminal).
         on_epoch: called with the log row after each epoch; returning True stops the training.
+        notes: more entries for config.json, a dict of JSON types.
 
     Returns:
         :class:`History`. Ctrl-C ends the training cleanly: the last whole epoch's checkpoint stays.
@@ -82,6 +86,11 @@ def train(
         raise UserError("epochs and minutes are alternatives: give one of them")
     if validate_metric not in VALIDATED:
         raise UserError(f"validate_metric={validate_metric!r}: choose one of {', '.join(VALIDATED)}")
+    earlier = begun.read_begun(run) if resume and run is not None else None
+    if preset is None and earlier is not None:
+        preset = earlier.preset
+        if stages is None and epochs is None and minutes is None:
+            stages, minutes = earlier.stages, earlier.minutes
     preset = preset or get_preset(model.config.name)
     config = preset.training
     if seed is not None:
@@ -94,7 +103,7 @@ def train(
     folder = RunFolder(run, resume) if run is not None else None
     history = History(run=folder and folder.path)
     start, elapsed, resumed = 0, 0.0, None
-    current, reporter, begun = None, None, time.perf_counter()
+    current, reporter, since = None, None, time.perf_counter()
     good = []  # (variable, value) after the last whole epoch
     try:
         if folder and resume and folder.checkpoint.exists():
@@ -102,9 +111,7 @@ def train(
             start, elapsed = resumed["epoch"], resumed["elapsed"]
             history.rows, history.best = resumed["rows"], resumed["best"]
         elif folder:
-            folder.write_json("config.json", {**to_dict(preset), "stages": [to_dict(s) for s in stages], "minutes": minutes,
-                                              "data": dataset.name, "split": dataset.split, "images": len(dataset),
-                                              "start": getattr(model, "start", None)})  # fmt: skip
+            folder.write_json(begun.NAME, begun.describe(model, dataset, preset, stages, minutes, notes))
         batches = TrainingBatches(dataset, preset, epoch=start)
         reporter = Reporter(progress, total, len(batches), minutes)
         epoch = start
@@ -117,10 +124,12 @@ def train(
             moving = compile_for(model, config, stages[number].layers)
             load_checkpoint(folder.checkpoint, model)
             folder.write_log(history.rows)
+            if earlier is not None:
+                folder.write_json(begun.NAME, {**earlier.values, **begun.length(stages, minutes)})
             good, current = snapshot(model), number
             reporter.stage(stages[number], count_trainable(model), len(moving))
         while not last:
-            spent = elapsed + time.perf_counter() - begun
+            spent = elapsed + time.perf_counter() - since
             share = min(1.0, spent / (60.0 * minutes)) if minutes else None
             number, within, part = locate(stages, epoch, share)
             if number != current:
@@ -144,7 +153,7 @@ def train(
             epoch += 1
             if config.ema and epoch * len(batches) < 2.0 / (1.0 - config.ema):
                 restart_average(model)
-            row["seconds"] = round(elapsed + time.perf_counter() - begun, 1)
+            row["seconds"] = round(elapsed + time.perf_counter() - since, 1)
             last = epoch >= total if minutes is None else row["seconds"] >= 60.0 * minutes
             if validation is not None and (last or (every and epoch % every == 0)):
                 with averaged(model, config):
@@ -153,7 +162,7 @@ def train(
                         history.best = row[validate_metric]
                         if folder:
                             model.save(folder.path / "weights")
-                row["seconds"] = round(elapsed + time.perf_counter() - begun, 1)
+                row["seconds"] = round(elapsed + time.perf_counter() - since, 1)
                 last = last or (minutes is not None and row["seconds"] >= 60.0 * minutes)
             history.rows.append(row)
             good = snapshot(model)

@@ -86,6 +86,19 @@ def test_resume_gives_the_same_numbers_also_between_stages(straight, tmp_path, s
     assert timeless(history.rows) == straight[1]
 
 
+def test_without_a_preset_a_run_goes_on_as_it_was_begun(straight, tmp_path):
+    train(Toy(), dataset(), preset=preset(), run=tmp_path, on_epoch=lambda row: True, notes={"by": "hand"}, **QUIET)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["by"] == "hand" and config["thresholds"]["score"] == Thresholds().score
+    model = Toy()
+    history = train(model, dataset(), run=tmp_path, resume=True, **QUIET)
+    assert_same(values(model), straight[0])
+    assert timeless(history.rows) == straight[1]
+    train(Toy(), dataset(), run=tmp_path, resume=True, epochs=5, **QUIET)
+    after = json.loads((tmp_path / "config.json").read_text())
+    assert [s["epochs"] for s in after.pop("stages")] == [2, 3] and after == {k: v for k, v in config.items() if k != "stages"}
+
+
 def test_the_number_of_loading_threads_changes_nothing(straight):
     model = Toy()
     history = train(model, dataset(), preset=preset(workers=1), **QUIET)

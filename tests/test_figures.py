@@ -120,6 +120,17 @@ def test_detections_may_be_a_model_s(discs):
     assert "0 of" in figures.draw_detections(record, model)[1]
 
 
+def test_the_legend_of_precision_and_recall_hides_no_curve(case):
+    for reports, panels in ((case.report, 1), ({"fake": case.report, "strict": case.strict}, 3)):
+        figure, _ = check(figures.draw_pr_curves(reports))
+        assert len(figure.axes) == panels
+        figure.draw_without_rendering()  # which lays it out
+        for axis in figure.axes:
+            box = axis.get_legend().get_window_extent()
+            assert not any(box.overlaps(other.bbox) for other in figure.axes)
+            assert figure.bbox.containsx(box.x0) and figure.bbox.containsx(box.x1) and figure.bbox.containsy(box.y0)
+
+
 def test_learning_curve_draws_the_log(tmp_path):
     log = rows()
     figure, caption = check(figures.draw_learning_curve(log))

@@ -18,7 +18,10 @@ def draw_pr_curves(reports, thresholds=(0.5, 0.75, 0.9)):
     """
     reports = named(reports)
     single = len(reports) == 1
-    figure, axes = new_figure(5.2 if single else 3.9 * len(thresholds), 3.8, 1 if single else len(thresholds), sharey=True)
+    # Curves fill any corner of their axes, so legends lie outside: beside one, below several.
+    size = (6.6, 3.8) if single else (3.9 * len(thresholds), 3.9 + 0.18 * len(reports))
+    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if single else {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+    figure, axes = new_figure(*size, 1 if single else len(thresholds), sharey=True)
     said, drawn = [], 0
     for row, threshold in enumerate(thresholds):
         axis = axes[0 if single else row]
@@ -37,7 +40,7 @@ def draw_pr_curves(reports, thresholds=(0.5, 0.75, 0.9)):
         axis.set(xlim=(0, 1), ylim=(0, 1.02))
         tidy(axis, "recall", "precision" if axis is axes[0] else "", axis.get_title())
         if drawn:
-            axis.legend(fontsize=8, framealpha=0.8, edgecolor="none", loc="lower left", title="area = AP, percent", title_fontsize=8)
+            axis.legend(fontsize=8, frameon=False, title="area = AP, percent", title_fontsize=8, **place)
         else:
             empty(axis, "undefined: no nuclei")
     who = next(iter(reports)) if single else f"{len(reports)} models"

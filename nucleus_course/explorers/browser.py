@@ -20,15 +20,16 @@ class ImageBrowser(Explorer):
             self.ids.setdefault(types[image_id], []).append(image_id)
         super().__init__({
             "type": Control("choice", "Image type", EVERY, options=tuple(self.ids)),
-            "number": Control("whole", "Image number", 0, low=0, high=len(dataset) - 1, step=1),
+            "number": Control("whole", "Image number", 1, low=1, high=len(dataset), step=1),
             "show": Control("choice", "Show on top", "outlines", options=VIEWS),
         })
 
     def adjust(self, values):
-        return {"number": {"high": len(self.ids[values["type"]]) - 1}}
+        return {"number": {"high": len(self.ids[values["type"]])}}
 
     def _draw(self, type, number, show):
         ids = self.ids[type]
-        record = self.dataset[ids[min(number, len(ids) - 1)]]
+        number = min(max(number, 1), len(ids))
+        record = self.dataset[ids[number - 1]]
         figure, caption = draw_record(record, "image" if show == "nothing" else show)
-        return figure, f"Image {number} of {len(ids) - 1} of {type}. {caption}"
+        return figure, f"Image {number} of {len(ids)} of {type}. {caption}"

@@ -36,11 +36,11 @@ class ErrorBrowser(Explorer):
         self._painted = {}
         super().__init__({
             "kind": Control("choice", "Class of error", first, options=tuple(self.cases)),
-            "number": Control("whole", "Case number", 0, low=0, high=max(len(self.cases[first][1]) - 1, 0), step=1),
+            "number": Control("whole", "Case number", 1, low=1, high=max(len(self.cases[first][1]), 1), step=1),
         })
 
     def adjust(self, values):
-        return {"number": {"high": max(len(self.cases[values["kind"]][1]) - 1, 0)}}
+        return {"number": {"high": max(len(self.cases[values["kind"]][1]), 1)}}
 
     def _labels(self, image_id):
         """(image, truth, detected) of an image, label images renumbered as the analysis saw them."""
@@ -59,7 +59,8 @@ class ErrorBrowser(Explorer):
             empty = np.zeros(record.labels.shape, bool)
             return draw_case(record.image, empty, empty, (0, 0, record.height, record.width), "No errors to show")
         table = self.analysis.nuclei if side == "nuclei" else self.analysis.detections
-        index = rows[min(number, len(rows) - 1)]
+        number = min(max(number, 1), len(rows))
+        index = rows[number - 1]
         image, truth, found = self._labels(str(table["image"][index]))
         label, box = int(table["label"][index]), table["box"][index]
         own = (truth if side == "nuclei" else found) == label
@@ -68,5 +69,5 @@ class ErrorBrowser(Explorer):
         partner = np.isin(other, touching[touching > 0])
         masks = (own, partner) if side == "nuclei" else (partner, own)
         score = "" if side == "nuclei" else f", score {float(table['score'][index]):.2f}"
-        title = f"Case {number} of {len(rows) - 1}, {kind.split(' (')[0]}{score}, image {short(str(table['image'][index]))}"
+        title = f"Case {number} of {len(rows)}, {kind.split(' (')[0]}{score}, image {short(str(table['image'][index]))}"
         return draw_case(image, *masks, box, title)

@@ -54,7 +54,7 @@ def shown(explorer):
 def test_threshold_counts_are_right(thresholds):
     def counts(**values):
         text = thresholds.draw(**values)[1]
-        return tuple(int(n) for n in re.search(r": (\d+) detections; (\d+) match .* (\d+) do not, (\d+) of", text).groups())
+        return tuple(int(n) for n in re.search(r": (\d+) detections, (\d+) of them .* (\d+) not; (\d+) of", text).groups())
 
     assert counts(score=0.5, nms=0.5) == (2, 2, 0, 1)  # the copy goes
     assert counts(score=0.5, nms=0.95) == (3, 2, 1, 1)  # the copy stays and is wrong
@@ -69,8 +69,8 @@ def test_mask_threshold_changes_the_masks():
     ramp = np.linspace(0.98, 0.02, 28, dtype=np.float32)
     soft.mask_probs = np.broadcast_to(ramp, (1, 28, 28)).copy()
     explorer = ThresholdExplorer(truth, soft, Thresholds(score=0.5, nms_iou=0.5))
-    assert "1 match" in explorer.draw(mask=0.1)[1]
-    assert "0 match" in explorer.draw(mask=0.9)[1]
+    assert "1 detection, 1 of them matched" in explorer.draw(mask=0.1)[1]
+    assert "1 detection, 0 of them matched" in explorer.draw(mask=0.9)[1]
 
 
 def test_the_scores_alone_do_not_redo_nms(thresholds, monkeypatch):
@@ -105,12 +105,13 @@ def test_image_browser_filters_by_type(sample):
     browser.widget()
     kinds = sorted(set(sample.types.values()))
     before = shown(browser)
-    browser.set(number=len(sample) - 1)
-    assert shown(browser) != before
+    assert before[1].startswith(f"Image 1 of {len(sample)} of every type")
+    browser.set(number=len(sample))
+    assert shown(browser) != before and f"Image {len(sample)} of {len(sample)}" in shown(browser)[1]
     browser.set(type=kinds[0])
     of_kind = [i for i in sample.ids if sample.types[i] == kinds[0]]
-    assert browser.controls["number"].widget.max == len(of_kind) - 1
-    assert browser.controls["number"].widget.value <= len(of_kind) - 1
+    control = browser.controls["number"].widget
+    assert (control.min, control.max) == (1, len(of_kind)) and control.value <= len(of_kind)
     assert kinds[0] in shown(browser)[1]
 
 
@@ -163,7 +164,9 @@ def test_error_browser_has_every_error(browser_of_errors):
 
 def test_error_browser_steps_through_each_class(browser_of_errors):
     for kind, (side, rows) in browser_of_errors.cases.items():
-        _, caption = browser_of_errors.draw(kind=kind, number=0)
+        _, caption = browser_of_errors.draw(kind=kind, number=1)
+        assert caption.startswith(f"Case 1 of {len(rows)}, {side}: ")
+        assert browser_of_errors.draw(kind=kind, number=len(rows))[1].startswith(f"Case {len(rows)} of {len(rows)}, ")
         table = browser_of_errors.analysis.nuclei if side == "nuclei" else browser_of_errors.analysis.detections
         whole = int(table["area"][rows[0]])
         covers = re.search(r"annotation covers (\d+) pixels here, the detection (\d+)", caption)

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nucleus_course.course_figures.base import BLUE, GREY, ORANGE, VERMILION, tidy
+from nucleus_course.words import counted
 
 
 def draw_error_counts(analysis):
@@ -21,11 +22,10 @@ def draw_error_counts(analysis):
     axis.legend(fontsize=8, frameon=False)
     tidy(axis, "count", "")
     totals = analysis.totals
-    listed = "; ".join(f"{name} {both['nuclei']} nuclei and {both['detections']} detections" for name, both in counts.items())
-    return figure, f"{totals['tp']} pairs match. Of the rest: {listed}."
-
-
-
+    listed = "; ".join(
+        f"{name} {counted(both['nuclei'], 'nucleus', 'nuclei')} and {counted(both['detections'], 'detection')}" for name, both in counts.items()
+    )
+    return figure, f"{counted(totals['tp'], 'matched pair')}. Of the rest: {listed}."
 
 
 def draw_paired_test(differences, interval, what: str):
@@ -40,5 +40,5 @@ def draw_paired_test(differences, interval, what: str):
     axis.set_yticks([0, 0.5], ["each image", "mean and its\n95% interval"], fontsize=8)
     axis.set_ylim(-0.4, 0.8)
     tidy(axis, what, "")
-    return figure, (f"{what}: {np.mean(differences):+.2f} on average over {len(differences)} images, 95% interval {interval[0]:+.2f} to "
+    return figure, (f"{what}: {np.mean(differences):+.2f} on average over {counted(len(differences), 'image')}, 95% interval {interval[0]:+.2f} to "
                     f"{interval[1]:+.2f}; better on {int((np.asarray(differences) > 0).sum())}, worse on {int((np.asarray(differences) < 0).sum())}.")

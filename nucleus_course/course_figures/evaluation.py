@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nucleus_course.course_figures.base import BLUE, GREY, VERMILION, picture, tidy
+from nucleus_course.words import counted
 
 
 def disc_mask(diameter: int, shift: float = 0.0, margin: int = 12) -> np.ndarray:
@@ -26,7 +27,7 @@ def draw_shifted_discs(diameter: int, shifts):
         view[truth & found] = (60, 60, 60)
         iou = (truth & found).sum() / (truth | found).sum()
         picture(axis, view, f"moved by {shift:g}: IoU {iou:.2f}")
-        parts.append(f"{shift:g} pixels {iou:.2f}")
+        parts.append(f"{counted(shift, 'pixel')} {iou:.2f}")
     return figure, (f"A disc {diameter} pixels across and the same disc moved to the right (dark: shared, orange: only the "
                     f"first, light blue: only the second). IoU after a move by {', '.join(parts)}.")
 
@@ -42,7 +43,7 @@ def draw_precision_recall(precision, recall, grid, interpolated, ap: float):
     axis.legend(fontsize=8, frameon=False, loc="lower left")
     tidy(axis, "recall", "precision", f"AP at IoU 0.5: {100 * ap:.1f}")
     end = f"the last point has recall {recall[-1]:.2f} at precision {precision[-1]:.2f}" if len(recall) else "no detections"
-    return figure, f"Precision against recall for {len(recall)} detections in order of score; {end}. The mean of the blue points is the AP, {100 * ap:.1f}."
+    return figure, f"Precision against recall for {counted(len(recall), 'detection')} in order of score; {end}. The mean of the blue points is the AP, {100 * ap:.1f}."
 
 
 
@@ -61,4 +62,4 @@ def draw_intervals(report, keys):
     axis.invert_yaxis()
     axis.grid(axis="x", color="#dddddd", lw=0.8)
     tidy(axis, "percent", "")
-    return figure, f"Each metric and its 95% interval over {report.counts['images']} images: {'; '.join(parts)}."
+    return figure, f"Each metric and its 95% interval over {counted(report.counts['images'], 'image')}: {'; '.join(parts)}."

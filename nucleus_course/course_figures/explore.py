@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from nucleus_course.course_figures.base import (
     BLUE, FOUND, TRUTH, VERMILION, outlined, picture, rectangle, stretch, tidy,
 )
+from nucleus_course.words import counted
 
 
 def draw_proposals(image, boxes, scores, truth, *, level: str, shown: int, what: str):
@@ -47,15 +48,16 @@ def draw_operating_point(image, labels, truth, curve, point, settings: str, coun
     figure = Figure(figsize=(9.2, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
     view = outlined(outlined(stretch(image), truth, TRUTH), labels, FOUND)
-    picture(left, view, f"{counts['found']} detections, {counts['nuclei']} nuclei")
+    found = counted(counts["found"], "detection")
+    picture(left, view, f"{found}, {counted(counts['nuclei'], 'nucleus', 'nuclei')}")
     right.step(*curve, where="post", color=BLUE, lw=1.5)
     right.plot(*point, "o", color=VERMILION, ms=9)
     right.annotate("here", point, textcoords="offset points", xytext=(-12, -16), ha="right", fontsize=9)
     right.set_xlim(0, 1.02)
     right.set_ylim(0, 1.02)
     tidy(right, "recall", "precision", "at IoU 0.5, on this image")
-    return figure, (f"{settings}: {counts['found']} detections; {counts['matched']} match a nucleus with an IoU of 0.5 or more, "
-                    f"{counts['spurious']} do not, {counts['missed']} of {counts['nuclei']} nuclei are missed. "
+    return figure, (f"{settings}: {found}, {counts['matched']} of them matched with a nucleus at an IoU of 0.5 or more and "
+                    f"{counts['spurious']} not; {counts['missed']} of {counts['nuclei']} nuclei missed. "
                     f"Precision {point[1]:.2f}, recall {point[0]:.2f}. Detections light blue, annotation orange.")
 
 
@@ -83,5 +85,5 @@ def draw_case(image, truth, found, box, title: str, margin: int = 14):
     picture(axes[3], difference, "white: both, vermilion: missed\nlight blue: too much")
     shared, either = int((truth & found).sum()), int((truth | found).sum())
     iou = shared / either if either else 0.0
-    return figure, (f"{title}. The annotation covers {truth.sum()} pixels here, the detection {found.sum()}, "
+    return figure, (f"{title}. The annotation covers {counted(int(truth.sum()), 'pixel')} here, the detection {found.sum()}, "
                     f"{shared} of them shared: IoU {iou:.2f}.")

@@ -14,6 +14,7 @@ from nucleus_course.data.images import is_grey, read_image, to_rgb8
 from nucleus_course.data.image_types import image_type
 from nucleus_course.data.lint import NOTED, REFUSED, REPAIRED, Issue
 from nucleus_course.errors import UserError
+from nucleus_course.words import counted
 
 MAX_MASKS = 65535  # the cache stores uint16 label maps
 
@@ -145,7 +146,7 @@ def _paint(masks, shape, image_name, report):
     visible = np.bincount(labels.ravel(), minlength=len(masks) + 1)[1:]
     hidden = sum(areas) - int(visible.sum())
     if hidden:
-        report(image_name, "overlap", f"{hidden} pixels lie in more than one mask: each goes to the smaller nucleus", REPAIRED)
+        report(image_name, "overlap", f"{counted(hidden, 'pixel')} in more than one mask: each goes to the smaller nucleus", REPAIRED)
     if masks and not visible.all():
         for index in np.flatnonzero(visible == 0):
             report(masks[index][0], "covered mask", "wholly covered by other masks, dropped", REPAIRED)

@@ -4,6 +4,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from nucleus_course.words import counted
+
 from .metrics import METRICS
 
 WIDTH = 80
@@ -25,7 +27,8 @@ def _caption(report):
     lines = []
     if counts:
         lines.append(
-            f"{counts['images']} images, {counts['nuclei']} nuclei, {counts['detections']} detections scored "
+            f"{counted(counts['images'], 'image')}, {counted(counts['nuclei'], 'nucleus', 'nuclei')}, "
+            f"{counted(counts['detections'], 'detection')} scored "
             f"{point.get('score_threshold', 0):g} or more; percent"
         )
     lines += [f"Note: {text}" for text in report.warnings]
@@ -101,7 +104,7 @@ def comparison_of_two(comparison):
     """A :class:`~nucleus_course.evaluation.bootstrap.Comparison`: both values, the difference and its interval."""
     caption = (
         f"{100 * comparison.level:g}% intervals of the difference, {comparison.replicates} paired bootstrap samples of "
-        f"{comparison.images} images; an interval that holds 0 shows no difference"
+        f"{counted(comparison.images, 'image')}; an interval that holds 0 shows no difference"
     )
     caption = escape("\n".join([caption, *(f"Note: {text}" for text in comparison.warnings)]))
     table = _grid(escape(f"{comparison.second} against {comparison.first}"), caption)

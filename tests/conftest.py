@@ -13,6 +13,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE1 = ROOT.parent / "shared" / "bbbc038" / "stage1_train.zip"
+# Decoded data stays in the project, and only that of the real images stays for the next run.
+CACHE = Path(os.environ.setdefault("NUCLEUS_COURSE_CACHE", str(ROOT / ".pytest_cache" / "nucleus_course")))
+
+
+def pytest_sessionfinish(session):
+    for file in CACHE.glob("*.zip") if CACHE.is_relative_to(ROOT) else ():
+        if not file.name.startswith(STAGE1.stem):
+            file.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

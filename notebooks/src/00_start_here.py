@@ -213,7 +213,7 @@ labels = np.array([[1, 1, 0, 0],
                    [0, 0, 0, 2]])
 ids, boxes = nc.boxes_from_labels(labels)
 for i, box in zip(ids, boxes):
-    print(f"nucleus {i}: box {box.tolist()}, area of the box {(box[2] - box[0]) * (box[3] - box[1]):.0f} pixels")
+    print(f"nucleus {i}: box {box.tolist()}, area of the box {(box[2] - box[0]) * (box[3] - box[1]):.0f} px")
 
 # %% [markdown]
 # **What was seen.** Nucleus 1 has five pixels and a box of six; the box of nucleus 2 is its one pixel.

@@ -14,6 +14,7 @@ from nucleus_course.begun import read_begun
 from nucleus_course.commands import common
 from nucleus_course.commands.resume import AUGMENTS, check_as_begun, check_images
 from nucleus_course.errors import UserError
+from nucleus_course.words import counted
 
 DEFAULT = "compact"
 # The split that judges a training, by the split that it learns from.
@@ -175,7 +176,7 @@ def train(
     if history.stopped == "interrupted":
         raise KeyboardInterrupt
     best = f", best validation AP {history.best:.1f}" if history.best is not None else ""
-    common.out().print(f"{len(history.rows)} epochs{best}")
+    common.out().print(f"{counted(len(history.rows), 'epoch')}{best}")
     common.out().print(Text(f"written: {folder / 'weights'}/, {folder / 'log.csv'}"), soft_wrap=True)
     common.out().print(Text(f"next: nucleus-course evaluate --data {data} --weights {folder / 'weights'}"), soft_wrap=True)
 

@@ -97,6 +97,8 @@ class Detections:
         area = np.bincount(labels.ravel(), minlength=len(sure) + 1)
         keep = area >= max(1, min_area)
         keep[0] = False
+        if keep[1:].all():
+            return labels
         return np.where(keep, np.cumsum(keep), 0).astype("int32")[labels]
 
 

@@ -183,7 +183,7 @@ class MaskRCNN(keras.Model):
         """
         height, width = image.shape[1:3]
         pyramid = self.features(image, fast=fast)
-        logits, deltas = run_rpn(self.rpn, pyramid)
+        logits, deltas = run_rpn(self.rpn, pyramid, fast=fast)
         proposals, _, valid = self.proposals(logits, deltas, height, width, window)
         boxes, scores = self.refine(pyramid, proposals, window, fast)[-1]
         scores = ops.where(valid, scores, -1.0)

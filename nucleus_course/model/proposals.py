@@ -4,6 +4,7 @@ import keras
 from keras import layers, ops
 
 from nucleus_course.model.boxes import clip, decode
+from nucleus_course.model.folded import add_bias, convolve
 from nucleus_course.model.nms import nms_keep
 from nucleus_course.model.pyramid import dtype_of
 
@@ -24,15 +25,26 @@ def build_rpn(config, dtype="float32"):
     return keras.Model(feature, [logits, deltas], name="rpn_model")
 
 
-def run_rpn(rpn, pyramid, training=False):
-    """RPN over all levels: [P2..P6] -> logits (B, A, 2), deltas (B, A, 4), in the order of the anchors."""
+def run_rpn(rpn, pyramid, training=False, fast=False):
+    """RPN over all levels: [P2..P6] -> logits (B, A, 2), deltas (B, A, 4), in the order of the anchors.
+
+    ``fast``: in prediction, both 1x1 convolutions as one, so that the finest level is read once.
+    """
     logits, deltas = [], []
     for feature in pyramid:
-        level_logits, level_deltas = rpn(feature, training=training)
+        level_logits, level_deltas = _run_merged(rpn, feature) if fast else rpn(feature, training=training)
         batch = feature.shape[0]
         logits.append(ops.reshape(level_logits, (batch, -1, 2)))
         deltas.append(ops.reshape(level_deltas, (batch, -1, 4)))
     return ops.concatenate(logits, axis=1), ops.concatenate(deltas, axis=1)
+
+
+def _run_merged(rpn, feature):
+    shared, *ends = (rpn.get_layer(name) for name in ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred"))
+    x = ops.cast(convolve(shared, feature), "float32")
+    x = ops.conv(x, ops.concatenate([end.kernel for end in ends], axis=-1), padding="same", data_format="channels_last")
+    x = add_bias(x, ops.concatenate([end.bias for end in ends], axis=0))
+    return x[..., : ends[0].filters], x[..., ends[0].filters :]
 
 
 def level_budget(anchors, limit):

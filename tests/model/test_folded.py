@@ -8,6 +8,7 @@ from tiny import random_boxes, tiny_config
 
 from nucleus_course.model import MaskRCNN
 from nucleus_course.model.folded import fold, run_folded
+from nucleus_course.model.proposals import run_rpn
 
 NORMS = keras.layers.BatchNormalization
 
@@ -69,6 +70,14 @@ def test_weights_of_today():
     norm.gamma.assign(3.0 * norm.gamma)
     assert np.abs(ops.convert_to_numpy(model.features(x, fast=True)[0]) - before).max() > 1e-3
     assert_close(model.features(x, fast=True)[0], model.features(x)[0], 1e-5)
+
+
+def test_rpn():
+    model = shaken(tiny_config(anchor_ratios=(0.5, 1.0, 2.0)))
+    pyramid = model.features(ops.convert_to_tensor(image()))
+    for found, expected in zip(run_rpn(model.rpn, pyramid, fast=True), run_rpn(model.rpn, pyramid)):
+        assert np.ptp(ops.convert_to_numpy(expected)) > 0.1
+        assert_close(found, expected, 1e-5)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.2])

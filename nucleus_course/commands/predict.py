@@ -39,7 +39,7 @@ def predict(
     preset: common.BarePreset = None,
     backend: common.Backend = None,
 ) -> None:
-    """Find the nuclei in your images: 8- or 16-bit, grey, RGB or RGBA, of any size.
+    """Find the nuclei in your images: 8- or 16-bit, grey, RGB or RGBA, of any size, one page a file.
 
     \b
     Example
@@ -83,7 +83,8 @@ def predict(
         raise UserError(f"none of the {len(files)} images could be read")
     source = "chosen by --score-threshold" if score_threshold is not None else f"stored with {weights}"
     common.out().print(f"{sum(counts)} nuclei in {len(done)} images at scores of {threshold:.2f} and up ({source})")
-    common.out().print(Text(f"written: {folder / 'predictions.json'}, {folder / 'labels'}/"), soft_wrap=True)
+    pictures = f", {folder / 'overlays'}/" if overlay else ""
+    common.out().print(Text(f"written: {folder / 'predictions.json'}, {folder / 'labels'}/{pictures}"), soft_wrap=True)
     if failed:
         common.fail(f"{len(failed)} of {len(files)} images could not be read and were skipped", 1)
 

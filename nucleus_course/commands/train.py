@@ -178,7 +178,8 @@ def train(
     best = f", best validation AP {history.best:.1f}" if history.best is not None else ""
     common.out().print(f"{counted(len(history.rows), 'epoch')}{best}")
     common.out().print(Text(f"written: {folder / 'weights'}/, {folder / 'log.csv'}"), soft_wrap=True)
-    common.out().print(Text(f"next: nucleus-course evaluate --data {data} --weights {folder / 'weights'}"), soft_wrap=True)
+    follow = f"evaluate --data {data} --split {judge}" if judged is not None else "predict IMAGES"
+    common.out().print(Text(f"next: nucleus-course {follow} --weights {folder / 'weights'}"), soft_wrap=True)
 
 
 FROZEN = (

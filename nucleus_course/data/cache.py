@@ -22,7 +22,7 @@ import numpy as np
 
 from nucleus_course.errors import UserError
 
-FORMAT = 3  # raise it whenever decoding, linting, names or image types change; tests/data/test_cache.py notices most
+FORMAT = 4  # raise it whenever decoding, linting, names or image types change; tests/data/test_cache.py notices most
 STALE_SECONDS = 3600
 ENVIRONMENT = "NUCLEUS_COURSE_CACHE"
 

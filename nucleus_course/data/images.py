@@ -34,6 +34,8 @@ def read_image(source, name=None, mask=False):
     array = _decode(data, mask)
     if array is None:
         raise UserError(f"{name}: not an image that can be read (PNG, TIFF, JPEG, BMP)")
+    if data[:2] in (b"II", b"MM") and (pages := _pages(data)) > 1:
+        raise UserError(f"{name}: a TIFF of {pages} pages (channels, planes or frames): save the one to look at as a file of its own")
     return array
 
 
@@ -66,6 +68,20 @@ def _decode(data, mask=False):
     elif mask and array.dtype == np.uint8 and tiff and _is_inverted(data):
         array = 255 - array
     return array
+
+
+def _pages(data):
+    """How many pages of a TIFF are images as large as the first: previews do not count."""
+    import io
+
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            first = file.pages[0].shape[:2]
+            return sum(page.shape[:2] == first and not page.is_reduced for page in file.pages)
+    except Exception:  # as in _decode_tiff
+        return 1
 
 
 def _straight(data, array):
@@ -137,7 +153,7 @@ def to_rgb8(array):
 
     * uint8 stays as it is; bool becomes 0 and 255;
     * wider integers that are an exact widening of 8 bits (multiples of 257) are narrowed exactly;
-      otherwise they are scaled by the smallest of 8, 12 and 16 bits that holds the maximum, so
+      otherwise they are scaled by the smallest of 8, 12, 14 and 16 bits that holds the maximum, so
       that a 12-bit camera image in a uint16 file is not nearly black;
     * floats in [0, 1] are scaled by 255; floats up to 255 or 65,535 are taken as 8- or 16-bit
       values; anything else, negative values too, is stretched from minimum to maximum.
@@ -179,7 +195,7 @@ def _to_uint8(array):
     if low < 0 or high > 65535:
         span = max(float(high) - float(low), 1e-12)
         return np.rint((array.astype(np.float64) - float(low)) * (255.0 / span)).astype(np.uint8)
-    top = 255.0 if high <= 255 else 4095.0 if high <= 4095 else 65535.0
+    top = next(float(top) for top in (255, 4095, 16383, 65535) if high <= top)
     return np.rint(array.astype(np.float32) * (255.0 / top)).astype(np.uint8)
 
 

@@ -165,3 +165,22 @@ def test_what_is_no_image(bad):
 
 def test_is_grey():
     assert is_grey(STACKED) and not is_grey(RGB)
+
+
+def test_a_tiff_of_several_pages_is_refused_and_a_preview_is_none(tmp_path):
+    """Page one alone may be the channel without nuclei: to look at it in silence is to count nothing."""
+    page = np.random.default_rng(0).integers(0, 255, (24, 32)).astype("uint8")
+    tifffile.imwrite(tmp_path / "stack.tif", np.stack([page, page]), photometric="minisblack")
+    with pytest.raises(UserError, match=r"stack.tif: a TIFF of 2 pages .* save the one to look at"):
+        read_image(tmp_path / "stack.tif")
+    with tifffile.TiffWriter(tmp_path / "preview.tif") as file:
+        file.write(page, photometric="minisblack")
+        file.write(page[::4, ::4], photometric="minisblack", subfiletype=1)
+    np.testing.assert_array_equal(read_image(tmp_path / "preview.tif"), page)
+
+
+@pytest.mark.parametrize(("most", "shown"), [(255, 255), (256, 16), (4095, 255), (4356, 68), (16383, 255), (16384, 64), (65535, 255)])
+def test_the_fewest_bits_that_hold_the_maximum(most, shown):
+    image = np.zeros((8, 8), "uint16")
+    image[0, 0], image[1, 1] = most, 1  # 1: no widened 8-bit image
+    assert to_rgb8(image).max() == shown

@@ -382,6 +382,6 @@ print(f"the fullest image holds {all_counts.max()} nuclei")
 # **Three take-aways**
 # 1. The types differ more from each other than images within a type: report per type, and mind which ones an average hides.
 # 2. Annotations contain errors; repair what is safe, refuse the rest, and name both.
-# 3. Ask what a perfect model could score under your representation *before* you train: here the grid and anchors cost little, a cap of 100 can cost much.
+# 3. Ask what a perfect model could score under your representation *before* you train: here the mask grid costs little, anchors of one shape miss long nuclei until the box head moves them, and a cap of 100 can cost much.
 #
 # Previous: [0. Start here](00_start_here.ipynb). Next: [2. Inside Mask R-CNN](02_inside_mask_rcnn.ipynb)

@@ -224,7 +224,7 @@ print(f"{len(history.rows)} epochs in the log; the last one took the rate {histo
 # **What was seen.** No jump at the dotted line. At a dashed line a stage lets more weights move and the optimiser starts afresh: there one or the
 # other of the five losses may change its pace, and a single one may even rise while the total falls.
 #
-# **Explain.** These stages started from a *random* trunk that stayed frozen in the first of them. Why can the losses fall at all, which are highest in the end, and why does `compact`'s own recipe
+# **Explain.** These stages started from a *random* trunk that stayed frozen in the first of them. Why can the losses fall at all while the trunk is frozen, and why does `compact`'s own recipe
 # have one stage only, in which everything moves?
 
 # %% [markdown] only="exercise"

@@ -17,7 +17,7 @@
 # - how large a difference must be before it means anything.
 #
 # **What you need:** 75 minutes, 2 GB of memory, any processor; about two minutes of it are computing. With the real images the first run also
-# detects the nuclei of 67 images, a few minutes more (`compact` looks at each image four ways round, see [notebook 2](02_inside_mask_rcnn.ipynb)); the result is kept, for
+# detects the nuclei of 67 images, a minute or a few more (`compact` looks at each image four ways round, see [notebook 2](02_inside_mask_rcnn.ipynb)); the result is kept, for
 # notebook 5 too.
 #
 # Previous: [3. Train in stages](03_train_in_stages.ipynb). Next: [5. Error analysis](05_error_analysis.ipynb).
@@ -302,7 +302,7 @@ print(f"stored with the weights: {model.thresholds.score:.2f}, dsb_score {report
 # %% [markdown]
 # **What was seen.** A hill with a flat top; the printed line says how much lies between the stored threshold and the best one. Another metric has its hill elsewhere (`mean_mask_iou` counts missed nuclei and hardly minds false alarms, so it prefers lower thresholds), which is one reason for
 # not taking the top of a single one. And a number reported on the images on which its threshold was picked is a little flattered: on the validation split of BBBC038 this holds for every number in this notebook but the APs, which use no
-# score threshold, and a little for them too, since NMS IoU and mask threshold were picked there.
+# score threshold, and a little for them too: the weights, the flips, NMS IoU and mask threshold were picked there as well. More than that, 53 of the 67 images are neighbouring tiles of training images (see the [model card](../data/weights/compact/README.md)).
 #
 # ### Explore
 #

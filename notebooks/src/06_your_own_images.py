@@ -35,7 +35,7 @@ model = course.find_model()
 # %% [markdown]
 # ## A folder of images
 #
-# To try this on your own images, put them into a folder and change `folder` below. Here the folder is made from `skimage.data.immunohistochemistry()`: a section of
+# To try this on your own images, put them into a folder and, in the next cell, replace all of it down to the second `imsave` by `import pathlib; folder = pathlib.Path("that folder")`; where later cells say `haematoxylin` or `section`, write the name of one of your files. Here the folder is made from `skimage.data.immunohistochemistry()`: a section of
 # colon in which nuclei are stained blue (haematoxylin) and a protein of the cells' membranes brown (DAB), 512 x 512 pixels.
 #
 # The same section goes into the folder a second time, as something nearer to what the network knows: the haematoxylin alone. `rgb2hed` separates the
@@ -262,7 +262,7 @@ course.show(drawings.draw_scores(found["haematoxylin"].scores, model.thresholds.
 # Nothing replaces truth. Annotate *three to five whole images*, chosen at random and not because they look good; correct the network's own label images to save time (in napari or Fiji); evaluate with one command:
 #
 # ```
-# nucleus-course evaluate --data my-annotated --split all --weights compact
+# nucleus-course evaluate --data FOLDER --split all --weights compact
 # ```
 #
 # ## Train on your annotations
@@ -284,11 +284,11 @@ print(annotated.lint.summary())
 print("nuclei as written and as read back agree:", all(annotated[name].count == len(np.unique(labels[name])) - 1 for name in images))
 
 # %% [markdown]
-# Then, in a terminal, starting from the shipped weights. Keep a few annotated images out of the folder, and evaluate on them before and after: only that says whether the training helped, and whether ten minutes were enough.
+# Then, in a terminal, starting from the shipped weights (`FOLDER` is a folder in that layout, `IMAGES` one of plain image files). Keep a few annotated images out of the folder, and evaluate on them before and after: only that says whether the training helped, and whether ten minutes were enough.
 #
 # ```
-# nucleus-course train --data my-annotated --split all --preset compact+further --weights compact --minutes 10 --run runs/mine
-# nucleus-course predict my-images --weights runs/mine --out results
+# nucleus-course train --data FOLDER --split all --preset compact+further --weights compact --minutes 10 --run runs/mine
+# nucleus-course predict IMAGES --weights runs/mine --out results
 # ```
 #
 # **Exercise 6.6: explain.** You annotated ten images of one slide, trained on eight and evaluated on two: `coco_ap` 80. A colleague's slide from another laboratory gives 40. What went wrong in the evaluation, and how should the split

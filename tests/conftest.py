@@ -23,6 +23,13 @@ def pytest_sessionfinish(session):
             file.unlink(missing_ok=True)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Random weights are the same in every run of a test, whatever ran before it."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(2018)
+
+
 @pytest.fixture(scope="session")
 def stage1_zip():
     """The real BBBC038 stage 1 training images; the test skips where they are not."""

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -130,12 +131,13 @@ def test_training_reduces_the_loss_and_finds_the_discs(tmp_path):
     dataset = disc_dataset(images=4, side=64, count=5)
     stages = (StageConfig("all", epochs=4, rate=5e-3),)
     preset = tiny_preset(model=TINY, stages=stages, batch_size=4, steps_per_epoch=12, loss_weights={"nucleus": 1.0, "interior": 1.0}, ema=0.9)
+    keras.utils.set_random_seed(9)
     model = UNet(TINY)
     history = train(model, dataset, preset=preset, run=tmp_path / "run", progress=False, validation=dataset, validate_every=4)
     losses = [row["loss"] for row in history.rows]
     assert losses[-1] < 0.75 * losses[0]
     assert {"nucleus_loss", "interior_loss"} <= set(history.rows[0])
-    assert "coco_ap" in history.rows[-1]
+    assert history.rows[-1]["coco_ap"] > 20
     config = json.loads((tmp_path / "run" / "weights" / "config.json").read_text())
     assert config["kind"] == "unet" and config["model"]["widths"] == [4, 8, 8]
 
@@ -189,12 +191,13 @@ from tiny import disc_dataset, tiny_preset
 from nucleus_course.config import UNetConfig
 from nucleus_course.model.unet import UNet, pixel_targets
 from nucleus_course.training import train
+keras.utils.set_random_seed(1)
 config = UNetConfig(widths=(4, 8))
 labels = np.zeros((1, 9, 9), "int32"); labels[0, 1:5, 1:5] = 1; labels[0, 5:9, 3:9] = 2
 target, weight = pixel_targets(labels, config)
 total = keras.ops.convert_to_numpy(keras.ops.sum(target * weight))
 dataset = disc_dataset(images=2, side=40, count=3)
-preset = tiny_preset(model=config, crop=32, steps_per_epoch=4, loss_weights={"nucleus": 1.0, "interior": 1.0})
+preset = tiny_preset(model=config, crop=32, steps_per_epoch=8, loss_weights={"nucleus": 1.0, "interior": 1.0})
 rows = train(UNet(config), dataset, preset=preset, epochs=2, progress=False).rows
 assert rows[-1]["loss"] < rows[0]["loss"]
 print("sum", float(total), keras.backend.backend())

@@ -127,8 +127,9 @@ def predict_image(
     Args:
         model: :class:`~nucleus_course.model.MaskRCNN`.
         image: (H, W), (H, W, 3|4) or (3|4, H, W); uint8, uint16 or float.
-        score_threshold: drop detections below it here. By default all above 0.02 come, as AP needs them;
-            ``label_image`` and ``confident`` apply the model's operating point.
+        score_threshold: drop detections below it here, most of them before the mask head has seen them. By
+            default all above 0.02 come, as AP needs them; ``label_image`` and ``confident`` apply the model's
+            operating point.
         max_detections: most detections; by default the preset's (400).
         nms_iou, mask_threshold, flips: override the model's thresholds; ``flips`` is how many of the four
             flips of the image are looked at (1: the image alone).
@@ -144,6 +145,8 @@ def predict_image(
     predictor = Predictor.of(model)
     pyramid, boxes, scores, window = predictor.candidates(image, views)
     boxes, scores = select(boxes, scores, thresholds.nms_iou, limit)
+    if score_threshold is not None:  # masks can only lower a score
+        boxes, scores = boxes[scores >= score_threshold], scores[scores >= score_threshold]
     probs = predictor.masks(pyramid, boxes, window, views)
     found = assemble(model.config, image.shape[:2], boxes, scores, probs, thresholds)
     return found if score_threshold is None else found.confident(score_threshold)

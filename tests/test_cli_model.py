@@ -1,5 +1,6 @@
 """The command line with a network: predict, evaluate, train, thresholds on small images that the tests draw."""
 
+import csv
 import errno
 import json
 import os
@@ -90,6 +91,11 @@ def run(*words):
 # -------------------------------------------------------------------------------------- predict
 
 
+def table(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def test_predict_writes_everything_and_names_the_bad_ones(here, model):
     image, _ = discs(3)
     folder = here / "in"
@@ -109,6 +115,13 @@ def test_predict_writes_everything_and_names_the_bad_ones(here, model):
     assert sorted(found.images) == ["deep", "rgb"] and found.score_threshold == 0.3
     document = json.loads((here / "out" / "predictions.json").read_text())
     assert {i["file_name"] for i in document["images"]} == {"rgb.png", "sub/deep.tif"}
+    counts, measured = ({r["image"]: r for r in table(here / "out" / "counts.csv")}, table(here / "out" / "measurements.csv"))
+    for stem, name in (("rgb", "rgb.png"), ("deep", "sub/deep.tif")):
+        labels = tifffile.imread(here / "out" / "labels" / f"{stem}.tif")
+        assert counts[name] | {"median_area_px": ""} == dict(zip(counts[name], (name, "64", "64", str(labels.max()), "")))
+        areas = [float(r["area_px"]) for r in measured if r["image"] == name]
+        assert areas == np.bincount(labels.ravel())[1:].tolist() and float(counts[name]["median_area_px"]) == np.median(areas)
+    assert name in plain(result.stdout) and len(areas) > 0
     for stem in found.images:
         labels = tifffile.imread(here / "out" / "labels" / f"{stem}.tif")
         assert labels.shape == (64, 64) and labels.dtype == np.uint16

@@ -12,8 +12,12 @@ from nucleus_course.backend import devices, has_bfloat16, load_backend
 from nucleus_course.commands import common
 from nucleus_course.commands.inputs import find_images
 from nucleus_course.errors import UserError
-from nucleus_course.output import progress, write_labels, write_overlay
+from nucleus_course.measurements import PROPERTIES, count_image, measure_nuclei, to_csv
+from nucleus_course.output import progress, write_atomically, write_labels, write_overlay
 from nucleus_course.runtime import use_runtime
+from nucleus_course.words import counted
+
+TABLE_ROWS = 25  # more images than that are in counts.csv alone
 
 
 @common.friendly
@@ -50,6 +54,8 @@ def predict(
       predictions.json     every detection with its score, COCO style
       labels/<stem>.tif    0 background, 1, 2, … a nucleus each, best first;
                            16 bits, or 32 above 65,535 nuclei
+      counts.csv           a row an image: size, nuclei, their median area
+      measurements.csv     a row a nucleus: place, size, shape, brightness
       overlays/<stem>.png  with --overlay: the image with its outlines
 
     Folders are searched with their subfolders; in BBBC038's layout the masks are passed over and the
@@ -64,14 +70,13 @@ def predict(
     precision = {"precision": dtype.removeprefix("mixed_")} if dtype and runtime == "openvino" else {}
     model = use_runtime(model, runtime, **precision)
     threshold = model.thresholds.score if score_threshold is None else score_threshold
-    done, counts, failed = {}, [], []
+    done, nuclei, failed = {}, {}, []
     try:
         with progress() as bar:
             task = bar.add_task("detecting", total=len(files))
             for file in files:
                 try:
-                    done[file.stem], count = _one(model, file, folder, threshold, overlay)
-                    counts.append(count)
+                    done[file.stem], nuclei[file.stem] = _one(model, file, folder, threshold, overlay)
                 except UserError as error:
                     failed.append(file)
                     bar.console.print(Text(f"skipped: {error}", style="bold red"), soft_wrap=True)
@@ -79,12 +84,16 @@ def predict(
     finally:  # Ctrl-C keeps what is done
         if done:
             _save(done, model, weights, threshold, folder)
+            counts = _save_tables(done, nuclei, folder)
     if not done:
         raise UserError(f"none of the {len(files)} images could be read")
+    if 1 < len(counts) <= TABLE_ROWS:
+        common.out().print(_table(counts))
     source = "chosen by --score-threshold" if score_threshold is not None else f"stored with {weights}"
-    common.out().print(f"{sum(counts)} nuclei in {len(done)} images at scores of {threshold:.2f} and up ({source})")
+    common.out().print(f"{counted(sum(map(len, nuclei.values())), 'nucleus', 'nuclei')} in {counted(len(done), 'image')} at scores of {threshold:.2f} and up ({source})")
     pictures = f", {folder / 'overlays'}/" if overlay else ""
-    common.out().print(Text(f"written: {folder / 'predictions.json'}, {folder / 'labels'}/{pictures}"), soft_wrap=True)
+    written = ", ".join(str(folder / name) for name in ("predictions.json", "counts.csv", "measurements.csv"))
+    common.out().print(Text(f"written: {written}, {folder / 'labels'}/{pictures}"), soft_wrap=True)
     if failed:
         common.fail(f"{len(failed)} of {len(files)} images could not be read and were skipped", 1)
 
@@ -99,14 +108,13 @@ def _fastest(runtime: str) -> str:
 
 
 def _one(model, file, folder: Path, threshold: float, overlay: bool):
-    """Detect on one file and write its label image: (ImagePredictions, number of nuclei)."""
-    import numpy as np
-
+    """Detect on one file and write its label image: (ImagePredictions, a dict of measurements for each nucleus)."""
     from nucleus_course.data import read_image, to_rgb8
     from nucleus_course.evaluation import ImagePredictions
 
     try:
-        image = to_rgb8(read_image(file.path))
+        values = read_image(file.path)
+        image = to_rgb8(values)
     except UserError as error:
         text = str(error)
         raise UserError(text if str(file.path) in text else f"{file.path}: {text}") from None
@@ -120,7 +128,8 @@ def _one(model, file, folder: Path, threshold: float, overlay: bool):
         write_overlay(folder / "overlays" / f"{file.stem}.png", image, labels)
     height, width = image.shape[:2]
     scores, boxes = detections.scores, detections.boxes
-    return ImagePredictions(height, width, detections.rles(), scores, boxes, file.file_name), int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
+    found = ImagePredictions(height, width, detections.rles(), scores, boxes, file.file_name)
+    return found, measure_nuclei(labels, values)
 
 
 def _save(images: dict, model, weights: str, threshold: float, folder: Path) -> None:
@@ -130,3 +139,30 @@ def _save(images: dict, model, weights: str, threshold: float, folder: Path) -> 
     info = {"model": str(weights), "preset": model.config.name, "min_area": model.thresholds.min_area}
     info["software"] = f"nucleus_course {__version__}"
     Predictions(images, float(threshold), info).save(folder / "predictions.json")
+
+
+def _save_tables(images: dict, nuclei: dict, folder: Path) -> list[dict]:
+    """Write counts.csv and measurements.csv; gives the rows of the first."""
+    counts = [count_image(i.file_name, (i.height, i.width), nuclei[stem]) for stem, i in images.items()]
+    rows = [{"image": images[stem].file_name, **row} for stem, found in nuclei.items() for row in found]
+    for name, text in (
+        ("counts.csv", to_csv(counts, list(counts[0]))),
+        ("measurements.csv", to_csv(rows, ["image", *PROPERTIES])),
+    ):
+        write_atomically(folder / name, lambda place, text=text: place.write_text(text, encoding="utf-8"))
+    return counts
+
+
+def _table(counts: list[dict]):
+    """The rows of counts.csv for a terminal."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("image", overflow="ellipsis", no_wrap=True)
+    for name in ("size, px", "nuclei", "median area, px"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in counts:
+        area = f"{row['median_area_px']:.0f}" if row["nuclei"] else "-"
+        table.add_row(Text(row["image"]), f"{row['height']} x {row['width']}", str(row["nuclei"]), area)
+    return table

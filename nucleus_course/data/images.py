@@ -160,6 +160,15 @@ def to_rgb8(array):
 
     Raises :class:`UserError` for other shapes, for an image without pixels and for NaN or infinity.
     """
+    array = plain_channels(array)
+    array = _to_uint8(array)
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    return np.ascontiguousarray(array)
+
+
+def plain_channels(array):
+    """An image's values as they are: (H, W) or (H, W, 3), from the forms that :func:`to_rgb8` accepts, and raising as it does."""
     array = np.asarray(array)
     if array.ndim == 3 and array.shape[2] > 4 and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, 2)
@@ -171,10 +180,7 @@ def to_rgb8(array):
         raise UserError(f"an image has 1 to 4 channels as (H, W) or (H, W, C); this one has shape {array.shape}")
     if array.size == 0:
         raise UserError(f"an image without pixels, shape {array.shape}")
-    array = _to_uint8(array)
-    if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, axis=2)
-    return np.ascontiguousarray(array)
+    return array
 
 
 def _to_uint8(array):

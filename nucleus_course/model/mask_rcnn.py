@@ -141,12 +141,11 @@ class MaskRCNN(keras.Model):
     def mask_logits(self, pyramid, boxes, batch_index, training=False, valid=None, fast=False):
         """The mask head on boxes (M, 4): logits (M, 28, 28) of the nucleus class, in the dilated boxes.
 
-        ``fast``: in prediction, for boxes inside the image; see :meth:`pool` and :meth:`MaskHead.nucleus`.
+        ``fast``: in prediction, see :meth:`pool` and :meth:`MaskHead.nucleus`.
         """
         boxes = dilate(boxes, self.config.mask_roi_scale)
         if fast:
-            inside = self.config.mask_roi_scale <= 1.0  # as the fast kernel needs them
-            return self.mask_head.nucleus(self.pool(pyramid, boxes, batch_index, self.config.mask_pool, 1, inside))
+            return self.mask_head.nucleus(self.pool(pyramid, boxes, batch_index, self.config.mask_pool, fast=True))
         pooled = self.pool(pyramid, boxes, batch_index, self.config.mask_pool)
         training = bool(training) and self.config.train_norm
         return self.mask_head(pooled, training=training, valid=valid)[..., 1]

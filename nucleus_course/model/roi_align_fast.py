@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from nucleus_course.model.boxes import pyramid_level
+from nucleus_course.model.roi_align import roi_align
 
 
 def crop_roi_align(features, boxes, batch_index, size, *, strides, samples=1, canonical_size=224.0):
@@ -11,8 +12,8 @@ def crop_roi_align(features, boxes, batch_index, size, *, strides, samples=1, ca
 
     Four gathers and their weighted sum write every sample a dozen times, 200 MB each for a thousand boxes;
     this kernel writes it once. Shapes inside depend on the boxes, so neither XLA nor JAX can have it, and
-    sums are rounded otherwise (by about 1e-4 of the features). For boxes inside the image: a sample more than
-    half a cell beyond the map reads 0.
+    sums are rounded otherwise (by about 1e-4 of the features). The kernel reads 0 beyond the map, so boxes with
+    a sample there, at the image's edge or dilated over it, take the four gathers.
     """
     import tensorflow as tf
 
@@ -24,15 +25,19 @@ def crop_roi_align(features, boxes, batch_index, size, *, strides, samples=1, ca
     last = boxes[:, 2:] - side * (0.5 / points)
     crops, order = [], []
     for number, (feature, stride) in enumerate(zip(features, strides)):
-        feature = tf.cast(feature, "float32")  # the kernel has no bfloat16
-        feature = tf.concat([feature[:, :1], feature, feature[:, -1:]], axis=1)  # samples may lie half a cell out
-        feature = tf.concat([feature[:, :, :1], feature, feature[:, :, -1:]], axis=2)
         extent = np.array([feature.shape[1:3]], "float32") - 1.0
-        own = tf.where(level == number)[:, 0]
-        ends = [(tf.gather(end, own) / stride + 0.5) / extent for end in (first, last)]
-        crop = tf.image.crop_and_resize(feature, tf.concat(ends, axis=1), tf.gather(batch_index, own), (points, points))
-        crops.append(tf.nn.avg_pool2d(crop, samples, samples, "VALID") if samples > 1 else crop)
+        ends = tf.concat([first / stride - 0.5, last / stride - 0.5], axis=1)
+        inside = tf.reduce_all((ends >= 0.0) & (ends <= np.tile(extent, 2)), axis=1)
+        own = tf.where((level == number) & inside)[:, 0]
+        shares = tf.gather(ends, own) / np.tile(np.maximum(extent, 1.0), 2)
+        whole = tf.cast(feature, "float32")  # the kernel has no bfloat16
+        crop = tf.image.crop_and_resize(whole, shares, tf.gather(batch_index, own), (points, points))
+        crop = tf.nn.avg_pool2d(crop, samples, samples, "VALID") if samples > 1 else crop
+        crops.append(tf.cast(crop, feature.dtype))
         order.append(own)
-    crops, order = tf.concat(crops, axis=0), tf.concat(order, axis=0)
-    crops = tf.gather(crops, tf.argsort(order))
-    return ops.cast(ops.reshape(crops, (-1, size, size, features[0].shape[-1])), features[0].dtype)
+        own = tf.where((level == number) & ~inside)[:, 0]
+        rest = tf.gather(boxes, own), tf.gather(batch_index, own)
+        crops.append(roi_align([feature], *rest, size, strides=[stride], samples=samples))
+        order.append(own)
+    crops = tf.gather(tf.concat(crops, axis=0), tf.argsort(tf.concat(order, axis=0)))
+    return ops.reshape(crops, (-1, size, size, features[0].shape[-1]))

@@ -66,7 +66,7 @@ class OpenVINOPredictor:
 
     def _mask_pool(self, boxes, *pyramid):
         config, index = self.model.config, ops.zeros(ops.shape(boxes)[0], "int32")
-        return self.model.pool(pyramid, boxes, index, config.mask_pool, 1, fast=config.mask_roi_scale <= 1.0)
+        return self.model.pool(pyramid, boxes, index, config.mask_pool, fast=True)
 
     def _compile(self, proto, precision):
         model = self.core.read_model(proto.SerializeToString())

@@ -21,10 +21,10 @@ def pyramid(rng, height=160, width=224, channels=5):
 @pytest.mark.parametrize("canonical_size", [224.0, 56.0])
 @pytest.mark.parametrize(("size", "samples"), [(7, 2), (14, 1)])
 def test_same_crops_as_the_plain_one(size, samples, canonical_size):
-    """Two images, all levels; boxes of every size, at the rim, of one pixel and of none."""
+    """Two images, all levels; boxes of every size, at the rim, beyond it, of one pixel and of none."""
     rng = np.random.default_rng(1)
     features = [ops.convert_to_tensor(f) for f in pyramid(rng)]
-    odd = [[0, 0, 160, 224], [0, 0, 0, 0], [159, 223, 160, 224], [150, 0, 160, 200], [3, 3, 3, 9]]
+    odd = [[-20, -9, 30, 40], [140, 100, 171, 260], [-300, -300, 500, 500], [0, 0, 160, 224], [0, 0, 0, 0], [159, 223, 160, 224], [150, 0, 160, 200], [3, 3, 3, 9]]
     boxes = np.concatenate([random_boxes(rng, 80, 160, 224, 1, 160), np.array(odd, "float32")])
     index = rng.integers(0, 2, len(boxes)).astype("int32")
     arguments = ops.convert_to_tensor(boxes), ops.convert_to_tensor(index), size

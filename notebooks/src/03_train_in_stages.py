@@ -43,8 +43,8 @@ print(f"{len(dataset)} training images")
 # %% [markdown]
 # ## The schedule
 #
-# The presets carry their stages as data. *Expect* the paper's to be three steps at 0.001, 0.001 and 0.0001, and `compact`'s to be one smooth
-# rise and fall.
+# The presets carry their stages as data. *Expect* the paper's to be three steps at 0.001, 0.001 and 0.0001, listed here and drawn
+# below beside `compact`'s, one smooth rise and fall.
 
 # %% tags=["nbval-check-output"]
 paper = nc.get_preset("paper-resnet50")

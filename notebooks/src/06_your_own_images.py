@@ -157,7 +157,7 @@ course.show(drawings.draw_measurements(np.array([row[5] for row in chosen]), np.
 # - one label image a picture (16-bit TIFF; Fiji, napari, CellProfiler and QuPath open it);
 # - `predictions.json` in COCO's form, for `nucleus-course evaluate`: every detection with its mask and score, also those below the threshold, since AP asks for them.
 #
-# On the command line, `nucleus-course predict FOLDER --weights compact --out DIR` writes the last two.
+# On the command line, `nucleus-course predict FOLDER --weights compact --out DIR` writes all three; its `measurements.csv` is in pixels, and `counts.csv` beside it has a row an image.
 
 # %%
 import csv
@@ -204,7 +204,7 @@ course.show(drawings.draw_scales(scales, by_scale))
 
 # %% [markdown]
 # **What was seen.** The same tissue gives another count at each scale: scale is a setting, like exposure. The caption also says how large the detections are at each. The middle 90% of the nuclei in BBBC038 are 6 to 43 pixels
-# across ([notebook 1](01_inspect_the_data.ipynb)), with a median of 16. Measure a few of your nuclei by hand and choose the scale that brings them well inside that range; use it for all images of that magnification, and write it down.
+# across ([notebook 1](01_inspect_the_data.ipynb)). Measure a few of your nuclei by hand and choose the scale that brings them well inside that range; use it for all images of that magnification, and write it down.
 #
 # **Explain.** Why not simply take the scale with the largest count?
 

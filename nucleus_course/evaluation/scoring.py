@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nucleus_course.words import counted
+
 from .coco import COCO_MAX_DETECTIONS, MAX_DETECTIONS, CocoMatches, match_image
 from .matching import mask_iou, overlap_matrix
 from .metrics import image_sums
@@ -164,21 +166,21 @@ def cautions(scores):
     over = [s.image_id for s in scores if s.candidates > MAX_DETECTIONS]
     if over:
         found.append(
-            f"AP sees the {MAX_DETECTIONS} best detections of an image; {len(over)} images have more: {_some(over)}"
+            f"AP sees the {MAX_DETECTIONS} best detections of an image; {counted(len(over), 'image')} with more: {_some(over)}"
         )
     over = sum(s.candidates > COCO_MAX_DETECTIONS for s in scores)
     crowded = sum(s.matches.nuclei > COCO_MAX_DETECTIONS for s in scores)
     if over or crowded:
         found.append(
-            f"the cap of {COCO_MAX_DETECTIONS} in coco_ap_maxdets100 bites: {over} images have more detections, "
-            f"{crowded} more nuclei"
+            f"the cap of {COCO_MAX_DETECTIONS} in coco_ap_maxdets100 bites: more detections than that in "
+            f"{counted(over, 'image')}, more nuclei in {crowded}"
         )
     values = np.concatenate([s.matches.scores for s in scores])
     if values.size > 1 and np.ptp(values) == 0:
         found.append("all scores are equal: AP is then one point of a precision-recall curve, not comparable with ranked ones")
     empty = sum(s.empty_masks for s in scores)
     if empty:
-        found.append(f"{empty} detections have an empty mask: false positives in AP, absent at the operating point")
+        found.append(f"{counted(empty, 'empty mask')} among the detections: false positives in AP, absent at the operating point")
     if not any(s.matches.nuclei for s in scores):
         found.append("no image has nuclei: is this a test set without masks? AP and mean IoU are undefined")
     return found

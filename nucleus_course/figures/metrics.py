@@ -64,7 +64,7 @@ def draw_comparison(reports, keys=COMPARED):
     )
     places = {" ".join(p for p in (r.dataset, r.split) if p) for r in reports.values()}
     where = places.pop() if len(places) == 1 else "different data sets, so not comparable"
-    whiskers = " Whiskers: bootstrap intervals over images." if spans else ""
+    whiskers = f" Whiskers{'' if len(spans) == len(reports) else ', where drawn'}: bootstrap intervals over images." if spans else ""
     return signed(figure, f"Metrics in percent on {where}. {listed}.{whiskers}", any_synthetic(reports))
 
 

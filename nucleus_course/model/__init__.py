@@ -4,8 +4,9 @@ import os
 
 from nucleus_course.lazy import lazy
 
-# TensorFlow's cost estimator warns at length of shapes that depend on the boxes; its errors still come.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# TensorFlow's log: its cost estimator warns at length of shapes that depend on the boxes, and a machine without a
+# GPU is told so as an error. Exceptions come all the same.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 _HOMES = {"MaskRCNN": "mask_rcnn"}
 

@@ -28,14 +28,14 @@ def crop_roi_align(features, boxes, batch_index, size, *, strides, samples=1, ca
         extent = np.array([feature.shape[1:3]], "float32") - 1.0
         ends = tf.concat([first / stride - 0.5, last / stride - 0.5], axis=1)
         inside = tf.reduce_all((ends >= 0.0) & (ends <= np.tile(extent, 2)), axis=1)
-        own = tf.where((level == number) & inside)[:, 0]
+        own = tf.cast(tf.where((level == number) & inside)[:, 0], "int32")
         shares = tf.gather(ends, own) / np.tile(np.maximum(extent, 1.0), 2)
         whole = tf.cast(feature, "float32")  # the kernel has no bfloat16
         crop = tf.image.crop_and_resize(whole, shares, tf.gather(batch_index, own), (points, points))
         crop = tf.nn.avg_pool2d(crop, samples, samples, "VALID") if samples > 1 else crop
         crops.append(tf.cast(crop, feature.dtype))
         order.append(own)
-        own = tf.where((level == number) & ~inside)[:, 0]
+        own = tf.cast(tf.where((level == number) & ~inside)[:, 0], "int32")
         rest = tf.gather(boxes, own), tf.gather(batch_index, own)
         crops.append(roi_align([feature], *rest, size, strides=[stride], samples=samples))
         order.append(own)

@@ -88,8 +88,8 @@ def test_ap_beyond_both_caps_agrees_with_pycocotools():
     assert [report.metrics[k] for k in KEYS[:3]] == pytest.approx(expected, abs=1e-9)
     assert report.metrics["coco_ap_maxdets100"] == pytest.approx(pycocotools_ap(dataset, predictions, 100)[0], abs=1e-9)
     assert report.metrics["coco_ap"] != report.metrics["coco_ap_maxdets100"]
-    assert any("1 images have more: many" in w for w in report.warnings)
-    assert any("maxdets100 bites: 2 images" in w for w in report.warnings)
+    assert any("1 image with more: many" in w for w in report.warnings)
+    assert any("maxdets100 bites: more detections than that in 2 images" in w for w in report.warnings)
 
 
 def test_label_images_and_rle_give_identical_reports(tmp_path):

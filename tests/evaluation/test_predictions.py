@@ -216,5 +216,5 @@ def test_rules_that_are_warned_of(case):
     assert unnamed.operating_point == {"score_threshold": 0.0, "min_area": 0, "source": "none"}
     empty = image_predictions([np.zeros((4, 4))], [0.9], (4, 4))
     report = evaluate(FakeDataset({"a": np.eye(4, dtype=int)}), Predictions({"a": empty}, 0.5), progress=False)
-    assert any("1 detections have an empty mask" in w for w in report.warnings)
+    assert any("1 empty mask among the detections" in w for w in report.warnings)
     assert report.counts["detections"] == 0 and report.counts["candidates"] == 1

@@ -182,7 +182,7 @@ def load_into(model, source, strict=True):
 
     Args:
         source: shipped name, model folder or weights.h5 file.
-        strict: whether a missing or misshapen variable is an error.
+        strict: whether a variable that is missing, left over or of another shape is an error.
 
     Returns:
         :class:`LoadReport`.
@@ -227,7 +227,7 @@ def assign(model, arrays, source, strict=True):
             report.loaded.append(name)
     if not report.loaded:
         raise UserError(f"weights {source} are of another architecture than {model.config.name}: nothing fits")
-    if strict and (report.missing or report.mismatched):
+    if strict and (report.missing or report.mismatched or report.unexpected):
         raise UserError(f"weights {source} are of another architecture than {model.config.name}: {report}")
     for name in report.loaded:
         variables[name].assign(np.asarray(arrays[name], "float32"))

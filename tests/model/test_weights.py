@@ -89,6 +89,13 @@ def test_another_architecture_is_refused_in_one_line_and_changes_nothing(folder)
     assert model.thresholds == thresholds
 
 
+def test_a_deeper_network_is_not_cut_to_a_shallower_one(tmp_path):
+    """Every variable of the shallower one is there, and the rest would be dropped without a word."""
+    deeper = MaskRCNN(tiny_config(blocks=(1, 1, 2, 1))).save(tmp_path / "deeper")
+    with pytest.raises(UserError, match="another architecture than tiny.* unexpected .*4b"):
+        load_into(MaskRCNN(tiny_config()), deeper)
+
+
 def test_not_strict_loads_what_fits_and_says_so(trained, folder):
     model = MaskRCNN(tiny_config(box_head_channels=24))
     report = load_into(model, folder, strict=False)

@@ -64,16 +64,18 @@ CHANGES = {
     "cosine": {"stages"},
     "further": {"stages", "balance_types", "settle", "loss_weights"},
     "stained": {"type_factors"},
+    "deeper": {"blocks", "stages"},
+    "larger": {"crop", "batch_size", "rois_per_image", "rpn_anchors_per_image", "pre_nms", "post_nms", "max_nuclei"},
     "resnet101": {"backbone"},
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_changes_one_thing(variant):
-    base = get_preset("paper-resnet50")
-    preset = get_preset(f"paper-resnet50+{variant}")
+    name = "compact" if variant == "deeper" else "paper-resnet50"
+    base, preset = get_preset(name), get_preset(f"{name}+{variant}")
     assert differences(base, preset) == CHANGES[variant]
-    assert preset.name == f"paper-resnet50+{variant}"
+    assert preset.name == f"{name}+{variant}"
     assert preset.summary.startswith(base.summary) and preset.summary.endswith(VARIANTS[variant][0])
 
 
@@ -82,6 +84,21 @@ def test_variants_add_up():
     assert preset.model.upsample == 1.0 and preset.training.crop == 256 and preset.model.train_norm
     assert [s.epochs for s in preset.training.stages] == [30, 20]
     assert preset.name == "paper-resnet50-scratch+native+short"
+
+
+def test_larger_crops_keep_their_shares():
+    """Nearly the same pixels a step, and about as many RoIs, anchors and nuclei a pixel."""
+    base, larger = get_preset("compact"), get_preset("compact+larger")
+    assert larger.training.crop == 224 and larger.training.crop % larger.model.pad_multiple == 0
+    pixels = [p.training.batch_size * p.training.crop**2 for p in (base, larger)]
+    assert 1 < pixels[1] / pixels[0] < 1.4
+    for name in ("rois_per_image", "rpn_anchors_per_image", "mask_slots_per_image", "max_nuclei"):
+        assert getattr(larger.model, name) / getattr(base.model, name) == pytest.approx((224 / 160) ** 2, rel=0.15)
+
+
+def test_only_a_thin_trunk_is_grown():
+    with pytest.raises(UserError, match="variant 'deeper' does not fit preset paper-resnet50"):
+        get_preset("paper-resnet50+deeper")
 
 
 def test_rates_and_lengths():

@@ -18,6 +18,18 @@ def block_names(stage, count):
     return [f"res{stage}{letter}" for letter in string.ascii_lowercase[:count]]
 
 
+def blocks_beyond(old, new):
+    """The blocks that a thin trunk has and a shallower one has not: {name: the scale of its last BatchNorm}.
+
+    At a scale of zero such a block passes on what it gets, so a network can grow by it and compute what it did
+    before (Chen et al. 2016, section 3.2). Empty unless both :class:`ModelConfig` are thin and ``new`` is the deeper.
+    """
+    if not old.backbone == new.backbone == "thin":
+        return {}
+    names = [n for stage, (a, b) in enumerate(zip(old.blocks, new.blocks), 2) for n in block_names(stage, b)[max(1, a) :]]
+    return {name: f"{name.replace('res', 'bn')}_branch2b/gamma" for name in names}
+
+
 def _norm(name, epsilon, dtype):
     return layers.BatchNormalization(name=name, epsilon=epsilon, dtype=dtype)
 

@@ -236,4 +236,4 @@ def locate(weights, config):
 
 def load_any(model, path, layout):
     """Load what :func:`locate` found; a :class:`LoadReport`."""
-    return load_into(model, path) if layout == NATIVE else import_weights(model, path, layout)
+    return load_into(model, path, grow=True) if layout == NATIVE else import_weights(model, path, layout)

@@ -121,12 +121,21 @@ class MaskRCNN(keras.Model):
             nms_iou=c.rpn_nms_train if training else c.rpn_nms,
         )
 
-    def pool(self, pyramid, boxes, batch_index, size, samples=1, fast=False):
-        """RoIAlign on P2..P5: boxes (M, 4) -> (M, size, size, C); ``fast`` where the backend has a kernel for it."""
+    def pool(self, pyramid, boxes, batch_index, size, samples=1, fast=False, beyond=False):
+        """RoIAlign on P2..P5: boxes (M, 4) -> (M, size, size, C).
+
+        ``fast``: by one kernel, where the backend has it; ``beyond`` then says that boxes may reach over the image's edge.
+        """
         c = self.config
-        return (crop_roi_align if fast and keras.backend.backend() == "tensorflow" else roi_align)(
-            pyramid[:4], boxes, batch_index, size, strides=c.strides[:4], samples=samples, canonical_size=c.canonical_size
-        )
+        options = {"strides": c.strides[:4], "samples": samples, "canonical_size": c.canonical_size}
+        if fast and keras.backend.backend() == "tensorflow":
+            return crop_roi_align(pyramid[:4], boxes, batch_index, size, beyond=beyond, **options)
+        return roi_align(pyramid[:4], boxes, batch_index, size, **options)
+
+    def pool_masks(self, pyramid, boxes, batch_index):
+        """The mask head's input in prediction, from boxes (M, 4) already dilated: (M, 14, 14, C)."""
+        beyond = self.config.mask_roi_scale > 1.0
+        return self.pool(pyramid, boxes, batch_index, self.config.mask_pool, fast=True, beyond=beyond)
 
     def classify(self, pyramid, boxes, training=False, valid=None, fast=False):
         """The box head on boxes (B, R, 4): class logits (B, R, 2), deltas (B, R, 2, 4)."""
@@ -145,7 +154,7 @@ class MaskRCNN(keras.Model):
         """
         boxes = dilate(boxes, self.config.mask_roi_scale)
         if fast:
-            return self.mask_head.nucleus(self.pool(pyramid, boxes, batch_index, self.config.mask_pool, fast=True))
+            return self.mask_head.nucleus(self.pool_masks(pyramid, boxes, batch_index))
         pooled = self.pool(pyramid, boxes, batch_index, self.config.mask_pool)
         training = bool(training) and self.config.train_norm
         return self.mask_head(pooled, training=training, valid=valid)[..., 1]

@@ -32,6 +32,7 @@ class LoadReport:
     missing: list = field(default_factory=list)
     unexpected: list = field(default_factory=list)
     mismatched: list = field(default_factory=list)
+    grown: list = field(default_factory=list)  # blocks that the file does not have, which change nothing at first
 
     def __str__(self):
         text = f"{self.source}: {len(self.loaded)} variables loaded"
@@ -39,6 +40,8 @@ class LoadReport:
             names = getattr(self, word)
             if names:
                 text += f", {len(names)} {word} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        if self.grown:
+            text += f", {len(self.grown)} blocks new, which change nothing at first ({', '.join(self.grown)})"
         return text
 
 
@@ -177,12 +180,14 @@ def load_model(source, **kwargs):
     return model
 
 
-def load_into(model, source, strict=True):
+def load_into(model, source, strict=True, grow=False):
     """Load weights into a model of the same architecture.
 
     Args:
         source: shipped name, model folder or weights.h5 file.
         strict: whether a variable that is missing, left over or of another shape is an error.
+        grow: let a thin trunk have more blocks than the model folder's: they start as the identity
+            (:func:`~nucleus_course.model.backbone.blocks_beyond`).
 
     Returns:
         :class:`LoadReport`.
@@ -192,12 +197,14 @@ def load_into(model, source, strict=True):
     """
     import h5py
 
+    from nucleus_course.model.backbone import blocks_beyond
     from nucleus_course.model.shards import weight_files
 
     path = find_weights(source)
-    files, thresholds = [path], model.thresholds
+    files, thresholds, new = [path], model.thresholds, {}
     if path.is_dir():
-        files, thresholds = weight_files(path), read_config(path)[1]
+        files, (config, thresholds) = weight_files(path), read_config(path)
+        new = blocks_beyond(config, model.config) if grow else {}
     arrays = {}
     for path in files:
         try:
@@ -205,20 +212,24 @@ def load_into(model, source, strict=True):
                 file.visititems(lambda name, item: arrays.__setitem__(name, item[()]) if isinstance(item, h5py.Dataset) else None)
         except OSError as error:
             raise UserError(f"weights {path} cannot be read: {str(error).splitlines()[0]}") from None
-    report = assign(model, arrays, str(source), strict)
+    report = assign(model, arrays, str(source), strict, new)
     model.thresholds = thresholds
     return report
 
 
-def assign(model, arrays, source, strict=True):
+def assign(model, arrays, source, strict=True, new=()):
     """Assign {"layer/variable": array} to a model's variables by name; gives a :class:`LoadReport`.
+
+    ``new`` are blocks that may be missing, see :func:`load_into`.
 
     Raises:
         UserError: as :func:`load_into`.
     """
     variables = named_variables(model)
-    report = LoadReport(source, unexpected=sorted(set(arrays) - set(variables)))
+    report = LoadReport(source, unexpected=sorted(set(arrays) - set(variables)), grown=list(new))
     for name, variable in variables.items():
+        if name.replace("bn", "res", 1).startswith(tuple(f"{block}_" for block in new)):
+            continue
         if name not in arrays:
             report.missing.append(name)
         elif arrays[name].shape != tuple(variable.shape):
@@ -231,4 +242,6 @@ def assign(model, arrays, source, strict=True):
         raise UserError(f"weights {source} are of another architecture than {model.config.name}: {report}")
     for name in report.loaded:
         variables[name].assign(np.asarray(arrays[name], "float32"))
+    for scale in dict(new).values():
+        variables[scale].assign(np.zeros(variables[scale].shape, "float32"))
     return report

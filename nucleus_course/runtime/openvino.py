@@ -65,8 +65,7 @@ class OpenVINOPredictor:
         return self.model.pool(pyramid, boxes, index, self.model.config.box_pool, 2, fast=True)
 
     def _mask_pool(self, boxes, *pyramid):
-        config, index = self.model.config, ops.zeros(ops.shape(boxes)[0], "int32")
-        return self.model.pool(pyramid, boxes, index, config.mask_pool, fast=True)
+        return self.model.pool_masks(pyramid, boxes, ops.zeros(ops.shape(boxes)[0], "int32"))
 
     def _compile(self, proto, precision):
         model = self.core.read_model(proto.SerializeToString())

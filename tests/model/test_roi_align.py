@@ -133,7 +133,7 @@ def test_the_one_kernel_equals_the_loop(size, samples):
     tensors = [ops.convert_to_tensor(f) for f in features]
     found = crop_roi_align(
         tensors, ops.convert_to_tensor(boxes), ops.convert_to_tensor(index.astype("int32")), size,
-        strides=STRIDES, samples=samples, canonical_size=60.0,
+        strides=STRIDES, samples=samples, canonical_size=60.0, beyond=True,
     )  # fmt: skip
     assert {slow_level(b, 60.0) for b in boxes} == {2, 3, 4, 5}
     np.testing.assert_allclose(ops.convert_to_numpy(found), slow_roi_align(features, boxes, index, size, samples, 60.0), atol=1e-3)

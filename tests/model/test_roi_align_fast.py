@@ -19,19 +19,31 @@ def pyramid(rng, height=160, width=224, channels=5):
 
 
 @pytest.mark.parametrize("canonical_size", [224.0, 56.0])
+@pytest.mark.parametrize("beyond", [False, True])
 @pytest.mark.parametrize(("size", "samples"), [(7, 2), (14, 1)])
-def test_same_crops_as_the_plain_one(size, samples, canonical_size):
-    """Two images, all levels; boxes of every size, at the rim, beyond it, of one pixel and of none."""
+def test_same_crops_as_the_plain_one(size, samples, beyond, canonical_size):
+    """Two images, all levels; boxes of every size, at the rim, beyond it where that may be, of one pixel and of none."""
     rng = np.random.default_rng(1)
     features = [ops.convert_to_tensor(f) for f in pyramid(rng)]
-    odd = [[-20, -9, 30, 40], [140, 100, 171, 260], [-300, -300, 500, 500], [0, 0, 160, 224], [0, 0, 0, 0], [159, 223, 160, 224], [150, 0, 160, 200], [3, 3, 3, 9]]
+    over = [[-20, -9, 30, 40], [140, 100, 171, 260], [-300, -300, 500, 500]] if beyond else []
+    odd = over + [[0, 0, 160, 224], [0, 0, 0, 0], [159, 223, 160, 224], [150, 0, 160, 200], [3, 3, 3, 9]]
     boxes = np.concatenate([random_boxes(rng, 80, 160, 224, 1, 160), np.array(odd, "float32")])
     index = rng.integers(0, 2, len(boxes)).astype("int32")
     arguments = ops.convert_to_tensor(boxes), ops.convert_to_tensor(index), size
     options = {"strides": STRIDES, "samples": samples, "canonical_size": canonical_size}
-    expected, got = (np.asarray(f(features, *arguments, **options)) for f in (roi_align, crop_roi_align))
+    expected = np.asarray(roi_align(features, *arguments, **options))
+    got = np.asarray(crop_roi_align(features, *arguments, **options, beyond=beyond))
     assert got.shape == (len(boxes), size, size, 5)
     np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_no_box_at_all_and_none_that_is_inside():
+    features = [ops.convert_to_tensor(f) for f in pyramid(np.random.default_rng(3))]
+    for boxes in (np.zeros((0, 4), "float32"), np.array([[-50, -50, 9, 9]], "float32")):
+        arguments = ops.convert_to_tensor(boxes), ops.zeros(len(boxes), "int32"), 7
+        got = np.asarray(crop_roi_align(features, *arguments, strides=STRIDES, beyond=True))
+        assert got.shape == (len(boxes), 7, 7, 5)
+        np.testing.assert_allclose(got, np.asarray(roi_align(features, *arguments, strides=STRIDES)), atol=1e-4)
 
 
 def test_half_precision_comes_back_as_it_went_in():

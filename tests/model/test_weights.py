@@ -96,6 +96,22 @@ def test_a_deeper_network_is_not_cut_to_a_shallower_one(tmp_path):
         load_into(MaskRCNN(tiny_config()), deeper)
 
 
+def test_a_network_grown_by_blocks_sees_what_it_saw(trained, folder):
+    deeper = MaskRCNN(tiny_config(blocks=(2, 1, 3, 1)), seed=7)
+    report = load_into(deeper, folder, grow=True)
+    assert report.grown == ["res2b", "res4b", "res4c"] and not (report.missing or report.unexpected or report.mismatched)
+    assert str(report).endswith("3 blocks new, which change nothing at first (res2b, res4b, res4c)")
+    image = disc_dataset(1)[0].image
+    a, b = trained.predict(image), deeper.predict(image)
+    np.testing.assert_allclose(a.boxes, b.boxes, atol=1e-4)
+    np.testing.assert_allclose(a.mask_probs, b.mask_probs, atol=1e-5)
+    # A scale of zero moves at the first step, for its gradient is what the block would say.
+    with pytest.raises(UserError, match="another architecture"):
+        load_into(MaskRCNN(tiny_config(blocks=(2, 1, 3, 1))), folder)
+    with pytest.raises(UserError, match="mismatched"):
+        load_into(MaskRCNN(tiny_config(blocks=(2, 1, 3, 1), pyramid_channels=12)), folder, grow=True)
+
+
 def test_not_strict_loads_what_fits_and_says_so(trained, folder):
     model = MaskRCNN(tiny_config(box_head_channels=24))
     report = load_into(model, folder, strict=False)

@@ -76,7 +76,10 @@ def fixed_candidates(count, places, height, width):
 
 
 def calm(model):
-    """Random weights whose numbers stay of size one: BatchNorm that has seen nothing lets each block double them."""
+    """Random weights whose numbers stay of size one: BatchNorm that has seen nothing lets each block double them.
+
+    Masks are filled, for one without a cell would be no detection.
+    """
     from nucleus_course.training.stages import weighted_layers
 
     for layer in weighted_layers(model):
@@ -85,6 +88,9 @@ def calm(model):
         if layer.name in ("rpn_class_raw", "rpn_bbox_pred", "mrcnn_class_logits", "mrcnn_bbox_fc", "bn_conv1"):
             scaled = layer.gamma if layer.name == "bn_conv1" else layer.kernel
             scaled.assign(0.01 * np.asarray(scaled))
+        if layer.name == "mrcnn_mask":
+            layer.kernel.assign(0.01 * np.asarray(layer.kernel))
+            layer.bias.assign(np.ones(layer.bias.shape, "float32"))
     return model
 
 

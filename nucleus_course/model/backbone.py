@@ -22,9 +22,9 @@ def blocks_beyond(old, new):
     """The blocks that a thin trunk has and a shallower one has not: {name: the scale of its last BatchNorm}.
 
     At a scale of zero such a block passes on what it gets, so a network can grow by it and compute what it did
-    before (Chen et al. 2016, section 3.2). Empty unless both :class:`ModelConfig` are thin and ``new`` is the deeper.
+    before (Chen et al. 2016, section 3.2). Empty unless both configs are of thin trunks and ``new`` is the deeper.
     """
-    if not old.backbone == new.backbone == "thin":
+    if not all(getattr(config, "backbone", None) == "thin" for config in (old, new)):
         return {}
     names = [n for stage, (a, b) in enumerate(zip(old.blocks, new.blocks), 2) for n in block_names(stage, b)[max(1, a) :]]
     return {name: f"{name.replace('res', 'bn')}_branch2b/gamma" for name in names}

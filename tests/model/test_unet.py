@@ -142,6 +142,16 @@ def test_training_reduces_the_loss_and_finds_the_discs(tmp_path):
     assert config["kind"] == "unet" and config["model"]["widths"] == [4, 8, 8]
 
 
+def test_training_starts_from_another_run(tmp_path):
+    from nucleus_course.model import importers
+
+    folder = UNet(TINY).save(tmp_path / "model")
+    path, layout = importers.locate(folder, TINY)
+    model = UNet(TINY)
+    report = importers.load_any(model, path, layout)
+    assert report.loaded and not (report.missing or report.grown)
+
+
 def test_save_and_load_give_the_same_model(tmp_path):
     from nucleus_course.model import MaskRCNN
 

@@ -35,7 +35,7 @@ model = course.find_model()
 # %% [markdown]
 # ## A folder of images
 #
-# To try this on your own images, put them into a folder and, in the next cell, replace all of it down to the second `imsave` by `import pathlib; folder = pathlib.Path("that folder")`; where later cells say `haematoxylin` or `section`, write the name of one of your files. Here the folder is made from `skimage.data.immunohistochemistry()`: a section of
+# To try this on your own images, put them into a folder and, in the next cell, replace the lines from `folder =` to the second `imsave` by `import pathlib; folder = pathlib.Path("that folder")`; where later cells say `haematoxylin` or `section`, write the name of one of your files. Here the folder is made from `skimage.data.immunohistochemistry()`: a section of
 # colon in which nuclei are stained blue (haematoxylin) and a protein of the cells' membranes brown (DAB), 512 x 512 pixels.
 #
 # The same section goes into the folder a second time, as something nearer to what the network knows: the haematoxylin alone. `rgb2hed` separates the

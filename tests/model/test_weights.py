@@ -105,7 +105,6 @@ def test_a_network_grown_by_blocks_sees_what_it_saw(trained, folder):
     a, b = trained.predict(image), deeper.predict(image)
     np.testing.assert_allclose(a.boxes, b.boxes, atol=1e-4)
     np.testing.assert_allclose(a.mask_probs, b.mask_probs, atol=1e-5)
-    # A scale of zero moves at the first step, for its gradient is what the block would say.
     with pytest.raises(UserError, match="another architecture"):
         load_into(MaskRCNN(tiny_config(blocks=(2, 1, 3, 1))), folder)
     with pytest.raises(UserError, match="mismatched"):

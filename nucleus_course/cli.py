@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nucleus_course import __version__
-from nucleus_course.commands import baseline, data, evaluate, export, main_job, predict, reproduce, thresholds, train
+from nucleus_course.commands import baseline, data, evaluate, export, main_job, predict, reproduce, rescore, thresholds, train
 
 app = typer.Typer(
     name="nucleus-course",
@@ -44,6 +44,7 @@ app.command()(data.download)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(rescore.rescore)
 app.command()(thresholds.thresholds)
 app.command()(baseline.baseline)
 app.command()(reproduce.reproduce)

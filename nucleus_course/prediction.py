@@ -12,6 +12,7 @@ from nucleus_course.detections import Detections
 from nucleus_course.model.boxes import dilate, pyramid_level
 from nucleus_course.model.compiled import compiled, needs_fixed_shapes
 from nucleus_course.model.proposals import run_rpn
+from nucleus_course.model.rescoring import mask_certainty
 
 # Detections below this score say nothing; AP on whole splits does not change without them.
 MIN_SCORE = 0.02
@@ -127,9 +128,9 @@ def predict_image(
     Args:
         model: :class:`~nucleus_course.model.MaskRCNN`.
         image: (H, W), (H, W, 3|4) or (3|4, H, W); uint8, uint16 or float.
-        score_threshold: drop detections below it here, most of them before the mask head has seen them. By
-            default all above 0.02 come, as AP needs them; ``label_image`` and ``confident`` apply the model's
-            operating point.
+        score_threshold: drop detections below it here; those whose score the mask can only lower before the mask
+            head has seen them. By default all above 0.02 come, as AP needs them; ``label_image`` and
+            ``confident`` apply the model's operating point.
         max_detections: most detections; by default the preset's (400).
         nms_iou, mask_threshold, flips: override the model's thresholds; ``flips`` is how many of the four
             flips of the image are looked at (1: the image alone).
@@ -145,10 +146,10 @@ def predict_image(
     predictor = Predictor.of(model)
     pyramid, boxes, scores, window = predictor.candidates(image, views)
     boxes, scores = select(boxes, scores, thresholds.nms_iou, limit)
-    if score_threshold is not None:  # masks can only lower a score
+    if score_threshold is not None and model.rescorer is None:  # masks can only lower a score
         boxes, scores = boxes[scores >= score_threshold], scores[scores >= score_threshold]
     probs = predictor.masks(pyramid, boxes, window, views)
-    found = assemble(model.config, image.shape[:2], boxes, scores, probs, thresholds)
+    found = assemble(model.config, image.shape[:2], boxes, scores, probs, thresholds, model.rescorer)
     return found if score_threshold is None else found.confident(score_threshold)
 
 
@@ -179,19 +180,25 @@ def predict_variants(model, dataset, nms_ious, mask_thresholds, *, progress=True
             probs = predictor.masks(pyramid, kept, window, views)
             for mask in mask_thresholds:
                 thresholds = dataclasses.replace(model.thresholds, nms_iou=nms_iou, mask=mask)
-                found = assemble(model.config, record.image.shape[:2], kept, kept_scores, probs, thresholds)
+                found = assemble(
+                    model.config, record.image.shape[:2], kept, kept_scores, probs, thresholds, model.rescorer
+                )
                 images[nms_iou, mask][record.id] = image_predictions(found)
     return {key: _predictions(model, found) for key, found in images.items()}
 
 
-def assemble(config, shape, boxes, scores, probs, thresholds):
+def assemble(config, shape, boxes, scores, probs, thresholds, rescorer=None):
     """Boxes (N, 4) in network pixels, scores and mask probabilities to :class:`Detections` in image pixels.
 
-    Boxes without a single mask cell at the threshold are no detections: there is nothing to draw.
+    Boxes without a single mask cell at the threshold are no detections: there is nothing to draw. The score is the
+    ``rescorer``'s (:mod:`nucleus_course.model.rescoring`), where there is one; else the class probability, times the
+    mean mask probability if ``config.mask_scoring``.
     """
     some = (probs >= thresholds.mask).any(axis=(1, 2))
     boxes, scores, probs = boxes[some], scores[some], probs[some]
-    if config.mask_scoring:
+    if rescorer is not None:
+        scores = rescorer(boxes, scores, probs)
+    elif config.mask_scoring:
         scores = scores * mask_certainty(probs)
     order = np.argsort(-scores, kind="stable")
     boxes, scores, probs = boxes[order], scores[order], probs[order]
@@ -204,12 +211,6 @@ def dilate_numpy(boxes, factor):
     centre = 0.5 * (boxes[:, :2] + boxes[:, 2:])
     half = 0.5 * factor * (boxes[:, 2:] - boxes[:, :2])
     return np.concatenate([centre - half, centre + half], axis=1)
-
-
-def mask_certainty(probs):
-    """Mean probability over the cells at 0.5 or more: (N, S, S) -> (N,); 0 where there is none."""
-    on = (probs >= 0.5).astype("float32")
-    return (probs * on).sum(axis=(1, 2)) / np.maximum(on.sum(axis=(1, 2)), 1)
 
 
 def predict_dataset(model, dataset, *, progress=True, **kwargs):
@@ -310,7 +311,8 @@ def trace_image(model, image):
     mask_boxes, mask_pooled, mask_logits = (v[: len(kept)] for v in (mask_boxes, mask_pooled, mask_logits))
     probs = ops.convert_to_numpy(ops.sigmoid(mask_logits))
     found = assemble(
-        config, image.shape[:2], kept_boxes, ops.convert_to_numpy(class_scores)[kept], probs, model.thresholds
+        config, image.shape[:2], kept_boxes, ops.convert_to_numpy(class_scores)[kept], probs, model.thresholds,
+        model.rescorer,
     )
 
     def plain(value):

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 
 import keras
 import numpy as np
@@ -272,6 +273,46 @@ def test_evaluate_a_perfect_folder_of_label_images_on_a_split_file(here, data):
 
 
 @pytest.mark.slow
+def test_rescore_writes_scores_that_prediction_then_uses(here, data, model, monkeypatch):
+    import shutil
+
+    from nucleus_course import MaskRCNN
+    from nucleus_course.evaluation import rescoring
+
+    shutil.copytree(model, here / "mine")
+    words = ("rescore", "--data", data, "--weights", here / "mine")
+    one_line_error(run(*words, "--check", "none", "--limit", 1), "no ground to fit scores to", "more images")
+    assert not (here / "mine" / "rescoring.json").exists()
+
+    rng, count = np.random.default_rng(0), 40
+
+    def collected(model, dataset, progress=True):
+        features = rng.normal(size=(len(dataset), count, len(rescoring.FEATURES))).astype("float32")
+        return [rescoring.Seen(f, np.full(count, 0.5, "float32"), np.diag(1 / (1 + np.exp(-3 * f[:, 2])))) for f in features]
+
+    monkeypatch.setattr(rescoring, "collect", collected)
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
+    said = plain(result.stdout)
+    before, after = (float(w) for w in re.findall(r"(\d+\.\d\d) by", said))
+    assert after > before + 5 and "nucleus-course thresholds --data" in said.replace("\n", " ")
+    info = json.loads((here / "mine" / "rescoring.json").read_text())["info"]
+    assert info == {"split": "train", "dataset": "discs", "images": 10, "flips": 4, "detections": 400, "seed": 0}
+
+    image = discs(0)[0]
+    found, old = MaskRCNN.load(here / "mine").predict(image), MaskRCNN.load(model).predict(image)
+    assert sorted(found.boxes.tolist()) == sorted(old.boxes.tolist()) and not np.allclose(found.scores, old.scores)
+
+
+def test_rescore_refuses_what_has_no_scores_to_fit(here, data, model):
+    from nucleus_course.config import get_preset
+    from nucleus_course.model.unet import UNet
+
+    one_line_error(run("rescore", "--data", data, "--weights", model / "weights.h5"), "is a file")
+    UNet(get_preset("unet").model).save(here / "unet")
+    one_line_error(run("rescore", "--data", data, "--weights", here / "unet", "--check", "none"), "only Mask R-CNN")
+
+
 def test_train_then_refuse_then_resume_then_choose_thresholds(here, data):
     import filelock
 

@@ -211,11 +211,6 @@ def test_padding_brings_no_detections(model):
         assert (boxes >= 0).all() and (boxes[:, [0, 2]] <= 37).all() and (boxes[:, [1, 3]] <= 51).all()
 
 
-def test_mask_certainty_by_hand():
-    probs = np.array([[[0.9, 0.7], [0.2, 0.1]], [[0.1, 0.2], [0.3, 0.4]], [[0.5, 0.0], [0.0, 0.0]]], "float32")
-    np.testing.assert_allclose(prediction.mask_certainty(probs), [0.8, 0, 0.5], rtol=1e-6)
-
-
 def test_buckets_are_few_and_large_enough():
     config = get_preset("paper-resnet50").model
     sides = [prediction._bucket(side, config) for side in range(1, 2801)]

@@ -313,7 +313,7 @@ print(f"stored with the weights: {model.thresholds.score:.2f}, dsb_score {report
 # %%
 from nucleus_course.explorers import ThresholdExplorer, collect_candidates
 
-explorer = ThresholdExplorer(record, collect_candidates(model, record.image), model.thresholds)
+explorer = ThresholdExplorer(record, collect_candidates(model, record.image), model.thresholds, model.rescorer)
 course.show(explorer.draw())
 
 # %% [markdown]

@@ -13,7 +13,8 @@ def collect_candidates(model, image, limit: int = 400, min_score: float = 0.05):
     """Every box the heads believe in at all, before the final NMS, each with its mask grid.
 
     Runs the network once. Returns :class:`nucleus_course.Detections` by falling score, with many
-    overlapping boxes: what the thresholds choose from.
+    overlapping boxes: what the thresholds choose from. A model with a rescorer scores what NMS leaves
+    (hand :class:`ThresholdExplorer` the ``model.rescorer``); the scores here are then class probabilities.
     """
     from nucleus_course.detections import Detections
     from nucleus_course.prediction import Predictor, dilate_numpy, mask_certainty
@@ -24,7 +25,7 @@ def collect_candidates(model, image, limit: int = 400, min_score: float = 0.05):
     good = np.flatnonzero((scores >= min_score) & ((boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1.0))[:limit]
     boxes, scores = boxes[good], scores[good]
     grids = predictor.masks(pyramid, boxes, window)
-    if model.config.mask_scoring:
+    if model.rescorer is None and model.config.mask_scoring:
         scores = scores * mask_certainty(grids)
     order = np.argsort(-scores, kind="stable")
     spans = dilate_numpy(boxes[order], model.config.mask_roi_scale) / model.config.upsample
@@ -60,12 +61,15 @@ class ThresholdExplorer(Explorer):
         record: the image with its truth.
         candidates: from :func:`collect_candidates`.
         thresholds: where the sliders start (``model.thresholds``).
+        rescorer: ``model.rescorer``.
+        upsample: network pixels an image pixel (``model.config.upsample``), for the rescorer.
     """
 
     title = "Threshold explorer"
 
-    def __init__(self, record, candidates, thresholds):
+    def __init__(self, record, candidates, thresholds, rescorer=None, upsample=1.0):
         self.record, self.candidates = record, candidates
+        self.rescorer, self.upsample = rescorer, upsample
         self.iou = box_iou_matrix(candidates.boxes, candidates.boxes)
         self.sizes = np.bincount(record.labels.ravel(), minlength=record.count + 1)[1:]
 
@@ -85,7 +89,7 @@ class ThresholdExplorer(Explorer):
     def _after(self, nms: float, mask: float):
         """What NMS and the mask cut leave: (Detections, hits (D,)); kept while only the score moves."""
         if self._kept_for != (nms, mask):
-            kept = self.candidates.take(suppress(self.iou, nms))
+            kept = self._rescored(self.candidates.take(suppress(self.iou, nms)))
             kept.thresholds = dataclasses.replace(kept.thresholds, mask=mask)
             instance, row, column = kept.pixels()
             nuclei = self.record.count
@@ -95,6 +99,12 @@ class ThresholdExplorer(Explorer):
             iou = shared[:, 1:] / np.maximum(areas + self.sizes[None] - shared[:, 1:], 1)
             self._kept, self._kept_for = (kept, match_in_score_order(iou)), (nms, mask)
         return self._kept
+
+    def _rescored(self, found):
+        if self.rescorer is None:
+            return found
+        found.scores = self.rescorer(found.boxes * self.upsample, found.scores, found.mask_probs)
+        return found.take(np.argsort(-found.scores, kind="stable"))
 
     def _draw(self, score, nms, mask):
         kept, hits = self._after(nms, mask)

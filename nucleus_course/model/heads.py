@@ -3,7 +3,8 @@
 import keras
 from keras import layers, ops
 
-from nucleus_course.model.folded import add_bias, convolve
+from nucleus_course.model import winograd
+from nucleus_course.model.folded import add_bias, convolve, fold
 
 CLASSES = 2  # background, nucleus
 
@@ -108,11 +109,28 @@ class MaskHead(keras.layers.Layer):
         """The nucleus class alone, in prediction: (M, 14, 14, C) -> logits (M, 28, 28), float32.
 
         BatchNorm is folded, and the doubling is one matrix product a cell: with a 2x2 kernel and a stride of 2
-        no two input cells meet in an output cell.
+        no two input cells meet in an output cell. Wide convolutions in float32 go Winograd's way on a CPU.
         """
-        x = pooled
+        if not winograd.pays(self.convolutions):
+            x = pooled
+            for i, layer in enumerate(self.convolutions):
+                x = ops.relu(convolve(layer, x, self.norms[i] if self.norms else None))
+            return self._doubled(x)
+        folded = []
         for i, layer in enumerate(self.convolutions):
-            x = ops.relu(convolve(layer, x, self.norms[i] if self.norms else None))
+            kernel, bias = fold(layer.kernel, layer.bias, self.norms[i]) if self.norms else (layer.kernel, layer.bias)
+            folded.append((winograd.transform_kernel(kernel), bias))
+
+        def nucleus(x):
+            for kernel, bias in folded:
+                x = ops.relu(add_bias(winograd.convolve_3x3(x, kernel), bias))
+            return self._doubled(x)
+
+        logits = winograd.in_chunks(nucleus, ops.cast(pooled, "float32"))
+        return ops.reshape(logits, (-1, 2 * self.input_shape_[1], 2 * self.input_shape_[2]))
+
+    def _doubled(self, x):
+        """The doubling and the last 1x1 convolution: (M, 14, 14, C) -> logits (M, 28, 28), float32."""
         side, width = self.input_shape_[1], self.deconv.filters
         kernel = ops.transpose(self.deconv.kernel, (3, 0, 1, 2))  # (in, row, column, out)
         kernel = ops.cast(ops.reshape(kernel, (-1, 4 * width)), x.dtype)

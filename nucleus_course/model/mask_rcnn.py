@@ -44,6 +44,7 @@ class MaskRCNN(keras.Model):
         self.loss_weights_ = dict.fromkeys(LOSSES, 1.0)
         self.batch_size = None  # set for fit, whose data adapter hides it
         self.start = None  # the weights it began with, by name; None is random
+        self.rescorer = None  # a Rescorer fitted to these weights' detections
         self.backbone = build_backbone(config, dtype_policy)
         self.pyramid = build_pyramid(config, [c.shape[-1] for c in self.backbone.outputs], dtype_policy)
         self.rpn = build_rpn(config, dtype_policy)
@@ -83,7 +84,10 @@ class MaskRCNN(keras.Model):
         return load_model(source, **kwargs)
 
     def save(self, folder, half=False):
-        """Write config.json, thresholds.json and weights.h5 into ``folder``; ``half`` stores kernels as float16."""
+        """Write config.json, thresholds.json, weights.h5 and rescoring.json, if it has one, into ``folder``.
+
+        ``half`` stores kernels as float16.
+        """
         from nucleus_course.model.weights import save_model
 
         return save_model(self, folder, half)

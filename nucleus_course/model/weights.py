@@ -1,4 +1,4 @@
-"""Save and load a model folder: config.json, thresholds.json, weights.h5.
+"""Save and load a model folder: config.json, thresholds.json, weights.h5, and rescoring.json for some.
 
 ``weights.h5`` is flat: one dataset a variable under ``<layer>/<variable>``, without optimiser or random
 state, so it moves between backends, and a layer that does not fit is named rather than skipped.
@@ -106,16 +106,20 @@ def save_model(model, folder, half=False, max_mb=None):
 
     ``max_mb`` spreads the weights over files of at most so many MB, see :mod:`nucleus_course.model.shards`.
     """
+    from nucleus_course.model import rescoring
     from nucleus_course.model.shards import write_weights
     from nucleus_course.training.checkpoint import write_atomic
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / rescoring.FILE).unlink(missing_ok=True)  # it told the scores of the weights that were here
     arrays = {k: v.numpy() if hasattr(v, "numpy") else v for k, v in named_variables(model).items()}
     write_weights(folder, arrays, half, max_mb)
     write_atomic(folder / "thresholds.json", json.dumps(dataclasses.asdict(model.thresholds), indent=1) + "\n")
     config = {"format": FORMAT, "kind": kind_of(model.config), "model": to_dict(model.config)}
     write_atomic(folder / "config.json", json.dumps(config, indent=1) + "\n")
+    if getattr(model, "rescorer", None) is not None:
+        model.rescorer.save(folder)
     return folder
 
 
@@ -198,12 +202,13 @@ def load_into(model, source, strict=True, grow=False):
     import h5py
 
     from nucleus_course.model.backbone import blocks_beyond
+    from nucleus_course.model.rescoring import Rescorer
     from nucleus_course.model.shards import weight_files
 
     path = find_weights(source)
-    files, thresholds, new = [path], model.thresholds, {}
+    files, thresholds, rescorer, new = [path], model.thresholds, None, {}
     if path.is_dir():
-        files, (config, thresholds) = weight_files(path), read_config(path)
+        files, (config, thresholds), rescorer = weight_files(path), read_config(path), Rescorer.load(path)
         new = blocks_beyond(config, model.config) if grow else {}
     arrays = {}
     for path in files:
@@ -213,7 +218,7 @@ def load_into(model, source, strict=True, grow=False):
         except OSError as error:
             raise UserError(f"weights {path} cannot be read: {str(error).splitlines()[0]}") from None
     report = assign(model, arrays, str(source), strict, new)
-    model.thresholds = thresholds
+    model.thresholds, model.rescorer = thresholds, rescorer
     return report
 
 

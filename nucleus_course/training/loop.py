@@ -13,6 +13,7 @@ from nucleus_course import begun
 from nucleus_course.config import get_preset
 from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.errors import UserError
+from nucleus_course.model.rescoring import Rescorer
 from nucleus_course.model.weights import read_config
 from nucleus_course.training.checkpoint import RunFolder, load_checkpoint, read_meta, save_checkpoint, snapshot
 from nucleus_course.training.progress import EpochWatch, Reporter
@@ -128,6 +129,8 @@ def train(
                 folder.write_json(begun.NAME, {**earlier.values, **begun.length(stages, minutes)})
             good, current = snapshot(model), number
             reporter.stage(stages[number], count_trainable(model), len(moving))
+        if not last:
+            model.rescorer = None  # it was fitted to the weights as they are
         while not last:
             spent = elapsed + time.perf_counter() - since
             share = min(1.0, spent / (60.0 * minutes)) if minutes else None
@@ -200,7 +203,8 @@ def _finish(model, config, folder, history, start):
     if folder and history.best is None:
         place = folder.path / "weights"
         if len(history.rows) == start and (place / "thresholds.json").exists():
-            model.thresholds = read_config(place)[1]  # nothing was trained: those chosen since then still hold
+            # Nothing was trained: what was chosen since then still holds.
+            model.thresholds, model.rescorer = read_config(place)[1], Rescorer.load(place)
         model.save(place)
 
 

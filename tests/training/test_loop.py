@@ -11,6 +11,7 @@ from toy import STAGES, Toy, assert_same, dataset, preset, timeless, values
 from nucleus_course.config import StageConfig, Thresholds
 from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.errors import UserError
+from nucleus_course.model.rescoring import Rescorer
 from nucleus_course.model.weights import load_into, named_variables, read_config, save_thresholds
 from nucleus_course.training import TrainingDiverged, loop, train
 from nucleus_course.training.checkpoint import RunFolder
@@ -121,6 +122,20 @@ def test_thresholds_chosen_since_outlive_a_resume_that_trains_nothing(tmp_path):
     model = Toy()
     train(model, dataset(), preset=preset(), run=tmp_path, epochs=1, resume=True, **QUIET)
     assert read_config(tmp_path / "weights")[1].score == model.thresholds.score == 0.123
+
+
+def test_a_rescorer_goes_with_training_and_stays_without(tmp_path):
+    """It knows the detections of the weights it was fitted to, not those of the next ones."""
+    rescorer = Rescorer(*np.ones((2, 12)), np.ones((1, 12, 3)), np.ones((1, 3)), np.ones((1, 3)), np.ones(1))
+    model = Toy()
+    model.rescorer = rescorer
+    train(model, dataset(), preset=preset(), run=tmp_path, epochs=1, **QUIET)
+    assert model.rescorer is None and not (tmp_path / "weights" / "rescoring.json").exists()
+    rescorer.save(tmp_path / "weights")
+    train(model, dataset(), preset=preset(), run=tmp_path, epochs=1, resume=True, **QUIET)
+    assert model.rescorer is not None and Rescorer.load(tmp_path / "weights") is not None
+    train(model, dataset(), preset=preset(), run=tmp_path, epochs=2, resume=True, **QUIET)
+    assert model.rescorer is None and not (tmp_path / "weights" / "rescoring.json").exists()
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 0)], ids=["within a stage", "where a stage begins"])

@@ -1,0 +1,124 @@
+"""Fit a :class:`~nucleus_course.model.rescoring.Rescorer` to a model's detections on images whose nuclei are known."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nucleus_course import tta
+from nucleus_course.detections import Detections
+from nucleus_course.errors import UserError
+from nucleus_course.model.rescoring import FEATURES, REACH, Rescorer, describe, mask_certainty
+from nucleus_course.prediction import Predictor, dilate_numpy, select
+
+from .coco import PrecisionTable, average_precisions, match_image
+from .matching import mask_iou
+from .rle import rle_from_labels
+from .scoring import track
+
+FEWEST = 200  # detections: fewer say too little about 12 features
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A model's detections on one image, beside its nuclei.
+
+    Attributes:
+        features: (D, F) float32, see :func:`~nucleus_course.model.rescoring.describe`.
+        scores: (D,) float32, class probability times mask certainty.
+        iou: (D, G) float64 with the image's nuclei.
+    """
+
+    features: np.ndarray
+    scores: np.ndarray
+    iou: np.ndarray
+
+
+def collect(model, dataset, progress=True):
+    """What a model finds on images whose nuclei are known: a list of :class:`Seen`, one an image.
+
+    Args:
+        model: :class:`~nucleus_course.model.MaskRCNN`; its thresholds say how often images are flipped.
+        dataset: :class:`~nucleus_course.data.Dataset`.
+    """
+    seen = []
+    predictor, views = Predictor.of(model), tta.VIEWS[: model.thresholds.flips]
+    for record in track(dataset, "predicting", progress):
+        pyramid, boxes, scores, window = predictor.candidates(record.image, views)
+        boxes, scores = select(boxes, scores, model.thresholds.nms_iou, model.config.max_detections)
+        probs = predictor.masks(pyramid, boxes, window, views)
+        drawn = (probs >= model.thresholds.mask).any(axis=(1, 2))
+        boxes, scores, probs = boxes[drawn], scores[drawn], probs[drawn]
+        grids = dilate_numpy(boxes, model.config.mask_roi_scale) / model.config.upsample
+        found = Detections(boxes, scores, probs, grids, *record.image.shape[:2], model.thresholds)
+        iou = mask_iou(found.rles(), rle_from_labels(record.labels)[1])
+        seen.append(Seen(describe(boxes, scores, probs), scores * mask_certainty(probs), iou))
+    return seen
+
+
+def matched_iou(iou, scores):
+    """IoU (D, G) -> (D,) float32: each detection's with the nucleus it takes by COCO's rule at 0.5, 0 without one.
+
+    In order of score (D,) each takes the best nucleus that is still free.
+    """
+    matches = match_image(iou, scores, max_detections=len(scores))
+    quality = np.zeros(len(scores), "float32")
+    hit = matches.nucleus[0] >= 0
+    quality[matches.order[hit]] = matches.iou[hit, matches.nucleus[0][hit]]
+    return quality
+
+
+def average_precision(seen, rescorer=None):
+    """COCO's AP (percent) of what :func:`collect` gave, with its own scores or a rescorer's."""
+    scores = [s.scores if rescorer is None else rescorer.scores(s.features) for s in seen]
+    table = PrecisionTable([match_image(s.iou, own) for s, own in zip(seen, scores)])
+    return 100.0 * average_precisions(table.precision())[0]
+
+
+def fit_rescorer(seen, *, networks=5, hidden=16, epochs=30, seed=0, info=None, progress=True):
+    """Fit the expected IoU of each detection: cross-entropy with the IoU as a soft label, AdamW, a cosine.
+
+    Args:
+        seen: list of :class:`Seen`.
+        networks: how many to average; what one alone says of a detection depends on its seed.
+        hidden: units of each one's hidden layer.
+        info: what to keep in the rescorer's file for people to read.
+
+    Raises:
+        UserError: too few detections, or none of them right, or none wrong.
+    """
+    features = np.concatenate([s.features for s in seen] + [np.zeros((0, len(FEATURES)), "float32")])
+    quality = np.concatenate([matched_iou(s.iou, s.scores) for s in seen] + [np.zeros(0, "float32")])
+    right = int((quality > 0).sum())
+    if len(quality) < FEWEST or right in (0, len(quality)):
+        raise UserError(
+            f"{len(quality)} detections, {right} of them on a nucleus, are no ground to fit scores to: "
+            f"{FEWEST} are needed, right and wrong ones; give more images with --data or --split"
+        )
+    mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
+    x = np.clip((features - mean) / scale, -REACH, REACH).astype("float32")
+    layers = []
+    for network in track(range(networks), "fitting scores", progress):
+        layers.append(_fit(x, quality, hidden, epochs, seed + network))
+    hidden_kernel, hidden_bias, kernel, bias = (np.stack(arrays) for arrays in zip(*layers))
+    return Rescorer(mean, scale, hidden_kernel, hidden_bias, kernel[..., 0], bias[:, 0], info or {})
+
+
+def _fit(x, quality, hidden, epochs, seed):
+    """The layers' weights of one network, as Keras gives them. The seed touches nothing global."""
+    import keras
+
+    order = np.random.default_rng(seed).permutation(len(x))
+    batch = min(256, len(x))
+    start = [keras.initializers.GlorotUniform(2 * seed + i) for i in (0, 1)]
+    decay = keras.regularizers.l2(1e-4)
+    network = keras.Sequential(
+        [
+            keras.Input((x.shape[1],)),
+            keras.layers.Dense(hidden, "relu", kernel_initializer=start[0], kernel_regularizer=decay, dtype="float32"),
+            keras.layers.Dense(1, "sigmoid", kernel_initializer=start[1], dtype="float32"),
+        ]
+    )
+    rate = keras.optimizers.schedules.CosineDecay(3e-3, epochs * -(-len(x) // batch))
+    network.compile(keras.optimizers.AdamW(rate, weight_decay=1e-3), "binary_crossentropy")
+    network.fit(x[order], quality[order, None], batch_size=batch, epochs=epochs, shuffle=False, verbose=0)
+    return network.get_weights()

@@ -346,8 +346,7 @@ course.show(figures.draw_refinement(trace, record.boxes, config.upsample))
 # **What was seen.** In a trained network most points lie above the diagonal: the box head brought the box closer to its nucleus, and the mean IoU in the caption rises.
 #
 # The **mask head** is convolutional: a 14 x 14 crop becomes 28 x 28 probabilities. `compact` predicts them in a box that is grown by a fifth, so that
-# a box slightly too small does not cut the mask. The grid is stretched over that box, interpolated as in RoIAlign, and cut at the mask threshold. `compact` also
-# multiplies the box head's score by the mean probability inside the mask, so that a vague mask ranks lower. *Expect* smooth outlines although the grid is coarse.
+# a box slightly too small does not cut the mask. The grid is stretched over that box, interpolated as in RoIAlign, and cut at the mask threshold. *Expect* smooth outlines although the grid is coarse.
 
 # %%
 course.show(figures.draw_masks(trace, config.upsample))
@@ -356,6 +355,8 @@ course.show(figures.draw_masks(trace, config.upsample))
 # **What was seen.** The grids show a plateau near 1 with a soft rim; the outline runs where the interpolated probability crosses the threshold, between
 # grid cells. That is the whole chain for one view. With four views `model.predict` takes the image and its three flips through the chain up to the box head and
 # runs one NMS over all their boxes; it averages the boxes that agree on a nucleus, and their scores, and then the masks that the four views draw in the averaged box.
+# Last comes something that the paper does not have: a class probability says that there is a nucleus, not how well it is outlined, so `compact` puts the IoU that is to be expected in its place, told from
+# probability, mask, size and neighbours by a few small networks (`model.rescorer`; [notebook 5](05_error_analysis.ipynb) looks at whether such scores can be believed).
 #
 # **Exercise 2.9: implement it.** Write `paste_mask(probs, box, height, width)`: for each pixel whose centre is inside the box, read the grid at the corresponding
 # point (bilinearly) and compare with 0.5. `sample_bilinear(probs, ys, xs)` reads a grid at rows `ys` and columns `xs`, in cells.

@@ -189,13 +189,15 @@ for row in analysis.worst_images(5):
 #
 # ## Do scores mean what they say?
 #
-# Of all detections scored about 0.8, eight in ten should be right. *Expect* bars near the diagonal, not on it.
+# Of all detections scored about 0.8, eight in ten should be right, if a score is a probability. `compact`'s is not quite: after the training small networks were fitted to its detections on the *training* images, to tell
+# the IoU that each will turn out to have with a nucleus, 0 where it has none (`nucleus-course rescore`; the idea is that of Mask Scoring R-CNN). That ranks tight outlines first, which AP rewards. And since a perfect outline is rare,
+# *expect* bars near the diagonal at low scores, where the question is whether there is a nucleus, and above it at high ones.
 
 # %%
 course.show(figures.draw_reliability(analysis))
 
 # %% [markdown]
-# **What was seen.** The distance between bars and diagonal is the calibration error. Order matters to AP, not calibration: squaring all scores changes no AP, and every bar of this figure. It matters to you when you read a score as a
+# **What was seen.** The distance between bars and diagonal is the calibration error; where scores are expected IoUs, part of it is meant: on real images a detection of 0.8 is nearly always a nucleus, outlined with an IoU of about 0.8. Order matters to AP, not calibration: squaring all scores changes no AP, and every bar of this figure. It matters to you when you read a score as a
 # probability, or move a threshold to another kind of image.
 #
 # ## A hypothesis, and its test

@@ -247,14 +247,14 @@ print(f"dimmed to half: F1 is {f1_of_two(labels['haematoxylin'], model.predict(d
 # %% [markdown]
 # ### 3. Scores
 #
-# *Expect*, on images that the network knows, many scores near 1, many near 0 (boxes that came to nothing), and few in the middle. A hump in the middle says that the
+# `compact`'s score is the IoU that it expects of an outline. *Expect*, on images that the network knows, many scores of 0.8 to 0.95, many near 0 (boxes that came to nothing), and few in the middle. A hump in the middle says that the
 # network has not seen this kind of thing often.
 
 # %%
 course.show(drawings.draw_scores(found["haematoxylin"].scores, model.thresholds.score))
 
 # %% [markdown]
-# **What was seen.** Few scores, if any, come near 1 here, and those above the threshold are spread out and not piled up at the top: the network is seldom sure of this tissue. The caption says which share of the detections above the threshold is clearly above it
+# **What was seen.** Few scores, if any, come near 0.9 here, and those above the threshold are spread out and not piled up at the top: the network is seldom sure of this tissue. The caption says which share of the detections above the threshold is clearly above it
 # (of these, masks that are too small are not outlined in the first figure). If many are near it, a small change of the threshold changes the count: report the count for two thresholds.
 #
 # ### 4. And then: annotate a little

@@ -87,6 +87,11 @@ def _log_odds(p):
     return np.log(p / (1 - p))
 
 
+def _shortest(array):
+    """An array as nested lists of the shortest decimals that are its float32 values again."""
+    return np.vectorize(lambda v: float(str(v)), otypes=[object])(array.astype("float32")).tolist()
+
+
 @dataclass(frozen=True)
 class Rescorer:
     """Features to scores: standardised, one hidden layer of rectified units, a sigmoid; the mean of E such networks.
@@ -120,8 +125,8 @@ class Rescorer:
         """Write rescoring.json into a model folder."""
         from nucleus_course.training.checkpoint import write_atomic
 
-        values = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
-        text = json.dumps({"format": FORMAT, "features": FEATURES, **values}, indent=None)
+        values = {k: _shortest(v) if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
+        text = json.dumps({"format": FORMAT, "features": FEATURES, **values})
         write_atomic(Path(folder) / FILE, text.replace('], "', '],\n "') + "\n")
 
     @classmethod

@@ -240,3 +240,21 @@ def test_margins_hold_what_grown_boxes_reach(model):
     for margin, stride in zip(writer.margins, config.strides):
         assert margin * stride >= 0.25 * 128
     assert MaskRCNNWriter(SimpleNamespace(config=dataclasses.replace(config, mask_roi_scale=1.0)), 64, 64).margins == [0] * 4
+
+
+def test_an_export_says_how_scores_are_made(model, tmp_path, monkeypatch):
+    from nucleus_course.model import MaskRCNN
+    from nucleus_course.model.rescoring import FEATURES, Rescorer
+    from nucleus_course.runtime.export import description, export_model
+
+    monkeypatch.setattr(model, "rescorer", None)
+    assert description(model, "onnx", 64)["scores"].startswith("times the mean")
+    assert description(MaskRCNN(tiny_config(mask_scoring=False)), "onnx", 64)["scores"] == "as they are"
+    count = len(FEATURES)
+    rescorer = Rescorer(np.zeros(count), np.ones(count), np.ones((1, count, 2)), np.ones((1, 2)), np.ones((1, 2)), np.ones(1))
+    monkeypatch.setattr(model, "rescorer", rescorer)
+    assert "rescoring.json" in description(model, "onnx", 64)["scores"]
+    pytest.importorskip("onnx")
+    files = export_model(model, tmp_path, "onnx", 64)
+    assert sorted(f.name for f in files) == ["detector.onnx", "export.json", "masks.onnx", "rescoring.json"]
+    assert Rescorer.load(tmp_path).bias == rescorer.bias

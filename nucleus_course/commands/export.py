@@ -38,7 +38,8 @@ def export(
     Writes to DIR
       detector.onnx    image -> pyramid, boxes, scores (openvino: .xml, .bin)
       masks.onnx       pyramid, boxes -> masks, for any number of boxes
-      export.json      inputs, outputs, preprocessing and thresholds
+      export.json      inputs, outputs, preprocessing, scores and thresholds
+      rescoring.json   what makes the scores of them, where the model has it
 
     `nucleus-course predict --runtime openvino` needs no export. Packages: pip install openvino onnx
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nucleus_course.config import to_dict
 from nucleus_course.errors import UserError
+from nucleus_course.model import rescoring
 from nucleus_course.runtime import need
 
 FORMATS = ("onnx", "openvino")
@@ -18,7 +19,8 @@ def export_model(model, folder, format="onnx", size=512):
 
     ``detector``: image (1, size, size, 3) as :func:`nucleus_course.data.preprocess.to_network` makes it, window
     (1, 2) float32 height and width without padding -> p2..p5, boxes (P, 4) by falling score, scores (P,), before
-    the final NMS. ``masks``: p2..p5 and the boxes (M, 4) that NMS left -> masks (M, S, S).
+    the final NMS. ``masks``: p2..p5 and the boxes (M, 4) that NMS left -> masks (M, S, S). Where the model has a
+    rescorer, its ``rescoring.json`` comes along, for the score threshold is one of its scores.
 
     Args:
         model: :class:`~nucleus_course.model.MaskRCNN` on any backend.
@@ -49,6 +51,9 @@ def export_model(model, folder, format="onnx", size=512):
     for name in GRAPHS:
         proto = getattr(writer, name)()
         files += (_save_onnx if format == "onnx" else _save_openvino)(proto, folder, name)
+    if model.rescorer is not None:
+        model.rescorer.save(folder)
+        files.append(folder / rescoring.FILE)
     files.append(folder / "export.json")
     _write(files[-1], (json.dumps(description(model, format, size), indent=1) + "\n").encode())
     return files
@@ -66,9 +71,18 @@ def description(model, format, size):
         "masks": {"inputs": ["p2", "p3", "p4", "p5", "boxes"], "outputs": ["masks"]},
         "boxes": "float32 (y1, x1, y2, x2), pixels of the input",
         "between": "drop low scores, then greedy NMS at thresholds.nms_iou",
+        "scores": _scores(model),
         "thresholds": asdict(model.thresholds),
         "model": to_dict(model.config),
     }
+
+
+def _scores(model):
+    """How the detector's scores become those that ``thresholds.score`` is one of."""
+    if model.rescorer is not None:
+        call = "nucleus_course.model.rescoring.Rescorer.load(folder)(boxes, scores, masks)"
+        return f"after the masks: {call}, told by {rescoring.FILE} and NumPy alone"
+    return "times the mean of each mask's cells at 0.5 or more" if model.config.mask_scoring else "as they are"
 
 
 def _write(path, data):

@@ -74,6 +74,21 @@ def average_precision(seen, rescorer=None):
     return 100.0 * average_precisions(table.precision())[0]
 
 
+def told_and_true(seen, rescorer, least=0.5):
+    """Mean score and mean IoU with the matched nucleus of the detections that a rescorer gives ``least`` or more.
+
+    Where the first is larger, the detections it was fitted to were better than these: the model knew their images.
+
+    Returns:
+        Two floats in [0, 1]; NaN without such detections.
+    """
+    told = [rescorer.scores(s.features) for s in seen]
+    true = [matched_iou(s.iou, scores) for s, scores in zip(seen, told)]
+    told, true = (np.concatenate([*parts, np.zeros(0)]) for parts in (told, true))
+    sure = told >= least
+    return (float(told[sure].mean()), float(true[sure].mean())) if sure.any() else (np.nan, np.nan)
+
+
 def fit_rescorer(seen, *, networks=5, hidden=16, epochs=30, seed=0, info=None, progress=True):
     """Fit the expected IoU of each detection: cross-entropy with the IoU as a soft label, AdamW, a cosine.
 

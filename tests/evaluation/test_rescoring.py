@@ -7,7 +7,7 @@ import pytest
 
 from nucleus_course.errors import UserError
 from nucleus_course.evaluation import evaluate
-from nucleus_course.evaluation.rescoring import Seen, average_precision, collect, fit_rescorer, matched_iou
+from nucleus_course.evaluation.rescoring import Seen, average_precision, collect, fit_rescorer, matched_iou, told_and_true
 from nucleus_course.model import MaskRCNN
 from nucleus_course.model.rescoring import FEATURES
 from nucleus_course.prediction import predict_dataset
@@ -51,6 +51,10 @@ def test_the_fit_finds_what_tells_quality():
     before, after, best = average_precision(new), average_precision(new, rescorer), average_precision(perfect)
     assert before < best - 5 and best - 1 < after <= best + 1e-9
     assert rescorer.info == {"split": "train"}
+    mean_told, mean_true = told_and_true(new, rescorer)
+    sure = told >= 0.5
+    assert mean_told == pytest.approx(told[sure].mean(), rel=1e-6) and mean_true == pytest.approx(truth[sure].mean(), rel=1e-6)
+    assert np.isnan(told_and_true([], rescorer)).all()
 
 
 def test_the_same_seed_fits_the_same_scores():

@@ -11,7 +11,6 @@ from nucleus_course.backend import load_backend
 from nucleus_course.commands import common
 from nucleus_course.errors import UserError
 
-
 OPTIMISM = 0.05  # scores this much above the IoU they stand for are a fit to images known by heart
 
 
@@ -58,7 +57,7 @@ def rescore(
     if judged is not None:
         seen = collect(model, judged)
         before, after = average_precision(seen), average_precision(seen, rescorer)
-        console.print(f"coco_ap on {check}: {before:.2f} by class probability and mask certainty, {after:.2f} by expected IoU")
+        console.print(f"coco_ap on {check}: {before:.2f} by the network's own scores, {after:.2f} by expected IoU")
         told, true = told_and_true(seen, rescorer)
         console.print(f"detections of 0.5 or more there: mean score {told:.2f}, mean IoU {true:.2f}")
         if told > true + OPTIMISM:

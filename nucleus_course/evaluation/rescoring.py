@@ -24,7 +24,7 @@ class Seen:
 
     Attributes:
         features: (D, F) float32, see :func:`~nucleus_course.model.rescoring.describe`.
-        scores: (D,) float32, class probability times mask certainty.
+        scores: (D,) float32, the network's own: class probability, times mask certainty if ``config.mask_scoring``.
         iou: (D, G) float64 with the image's nuclei.
     """
 
@@ -51,7 +51,8 @@ def collect(model, dataset, progress=True):
         grids = dilate_numpy(boxes, model.config.mask_roi_scale) / model.config.upsample
         found = Detections(boxes, scores, probs, grids, *record.image.shape[:2], model.thresholds)
         iou = mask_iou(found.rles(), rle_from_labels(record.labels)[1])
-        seen.append(Seen(describe(boxes, scores, probs), scores * mask_certainty(probs), iou))
+        own = scores * mask_certainty(probs) if model.config.mask_scoring else scores
+        seen.append(Seen(describe(boxes, scores, probs), own, iou))
     return seen
 
 

@@ -2,8 +2,8 @@
 
 The class probability answers "is there a nucleus in this box?". AP and the Data Science Bowl's score ask more: is
 the mask tight, and is it the only one on its nucleus? Mask Scoring R-CNN (Huang et al. 2019) learns the mask's IoU
-inside the network. Here a few networks of two small layers learn it afterwards, from what is known of each detection, its
-neighbours included (as in Hosang et al. 2017, "Learning non-maximum suppression"): the new score is the IoU that is to
+inside the network. Here a few small networks learn it afterwards, from what is known of each detection, its neighbours
+included (as in Hosang et al. 2017, "Learning non-maximum suppression"): the new score is the IoU that is to
 be expected with a nucleus nobody scored higher has taken. :mod:`nucleus_course.evaluation.rescoring` fits it.
 """
 
@@ -137,15 +137,16 @@ class Rescorer:
             UserError: the file is damaged or of another version.
         """
         path = Path(folder) / FILE
+        mend = "delete it; `nucleus-course rescore` then fits it again"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise UserError(f"{path} cannot be read ({error}): delete it, or fit it again with `nucleus-course rescore`") from None
+            raise UserError(f"{path} cannot be read ({error}): {mend}") from None
         known = isinstance(values, dict) and values.pop("format", None) == FORMAT
         if not known or values.pop("features", None) != list(FEATURES):
-            raise UserError(f"{path} is of another version: fit it again with `nucleus-course rescore`")
+            raise UserError(f"{path} is of another version: {mend}")
         try:
             info = values.pop("info")
             found = cls(**{name: np.asarray(value, "float32") for name, value in values.items()}, info=info)
@@ -156,5 +157,5 @@ class Rescorer:
             if wrong or count != len(FEATURES):
                 raise ValueError(f"{', '.join(wrong) or 'hidden_kernel'}")
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is not whole ({error}): fit it again with `nucleus-course rescore`") from None
+            raise UserError(f"{path} is not whole ({error}): {mend}") from None
         return found

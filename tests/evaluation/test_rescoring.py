@@ -80,9 +80,9 @@ def test_too_little_to_learn_from_is_a_clear_error(seen):
         fit_rescorer(seen, progress=False)
 
 
-@pytest.mark.parametrize("flips", [1, 4])
-def test_what_is_collected_is_what_the_model_predicts(flips):
-    model, dataset = MaskRCNN(tiny_config(mask_scoring=True)), disc_dataset(3)
+@pytest.mark.parametrize(("flips", "scoring"), [(1, True), (4, True), (1, False)])
+def test_what_is_collected_is_what_the_model_predicts(flips, scoring):
+    model, dataset = MaskRCNN(tiny_config(mask_scoring=scoring)), disc_dataset(3)
     model.thresholds = dataclasses.replace(model.thresholds, flips=flips)
     seen = collect(model, dataset, progress=False)
     predictions = predict_dataset(model, dataset, progress=False)

@@ -6,6 +6,8 @@ import numpy as np
 
 from nucleus_course.config import Thresholds
 
+PIXELS_AT_ONCE = 2_000_000  # pasted together: 8 MB of float32
+
 
 @dataclass
 class Detections:
@@ -115,7 +117,7 @@ def _run_lengths(position, total):
 
 
 def paste(probs, boxes, height, width, threshold=0.5):
-    """Mask grids back onto the image, all at once.
+    """Mask grids back onto the image.
 
     Each pixel whose centre lies in a box reads the box's S x S grid bilinearly (half-pixel centres, cells
     beyond the rim repeat it) and is on at ``threshold`` or more.
@@ -126,30 +128,40 @@ def paste(probs, boxes, height, width, threshold=0.5):
     Returns:
         instance, row, column (int64 each) of the pixels that are on, by instance, column by column.
     """
-    size = probs.shape[-1]
     boxes = np.asarray(boxes, "float32")
     # The pixels whose centres are inside: from ceil(edge - 0.5) to ceil(edge - 0.5) - 1.
-    y0, x0, y1, x1 = (np.ceil(boxes[:, i] - 0.5).astype("int64") for i in range(4))
-    y0, y1 = np.clip(y0, 0, height), np.clip(y1, 0, height)
-    x0, x1 = np.clip(x0, 0, width), np.clip(x1, 0, width)
-    rows, columns = np.maximum(y1 - y0, 0), np.maximum(x1 - x0, 0)
-    counts = rows * columns
-    instance = np.repeat(np.arange(len(boxes)), counts)
-    offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    column, row = np.divmod(offset, np.maximum(rows, 1)[instance])
-    row, column = row + y0[instance], column + x0[instance]
+    first, last = (np.ceil(boxes[:, i : i + 2] - 0.5).astype("int64") for i in (0, 2))
+    first, last = (np.clip(edge, 0, (height, width)) for edge in (first, last))
+    extent = last - first
+    # Boxes of like size go together, as grids that hold the largest of them.
+    room = np.ceil(np.log2(np.maximum(extent, 8)) * 2).astype("int64")
+    shown = np.flatnonzero((extent > 0).all(axis=1))
+    order = shown[np.lexsort((shown, room[shown, 1], room[shown, 0]))]
+    parts = []
+    for group in np.split(order, np.flatnonzero(np.diff(room[order], axis=0).any(axis=1)) + 1):
+        step = max(1, int(PIXELS_AT_ONCE // max(1, extent[group].max(axis=0).prod())) if len(group) else 1)
+        parts += [_paste(probs, boxes, first, extent, group[i : i + step], threshold) for i in range(0, len(group), step)]
+    if not parts:
+        return tuple(np.zeros((3, 0), "int64"))
+    instance, row, column = (np.concatenate(values) for values in zip(*parts))
+    back = np.argsort(instance, kind="stable")
+    return instance[back], row[back], column[back]
 
-    def grid(position, low, high):
-        scale = size / np.maximum(high - low, 1e-6)
-        u = np.clip((position + 0.5 - low[instance]) * scale[instance] - 0.5, 0, size - 1).astype("float32")
-        cell = np.minimum(u.astype("int64"), size - 2)
-        return cell, u - cell
 
-    (v, v_part), (u, u_part) = grid(row, boxes[:, 0], boxes[:, 2]), grid(column, boxes[:, 1], boxes[:, 3])
-    flat = np.ascontiguousarray(probs, "float32").ravel()
-    at = (instance * size + v) * size + u
-    top = flat[at] + (flat[at + 1] - flat[at]) * u_part if len(at) else np.zeros(0, "float32")
-    at += size
-    bottom = flat[at] + (flat[at + 1] - flat[at]) * u_part if len(at) else top
-    on = top + (bottom - top) * v_part >= threshold
-    return instance[on], row[on], column[on]
+def _paste(probs, boxes, first, extent, group, threshold):
+    """:func:`paste` for boxes of like size: two matrix products a box, of hats around where its pixels read the grid."""
+    size = probs.shape[-1]
+    rooms = extent[group].max(axis=0)
+    hats = []
+    for axis, room in enumerate(rooms):
+        low, high = boxes[group, axis, None], boxes[group, axis + 2, None]
+        centre = first[group, axis, None] + np.arange(room) + 0.5
+        place = np.clip((centre - low) * (size / np.maximum(high - low, 1e-6)) - 0.5, 0, size - 1).astype("float32")
+        hats.append(np.maximum(1.0 - np.abs(place[..., None] - np.arange(size, dtype="float32")), 0.0))
+    grids = np.asarray(probs[group], "float32")
+    on = hats[1] @ (hats[0] @ grids).transpose(0, 2, 1) >= threshold  # (N, columns, rows)
+    for axis, room in enumerate(rooms):
+        inside = np.arange(room) < extent[group, axis, None]
+        on &= inside[:, None, :] if axis == 0 else inside[:, :, None]
+    number, column, row = np.nonzero(on)
+    return group[number], row + first[group, 0][number], column + first[group, 1][number]

@@ -12,7 +12,7 @@ from nucleus_course.detections import Detections
 from nucleus_course.model.boxes import dilate, pyramid_level
 from nucleus_course.model.compiled import compiled, needs_fixed_shapes
 from nucleus_course.model.proposals import run_rpn
-from nucleus_course.model.rescoring import mask_certainty
+from nucleus_course.model.rescoring import own_scores
 
 # Detections below this score say nothing; AP on whole splits does not change without them.
 MIN_SCORE = 0.02
@@ -196,10 +196,7 @@ def assemble(config, shape, boxes, scores, probs, thresholds, rescorer=None):
     """
     some = (probs >= thresholds.mask).any(axis=(1, 2))
     boxes, scores, probs = boxes[some], scores[some], probs[some]
-    if rescorer is not None:
-        scores = rescorer(boxes, scores, probs)
-    elif config.mask_scoring:
-        scores = scores * mask_certainty(probs)
+    scores = own_scores(config, scores, probs) if rescorer is None else rescorer(boxes, scores, probs)
     order = np.argsort(-scores, kind="stable")
     boxes, scores, probs = boxes[order], scores[order], probs[order]
     grid = np.asarray(dilate_numpy(boxes, config.mask_roi_scale)) / config.upsample

@@ -210,6 +210,24 @@ def test_candidates_hold_what_the_model_detects(sample):
     assert found.mask_probs.shape[1:] == (28, 28) and (found.height, found.width) == image.shape[:2]
 
 
+def test_a_rescorer_scores_what_nms_leaves():
+    """Three boxes, two of one nucleus: the explorer hands over network pixels, and shows the new scores, sorted."""
+    truth = record([])
+    found = candidates(np.array([[2, 2, 12, 12], [3, 2, 13, 12], [20, 20, 30, 30]], "float32"), [0.9, 0.8, 0.7])
+    asked = []
+
+    def rescorer(boxes, scores, probs):
+        asked.append((boxes.tolist(), scores.tolist()))
+        return 1.0 - scores
+
+    explorer = ThresholdExplorer(truth, found, Thresholds(score=0.1, nms_iou=0.5), rescorer, 2.0)
+    kept, _ = explorer._after(0.5, 0.5)
+    assert [box for box, _ in asked][0] == [[4, 4, 24, 24], [40, 40, 60, 60]]
+    np.testing.assert_allclose(asked[0][1], [0.9, 0.7], rtol=1e-6)
+    np.testing.assert_allclose(kept.scores, [0.3, 0.1], rtol=1e-5)
+    assert kept.boxes[0].tolist() == [20, 20, 30, 30] and found.scores[0] == np.float32(0.9)
+
+
 def test_importing_the_explorers_is_light():
     code = ("import sys, nucleus_course.explorers; "
             "print([m for m in ('ipywidgets', 'keras', 'tensorflow', 'jax', 'torch') if m in sys.modules])")

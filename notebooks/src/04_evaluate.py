@@ -313,7 +313,8 @@ print(f"stored with the weights: {model.thresholds.score:.2f}, dsb_score {report
 # %%
 from nucleus_course.explorers import ThresholdExplorer, collect_candidates
 
-explorer = ThresholdExplorer(record, collect_candidates(model, record.image), model.thresholds, model.rescorer)
+candidates = collect_candidates(model, record.image)
+explorer = ThresholdExplorer(record, candidates, model.thresholds, model.rescorer, model.config.upsample)
 course.show(explorer.draw())
 
 # %% [markdown]

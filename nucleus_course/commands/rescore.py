@@ -53,7 +53,9 @@ def rescore(
     seen = collect(model, dataset)
     info = {"split": dataset.split, "dataset": dataset.name, "images": len(dataset), "flips": model.thresholds.flips}
     rescorer = fit_rescorer(seen, seed=seed, info=info | {"detections": sum(len(s.scores) for s in seen), "seed": seed})
+    rescorer.save(folder)  # before the check, which takes a while
     console = common.out()
+    console.print(Text(f"written: {folder / FILE}"), soft_wrap=True)
     if judged is not None:
         seen = collect(model, judged)
         before, after = average_precision(seen), average_precision(seen, rescorer)
@@ -62,8 +64,6 @@ def rescore(
         console.print(f"detections of 0.5 or more there: mean score {told:.2f}, mean IoU {true:.2f}")
         if told > true + OPTIMISM:
             common.note(f"the model knows the images of {split} too well for its scores to hold elsewhere: fit with --split to others")
-    rescorer.save(folder)
-    console.print(Text(f"written: {folder / FILE}"), soft_wrap=True)
     console.print(
         Text(f"next: nucleus-course thresholds --data {data} --weights {weights} (the old score threshold means something else now)"),
         soft_wrap=True,

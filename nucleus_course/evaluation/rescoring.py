@@ -7,7 +7,7 @@ import numpy as np
 from nucleus_course import tta
 from nucleus_course.detections import Detections
 from nucleus_course.errors import UserError
-from nucleus_course.model.rescoring import FEATURES, REACH, Rescorer, describe, mask_certainty
+from nucleus_course.model.rescoring import FEATURES, REACH, Rescorer, describe, own_scores
 from nucleus_course.prediction import Predictor, dilate_numpy, select
 
 from .coco import PrecisionTable, average_precisions, match_image
@@ -24,7 +24,7 @@ class Seen:
 
     Attributes:
         features: (D, F) float32, see :func:`~nucleus_course.model.rescoring.describe`.
-        scores: (D,) float32, the network's own: class probability, times mask certainty if ``config.mask_scoring``.
+        scores: (D,) float32, the network's own (:func:`~nucleus_course.model.rescoring.own_scores`).
         iou: (D, G) float64 with the image's nuclei.
     """
 
@@ -51,8 +51,7 @@ def collect(model, dataset, progress=True):
         grids = dilate_numpy(boxes, model.config.mask_roi_scale) / model.config.upsample
         found = Detections(boxes, scores, probs, grids, *record.image.shape[:2], model.thresholds)
         iou = mask_iou(found.rles(), rle_from_labels(record.labels)[1])
-        own = scores * mask_certainty(probs) if model.config.mask_scoring else scores
-        seen.append(Seen(describe(boxes, scores, probs), own, iou))
+        seen.append(Seen(describe(boxes, scores, probs), own_scores(model.config, scores, probs), iou))
     return seen
 
 

@@ -17,7 +17,8 @@ def collect_candidates(model, image, limit: int = 400, min_score: float = 0.05):
     (hand :class:`ThresholdExplorer` the ``model.rescorer``); the scores here are then class probabilities.
     """
     from nucleus_course.detections import Detections
-    from nucleus_course.prediction import Predictor, dilate_numpy, mask_certainty
+    from nucleus_course.model.rescoring import own_scores
+    from nucleus_course.prediction import Predictor, dilate_numpy
 
     predictor = Predictor.of(model)
     pyramid, boxes, scores, window = predictor.candidates(image)  # one view: (1, P, 4) and (1, P)
@@ -25,8 +26,8 @@ def collect_candidates(model, image, limit: int = 400, min_score: float = 0.05):
     good = np.flatnonzero((scores >= min_score) & ((boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1.0))[:limit]
     boxes, scores = boxes[good], scores[good]
     grids = predictor.masks(pyramid, boxes, window)
-    if model.rescorer is None and model.config.mask_scoring:
-        scores = scores * mask_certainty(grids)
+    if model.rescorer is None:
+        scores = own_scores(model.config, scores, grids)
     order = np.argsort(-scores, kind="stable")
     spans = dilate_numpy(boxes[order], model.config.mask_roi_scale) / model.config.upsample
     return Detections(boxes[order] / model.config.upsample, scores[order], grids[order], spans,

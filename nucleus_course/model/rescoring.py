@@ -41,6 +41,11 @@ def mask_certainty(probs):
     return (probs * on).sum(axis=(1, 2)) / np.maximum(on.sum(axis=(1, 2)), 1)
 
 
+def own_scores(config, scores, probs):
+    """A network's scores without a rescorer: class probabilities (N,), times mask certainty if ``config.mask_scoring``."""
+    return scores * mask_certainty(probs) if config.mask_scoring else scores
+
+
 def describe(boxes, scores, probs):
     """What is known of an image's detections.
 
@@ -89,7 +94,7 @@ def _log_odds(p):
 
 def _shortest(array):
     """An array as nested lists of the shortest decimals that are its float32 values again."""
-    return np.vectorize(lambda v: float(str(v)), otypes=[object])(array.astype("float32")).tolist()
+    return np.vectorize(lambda v: float(str(np.float32(v))), otypes=[object])(array.astype("float32")).tolist()
 
 
 @dataclass(frozen=True)

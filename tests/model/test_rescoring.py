@@ -114,6 +114,8 @@ def test_a_model_folder_keeps_its_rescorer_and_loses_a_stale_one(tmp_path):
     for name in ("mean", "scale", "hidden_kernel", "hidden_bias", "kernel", "bias"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(model.rescorer, name))
     assert loaded.info == {"split": "train"}
+    first = json.loads((tmp_path / "rescoring.json").read_text())["mean"][0]
+    assert str(first) == str(model.rescorer.mean[0])  # no more digits than a float32 has
     other = MaskRCNN(tiny_config())
     other.save(tmp_path)
     assert MaskRCNN.load(tmp_path).rescorer is None and not (tmp_path / "rescoring.json").exists()

@@ -34,7 +34,9 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 CELL = re.compile(r"^# %%(?P<options>.*)$")
 OPTION = re.compile(r"""(\w+)=("[^"]*"|\[[^\]]*\])""")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-MACHINE_PATH = re.compile(r"(?<![\w.:/<])/[A-Za-z]\w*/[\w.-]+")  # an absolute path, but no URL and no HTML tag
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/<])/[A-Za-z]\w*/[\w.-]+"
+)  # an absolute path, but no URL and no HTML tag
 
 
 def parse(text: str) -> list[dict]:
@@ -43,12 +45,21 @@ def parse(text: str) -> list[dict]:
     for line in text.splitlines():
         match = CELL.match(line)
         if match:
-            options = {key: ast.literal_eval(value) for key, value in OPTION.findall(match["options"])}
+            options = {
+                key: ast.literal_eval(value) for key, value in OPTION.findall(match["options"])
+            }
             unknown = set(options) - {"tags", "only"}
             if unknown:
                 raise ValueError(f"unknown cell option {sorted(unknown)} in: {line}")
             kind = "markdown" if "[markdown]" in match["options"] else "code"
-            cells.append({"kind": kind, "lines": [], "tags": options.get("tags", []), "only": options.get("only")})
+            cells.append(
+                {
+                    "kind": kind,
+                    "lines": [],
+                    "tags": options.get("tags", []),
+                    "only": options.get("only"),
+                }
+            )
         elif cells:
             cells[-1]["lines"].append(line)
         elif line.strip():
@@ -56,7 +67,10 @@ def parse(text: str) -> list[dict]:
     for cell in cells:
         lines = cell.pop("lines")
         if cell["kind"] == "markdown":
-            lines = [line[2:] if line.startswith("# ") else line[1:] if line.startswith("#") else line for line in lines]
+            lines = [
+                line[2:] if line.startswith("# ") else line[1:] if line.startswith("#") else line
+                for line in lines
+            ]
         cell["source"] = "\n".join(lines).strip("\n")
     return cells
 
@@ -89,14 +103,18 @@ def keep_solution(source: str) -> str:
 def relink(markdown: str) -> str:
     """Relative links as seen from ``solutions/``, one folder further down."""
     markdown = re.sub(r"\]\(solutions/", "](../", markdown)
-    return re.sub(r"\]\(\.\./(?=docs|README|data|nucleus_course|tests|LICENSE)", "](../../", markdown)
+    return re.sub(
+        r"\]\(\.\./(?=docs|README|data|nucleus_course|tests|LICENSE)", "](../../", markdown
+    )
 
 
 def build(name: str, variant: str) -> nbformat.NotebookNode:
     """The notebook ``name`` in one variant, without outputs."""
     notebook = nbformat.v4.new_notebook()
-    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-                         "language_info": {"name": "python"}}
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
     for cell in parse((SOURCES / f"{name}.py").read_text(encoding="utf-8")):
         if cell["only"] not in (None, variant):
             continue
@@ -126,7 +144,10 @@ def names(pattern: str = "") -> list[str]:
 
 def essence(notebook) -> list[tuple]:
     """What must agree between a source and its committed notebook: everything but the outputs."""
-    return [(cell["id"], cell.cell_type, cell.source, tuple(cell.metadata.get("tags", []))) for cell in notebook.cells]
+    return [
+        (cell["id"], cell.cell_type, cell.source, tuple(cell.metadata.get("tags", [])))
+        for cell in notebook.cells
+    ]
 
 
 def drifted() -> list[str]:
@@ -135,7 +156,9 @@ def drifted() -> list[str]:
     for name in names():
         for variant in VARIANTS:
             path = target(name, variant)
-            if not path.exists() or essence(nbformat.read(path, as_version=4)) != essence(build(name, variant)):
+            if not path.exists() or essence(nbformat.read(path, as_version=4)) != essence(
+                build(name, variant)
+            ):
                 out.append(str(path.relative_to(HERE)))
     return out
 
@@ -174,10 +197,15 @@ def clean(notebook) -> None:
         for output in kept:
             if "image/png" in output.get("data", {}):
                 output["data"]["image/png"] = smaller_png(output["data"]["image/png"])
-            found = MACHINE_PATH.search(str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
-                                        + str(output.get("data", {}).get("text/html", "")))
+            found = MACHINE_PATH.search(
+                str(output.get("text", ""))
+                + str(output.get("data", {}).get("text/plain", ""))
+                + str(output.get("data", {}).get("text/html", ""))
+            )
             if found:
-                raise ValueError(f"cell {cell['id']} prints a path of this machine: {found.group()}")
+                raise ValueError(
+                    f"cell {cell['id']} prints a path of this machine: {found.group()}"
+                )
 
 
 def smaller_png(encoded: str) -> str:
@@ -186,7 +214,9 @@ def smaller_png(encoded: str) -> str:
 
     buffer = io.BytesIO()
     picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
-    picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+        buffer, "PNG", optimize=True
+    )
     small = base64.b64encode(buffer.getvalue()).decode("ascii")
     return small if len(small) < 0.67 * len(encoded) else encoded
 
@@ -196,8 +226,13 @@ def execute(notebook, folder: Path, timeout: int) -> float:
     from nbclient import NotebookClient
 
     started = time.perf_counter()
-    NotebookClient(notebook, timeout=timeout, kernel_name="python3", record_timing=False,
-                   resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(folder)}},
+    ).execute()
     clean(notebook)
     return time.perf_counter() - started
 
@@ -209,7 +244,8 @@ def learner_from_solution(name: str, solved) -> nbformat.NotebookNode:
     their outputs are the same as well. A stub has no output; its check says "not attempted", computed here.
     """
     import numpy
-    from nucleus_course import exercises
+
+    from nucleus_course.course import exercises
 
     notebook = build(name, "exercise")
     ran = {cell.source: cell.outputs for cell in solved.cells if cell.cell_type == "code"}
@@ -224,10 +260,18 @@ def learner_from_solution(name: str, solved) -> nbformat.NotebookNode:
             cell.outputs = []
         elif check and check[1] in stubs:
             result = repr(eval(cell.source, space))
-            cell.outputs = [nbformat.v4.new_output("execute_result", data={"text/plain": result}, execution_count=count)]
+            cell.outputs = [
+                nbformat.v4.new_output(
+                    "execute_result", data={"text/plain": result}, execution_count=count
+                )
+            ]
         else:
-            cell.outputs = [nbformat.from_dict({**output, "execution_count": count}) if "execution_count" in output else output
-                            for output in ran[cell.source]]
+            cell.outputs = [
+                nbformat.from_dict({**output, "execution_count": count})
+                if "execution_count" in output
+                else output
+                for output in ran[cell.source]
+            ]
     return notebook
 
 
@@ -240,18 +284,31 @@ def write(notebook, path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pattern", nargs="?", default="", help="only notebooks whose name contains this")
-    parser.add_argument("--check", action="store_true", help="compare only; exit code 1 if a notebook has drifted")
-    parser.add_argument("--execute", action="store_true", help="run the notebooks and store their outputs")
-    parser.add_argument("--timeout", type=int, default=900, help="seconds a cell may take (default 900)")
+    parser.add_argument(
+        "pattern", nargs="?", default="", help="only notebooks whose name contains this"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="compare only; exit code 1 if a notebook has drifted"
+    )
+    parser.add_argument(
+        "--execute", action="store_true", help="run the notebooks and store their outputs"
+    )
+    parser.add_argument(
+        "--timeout", type=int, default=900, help="seconds a cell may take (default 900)"
+    )
     arguments = parser.parse_args()
     if arguments.check:
         different = drifted()
-        print("\n".join(f"{path} differs from its source" for path in different) or "All notebooks agree with their sources.")
+        print(
+            "\n".join(f"{path} differs from its source" for path in different)
+            or "All notebooks agree with their sources."
+        )
         return 1 if different else 0
     # This process and the kernels import the package of this checkout, installed or not.
     sys.path.insert(0, str(HERE.parent))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")])
+    )
     for name in names(arguments.pattern):
         solution = build(name, "solution")
         if arguments.execute:

@@ -13,7 +13,7 @@ The names below load on first use, so importing the package is quick and imports
 
 from __future__ import annotations
 
-from nucleus_course.lazy import lazy
+from nucleus_course._util.lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -22,27 +22,27 @@ _HOMES = {
     "AugmentConfig": "config",
     "Augmenter": "data",
     "Dataset": "data",
-    "Detections": "prediction",
+    "Detections": "prediction.detections",
     "History": "training",
     "MaskRCNN": "model",
     "ModelConfig": "config",
-    "PRESETS": "config",
-    "Predictions": "evaluation",
+    "PRESETS": "presets",
+    "Predictions": "prediction.interchange",
     "Preset": "config",
     "Record": "data",
     "Report": "evaluation",
     "StageConfig": "config",
     "Thresholds": "config",
     "TrainingConfig": "config",
-    "UserError": "errors",
+    "UserError": "_util.errors",
     "boxes_from_labels": "data",
     "download_bbbc038": "data",
     "evaluate": "evaluation",
-    "get_preset": "config",
+    "get_preset": "presets",
     "image_type": "data",
     "lint_dataset": "data",
     "load_dataset": "data",
-    "predict_dataset": "prediction",
+    "predict_dataset": "prediction.pipeline",
     "read_image": "data",
     "to_rgb8": "data",
     "train": "training",

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from nucleus_course.errors import UserError
+from nucleus_course._util.errors import UserError
 
 BACKENDS = ("tensorflow", "jax", "torch")
 TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch", "keras": "Keras"}
@@ -76,10 +76,14 @@ def use_backend(name: str | None) -> str:
     backend = name or configured_backend()
     if backend not in BACKENDS:
         source = "--backend" if name else "KERAS_BACKEND"
-        raise UserError(f"unknown backend '{backend}' ({source}): choose one of {', '.join(BACKENDS)}")
+        raise UserError(
+            f"unknown backend '{backend}' ({source}): choose one of {', '.join(BACKENDS)}"
+        )
     loaded = sys.modules.get("keras")
     if loaded is not None and loaded.backend.backend() != backend:
-        raise UserError(f"Keras runs on {loaded.backend.backend()} in this process: set KERAS_BACKEND={backend} before")
+        raise UserError(
+            f"Keras runs on {loaded.backend.backend()} in this process: set KERAS_BACKEND={backend} before"
+        )
     for package in ("keras", backend):
         if not _installed(package):
             raise UserError(missing_backend(package))
@@ -121,10 +125,16 @@ def devices(backend: str) -> list[str]:
     module = importlib.import_module(backend)
     if backend == "tensorflow":
         gpus = module.config.list_physical_devices("GPU")
-        names = [module.config.experimental.get_device_details(g).get("device_name", g.name) for g in gpus]
+        names = [
+            module.config.experimental.get_device_details(g).get("device_name", g.name)
+            for g in gpus
+        ]
         return [f"gpu: {name}" for name in names] or ["cpu"]
     if backend == "jax":
-        return [d.platform if d.platform == "cpu" else f"{d.platform}: {d.device_kind}" for d in module.devices()]
+        return [
+            d.platform if d.platform == "cpu" else f"{d.platform}: {d.device_kind}"
+            for d in module.devices()
+        ]
     if module.cuda.is_available():
         return [f"gpu: {module.cuda.get_device_name(i)}" for i in range(module.cuda.device_count())]
     return ["cpu"]

@@ -6,11 +6,18 @@ Johnson (2018) and the nucleus sample of Matterport's Mask_RCNN that it adapted;
 """
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
-from nucleus_course import recipes
-from nucleus_course.data.augment import AugmentConfig
-from nucleus_course.errors import UserError
+from nucleus_course._util.errors import UserError
+
+IMAGE_TYPES = (
+    "small fluorescent",
+    "large fluorescent",
+    "purple stain",
+    "pink-and-purple stain",
+    "grey tissue",
+)
+BORDERS = ("constant", "reflect")  # what augmentation puts beyond an image's edge
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,9 @@ class ModelConfig:
     max_detections: int = 400
     train_norm: bool = False  # False: BatchNorm keeps its loaded statistics
     norm_epsilon: float = 1e-3
-    pool_padding: str = "same"  # the stem's max pooling: same (Matterport) or symmetric (keras.applications)
+    pool_padding: str = (
+        "same"  # the stem's max pooling: same (Matterport) or symmetric (keras.applications)
+    )
 
     @property
     def mask_size(self):
@@ -76,7 +85,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """What the U-Net baseline is (:mod:`nucleus_course.model.unet`). Lengths are pixels of the network's input."""
+    """What the U-Net baseline is (:mod:`nucleus_course.models.unet`). Lengths are pixels of the network's input."""
 
     name: str = "unet"
     kind: str = "unet"  # tells a U-Net's model folder from a Mask R-CNN's
@@ -125,6 +134,76 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """What to vary. The defaults are the paper's four; angles in degrees, lengths in pixels.
+
+    ``blur`` is the range of sigma; ``scale`` a range of factors, drawn log-uniformly; ``gamma`` a
+    range of exponents, log-uniform; ``contrast`` and ``brightness`` are largest relative changes
+    and largest shifts (share of 255); ``hue`` a largest turn in degrees, ``saturation`` a largest
+    relative change; ``stain`` the standard deviation of a per-channel gain in optical density (and
+    a quarter of it as offset); ``invert`` a probability; ``noise`` the largest standard deviation
+    in grey levels; ``elastic`` the standard deviation in pixels of a displacement that varies over
+    ``elastic_spacing`` pixels. Hue, saturation and stain leave grey crops alone.
+
+    ``border`` is what lies beyond the image's edge (small images, and corners that a rotation
+    exposes): "constant" (``fill``, no nuclei: mirroring did not help the paper) or "reflect" (the
+    mirrored image with its mirrored nuclei, which are nuclei in their own right).
+
+    Slivers: a nucleus that the crop's border cuts to fewer than ``min_area`` pixels becomes
+    background; with ``min_fraction`` only if that is also less than this share of the whole nucleus.
+    Either may be set alone.
+    """
+
+    crop: bool = True
+    rotation: float = 180.0
+    quarter_turns: bool = False
+    flip_horizontal: float = 0.5
+    flip_vertical: float = 0.5
+    blur: tuple = (0.0, 2.0)
+    blur_probability: float = 0.5
+    scale: tuple = (1.0, 1.0)
+    contrast: float = 0.0
+    brightness: float = 0.0
+    gamma: tuple = (1.0, 1.0)
+    hue: float = 0.0
+    saturation: float = 0.0
+    stain: float = 0.0
+    invert: float = 0.0
+    noise: float = 0.0
+    elastic: float = 0.0
+    elastic_spacing: float = 32.0
+    border: str = "constant"
+    fill: int = 0
+    min_area: int = 0
+    min_fraction: float = 0.0
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, tuple):  # JSON brings lists
+                low, high = value
+                if not 0 <= low <= high:
+                    raise ValueError(
+                        f"{field.name}={value}: a range (low, high) with 0 <= low <= high"
+                    )
+                object.__setattr__(self, field.name, (float(low), float(high)))
+            elif field.name != "border" and value < 0:
+                raise ValueError(f"{field.name}={value} must not be negative")
+        if self.scale[0] == 0 or self.gamma[0] == 0:
+            raise ValueError("scale and gamma must be above zero")
+        if self.border not in BORDERS:
+            raise ValueError(f"border={self.border!r}: one of {', '.join(BORDERS)}")
+
+    @classmethod
+    def none(cls, **changes):
+        """Nothing random: the centre of the image, as it is."""
+        plain = dict(
+            crop=False, rotation=0.0, flip_horizontal=0.0, flip_vertical=0.0, blur_probability=0.0
+        )
+        return cls(**{**plain, **changes})
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """How a preset is trained."""
 
@@ -139,13 +218,21 @@ class TrainingConfig:
     ema: float = 0.0  # decay of the averaged weights; 0: none
     settle: float = 0.0  # last share of the schedule, trained on gently varied images (see settled)
     balance_types: float = 0.0  # 0: every image equally often; 1: every image type equally often
-    type_factors: dict = field(default_factory=dict)  # image type -> how many times its share, see image_types
+    type_factors: dict = field(
+        default_factory=dict
+    )  # image type -> how many times its share, see image_types
     dtype: str = "float32"  # float32 or mixed_bfloat16
     seed: int = 2018
     workers: int = 2
     validate_every: int = 5  # epochs
     loss_weights: dict = field(
-        default_factory=lambda: {"rpn_class": 1.0, "rpn_box": 1.0, "class": 1.0, "box": 1.0, "mask": 1.0}
+        default_factory=lambda: {
+            "rpn_class": 1.0,
+            "rpn_box": 1.0,
+            "class": 1.0,
+            "box": 1.0,
+            "mask": 1.0,
+        }
     )
 
 
@@ -155,7 +242,7 @@ class Thresholds:
 
     ``score`` cuts detections for everything but AP; ``nms_iou`` is the overlap of boxes above which the
     lower score goes; ``mask`` cuts the mask probability; ``min_area`` is in image pixels; ``flips`` is how
-    many of the image's four flips are looked at (see :mod:`nucleus_course.tta`).
+    many of the image's four flips are looked at (see :mod:`nucleus_course.prediction.flips`).
     """
 
     score: float = 0.5
@@ -184,152 +271,6 @@ class Preset:
         return self.model.name
 
 
-def settled(augment):
-    """A gentle edition of an :class:`AugmentConfig` for the end of training.
-
-    Blur, noise, inversion and elastic deformation go, colours vary by a third as much, sizes by half (in
-    logarithm): at a low rate the weights then settle on images as they are, where strong changes would keep
-    the outline of a blurred nucleus uncertain. (YOLOX, Ge et al. 2021, ends its training likewise.)
-    """
-    third = {name: getattr(augment, name) / 3 for name in ("contrast", "brightness", "hue", "saturation", "stain")}
-    ranges = {name: tuple(v**part for v in getattr(augment, name)) for name, part in (("gamma", 1 / 3), ("scale", 1 / 2))}
-    return dataclasses.replace(augment, blur_probability=0.0, noise=0.0, invert=0.0, elastic=0.0, **third, **ranges)
-
-
-PAPER_STAGES = (
-    StageConfig("heads", layers="heads", epochs=20, rate=1e-3),
-    StageConfig("stage 4 and up", layers="4+", epochs=40, rate=1e-3),
-    StageConfig("all, at a tenth", layers="all", epochs=40, rate=1e-4),
-)
-
-PAPER_AUGMENT = AugmentConfig()
-
-# Beyond the paper: users' images differ from these experiments in size, exposure and stain.
-COMPACT_AUGMENT = AugmentConfig(
-    blur=(0.0, 1.5),
-    blur_probability=0.3,
-    scale=(0.6, 1.6),
-    contrast=0.3,
-    brightness=0.1,
-    gamma=(0.7, 1.4),
-    hue=20.0,
-    saturation=0.3,
-    stain=0.15,
-    invert=0.1,
-    noise=6.0,
-    elastic=1.0,
-    border="reflect",
-    min_area=4,
-)
-
-
-def _paper(backbone):
-    return Preset(
-        model=ModelConfig(name=f"paper-{backbone}", backbone=backbone),
-        training=TrainingConfig(stages=PAPER_STAGES),
-        augment=PAPER_AUGMENT,
-        summary=f"Johnson (2018): {backbone}-FPN, three stages, SGD, 512x512 crops after x2",
-    )
-
-
-def _compact():
-    model = ModelConfig(
-        name="compact",
-        backbone="thin",
-        upsample=1.0,
-        normalization="percentile",
-        strides=(2, 4, 8, 16, 32),
-        pyramid_channels=64,
-        anchor_sizes=(8, 16, 32, 64, 128),
-        anchor_ratios=(1.0,),
-        rpn_channels=64,
-        rpn_positive_iou=0.5,
-        rpn_negative_iou=0.3,
-        rpn_anchors_per_image=128,
-        rpn_nms_train=0.8,
-        rpn_nms=0.7,
-        pre_nms=(256, 1000),
-        post_nms=(256, 1000),
-        rois_per_image=64,
-        roi_positive_fraction=0.5,
-        canonical_size=112.0,
-        box_head_channels=256,
-        mask_head_channels=64,
-        head_norm=False,
-        mask_slots_per_image=16,
-        mask_roi_scale=1.2,
-        mask_samples=2,
-        mask_scoring=True,
-        box_passes=2,
-        box_loss_beta=0.1,
-        max_nuclei=128,
-        train_norm=True,
-    )
-    training = TrainingConfig(
-        stages=(StageConfig("all", layers="all", epochs=120, rate=1e-3, schedule="cosine", warmup_epochs=4),),
-        batch_size=6,
-        crop=160,
-        steps_per_epoch=100,
-        optimizer="adamw",
-        weight_decay=2e-2,
-        ema=0.998,
-        settle=0.25,
-        balance_types=0.5,
-        dtype="mixed_bfloat16",
-        validate_every=15,
-    )
-    return Preset(
-        model=model,
-        training=training,
-        augment=COMPACT_AUGMENT,
-        thresholds=Thresholds(score=0.4, nms_iou=0.4, flips=4),
-        summary="ours: a thin ResNet-FPN that trains from scratch and runs on two CPU cores",
-    )
-
-
-def _unet():
-    training = TrainingConfig(
-        stages=(StageConfig("all", layers="all", epochs=36, rate=1e-3, schedule="cosine", warmup_epochs=1),),
-        batch_size=8,
-        crop=160,
-        steps_per_epoch=75,
-        optimizer="adamw",
-        weight_decay=2e-2,
-        ema=0.99,
-        balance_types=0.5,
-        dtype="mixed_bfloat16",
-        validate_every=12,
-        loss_weights={"nucleus": 1.0, "interior": 1.0},
-    )
-    return Preset(
-        model=UNetConfig(),
-        training=training,
-        augment=COMPACT_AUGMENT,
-        thresholds=Thresholds(score=0.5, min_area=10),
-        summary="baseline: a small U-Net with a watershed, about 15 minutes on two CPU cores",
-    )
-
-
-def _presets():
-    papers, compact = (_paper("resnet50"), _paper("resnet101")), _compact()
-    return {p.name: p for p in (*papers, compact, *recipes.more(papers, compact), _unet())}
-
-
-PRESETS = _presets()
-
-
-def get_preset(name):
-    """The preset called ``name``, with variants behind plus signs (see :mod:`nucleus_course.recipes`).
-
-    Raises:
-        UserError: if there is none; the message names those there are.
-    """
-    base, *variants = str(name).split("+")
-    if base not in PRESETS:
-        raise UserError(f"unknown preset '{name}': choose one of {', '.join(PRESETS)}")
-    return recipes.vary(PRESETS[base], variants)
-
-
 def to_dict(config):
     """A config dataclass as plain JSON types."""
     return dataclasses.asdict(config)
@@ -348,7 +289,9 @@ def from_dict(cls, values):
     values = dict(values)
     for key, value in values.items():
         if key == "stages":
-            values[key] = tuple(s if isinstance(s, StageConfig) else from_dict(StageConfig, s) for s in value)
+            values[key] = tuple(
+                s if isinstance(s, StageConfig) else from_dict(StageConfig, s) for s in value
+            )
         elif isinstance(value, list):
             values[key] = tuple(value)
     return cls(**values)

@@ -14,7 +14,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = Path(__file__).resolve().parents[1]
 STAGE1 = ROOT.parent / "shared" / "bbbc038" / "stage1_train.zip"
 # Decoded data stays in the project, and only that of the real images stays for the next run.
-CACHE = Path(os.environ.setdefault("NUCLEUS_COURSE_CACHE", str(ROOT / ".pytest_cache" / "nucleus_course")))
+CACHE = Path(
+    os.environ.setdefault("NUCLEUS_COURSE_CACHE", str(ROOT / ".pytest_cache" / "nucleus_course"))
+)
 
 
 def pytest_sessionfinish(session):
@@ -43,9 +45,11 @@ def command():
     """Run `nucleus-course ARGS` in a process of its own: CompletedProcess with text streams."""
 
     def run(*args, cwd=None, timeout=600, python=(), **env):
-        words = [sys.executable, *python, "-m", "nucleus_course.cli", *map(str, args)]
+        words = [sys.executable, *python, "-m", "nucleus_course.cli.app", *map(str, args)]
         paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         environment = {**os.environ, "PYTHONPATH": paths, "NO_COLOR": "1", **env}
-        return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+        return subprocess.run(
+            words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
+        )
 
     return run

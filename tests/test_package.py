@@ -15,7 +15,18 @@ import nucleus_course
 
 yaml = pytest.importorskip("yaml")
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("tensorflow", "jax", "torch", "keras", "matplotlib", "skimage", "imgaug", "cv2", "scipy", "pycocotools")
+HEAVY = (
+    "tensorflow",
+    "jax",
+    "torch",
+    "keras",
+    "matplotlib",
+    "skimage",
+    "imgaug",
+    "cv2",
+    "scipy",
+    "pycocotools",
+)
 
 
 def pyproject():
@@ -28,11 +39,13 @@ def pyproject():
 
 def test_import_loads_no_backend():
     code = (
-        "import sys, time; before = time.perf_counter(); import nucleus_course, nucleus_course.cli\n"
+        "import sys, time; before = time.perf_counter(); import nucleus_course, nucleus_course.cli.app\n"
         "print(f'imported in {time.perf_counter() - before:.2f} s', file=sys.stderr)\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     print(run.stderr)
     assert run.stdout.strip() == "[]"
 
@@ -40,7 +53,9 @@ def test_import_loads_no_backend():
 @pytest.mark.parametrize("module", ["config", "data", "evaluation", "errors", "backend", "doctor"])
 def test_rooms_before_the_model_load_no_backend(module):
     code = f"import sys, nucleus_course.{module}; print([m for m in ('tensorflow', 'jax', 'torch', 'keras') if m in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert run.stdout.strip() == "[]"
 
 
@@ -76,12 +91,24 @@ def test_every_import_is_a_declared_dependency():
     project = pyproject()["project"]
     declared = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
     names = {re.split(r"[<>=\[; ]", d)[0].lower() for d in declared}
-    peers = {"stardist", "torchvision", "csbdeep"}  # benchmark measures them where somebody has installed them
-    modules = {"skimage": "scikit-image", "PIL": "pillow", "yaml": "pyyaml", "imgaug": "imaug", "cv2": "imaug"}
+    peers = {
+        "stardist",
+        "torchvision",
+        "csbdeep",
+    }  # benchmark measures them where somebody has installed them
+    modules = {
+        "skimage": "scikit-image",
+        "PIL": "pillow",
+        "yaml": "pyyaml",
+        "imgaug": "imaug",
+        "cv2": "imaug",
+    }
     for path in sorted((ROOT / "nucleus_course").rglob("*.py")):
         used = set().union(*(_imported(node) for node in ast.walk(ast.parse(path.read_text()))))
         for module in used - set(sys.stdlib_module_names) - peers - {"nucleus_course"}:
-            assert modules.get(module, module).lower() in names | {"ipython", "nbformat"}, f"{path}: {module}"
+            assert modules.get(module, module).lower() in names | {"ipython", "nbformat"}, (
+                f"{path}: {module}"
+            )
 
 
 # -------------------------------------------------------------------------------- environments
@@ -146,14 +173,21 @@ def test_postbuild_never_fails(tmp_path):
 
 def test_citation_is_valid_and_has_the_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    for key in ("cff-version", "message", "title", "authors"):  # the keys that version 1.2.0 requires
+    for key in (
+        "cff-version",
+        "message",
+        "title",
+        "authors",
+    ):  # the keys that version 1.2.0 requires
         assert citation[key]
     assert citation["cff-version"] == "1.2.0"
     assert str(citation["version"]) == nucleus_course.__version__
     assert citation["license"] == "MIT"
     for reference in citation["references"]:
         assert {"type", "authors", "title"} <= set(reference)
-    assert any(reference.get("doi") == "10.48550/arXiv.1805.00500" for reference in citation["references"])
+    assert any(
+        reference.get("doi") == "10.48550/arXiv.1805.00500" for reference in citation["references"]
+    )
 
 
 def test_makefile_has_its_targets():
@@ -164,12 +198,18 @@ def test_makefile_has_its_targets():
 
 @pytest.mark.parametrize("target", ["demo", "test"])
 def test_make_sets_up_first(target, tmp_path):
-    run = subprocess.run(["make", "-n", target, f"VENV={tmp_path}/venv"], cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(
+        ["make", "-n", target, f"VENV={tmp_path}/venv"], cwd=ROOT, capture_output=True, text=True
+    )
     if run.returncode == 127:
         pytest.skip("no make here")
     assert run.returncode == 0, run.stderr
     steps = run.stdout
-    assert steps.index("-m venv") < steps.index("pip install") < steps.index("nucleus-course demo" if target == "demo" else "-m pytest")
+    assert (
+        steps.index("-m venv")
+        < steps.index("pip install")
+        < steps.index("nucleus-course demo" if target == "demo" else "-m pytest")
+    )
     assert "torch" not in steps
 
 
@@ -183,14 +223,21 @@ def test_wheel_holds_sample_splits_and_weights(tmp_path):
     """Built from a copy of the checkout with one more set of weights in data/weights/."""
     pytest.importorskip("hatchling")
     copy = tmp_path / "checkout"
-    shutil.copytree(ROOT / "nucleus_course", copy / "nucleus_course", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "nucleus_course",
+        copy / "nucleus_course",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)
     (copy / "data" / "weights" / "mine").mkdir(parents=True)
     for name in ("config.json", "thresholds.json", "rescoring.json", "weights.h5"):
         (copy / "data" / "weights" / "mine" / name).write_text("{}")
     run = subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=copy, capture_output=True, text=True
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=copy,
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0, run.stderr
     (wheel,) = tmp_path.glob("*.whl")
@@ -200,12 +247,12 @@ def test_wheel_holds_sample_splits_and_weights(tmp_path):
     assert "nucleus_course/data/sample.zip" in names
     assert "nucleus_course/data/splits/matterport-validation.txt" in names
     entry = next(name for name in names if name.endswith("entry_points.txt"))
-    assert b"nucleus_course.cli:main" in zipfile.ZipFile(wheel).read(entry)
+    assert b"nucleus_course.cli.app:main" in zipfile.ZipFile(wheel).read(entry)
 
     installed = tmp_path / "installed"  # unpacking is what installing a pure wheel is
     zipfile.ZipFile(wheel).extractall(installed)
     code = (
-        "import nucleus_course as nc; from nucleus_course.model.weights import shipped_weights\n"
+        "import nucleus_course as nc; from nucleus_course.models.weights.folder import shipped_weights\n"
         "print(nc.__file__, shipped_weights()['mine'], len(nc.load_dataset('sample', 'all', progress=False)))"
     )
     run = subprocess.run(
@@ -213,7 +260,9 @@ def test_wheel_holds_sample_splits_and_weights(tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     where, weights, count = run.stdout.split()
-    assert where.startswith(str(installed)) and weights == str(installed / "nucleus_course" / "_weights" / "mine")
+    assert where.startswith(str(installed)) and weights == str(
+        installed / "nucleus_course" / "_weights" / "mine"
+    )
     assert int(count) > 0
 
 
@@ -228,7 +277,7 @@ def test_readme_links_lead_somewhere():
 
 
 def test_readme_names_every_command_of_its_table():
-    from nucleus_course.cli import app
+    from nucleus_course.cli.app import app
 
     names = {command.name or command.callback.__name__ for command in app.registered_commands}
     named = set(re.findall(r"`nucleus-course ([a-z]+)", (ROOT / "README.md").read_text()))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nucleus_course.config import Preset, StageConfig, Thresholds, TrainingConfig, get_preset
-from nucleus_course.data.augment import AugmentConfig
+from nucleus_course.config import AugmentConfig, Preset, StageConfig, Thresholds, TrainingConfig
 from nucleus_course.data.dataset import Record
 from nucleus_course.data.labels import boxes_from_labels
+from nucleus_course.presets import get_preset
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -113,7 +113,7 @@ def disc_dataset(images=6, side=80, count=6, types=("small fluorescent",), seed=
 
 def ground_truth(labels, slots):
     """Label maps (B, H, W) as a training batch holds them: labels, boxes (B, slots, 4), ids (B, slots)."""
-    from nucleus_course.model.targets import pad_ground_truth
+    from nucleus_course.data.labels import pad_ground_truth
 
     rows = []
     for i, one in enumerate(labels):
@@ -131,14 +131,16 @@ def random_boxes(rng, count, height, width, smallest=2.0, largest=60.0):
 
 def lively_model(thresholds=None, **changes):
     """A tiny model whose random weights find plenty, no two with the same score: ties go by each backend's order."""
-    from nucleus_course.model import MaskRCNN
-    from nucleus_course.model.weights import named_variables
+    from nucleus_course.models import MaskRCNN
+    from nucleus_course.models.weights.folder import named_variables
 
     model = MaskRCNN(tiny_config(**changes), thresholds, seed=2)
     rng = np.random.default_rng(0)
     for name, variable in sorted(named_variables(model).items()):
         if name.endswith("kernel"):
-            scale = {"rpn_class_raw": 1.0, "mrcnn_class_logits": 0.05, "mrcnn_mask": 1.0}.get(name.split("/")[0])
+            scale = {"rpn_class_raw": 1.0, "mrcnn_class_logits": 0.05, "mrcnn_mask": 1.0}.get(
+                name.split("/")[0]
+            )
             scale = scale or np.sqrt(2.0 / np.prod(variable.shape[:-1]))
             variable.assign(rng.normal(0, scale, tuple(variable.shape)).astype("float32"))
     return model
@@ -170,8 +172,16 @@ def gradient(function, array):
 
 def python(code, *args, backend=None, timeout=600, **env):
     """Run Python code in a process of its own, with the tests' helpers on its path; CompletedProcess with text."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    environment = {**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", **env}
+    paths = os.pathsep.join(
+        [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    ).rstrip(os.pathsep)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": paths,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+        **env,
+    }
     if backend:
         environment["KERAS_BACKEND"] = backend
     words = [sys.executable, "-c", code, *map(str, args)]

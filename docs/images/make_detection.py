@@ -17,7 +17,7 @@ POSITIONS = (1, 10, 2, 20)  # a look each
 def main(weights="compact"):
     load_backend(None)
     from nucleus_course import MaskRCNN, load_dataset
-    from nucleus_course.course_figures.base import ORANGE, outlined, panels, picture, stretch
+    from nucleus_course.figures.base import ORANGE, outlined, panels, picture, stretch
 
     dataset = load_dataset("sample", "all", progress=False)
     model = MaskRCNN.load(weights)
@@ -27,7 +27,11 @@ def main(weights="compact"):
         labels = model.predict(record.image).label_image()
         image = stretch(record.image)
         picture(axes[column], image, f"{record.type} (synthetic)")
-        picture(axes[len(POSITIONS) + column], outlined(image, labels, ORANGE), f"{labels.max()} found, {record.count} drawn")
+        picture(
+            axes[len(POSITIONS) + column],
+            outlined(image, labels, ORANGE),
+            f"{labels.max()} found, {record.count} drawn",
+        )
     figure.savefig(PLACE, dpi=90, facecolor="white")
     print(f"written: {PLACE}")
 

@@ -32,8 +32,7 @@
 # %% tags=["nbval-ignore-output"]
 from nucleus_course import course
 
-course.check_setup();
-
+course.check_setup()
 # %% [markdown]
 # Every notebook now decides which images to use. The real ones are
 # [BBBC038](https://bbbc.broadinstitute.org/BBBC038), from the 2018 Data Science Bowl: the corrected training set has
@@ -60,7 +59,7 @@ print(f"{len(dataset)} images that the course's network was not trained on.")
 # *Your prediction (double-click to write):*
 
 # %% tags=["nbval-ignore-output"]
-from nucleus_course.course_figures.data import draw_task
+from nucleus_course.figures.data import draw_task
 
 record = course.pick_crowded(dataset)
 course.show(draw_task(record))
@@ -95,7 +94,7 @@ course.show(draw_task(record))
 # *Your prediction:*
 
 # %% tags=["nbval-ignore-output"]
-from nucleus_course.course_figures.data import draw_detections
+from nucleus_course.figures.data import draw_detections
 
 model = course.find_model()
 detections = model.predict(record.image)
@@ -163,7 +162,7 @@ course.show(draw_detections(record, detections.label_image()))
 # Here is a check of a wrong answer, so that you know the look of it. The function returns the whole image's box.
 
 # %% tags=["nbval-check-output"]
-from nucleus_course.exercises import check_box_of
+from nucleus_course.course.exercises import check_box_of
 
 
 def box_of_everything(mask):
@@ -195,6 +194,7 @@ def box_of(mask):
     return rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
     ### END SOLUTION
 
+
 # %% tags=["nbval-check-output"]
 check_box_of(box_of)
 
@@ -208,12 +208,12 @@ check_box_of(box_of)
 # *Your prediction:*
 
 # %% tags=["nbval-check-output"]
-labels = np.array([[1, 1, 0, 0],
-                   [1, 1, 1, 0],
-                   [0, 0, 0, 2]])
+labels = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 2]])
 ids, boxes = nc.boxes_from_labels(labels)
 for i, box in zip(ids, boxes):
-    print(f"nucleus {i}: box {box.tolist()}, area of the box {(box[2] - box[0]) * (box[3] - box[1]):.0f} px")
+    print(
+        f"nucleus {i}: box {box.tolist()}, area of the box {(box[2] - box[0]) * (box[3] - box[1]):.0f} px"
+    )
 
 # %% [markdown]
 # **What was seen.** Nucleus 1 has five pixels and a box of six; the box of nucleus 2 is its one pixel.

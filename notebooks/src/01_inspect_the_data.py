@@ -25,8 +25,9 @@
 import numpy as np
 
 import nucleus_course as nc
-from nucleus_course import course, exercises
-from nucleus_course.course_figures import data as figures
+from nucleus_course import course
+from nucleus_course.course import exercises
+from nucleus_course.figures import data as figures
 
 data = course.find_data()
 dataset = nc.load_dataset(data.source, "all", progress=False)
@@ -41,7 +42,9 @@ dataset
 
 # %%
 record = course.pick_crowded(dataset)
-print(f"image   {record.image.shape} {record.image.dtype}, values {record.image.min()} to {record.image.max()}")
+print(
+    f"image   {record.image.shape} {record.image.dtype}, values {record.image.min()} to {record.image.max()}"
+)
 print(f"labels  {record.labels.shape} {record.labels.dtype}, values 0 to {record.labels.max()}")
 print(f"boxes   {record.boxes.shape} {record.boxes.dtype}, the first is {record.boxes[0].tolist()}")
 print(f"type    {record.type}")
@@ -103,7 +106,7 @@ for kind, number in images_of.most_common():
 # Controls: type, image, what to show. Every control can be reached with the Tab key and moved with the arrow keys.
 
 # %%
-from nucleus_course.explorers import ImageBrowser
+from nucleus_course.course.explorers import ImageBrowser
 
 browser = ImageBrowser(dataset)
 course.show(browser.draw())
@@ -121,7 +124,9 @@ browser.widget()
 # evenly over the types.
 
 # %%
-chosen = [i for kind in images_of for i in [i for i in dataset.ids if dataset.types[i] == kind][:24]]
+chosen = [
+    i for kind in images_of for i in [i for i in dataset.ids if dataset.types[i] == kind][:24]
+]
 records = {image_id: dataset[image_id] for image_id in chosen}
 counts, areas = {}, {}
 for image_id, kind in dataset.types.items():
@@ -141,6 +146,7 @@ course.show(figures.draw_sizes(counts, areas))
 # <details><summary>Hint</summary> Compare <code>labels[:, 1:]</code> with <code>labels[:, :-1]</code>, and
 # <code>labels[1:]</code> with <code>labels[:-1]</code>: where they differ and neither is 0, two nuclei meet.</details>
 
+
 # %%
 def touching_pairs(labels):
     """Pairs (i, j), i < j, of nuclei in a label image (H, W) that share a pixel edge, as a set of tuples."""
@@ -153,6 +159,7 @@ def touching_pairs(labels):
     return pairs
     ### END SOLUTION
 
+
 # %% tags=["nbval-check-output"]
 exercises.check_touching_pairs(touching_pairs)
 
@@ -161,7 +168,7 @@ exercises.check_touching_pairs(touching_pairs)
 # that the image's edge cuts. *Expect* both to differ between types.
 
 # %%
-from nucleus_course.course_numbers import crowding
+from nucleus_course.course.numbers import crowding
 
 shares = {kind: crowding([one for one in records.values() if one.type == kind]) for kind in areas}
 course.show(figures.draw_crowding(shares))
@@ -200,11 +207,19 @@ from skimage.io import imsave
 def disc(row, column, radius, size=64):
     """A black-and-white mask with one disc, uint8 (size, size)."""
     rows, columns = np.mgrid[:size, :size]
-    return np.where((rows - row) ** 2 + (columns - column) ** 2 < radius ** 2, 255, 0).astype(np.uint8)
+    return np.where((rows - row) ** 2 + (columns - column) ** 2 < radius**2, 255, 0).astype(
+        np.uint8
+    )
 
 
 masks = {
-    "first": {"a": disc(20, 20, 9), "b": disc(20, 35, 9), "black": disc(0, 0, 0), "c": disc(48, 20, 7), "c-again": disc(48, 20, 7)},
+    "first": {
+        "a": disc(20, 20, 9),
+        "b": disc(20, 35, 9),
+        "black": disc(0, 0, 0),
+        "c": disc(48, 20, 7),
+        "c-again": disc(48, 20, 7),
+    },
     "second": {"a": disc(20, 20, 9), "small": disc(10, 10, 4, size=32)},
 }
 broken = course.work_folder("broken", fresh=True)
@@ -256,6 +271,7 @@ course.show(figures.draw_augmentations(record, views))
 # the convention: a pixel is a unit square, so the first pixel's box (0, 0, 1, 1) becomes (0, width-1, 1, width).
 # *Expected output:* `flip_boxes: PASSED - all 3 cases agree.`
 
+
 # %%
 def flip_boxes(boxes, width):
     """Boxes (N, 4) as (y1, x1, y2, x2) after their image of that width is mirrored left to right."""
@@ -263,6 +279,7 @@ def flip_boxes(boxes, width):
     y1, x1, y2, x2 = boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3]
     return np.stack([y1, width - x2, y2, width - x1], axis=1)
     ### END SOLUTION
+
 
 # %% tags=["nbval-check-output"]
 exercises.check_flip_boxes(flip_boxes)
@@ -285,7 +302,7 @@ exercises.check_flip_boxes(flip_boxes)
 # *Your prediction:*
 
 # %%
-from nucleus_course.course_numbers import best_anchor_iou, round_trip
+from nucleus_course.course.numbers import best_anchor_iou, round_trip
 
 sizes, ious = [], []
 for one in records.values():
@@ -294,7 +311,9 @@ for one in records.values():
         sizes.append(max(box[2] - box[0], box[3] - box[1]))
         ious.append(result.iou)
 big = max((one for one in records.values()), key=lambda one: one.areas.max())
-example = round_trip(big.labels == 1 + int(big.areas.argmax()), big.boxes[int(big.areas.argmax())], crop=True)
+example = round_trip(
+    big.labels == 1 + int(big.areas.argmax()), big.boxes[int(big.areas.argmax())], crop=True
+)
 course.show(figures.draw_round_trip(example.mask, example.grid, example.pasted, sizes, ious))
 
 # %% [markdown]
@@ -322,16 +341,25 @@ course.show(figures.draw_round_trip(example.mask, example.grid, example.pasted, 
 coverage = {}
 for name in ("paper-resnet50", "compact"):
     config = nc.get_preset(name).model
-    coverage[name] = np.concatenate([best_anchor_iou(one.boxes, one.height, one.width, config) for one in records.values()])
-nucleus_sizes = np.concatenate([(one.boxes[:, 2:] - one.boxes[:, :2]).max(axis=1) for one in records.values()])
+    coverage[name] = np.concatenate(
+        [best_anchor_iou(one.boxes, one.height, one.width, config) for one in records.values()]
+    )
+nucleus_sizes = np.concatenate(
+    [(one.boxes[:, 2:] - one.boxes[:, :2]).max(axis=1) for one in records.values()]
+)
 course.show(figures.draw_anchor_coverage(nucleus_sizes, coverage))
 
 # %%
 sides = np.concatenate([one.boxes[:, 2:] - one.boxes[:, :2] for one in records.values()])
 elongation = sides.max(axis=1) / sides.min(axis=1)
 for name, best in coverage.items():
-    for text, group in (("nearly as wide as long", elongation < 1.3), ("twice as long as wide or more", elongation >= 2)):
-        print(f"{name:<16}{text:<30}{100 * (best[group] >= 0.5).mean():4.0f}% of {group.sum()} nuclei have an anchor at IoU 0.5 or more")
+    for text, group in (
+        ("nearly as wide as long", elongation < 1.3),
+        ("twice as long as wide or more", elongation >= 2),
+    ):
+        print(
+            f"{name:<16}{text:<30}{100 * (best[group] >= 0.5).mean():4.0f}% of {group.sum()} nuclei have an anchor at IoU 0.5 or more"
+        )
 
 # %% [markdown]
 # **What was seen.** Most nuclei, not all, have an anchor that overlaps them by half; far fewer have one that overlaps by 0.7, the IoU that Faster
@@ -345,6 +373,7 @@ for name, best in coverage.items():
 # perfect detector that may keep only `cap` detections an image finds at most which share of all nuclei? Write
 # `recall_under_cap(counts, cap)` from the number of nuclei in each image. *Expected output:* `recall_under_cap: PASSED - all 4 cases agree.`
 
+
 # %%
 def recall_under_cap(counts, cap):
     """The largest share of all nuclei that can be found if an image keeps at most ``cap``; counts (N,) ints."""
@@ -352,6 +381,7 @@ def recall_under_cap(counts, cap):
     counts = np.asarray(counts)
     return np.minimum(counts, cap).sum() / counts.sum()
     ### END SOLUTION
+
 
 # %% tags=["nbval-check-output"]
 exercises.check_recall_under_cap(recall_under_cap)
@@ -362,8 +392,10 @@ exercises.check_recall_under_cap(recall_under_cap)
 # %%
 all_counts = np.array(list(dataset.counts.values()))
 for cap in (50, 100, 200, 400, 1000):
-    print(f"cap {cap:>4}: at most {100 * np.minimum(all_counts, cap).sum() / all_counts.sum():5.1f}% of the nuclei, "
-          f"{(all_counts > cap).sum()} images affected")
+    print(
+        f"cap {cap:>4}: at most {100 * np.minimum(all_counts, cap).sum() / all_counts.sum():5.1f}% of the nuclei, "
+        f"{(all_counts > cap).sum()} images affected"
+    )
 print(f"the fullest image holds {all_counts.max()} nuclei")
 
 # %% [markdown]

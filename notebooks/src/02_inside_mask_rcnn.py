@@ -24,11 +24,12 @@
 # %%
 import numpy as np
 
-from nucleus_course import course, exercises
+from nucleus_course import course
+from nucleus_course.course import exercises
 
 course.quiet_backend()
 import nucleus_course as nc
-from nucleus_course.course_figures import model as figures
+from nucleus_course.figures import network as figures
 
 data = course.find_data()
 dataset = nc.load_dataset(data.source, data.evaluation_split, progress=False)
@@ -97,14 +98,16 @@ course.show(figures.draw_pyramid(trace, config.strides))
 # image's size alone. The next cell computes it for a 256 x 256 image in closed form, without any network, for all three presets.
 
 # %% tags=["nbval-check-output"]
-from nucleus_course.model.anchors import anchor_count, level_shapes
+from nucleus_course.models.mask_rcnn.anchors import anchor_count, level_shapes
 
 for name in ("compact", "paper-resnet50", "paper-resnet101"):
     preset = nc.get_preset(name).model
     side = int(256 * preset.upsample)
     cells = [rows * columns for rows, columns in level_shapes(side, side, preset.strides)]
     total = anchor_count(side, side, preset.strides, preset.anchor_ratios)
-    print(f"{name:<16} input {side} x {side}, cells {cells}, ratios {len(preset.anchor_ratios)}: {total} anchors")
+    print(
+        f"{name:<16} input {side} x {side}, cells {cells}, ratios {len(preset.anchor_ratios)}: {total} anchors"
+    )
 
 # %% [markdown]
 # **What was seen.** The presets put the same cells on the same image, since upsampling by two with a finest stride of four equals no upsampling with a
@@ -127,6 +130,7 @@ course.show(figures.draw_anchors(trace, config))
 #
 # **Exercise 2.2: implement it.** Write `encode_box(anchor, box)`. *Expected output:* `encode_box: PASSED - all 5 cases agree.`
 
+
 # %%
 def encode_box(anchor, box):
     """(dy, dx, log dh, log dw) that take ``anchor`` to ``box``, both (y1, x1, y2, x2)."""
@@ -134,8 +138,11 @@ def encode_box(anchor, box):
     anchor, box = np.asarray(anchor, float), np.asarray(box, float)
     anchor_size, box_size = anchor[2:] - anchor[:2], box[2:] - box[:2]
     anchor_centre, box_centre = anchor[:2] + anchor_size / 2, box[:2] + box_size / 2
-    return np.concatenate([(box_centre - anchor_centre) / anchor_size, np.log(box_size / anchor_size)])
+    return np.concatenate(
+        [(box_centre - anchor_centre) / anchor_size, np.log(box_size / anchor_size)]
+    )
     ### END SOLUTION
+
 
 # %% tags=["nbval-check-output"]
 exercises.check_encode_box(encode_box)
@@ -149,7 +156,7 @@ exercises.check_encode_box(encode_box)
 # of the best to draw. *Expect* boxes that nearly coincide. Try: *on which level do the best boxes of large nuclei lie?*
 
 # %%
-from nucleus_course.explorers import AnchorExplorer
+from nucleus_course.course.explorers import AnchorExplorer
 
 explorer = AnchorExplorer(trace, config, record.boxes)
 course.show(explorer.draw())
@@ -171,6 +178,7 @@ explorer.widget()
 #
 # <details><summary>Hint</summary> The shared height is <code>min(y2) - max(y1)</code>, or 0 if that is negative.</details>
 
+
 # %%
 def box_iou(a, b):
     """Intersection over union of two boxes (y1, x1, y2, x2)."""
@@ -180,6 +188,7 @@ def box_iou(a, b):
     shared = height * width
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
     ### END SOLUTION
+
 
 # %%
 exercises.check_box_iou(box_iou)
@@ -191,7 +200,14 @@ exercises.check_box_iou(box_iou)
 # %%
 confident = np.flatnonzero(trace.class_scores >= min(0.3, np.sort(trace.class_scores)[-20]))
 spot = confident[figures.crowded_group(trace.boxes[confident], trace.class_scores[confident])]
-course.show(figures.draw_nms_steps(record.image, trace.boxes[spot] / config.upsample, trace.class_scores[spot], model.thresholds.nms_iou))
+course.show(
+    figures.draw_nms_steps(
+        record.image,
+        trace.boxes[spot] / config.upsample,
+        trace.class_scores[spot],
+        model.thresholds.nms_iou,
+    )
+)
 
 # %% [markdown]
 # **What was seen.** Each step keeps one box and drops what overlaps it by more than the threshold; boxes that overlap less survive to the next step, whether they
@@ -201,10 +217,11 @@ course.show(figures.draw_nms_steps(record.image, trace.boxes[spot] / config.upsa
 # `iou[i, j]` of all overlaps is given. A dropped box drops nobody: that is the step people forget.
 # *Expected output:* `nms: PASSED - all 5 cases agree.`
 
+
 # %%
 def nms(boxes, scores, iou_threshold):
     """Indices of the boxes (N, 4) that greedy NMS keeps, by falling score (N,)."""
-    from nucleus_course.course_numbers import box_iou_matrix
+    from nucleus_course.course.numbers import box_iou_matrix
 
     iou = box_iou_matrix(boxes, boxes)
     ### BEGIN SOLUTION
@@ -216,6 +233,7 @@ def nms(boxes, scores, iou_threshold):
         left = [i for i in left if iou[best, i] <= iou_threshold]
     return np.array(kept, int)
     ### END SOLUTION
+
 
 # %% tags=["nbval-check-output"]
 exercises.check_nms(nms)
@@ -242,6 +260,7 @@ exercises.check_nms(nms)
 # **Exercise 2.6: implement it.** Write `bilinear(grid, y, x)`: the value at a point between cell centres; outside the outermost centres the border's value is
 # repeated. *Expected output:* `bilinear: PASSED - all 6 cases agree.`
 
+
 # %%
 def bilinear(grid, y, x):
     """Interpolated value of ``grid`` (H, W) at the point (y, x), in cells, cell centres at half-integers."""
@@ -256,6 +275,7 @@ def bilinear(grid, y, x):
     return (1 - v) * top + v * bottom
     ### END SOLUTION
 
+
 # %%
 exercises.check_bilinear(bilinear)
 
@@ -265,7 +285,7 @@ exercises.check_bilinear(bilinear)
 # agree with the hand computation.
 
 # %%
-from nucleus_course.course_numbers import sample_bilinear
+from nucleus_course.course.numbers import sample_bilinear
 
 grid = np.arange(25, dtype="float32").reshape(5, 5)
 box, bins = (0.5, 1.0, 3.5, 4.0), 3
@@ -278,10 +298,17 @@ course.show(figures.draw_roi_align(grid, box, bins, points, by_hand.ravel()))
 # %% tags=["nbval-check-output"]
 from keras import ops
 
-from nucleus_course.model.roi_align import roi_align
+from nucleus_course.models.mask_rcnn.roi_align import roi_align
 
-pooled = ops.convert_to_numpy(roi_align([ops.convert_to_tensor(grid[None, :, :, None])], ops.convert_to_tensor(np.array([box], "float32")),
-                                        ops.zeros(1, "int32"), bins, strides=(1,)))[0, :, :, 0]
+pooled = ops.convert_to_numpy(
+    roi_align(
+        [ops.convert_to_tensor(grid[None, :, :, None])],
+        ops.convert_to_tensor(np.array([box], "float32")),
+        ops.zeros(1, "int32"),
+        bins,
+        strides=(1,),
+    )
+)[0, :, :, 0]
 print(pooled)
 print("largest difference from the hand computation:", float(np.abs(pooled - by_hand).max()))
 
@@ -295,6 +322,7 @@ print("largest difference from the hand computation:", float(np.abs(pooled - by_
 #
 # **Exercise 2.7: implement it.** Write `pyramid_level(height, width)`. *Expected output:* `pyramid_level: PASSED - all 6 cases agree.`
 
+
 # %%
 def pyramid_level(height, width):
     """The level 2..5 for a box of that size in network pixels: floor(4 + log2(sqrt(h w) / 224)), clipped."""
@@ -302,6 +330,7 @@ def pyramid_level(height, width):
     level = np.floor(4 + np.log2(np.sqrt(height * width) / 224))
     return int(np.clip(level, 2, 5))
     ### END SOLUTION
+
 
 # %%
 exercises.check_pyramid_level(pyramid_level)
@@ -365,19 +394,23 @@ course.show(figures.draw_masks(trace, config.upsample))
 # <details><summary>Hint</summary> Pixel row r has its centre at r + 0.5. In cells of the grid that is
 # <code>(r + 0.5 - y1) / (y2 - y1) * probs.shape[0]</code>.</details>
 
+
 # %%
 def paste_mask(probs, box, height, width):
     """A mask grid (S, T) of probabilities over a box (y1, x1, y2, x2) -> bool (height, width)."""
-    from nucleus_course.course_numbers import sample_bilinear
+    from nucleus_course.course.numbers import sample_bilinear
 
     ### BEGIN SOLUTION
     y1, x1, y2, x2 = box
     rows = np.arange(height) + 0.5
     columns = np.arange(width) + 0.5
-    values = sample_bilinear(probs, (rows - y1) / (y2 - y1) * probs.shape[0], (columns - x1) / (x2 - x1) * probs.shape[1])
+    values = sample_bilinear(
+        probs, (rows - y1) / (y2 - y1) * probs.shape[0], (columns - x1) / (x2 - x1) * probs.shape[1]
+    )
     inside = ((rows >= y1) & (rows < y2))[:, None] & ((columns >= x1) & (columns < x2))[None, :]
     return inside & (values >= 0.5)
     ### END SOLUTION
+
 
 # %%
 exercises.check_paste_mask(paste_mask)
@@ -392,13 +425,15 @@ exercises.check_paste_mask(paste_mask)
 #
 # **Exercise 2.10: implement it.** Write `smooth_l1(difference)`. *Expected output:* `smooth_l1: PASSED - all 3 cases agree.`
 
+
 # %%
 def smooth_l1(difference):
     """Elementwise 0.5 d^2 where |d| < 1, |d| - 0.5 elsewhere."""
     ### BEGIN SOLUTION
     distance = np.abs(difference)
-    return np.where(distance < 1, 0.5 * distance ** 2, distance - 0.5)
+    return np.where(distance < 1, 0.5 * distance**2, distance - 0.5)
     ### END SOLUTION
+
 
 # %%
 exercises.check_smooth_l1(smooth_l1)
@@ -411,30 +446,43 @@ exercises.check_smooth_l1(smooth_l1)
 # *Your prediction:*
 
 # %% tags=["nbval-check-output"]
-from nucleus_course.model import losses
+from nucleus_course.models.mask_rcnn import losses
 
 logits = np.array([[-2.0, 2.0], [0.5, 0.0], [-1.5, 1.5]], "float32")  # (background, nucleus)
 is_nucleus = np.array([1, 1, 0])
 deltas = np.array([[0.2, -0.1, 0.0, 0.3], [2.0, 0.0, -1.5, 0.5], [9.0, 9.0, 9.0, 9.0]], "float32")
 wanted = np.zeros((3, 4), "float32")
-mask_logits = np.array([[[4.0, 4.0], [-4.0, -4.0]], [[1.0, -1.0], [1.0, -1.0]], [[0.0, 0.0], [0.0, 0.0]]], "float32")
+mask_logits = np.array(
+    [[[4.0, 4.0], [-4.0, -4.0]], [[1.0, -1.0], [1.0, -1.0]], [[0.0, 0.0], [0.0, 0.0]]], "float32"
+)
 mask_truth = np.array([[[1, 1], [0, 0]], [[1, 1], [0, 0]], [[0, 0], [0, 0]]], "float32")
 
 probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
 class_loss = -np.log(probability[np.arange(3), is_nucleus])
 distance = np.abs(deltas - wanted)
-box_loss = np.where(distance < 1, 0.5 * distance ** 2, distance - 0.5).mean(axis=1)
+box_loss = np.where(distance < 1, 0.5 * distance**2, distance - 0.5).mean(axis=1)
 p = 1 / (1 + np.exp(-mask_logits))
 mask_loss = -(mask_truth * np.log(p) + (1 - mask_truth) * np.log(1 - p)).mean(axis=(1, 2))
 
 weights = is_nucleus.astype("float32")
 print("class loss of each box", class_loss.round(3), " mean", class_loss.mean().round(4))
-print("box loss of each box  ", box_loss.round(3), " mean over nuclei", box_loss[:2].mean().round(4))
-print("mask loss of each box ", mask_loss.round(3), " mean over nuclei", mask_loss[:2].mean().round(4))
-print("the library's:        ", *(round(float(v), 4) for v in (
-    losses.cross_entropy(logits, is_nucleus, np.ones(3, "float32")),
-    losses.smooth_l1(deltas, wanted, weights),
-    losses.mask_cross_entropy(mask_logits, mask_truth, weights))))
+print(
+    "box loss of each box  ", box_loss.round(3), " mean over nuclei", box_loss[:2].mean().round(4)
+)
+print(
+    "mask loss of each box ", mask_loss.round(3), " mean over nuclei", mask_loss[:2].mean().round(4)
+)
+print(
+    "the library's:        ",
+    *(
+        round(float(v), 4)
+        for v in (
+            losses.cross_entropy(logits, is_nucleus, np.ones(3, "float32")),
+            losses.smooth_l1(deltas, wanted, weights),
+            losses.mask_cross_entropy(mask_logits, mask_truth, weights),
+        )
+    ),
+)
 
 # %% [markdown]
 # **What was seen.** The confident error on background costs far more than the doubtful nucleus, and the confident nucleus almost nothing. The background box's

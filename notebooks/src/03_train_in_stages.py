@@ -28,12 +28,13 @@ import dataclasses
 
 import numpy as np
 
-from nucleus_course import course, exercises
+from nucleus_course import course
+from nucleus_course.course import exercises
 
 course.quiet_backend()
 import nucleus_course as nc
-from nucleus_course.course_figures import training as figures
-from nucleus_course.course_figures.data import draw_detections
+from nucleus_course.figures import stages as figures
+from nucleus_course.figures.data import draw_detections
 from nucleus_course.training import count_trainable, set_trainable
 
 data = course.find_data()
@@ -49,9 +50,13 @@ print(f"{len(dataset)} training images")
 # %% tags=["nbval-check-output"]
 paper = nc.get_preset("paper-resnet50")
 for stage in paper.training.stages:
-    print(f"{stage.name:<16} layers {stage.layers:<6} epochs {stage.epochs:>3}  rate {stage.rate:g}")
-print(f"{paper.training.optimizer}, momentum {paper.training.momentum}, batch {paper.training.batch_size}, "
-      f"weight decay {paper.training.weight_decay:g}, global norm clipped to {paper.training.global_clipnorm:g}")
+    print(
+        f"{stage.name:<16} layers {stage.layers:<6} epochs {stage.epochs:>3}  rate {stage.rate:g}"
+    )
+print(
+    f"{paper.training.optimizer}, momentum {paper.training.momentum}, batch {paper.training.batch_size}, "
+    f"weight decay {paper.training.weight_decay:g}, global norm clipped to {paper.training.global_clipnorm:g}"
+)
 
 # %%
 schedules = {name: nc.get_preset(name).training.stages for name in ("paper-resnet50", "compact")}
@@ -110,14 +115,16 @@ course.show(figures.draw_moving(table))
 # **Exercise 3.2: implement it.** Write `clip_by_global_norm(gradients, limit)` for a list of arrays. *Expected output:*
 # `clip_by_global_norm: PASSED - all 4 cases agree.`
 
+
 # %%
 def clip_by_global_norm(gradients, limit):
     """The same list of arrays, all scaled by one factor so that their common norm is at most ``limit``."""
     ### BEGIN SOLUTION
-    norm = np.sqrt(sum((gradient ** 2).sum() for gradient in gradients))
+    norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
     factor = min(1.0, limit / norm) if norm > 0 else 1.0
     return [gradient * factor for gradient in gradients]
     ### END SOLUTION
+
 
 # %%
 exercises.check_clip_by_global_norm(clip_by_global_norm)
@@ -129,7 +136,7 @@ exercises.check_clip_by_global_norm(clip_by_global_norm)
 # %% tags=["nbval-check-output"]
 long = [np.array([30.0, 40.0]), np.array([0.3, 0.4, 1.2])]  # two layers, the first one in trouble
 limit = 5.0
-norm = np.sqrt(sum((g ** 2).sum() for g in long))
+norm = np.sqrt(sum((g**2).sum() for g in long))
 clipped = {
     "clipvalue": [np.clip(g, -limit, limit) for g in long],
     "clipnorm": [g * min(1, limit / np.linalg.norm(g)) for g in long],
@@ -139,7 +146,9 @@ before = np.concatenate(long)
 for name, gradients in clipped.items():
     after = np.concatenate(gradients)
     cosine = before @ after / (np.linalg.norm(before) * np.linalg.norm(after))
-    print(f"{name:<16} length {np.linalg.norm(after):6.3f}, turned by {np.degrees(np.arccos(min(cosine, 1.0))):5.1f} degrees")
+    print(
+        f"{name:<16} length {np.linalg.norm(after):6.3f}, turned by {np.degrees(np.arccos(min(cosine, 1.0))):5.1f} degrees"
+    )
 
 # %% [markdown]
 # **What was seen.** Only the global norm keeps the direction; the others turn the step towards the layers that were not in trouble.
@@ -152,6 +161,7 @@ for name, gradients in clipped.items():
 # <details><summary>Hint</summary> With p running from 0 at the end of the warm-up to 1 at the end, half a cosine is
 # <code>0.5 * (1 + cos(pi p))</code>.</details>
 
+
 # %%
 def warmup_cosine(step, total, warmup, peak):
     """Learning rate at a step: a straight line up to ``peak``, then half a cosine down to 0."""
@@ -161,6 +171,7 @@ def warmup_cosine(step, total, warmup, peak):
     progress = (step - warmup) / (total - warmup)
     return peak * 0.5 * (1 + np.cos(np.pi * progress))
     ### END SOLUTION
+
 
 # %% tags=["nbval-check-output"]
 exercises.check_warmup_cosine(warmup_cosine)
@@ -182,12 +193,22 @@ import keras
 
 STEPS, CROP, BATCH = 6, 128, 2
 recipe = nc.get_preset("compact")
-recipe = dataclasses.replace(recipe, training=dataclasses.replace(
-    recipe.training, batch_size=BATCH, crop=CROP, steps_per_epoch=STEPS, dtype="float32", ema=0.0, stages=(
-        nc.StageConfig("heads", layers="heads", epochs=2, rate=1e-3),
-        nc.StageConfig("stage 4 and up", layers="4+", epochs=2, rate=1e-3),
-        nc.StageConfig("all, at a tenth", layers="all", epochs=2, rate=1e-4),
-    )))
+recipe = dataclasses.replace(
+    recipe,
+    training=dataclasses.replace(
+        recipe.training,
+        batch_size=BATCH,
+        crop=CROP,
+        steps_per_epoch=STEPS,
+        dtype="float32",
+        ema=0.0,
+        stages=(
+            nc.StageConfig("heads", layers="heads", epochs=2, rate=1e-3),
+            nc.StageConfig("stage 4 and up", layers="4+", epochs=2, rate=1e-3),
+            nc.StageConfig("all, at a tenth", layers="all", epochs=2, rate=1e-4),
+        ),
+    ),
+)
 few = dataset.subset(list(dataset.ids[:12]))
 run = course.work_folder("rehearsal", fresh=True)
 
@@ -217,8 +238,12 @@ for path in sorted(p for p in run.rglob("*") if p.is_file()):
 # %%
 apprentice = nc.MaskRCNN.from_preset("compact")
 live = figures.LiveCurves(rows=history.rows, interrupted_after=3)
-history = nc.train(apprentice, few, preset=recipe, run=run, resume=True, on_epoch=live, progress=False)
-print(f"{len(history.rows)} epochs in the log; the last one took the rate {history.rows[-1]['rate']:g}")
+history = nc.train(
+    apprentice, few, preset=recipe, run=run, resume=True, on_epoch=live, progress=False
+)
+print(
+    f"{len(history.rows)} epochs in the log; the last one took the rate {history.rows[-1]['rate']:g}"
+)
 
 # %% [markdown]
 # **What was seen.** No jump at the dotted line. At a dashed line a stage lets more weights move and the optimiser starts afresh: there one or the
@@ -248,7 +273,11 @@ print(f"{len(history.rows)} epochs in the log; the last one took the rate {histo
 # %%
 judge = nc.load_dataset(data.source, data.evaluation_split, progress=False)
 record = course.pick_crowded(judge)
-course.show(draw_detections(record, apprentice.predict(record.image).label_image(), what="detections after a minute"))
+course.show(
+    draw_detections(
+        record, apprentice.predict(record.image).label_image(), what="detections after a minute"
+    )
+)
 
 # %%
 model = course.find_model()

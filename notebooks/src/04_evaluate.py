@@ -26,12 +26,13 @@
 # %%
 import numpy as np
 
-from nucleus_course import course, exercises
+from nucleus_course import course
+from nucleus_course.course import exercises
 
 course.quiet_backend()
 import nucleus_course as nc
 from nucleus_course import figures
-from nucleus_course.course_figures import evaluation as drawings
+from nucleus_course.figures import matching as drawings
 
 data = course.find_data()
 dataset = nc.load_dataset(data.source, data.evaluation_split, progress=False)
@@ -56,8 +57,13 @@ course.show(drawings.draw_shifted_discs(20, (0, 1, 2, 4, 7)))
 # %% tags=["nbval-check-output"]
 for diameter in (10, 20, 40, 80):
     truth = drawings.disc_mask(diameter, margin=60)
-    ious = [(truth & moved).sum() / (truth | moved).sum() for moved in (drawings.disc_mask(diameter, s, margin=60) for s in range(60))]
-    print(f"{diameter:>3} pixels across: moved by 1 pixel IoU {ious[1]:.2f}, below 0.5 from {next(i for i, v in enumerate(ious) if v < 0.5)} pixels on")
+    ious = [
+        (truth & moved).sum() / (truth | moved).sum()
+        for moved in (drawings.disc_mask(diameter, s, margin=60) for s in range(60))
+    ]
+    print(
+        f"{diameter:>3} pixels across: moved by 1 pixel IoU {ious[1]:.2f}, below 0.5 from {next(i for i, v in enumerate(ious) if v < 0.5)} pixels on"
+    )
 
 # %% [markdown]
 # **What was seen.** The limit is reached at about three tenths of the diameter. One pixel costs a nucleus of 10 pixels a fifth of its IoU, and one of 80 pixels three hundredths: an IoU of 0.9
@@ -75,6 +81,7 @@ for diameter in (10, 20, 40, 80):
 # %% [markdown]
 # **Exercise 4.2: implement it.** Write `mask_iou(a, b)`. *Expected output:* `mask_iou: PASSED - all 4 cases agree.`
 
+
 # %%
 def mask_iou(a, b):
     """Intersection over union of two bool masks (H, W); 0 where both are empty."""
@@ -82,6 +89,7 @@ def mask_iou(a, b):
     union = (a | b).sum()
     return (a & b).sum() / union if union else 0.0
     ### END SOLUTION
+
 
 # %%
 exercises.check_mask_iou(mask_iou)
@@ -96,6 +104,7 @@ exercises.check_mask_iou(mask_iou)
 #
 # <details><summary>Hint</summary> Paint the masks in order of rising score; what is painted last stays.</details>
 
+
 # %%
 def label_image(masks, scores):
     """masks (N, H, W) bool, scores (N,) -> (H, W) ints: 0 background, i + 1 where detection i keeps the pixel."""
@@ -105,6 +114,7 @@ def label_image(masks, scores):
         labels[masks[index]] = index + 1
     return labels
     ### END SOLUTION
+
 
 # %%
 exercises.check_label_image(label_image)
@@ -120,10 +130,12 @@ exercises.check_label_image(label_image)
 # %% tags=["nbval-check-output"]
 from nucleus_course.evaluation import matching
 
-iou = np.array([[0.60, 0.55, 0.00],
-                [0.80, 0.00, 0.00],
-                [0.00, 0.00, 0.40]])
-print("COCO, at 0.5:        ", matching.score_order_match(iou, [0.5])[0], " (the nucleus of each detection, -1: none)")
+iou = np.array([[0.60, 0.55, 0.00], [0.80, 0.00, 0.00], [0.00, 0.00, 0.40]])
+print(
+    "COCO, at 0.5:        ",
+    matching.score_order_match(iou, [0.5])[0],
+    " (the nucleus of each detection, -1: none)",
+)
 print("largest total IoU:   ", [(int(d), int(n)) for d, n in zip(*matching.best_assignment(iou))])
 
 # %% [markdown]
@@ -131,6 +143,7 @@ print("largest total IoU:   ", [(int(d), int(n)) for d, n in zip(*matching.best_
 # and nucleus 1 to the first, and pairs the third although it overlaps by 0.4 only.
 #
 # **Exercise 4.4: implement it.** Write `match(iou, threshold)`, COCO's matching. *Expected output:* `match: PASSED - all 7 cases agree.`
+
 
 # %%
 def match(iou, threshold):
@@ -146,6 +159,7 @@ def match(iou, threshold):
     return np.array(partners, int)
     ### END SOLUTION
 
+
 # %% tags=["nbval-check-output"]
 exercises.check_match(match)
 
@@ -158,6 +172,7 @@ exercises.check_match(match)
 # **Exercise 4.5: implement it.** Write `average_precision(hits, nuclei)`: `hits` says for each detection, best score first, whether it is right; `nuclei` is how many there
 # are. *Expected output:* `average_precision: PASSED - all 7 cases agree.`
 
+
 # %%
 def average_precision(hits, nuclei):
     """COCO's AP from hits (D,) bool by falling score and the number of nuclei: the mean over 101 recalls."""
@@ -169,6 +184,7 @@ def average_precision(hits, nuclei):
     return float(np.mean(best))
     ### END SOLUTION
 
+
 # %% tags=["nbval-check-output"]
 exercises.check_average_precision(average_precision)
 
@@ -176,7 +192,7 @@ exercises.check_average_precision(average_precision)
 # Now by hand on a whole image, and against the library, which hands the work to pycocotools. *Expect* the same number to the last digit.
 
 # %%
-from nucleus_course.evaluation.rle import rle_from_labels
+from nucleus_course.geometry.rle import rle_from_labels
 
 record = course.pick_crowded(dataset)
 found = predictions.images[record.id]
@@ -187,10 +203,16 @@ right = np.cumsum(hits)
 recall, precision = right / record.count, right / np.arange(1, len(hits) + 1)
 grid = np.linspace(0, 1, 101)
 interpolated = np.array([precision[recall >= r].max(initial=0.0) for r in grid])
-course.show(drawings.draw_precision_recall(precision, recall, grid, interpolated, interpolated.mean()))
+course.show(
+    drawings.draw_precision_recall(precision, recall, grid, interpolated, interpolated.mean())
+)
 
 # %%
-library = nc.evaluate(dataset.subset([record.id]), nc.Predictions(images={record.id: found}, score_threshold=predictions.score_threshold), progress=False)
+library = nc.evaluate(
+    dataset.subset([record.id]),
+    nc.Predictions(images={record.id: found}, score_threshold=predictions.score_threshold),
+    progress=False,
+)
 print(f"by hand {100 * interpolated.mean():.6f}, pycocotools {library.metrics['coco_ap50']:.6f}")
 
 # %% [markdown]
@@ -232,15 +254,31 @@ report.table()
 
 # %%
 paper = {"ResNet-50": (56.06, 66.98), "ResNet-101": (59.40, 70.54)}
-m = {key: np.nan if value is None else value for key, value in report.metrics.items()}  # None: undefined
-print(f"ours: {report.dataset}, split {data.evaluation_split}, {len(dataset)} images; the paper: validation images not published\n")
+m = {
+    key: np.nan if value is None else value for key, value in report.metrics.items()
+}  # None: undefined
+print(
+    f"ours: {report.dataset}, split {data.evaluation_split}, {len(dataset)} images; the paper: validation images not published\n"
+)
 print(f"{'AP, by definition':<46}{'ours':>7}{'paper R50':>11}{'paper R101':>12}")
-for key, text in (("coco_ap", "COCO, IoU 0.50:0.05:0.95"), ("coco_ap_maxdets100", "the same, at most 100 detections an image"),
-                  ("coco_ap50", "COCO at IoU 0.50"), ("matterport_ap", "IoU 0.50, mean over images (Matterport)")):
-    print(f"  {text:<44}{m[key]:>7.1f}{paper['ResNet-50'][0]:>11.2f}{paper['ResNet-101'][0]:>12.2f}")
+for key, text in (
+    ("coco_ap", "COCO, IoU 0.50:0.05:0.95"),
+    ("coco_ap_maxdets100", "the same, at most 100 detections an image"),
+    ("coco_ap50", "COCO at IoU 0.50"),
+    ("matterport_ap", "IoU 0.50, mean over images (Matterport)"),
+):
+    print(
+        f"  {text:<44}{m[key]:>7.1f}{paper['ResNet-50'][0]:>11.2f}{paper['ResNet-101'][0]:>12.2f}"
+    )
 print("mask IoU, by definition")
-for key, text in (("mean_mask_iou", "over nuclei, 0 for missed ones"), ("matched_mask_iou", "over matched pairs"), ("foreground_iou", "of the whole foreground")):
-    print(f"  {text:<44}{m[key]:>7.1f}{paper['ResNet-50'][1]:>11.2f}{paper['ResNet-101'][1]:>12.2f}")
+for key, text in (
+    ("mean_mask_iou", "over nuclei, 0 for missed ones"),
+    ("matched_mask_iou", "over matched pairs"),
+    ("foreground_iou", "of the whole foreground"),
+):
+    print(
+        f"  {text:<44}{m[key]:>7.1f}{paper['ResNet-50'][1]:>11.2f}{paper['ResNet-101'][1]:>12.2f}"
+    )
 
 # %% [markdown]
 # **What was seen.** How far the same predictions stand from the paper's numbers changes from row to row, for AP by tens of points. Whoever picks the row after seeing the numbers has learned nothing. This project's first row is
@@ -270,7 +308,22 @@ course.show(figures.draw_f1_curve(report))
 # *Your prediction:*
 
 # %%
-course.show(drawings.draw_intervals(report, ("coco_ap", "coco_ap50", "coco_ap75", "dsb_score", "mean_mask_iou", "f1_50", "f1_70", "pq", "aji")))
+course.show(
+    drawings.draw_intervals(
+        report,
+        (
+            "coco_ap",
+            "coco_ap50",
+            "coco_ap75",
+            "dsb_score",
+            "mean_mask_iou",
+            "f1_50",
+            "f1_70",
+            "pq",
+            "aji",
+        ),
+    )
+)
 
 # %% [markdown]
 # **What was seen.** Two models whose intervals are this wide can differ by a point or two for no reason but the images. Yet intervals of two models may overlap although one is better on nearly every image:
@@ -296,8 +349,10 @@ from nucleus_course.evaluation import choose_thresholds
 
 choice = choose_thresholds(dataset, predictions, metric="dsb_score", start=model.thresholds)
 course.show(figures.draw_threshold_curve(choice))
-print(f"stored with the weights: {model.thresholds.score:.2f}, dsb_score {report.metrics['dsb_score']:.1f}; "
-      f"best on these images: {choice.thresholds.score:.2f}, dsb_score {choice.thresholds.value:.1f}")
+print(
+    f"stored with the weights: {model.thresholds.score:.2f}, dsb_score {report.metrics['dsb_score']:.1f}; "
+    f"best on these images: {choice.thresholds.score:.2f}, dsb_score {choice.thresholds.value:.1f}"
+)
 
 # %% [markdown]
 # **What was seen.** A hill with a flat top; the printed line says how much lies between the stored threshold and the best one. Another metric has its hill elsewhere (`mean_mask_iou` counts missed nuclei and hardly minds false alarms, so it prefers lower thresholds), which is one reason for
@@ -311,10 +366,12 @@ print(f"stored with the weights: {model.thresholds.score:.2f}, dsb_score {report
 # what happens to precision, and why? Lower the mask threshold: do nuclei merge?*
 
 # %%
-from nucleus_course.explorers import ThresholdExplorer, collect_candidates
+from nucleus_course.course.explorers import ThresholdExplorer, collect_candidates
 
 candidates = collect_candidates(model, record.image)
-explorer = ThresholdExplorer(record, candidates, model.thresholds, model.rescorer, model.config.upsample)
+explorer = ThresholdExplorer(
+    record, candidates, model.thresholds, model.rescorer, model.config.upsample
+)
 course.show(explorer.draw())
 
 # %% [markdown]
@@ -357,9 +414,13 @@ course.show(figures.draw_comparison({"network": report, "Otsu and watershed": ba
 # %%
 from nucleus_course.evaluation import compare
 
-comparison = compare(dataset, baseline_report, report, replicates=300, names=("Otsu and watershed", "network"))
+comparison = compare(
+    dataset, baseline_report, report, replicates=300, names=("Otsu and watershed", "network")
+)
 difference = comparison.metrics["dsb_score"]
-print(f"dsb_score, network minus baseline: {difference['difference']:+.1f} points, 95% interval {difference['low']:+.1f} to {difference['high']:+.1f}")
+print(
+    f"dsb_score, network minus baseline: {difference['difference']:+.1f} points, 95% interval {difference['low']:+.1f} to {difference['high']:+.1f}"
+)
 
 # %% [markdown]
 # **What was seen.** The bars give the size of the difference for every metric, the paired interval says whether it could be chance. (A baseline without scores has a poor AP by construction: AP rewards a good *order*, and

@@ -25,14 +25,15 @@
 # %%
 import numpy as np
 
-from nucleus_course import course, exercises
+from nucleus_course import course
+from nucleus_course.course import exercises
 
 course.quiet_backend()
 import nucleus_course as nc
 from nucleus_course import figures
-from nucleus_course.course_figures import errors as drawings
-from nucleus_course.course_figures.base import short
 from nucleus_course.evaluation import analyse_errors
+from nucleus_course.figures import error_cases as drawings
+from nucleus_course.figures.base import short
 
 data = course.find_data()
 dataset = nc.load_dataset(data.source, data.evaluation_split, progress=False)
@@ -59,6 +60,7 @@ analysis = analyse_errors(dataset, predictions, progress=False)
 # **Exercise 5.1: implement it.** A smaller version with four classes. Write `classify_detection(ious, taken)`: "matched" if it overlaps a *free* nucleus by 0.5 or more; else "duplicate" if it overlaps a taken one by 0.5 or more; else
 # "poor boundary" if it overlaps any by 0.1 or more; else "spurious". *Expected output:* `classify_detection: PASSED - all 7 cases agree.`
 
+
 # %%
 def classify_detection(ious, taken):
     """One detection's class from its IoUs with all nuclei (T,) and which of them are taken already (T,) bool."""
@@ -70,6 +72,7 @@ def classify_detection(ious, taken):
         return "duplicate"
     return "poor boundary" if (ious >= 0.1).any() else "spurious"
     ### END SOLUTION
+
 
 # %% tags=["nbval-check-output"]
 exercises.check_classify_detection(classify_detection)
@@ -91,8 +94,18 @@ course.show(drawings.draw_error_counts(analysis))
 
 # %% tags=["nbval-check-output"]
 totals, counts = analysis.totals, analysis.counts
-print("detections:", totals["tp"] + totals["fp"] == sum(both["detections"] for both in counts.values()) == analysis.report.counts["detections"])
-print("nuclei:    ", totals["tp"] + totals["fn"] == sum(both["nuclei"] for both in counts.values()) == analysis.report.counts["nuclei"])
+print(
+    "detections:",
+    totals["tp"] + totals["fp"]
+    == sum(both["detections"] for both in counts.values())
+    == analysis.report.counts["detections"],
+)
+print(
+    "nuclei:    ",
+    totals["tp"] + totals["fn"]
+    == sum(both["nuclei"] for both in counts.values())
+    == analysis.report.counts["nuclei"],
+)
 
 # %% [markdown]
 # ## What each class costs
@@ -147,7 +160,9 @@ course.show(figures.draw_size_breakdown(analysis, by="edge"))
 for by in ("crowding", "contrast"):
     for name, row in analysis.breakdown(by)["nuclei"].items():
         total = sum(row.values())
-        print(f"{by:<9} {name:<14} {total:>6} nuclei, {100 * (1 - row['matched'] / max(total, 1)):5.1f}% not found")
+        print(
+            f"{by:<9} {name:<14} {total:>6} nuclei, {100 * (1 - row['matched'] / max(total, 1)):5.1f}% not found"
+        )
 
 # %% [markdown]
 # **What was seen.** The share that was not found, for each distance to the nearest neighbour and each contrast with the background. The shares need not rise or fall
@@ -169,7 +184,7 @@ for by in ("crowding", "contrast"):
 # come first. *Expect* the case close up, and the disagreement in colour. Try: *is "spurious" always wrong? Look for nuclei that the annotator missed.*
 
 # %%
-from nucleus_course.explorers import ErrorBrowser
+from nucleus_course.course.explorers import ErrorBrowser
 
 browser = ErrorBrowser(dataset, predictions, analysis)
 course.show(browser.draw())
@@ -182,7 +197,9 @@ browser.widget()
 
 # %%
 for row in analysis.worst_images(5):
-    print(f"image {short(row['image']):<32} {row['type']:<22} dsb_score {row['value']:5.1f}: {row['tp']} matched, {row['fp']} false, {row['fn']} lost")
+    print(
+        f"image {short(row['image']):<32} {row['type']:<22} dsb_score {row['value']:5.1f}: {row['tp']} matched, {row['fp']} false, {row['fn']} lost"
+    )
 
 # %% [markdown]
 # **What was seen.** The five images with the lowest `dsb_score`: whether they are of one type, and whether they lose nuclei or invent them, tells where to look next.
@@ -219,6 +236,7 @@ course.show(figures.draw_reliability(analysis))
 # %% [markdown]
 # **Exercise 5.5: implement it.** First: which nuclei touch the border? Write `edge_ids(labels)`. *Expected output:* `edge_ids: PASSED - all 3 cases agree.`
 
+
 # %%
 def edge_ids(labels):
     """The set of ids in a label image (H, W) with a pixel in the outermost rows or columns."""
@@ -227,12 +245,14 @@ def edge_ids(labels):
     return set(np.unique(border[border > 0]).tolist())
     ### END SOLUTION
 
+
 # %%
 exercises.check_edge_ids(edge_ids)
 
 # %% [markdown]
 # **Exercise 5.6: implement it.** And the interval. `draws` holds one bootstrap sample of image indices a row. Draw the *differences*, so that what makes an image hard for both cancels. Write `paired_interval(a, b, draws)`: the 2.5th and 97.5th
 # percentile of the mean of b - a. *Expected output:* `paired_interval: PASSED - all 3 cases agree.`
+
 
 # %%
 def paired_interval(a, b, draws):
@@ -243,6 +263,7 @@ def paired_interval(a, b, draws):
     return low, high
     ### END SOLUTION
 
+
 # %% tags=["nbval-check-output"]
 exercises.check_paired_interval(paired_interval)
 
@@ -250,7 +271,11 @@ exercises.check_paired_interval(paired_interval)
 # Now the experiment, on images of at most 400 pixels with at least three edge nuclei, at most 24 of them, so that it takes a minute or so: each is detected twice, and `predict` may look at each several ways round. The library's functions do what you wrote.
 
 # %%
-from nucleus_course.course_numbers import edge_overlap, edge_touching_ids, predict_with_mirrored_edges
+from nucleus_course.course.numbers import (
+    edge_overlap,
+    edge_touching_ids,
+    predict_with_mirrored_edges,
+)
 
 small = [i for i in dataset.ids if max(dataset.sizes[i]) <= 400]
 chosen = [i for i in small if len(edge_touching_ids(dataset[i].labels)) >= 3][:24]
@@ -258,14 +283,24 @@ plain, mirrored = [], []
 for image_id in chosen:
     one = dataset[image_id]
     plain.append(edge_overlap(one.labels, model.predict(one.image).label_image()))
-    mirrored.append(edge_overlap(one.labels, predict_with_mirrored_edges(model, one.image, margin=32)))
+    mirrored.append(
+        edge_overlap(one.labels, predict_with_mirrored_edges(model, one.image, margin=32))
+    )
 plain, mirrored = np.array(plain), np.array(mirrored)
-print(f"{len(chosen)} images; mean IoU of edge nuclei {plain.mean():.3f} as they are, {mirrored.mean():.3f} with mirrored edges")
+print(
+    f"{len(chosen)} images; mean IoU of edge nuclei {plain.mean():.3f} as they are, {mirrored.mean():.3f} with mirrored edges"
+)
 
 # %%
 draws = np.random.default_rng(2018).integers(0, len(plain), (2000, len(plain)))
 low, high = np.percentile((mirrored - plain)[draws].mean(axis=1), [2.5, 97.5])
-course.show(drawings.draw_paired_test(100 * (mirrored - plain), (100 * low, 100 * high), "IoU of edge nuclei, points gained by mirroring"))
+course.show(
+    drawings.draw_paired_test(
+        100 * (mirrored - plain),
+        (100 * low, 100 * high),
+        "IoU of edge nuclei, points gained by mirroring",
+    )
+)
 verdict = "it helps" if low > 0 else "it harms" if high < 0 else "these images cannot tell"
 print(f"By the rule fixed beforehand: {verdict}.")
 

@@ -24,11 +24,12 @@
 # %%
 import numpy as np
 
-from nucleus_course import course, exercises
+from nucleus_course import course
+from nucleus_course.course import exercises
 
 course.quiet_backend()
 import nucleus_course as nc
-from nucleus_course.course_figures import own as drawings
+from nucleus_course.figures import own_images as drawings
 
 model = course.find_model()
 
@@ -51,7 +52,11 @@ section = skimage.data.immunohistochemistry()
 stain = rgb2hed(section)[..., 0]
 low, high = np.percentile(stain, (1, 99.5))
 imsave(folder / "section.png", section, check_contrast=False)
-imsave(folder / "haematoxylin.tif", (65535 * np.clip((stain - low) / (high - low), 0, 1)).astype(np.uint16), check_contrast=False)
+imsave(
+    folder / "haematoxylin.tif",
+    (65535 * np.clip((stain - low) / (high - low), 0, 1)).astype(np.uint16),
+    check_contrast=False,
+)
 
 images = {path.stem: nc.read_image(path) for path in sorted(folder.iterdir())}
 for name, image in images.items():
@@ -67,7 +72,9 @@ for name, image in images.items():
 # %%
 found = {name: model.predict(image) for name, image in images.items()}
 labels = {name: detections.label_image() for name, detections in found.items()}
-course.show(drawings.draw_found({name: nc.to_rgb8(image) for name, image in images.items()}, labels))
+course.show(
+    drawings.draw_found({name: nc.to_rgb8(image) for name, image in images.items()}, labels)
+)
 
 # %% [markdown]
 # **What was seen.** The same tissue, the same network, two different answers; the caption holds the counts, and both are far below the number of nuclei that you see. In the colour image nearly all of the blue ones are passed over. Look closely at the few
@@ -95,14 +102,16 @@ course.show(drawings.draw_found({name: nc.to_rgb8(image) for name, image in imag
 #
 # <details><summary>Hint</summary> The area of a disc is pi d squared over 4. <code>np.unique(labels, return_counts=True)</code> counts pixels.</details>
 
+
 # %%
 def measure(labels, micrometres_per_pixel):
     """(N, 3): id, area in um2, equivalent diameter in um of each nucleus in a label image, ids rising."""
     ### BEGIN SOLUTION
     ids, pixels = np.unique(labels[labels > 0], return_counts=True)
-    areas = pixels * micrometres_per_pixel ** 2
+    areas = pixels * micrometres_per_pixel**2
     return np.stack([ids, areas, np.sqrt(4 * areas / np.pi)], axis=1).reshape(-1, 3)
     ### END SOLUTION
+
 
 # %% tags=["nbval-check-output"]
 exercises.check_measure(measure)
@@ -111,6 +120,7 @@ exercises.check_measure(measure)
 # **Exercise 6.3: implement it.** Counts of different fields compare only per area. Write `density(count, height, width, micrometres_per_pixel)` in nuclei per square millimetre.
 # *Expected output:* `density: PASSED - all 3 cases agree.`
 
+
 # %%
 def density(count, height, width, micrometres_per_pixel):
     """Nuclei per square millimetre in an image of height x width pixels."""
@@ -118,6 +128,7 @@ def density(count, height, width, micrometres_per_pixel):
     area = height * width * (micrometres_per_pixel / 1000) ** 2  # square millimetres
     return count / area
     ### END SOLUTION
+
 
 # %% tags=["nbval-check-output"]
 exercises.check_density(density)
@@ -132,21 +143,50 @@ MICROMETRES_PER_PIXEL = 0.5
 rows = []
 for name, image in images.items():
     grey = nc.to_rgb8(image).mean(axis=2)
-    table = regionprops_table(labels[name], intensity_image=grey, properties=(
-        "label", "centroid", "area", "equivalent_diameter_area", "eccentricity", "solidity", "mean_intensity"))
+    table = regionprops_table(
+        labels[name],
+        intensity_image=grey,
+        properties=(
+            "label",
+            "centroid",
+            "area",
+            "equivalent_diameter_area",
+            "eccentricity",
+            "solidity",
+            "mean_intensity",
+        ),
+    )
     for row in zip(*table.values()):
         rows.append([name, *row])
-header = ["image", "nucleus", "row", "column", "area_um2", "diameter_um", "eccentricity", "solidity", "mean_intensity"]
+header = [
+    "image",
+    "nucleus",
+    "row",
+    "column",
+    "area_um2",
+    "diameter_um",
+    "eccentricity",
+    "solidity",
+    "mean_intensity",
+]
 for row in rows:
-    row[4] *= MICROMETRES_PER_PIXEL ** 2
+    row[4] *= MICROMETRES_PER_PIXEL**2
     row[5] *= MICROMETRES_PER_PIXEL
 print(f"{len(rows)} nuclei; the first three:")
 for row in [header, *rows[:3]]:
-    print("  ".join(f"{value:>13.2f}" if isinstance(value, float) else f"{value!s:>13}" for value in row))
+    print(
+        "  ".join(
+            f"{value:>13.2f}" if isinstance(value, float) else f"{value!s:>13}" for value in row
+        )
+    )
 
 # %%
 chosen = [row for row in rows if row[0] == "haematoxylin"]
-course.show(drawings.draw_measurements(np.array([row[5] for row in chosen]), np.array([row[6] for row in chosen])))
+course.show(
+    drawings.draw_measurements(
+        np.array([row[5] for row in chosen]), np.array([row[6] for row in chosen])
+    )
+)
 
 # %% [markdown]
 # **What was seen.** A distribution of sizes and shapes. Look at both ends before you use it: the smallest "nuclei" are often debris, and the largest are often two in one.
@@ -164,14 +204,17 @@ import csv
 
 from tifffile import imwrite
 
-from nucleus_course.prediction import image_predictions
+from nucleus_course.prediction.pipeline import image_predictions
 
 out = course.work_folder("my-results", fresh=True)
 with open(out / "measurements.csv", "w", newline="", encoding="utf-8") as file:
     csv.writer(file).writerows([header, *rows])
 for name in images:
     imwrite(out / f"{name}.tif", labels[name].astype(np.uint16), compression="zlib")
-predictions = nc.Predictions({name: image_predictions(detections) for name, detections in found.items()}, score_threshold=model.thresholds.score)
+predictions = nc.Predictions(
+    {name: image_predictions(detections) for name, detections in found.items()},
+    score_threshold=model.thresholds.score,
+)
 predictions.save(out / "predictions.json")
 for path in sorted(out.iterdir()):
     print(f"{path.name:<20}{path.stat().st_size / 1000:8.1f} kB")
@@ -225,12 +268,16 @@ course.show(drawings.draw_scales(scales, by_scale))
 # *Your prediction:*
 
 # %%
-from nucleus_course.course_numbers import f1_of_two
+from nucleus_course.course.numbers import f1_of_two
 
 turned = np.rot90(model.predict(np.rot90(view).copy()).label_image(), -1)
-print(f"turned: F1 between the two results at IoU 0.5 is {f1_of_two(labels['haematoxylin'], turned):.2f}")
+print(
+    f"turned: F1 between the two results at IoU 0.5 is {f1_of_two(labels['haematoxylin'], turned):.2f}"
+)
 dimmed = (view * 0.5).astype(np.uint8)
-print(f"dimmed to half: F1 is {f1_of_two(labels['haematoxylin'], model.predict(dimmed).label_image()):.2f}")
+print(
+    f"dimmed to half: F1 is {f1_of_two(labels['haematoxylin'], model.predict(dimmed).label_image()):.2f}"
+)
 
 # %% [markdown]
 # **What was seen.** What the network is sure of comes back, what it guesses at does not; the further below 1, the more guesses. Half the brightness changes little or nothing, because `compact` stretches its input to a fixed range
@@ -277,11 +324,18 @@ for name, image in images.items():
         (mine / name / part).mkdir(parents=True)
     imsave(mine / name / "images" / f"{name}.png", nc.to_rgb8(image), check_contrast=False)
     for number in np.unique(labels[name])[1:]:
-        imsave(mine / name / "masks" / f"{number:04d}.png", np.where(labels[name] == number, 255, 0).astype(np.uint8), check_contrast=False)
+        imsave(
+            mine / name / "masks" / f"{number:04d}.png",
+            np.where(labels[name] == number, 255, 0).astype(np.uint8),
+            check_contrast=False,
+        )
 
 annotated = nc.load_dataset(mine, "all", progress=False)
 print(annotated.lint.summary())
-print("nuclei as written and as read back agree:", all(annotated[name].count == len(np.unique(labels[name])) - 1 for name in images))
+print(
+    "nuclei as written and as read back agree:",
+    all(annotated[name].count == len(np.unique(labels[name])) - 1 for name in images),
+)
 
 # %% [markdown]
 # Then, in a terminal, starting from the shipped weights (`FOLDER` is a folder in that layout, `IMAGES` one of plain image files). Keep a few annotated images out of the folder, and evaluate on them before and after: only that says whether the training helped, and whether ten minutes were enough.

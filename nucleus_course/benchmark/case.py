@@ -20,7 +20,9 @@ def measure(function):
     first = time.perf_counter() - begun
     function()  # allocators and caches settle
     wall, cpu, begun = [], [], time.perf_counter()
-    while len(wall) < FEWEST_RUNS or (len(wall) < MOST_RUNS and time.perf_counter() - begun < WARM_SECONDS):
+    while len(wall) < FEWEST_RUNS or (
+        len(wall) < MOST_RUNS and time.perf_counter() - begun < WARM_SECONDS
+    ):
         start, start_cpu = time.perf_counter(), time.process_time()
         function()
         wall.append(time.perf_counter() - start)
@@ -80,12 +82,20 @@ def calm(model):
 
     Masks are filled, for one without a cell would be no detection.
     """
-    from nucleus_course.training.stages import weighted_layers
+    from nucleus_course.models.layers import weighted_layers
 
     for layer in weighted_layers(model):
-        if layer.name.startswith("bn") and layer.name.endswith("branch2" + ("b" if model.config.backbone == "thin" else "c")):
+        if layer.name.startswith("bn") and layer.name.endswith(
+            "branch2" + ("b" if model.config.backbone == "thin" else "c")
+        ):
             layer.gamma.assign(np.full(layer.gamma.shape, 0.1, "float32"))
-        if layer.name in ("rpn_class_raw", "rpn_bbox_pred", "mrcnn_class_logits", "mrcnn_bbox_fc", "bn_conv1"):
+        if layer.name in (
+            "rpn_class_raw",
+            "rpn_bbox_pred",
+            "mrcnn_class_logits",
+            "mrcnn_bbox_fc",
+            "bn_conv1",
+        ):
             scaled = layer.gamma if layer.name == "bn_conv1" else layer.kernel
             scaled.assign(0.01 * np.asarray(scaled))
         if layer.name == "mrcnn_mask":
@@ -101,14 +111,18 @@ def predict(preset, runtime, side, detections, threads=None):
 
         return peers.PEERS[runtime](side, detections, threads)
     set_threads(threads)
-    from nucleus_course.model import MaskRCNN
-    from nucleus_course.prediction import Predictor, assemble, select
-    from nucleus_course.runtime import use_runtime
+    from nucleus_course.models import MaskRCNN
+    from nucleus_course.prediction.engines import use_runtime
+    from nucleus_course.prediction.pipeline import Predictor, assemble, select
 
     name, _, precision = runtime.partition(" ")
     policy = "mixed_bfloat16" if runtime == "keras bfloat16" else "float32"
     model = calm(MaskRCNN.from_preset(preset, dtype_policy=policy))
-    use_runtime(model, name, **({"precision": precision or "auto", "threads": threads} if name == "openvino" else {}))
+    use_runtime(
+        model,
+        name,
+        **({"precision": precision or "auto", "threads": threads} if name == "openvino" else {}),
+    )
     predictor = Predictor.of(model)
     pixels = int(side / model.config.upsample)
     image = np.random.default_rng(0).integers(0, 255, (pixels, pixels, 3), "uint8")
@@ -134,7 +148,7 @@ def startup(preset, threads=None):
     import psutil
 
     set_threads(threads)
-    from nucleus_course.model import MaskRCNN
+    from nucleus_course.models import MaskRCNN
 
     imported = time.time()
     model = MaskRCNN.from_preset(preset)
@@ -147,13 +161,12 @@ def startup(preset, threads=None):
 def train(preset, steps, data, batch=None, threads=None):
     """A step of training, through fit, on all layers; the first epoch compiles and does not count."""
     import dataclasses
-    import io
 
     set_threads(threads)
-    from nucleus_course.config import get_preset
     from nucleus_course.data import load_dataset
     from nucleus_course.data.batches import TrainingBatches
-    from nucleus_course.model import MaskRCNN
+    from nucleus_course.models import MaskRCNN
+    from nucleus_course.presets import get_preset
     from nucleus_course.training.progress import EpochWatch, Reporter
     from nucleus_course.training.stages import compile_for
 
@@ -181,9 +194,9 @@ def input_(preset, batches, data, threads=None):
     """Training batches alone, augmented, by the preset's number of threads."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from nucleus_course.config import get_preset
     from nucleus_course.data import load_dataset
     from nucleus_course.data.batches import TrainingBatches
+    from nucleus_course.presets import get_preset
 
     preset = get_preset(preset)
     source = TrainingBatches(load_dataset(data, progress=False), preset)
@@ -212,7 +225,9 @@ def decode(data, threads=None):
         times, cpu = [], time.process_time()
         for _ in range(2):
             begun = time.perf_counter()
-            dataset = load_dataset(data, cache_dir=folder, progress=False, workers=threads).preload(workers=threads)
+            dataset = load_dataset(data, cache_dir=folder, progress=False, workers=threads).preload(
+                workers=threads
+            )
             times.append(time.perf_counter() - begun)
         cpu = time.process_time() - cpu
     nuclei = sum(dataset.counts.values())
@@ -224,7 +239,7 @@ def decode(data, threads=None):
 
 def evaluate(images, detections, threads=None):
     """Every metric of the protocol on a made-up split."""
-    from nucleus_course.evaluation.benchmark import benchmark_evaluate
+    from nucleus_course.benchmark.scoring import benchmark_evaluate
 
     numbers = benchmark_evaluate(images=images, detections=detections)
     note = f"{numbers['images']} images, {numbers['detections']} detections, {numbers['nuclei']} nuclei"
@@ -236,7 +251,9 @@ def machine(threads=None):
     set_threads(threads)
     import keras
 
-    a = keras.ops.convert_to_tensor(np.random.default_rng(0).normal(size=(2048, 2048)).astype("float32"))
+    a = keras.ops.convert_to_tensor(
+        np.random.default_rng(0).normal(size=(2048, 2048)).astype("float32")
+    )
     big = np.zeros(2**27, "uint8")
     product = measure(lambda: keras.ops.convert_to_numpy(keras.ops.matmul(a, a)))
     copy = measure(lambda: big.copy())

@@ -2,7 +2,7 @@
 
 from math import prod
 
-from nucleus_course.model.anchors import level_shapes
+from nucleus_course.models.mask_rcnn.anchors import level_shapes
 
 
 def convolution_macs(height, width, kernel, channels, filters):
@@ -36,7 +36,7 @@ def count_operations(model, height, width, detections):
     """Multiply-accumulates of one prediction, part by part.
 
     Args:
-        model: :class:`~nucleus_course.model.MaskRCNN`.
+        model: :class:`~nucleus_course.models.MaskRCNN`.
         height, width: the network's input, multiples of ``pad_multiple``.
         detections: boxes that the mask head runs on.
 
@@ -44,21 +44,38 @@ def count_operations(model, height, width, detections):
         {"trunk", "pyramid", "rpn", "box head", "mask head", "total"}: int. The box head counts every proposal and
         pass; RoIAlign, NMS and pasting are less than a hundredth and not counted.
     """
-    from nucleus_course.model.proposals import level_budget
+    from nucleus_course.models.mask_rcnn.proposals import level_budget
 
     c = model.config
     trunk, stages = functional_macs(model.backbone, [(1, height, width, 3)])
     pyramid, _ = functional_macs(model.pyramid, stages)
     shapes = level_shapes(height, width, c.strides)
     rpn = sum(functional_macs(model.rpn, [(1, *shape, c.pyramid_channels)])[0] for shape in shapes)
-    budgets = [level_budget(rows * columns * len(c.anchor_ratios), c.pre_nms[1]) for rows, columns in shapes]
+    budgets = [
+        level_budget(rows * columns * len(c.anchor_ratios), c.pre_nms[1])
+        for rows, columns in shapes
+    ]
     proposals = min(c.post_nms[1], sum(budgets))
     wide = c.box_head_channels
-    box = proposals * c.box_passes * (c.box_pool**2 * c.pyramid_channels * wide + wide * wide + wide * (2 + 8))
+    box = (
+        proposals
+        * c.box_passes
+        * (c.box_pool**2 * c.pyramid_channels * wide + wide * wide + wide * (2 + 8))
+    )
     side, channels, filters = c.mask_pool, c.pyramid_channels, c.mask_head_channels
-    mask = convolution_macs(side, side, 3, channels, filters) + 3 * convolution_macs(side, side, 3, filters, filters)
-    mask += convolution_macs(side, side, 2, filters, filters) + convolution_macs(2 * side, 2 * side, 1, filters, 2)
-    parts = {"trunk": trunk, "pyramid": pyramid, "rpn": rpn, "box head": box, "mask head": detections * mask}
+    mask = convolution_macs(side, side, 3, channels, filters) + 3 * convolution_macs(
+        side, side, 3, filters, filters
+    )
+    mask += convolution_macs(side, side, 2, filters, filters) + convolution_macs(
+        2 * side, 2 * side, 1, filters, 2
+    )
+    parts = {
+        "trunk": trunk,
+        "pyramid": pyramid,
+        "rpn": rpn,
+        "box head": box,
+        "mask head": detections * mask,
+    }
     return parts | {"total": sum(parts.values())}
 
 

@@ -75,7 +75,9 @@ def nms(boxes, scores, iou_threshold):
     flat = np.concatenate([flat[:, :2], flat[:, 2:] - flat[:, :2]], axis=1)
     order = np.argsort(-scores.detach().numpy(), kind="stable")
     ranks = np.linspace(1.0, 0.5, len(order), dtype="float32")  # OpenCV drops scores of 0 and below
-    kept = np.asarray(cv2.dnn.NMSBoxes(flat[order], ranks, 0.0, float(iou_threshold)), int).reshape(-1)
+    kept = np.asarray(cv2.dnn.NMSBoxes(flat[order], ranks, 0.0, float(iou_threshold)), int).reshape(
+        -1
+    )
     return torch.from_numpy(order[kept].astype("int64"))
 
 
@@ -103,8 +105,12 @@ def roi_align(features, rois, spatial_scale, height, width, sampling_ratio, alig
         x = points(boxes[own, 0], size[own, 0], width, features.shape[3])
         grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
         grid = grid.reshape(1, -1, grid.shape[2], 2)  # all boxes below one another
-        crops = functional.grid_sample(features[index : index + 1], grid, padding_mode="border", align_corners=False)
-        crops = crops.reshape(features.shape[1], len(own) * height, samples, width, samples).mean(dim=(2, 4))
+        crops = functional.grid_sample(
+            features[index : index + 1], grid, padding_mode="border", align_corners=False
+        )
+        crops = crops.reshape(features.shape[1], len(own) * height, samples, width, samples).mean(
+            dim=(2, 4)
+        )
         out[own] = crops.reshape(features.shape[1], len(own), height, width).transpose(0, 1)
     return out
 
@@ -125,7 +131,9 @@ def stardist_2d(side, detections, threads=None):
 
     def run():
         model.predict(image, show_tile_progress=False)
-        points, scores, rays = non_maximum_suppression(distances, probability, prob_thresh=0.5, nms_thresh=0.4)
+        points, scores, rays = non_maximum_suppression(
+            distances, probability, prob_thresh=0.5, nms_thresh=0.4
+        )
         polygons_to_label(rays, points, image.shape, prob=scores)
         found.append(len(points))
 

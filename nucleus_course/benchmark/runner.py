@@ -10,11 +10,21 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from nucleus_course._util.errors import UserError
 from nucleus_course.backend import cpu_has_bfloat16
-from nucleus_course.errors import UserError
 
 KINDS = ("machine", "predict", "startup", "train", "input", "decode", "evaluate")
-PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "torchvision", "openvino", "numpy", "stardist")
+PACKAGES = (
+    "keras",
+    "tensorflow",
+    "tensorflow-cpu",
+    "jax",
+    "torch",
+    "torchvision",
+    "openvino",
+    "numpy",
+    "stardist",
+)
 SIDES = (256, 512, 1024)  # network pixels
 COUNTS = (30, 400)  # detections
 TIMEOUT = 1800  # seconds a case
@@ -52,11 +62,17 @@ def list_cases(quick=False, only=None, data="sample"):
     cases.append({"kind": "startup", "preset": "compact"})
     cases.append({"kind": "train", "preset": "compact", "steps": 4 if quick else 20, "data": data})
     if not quick:
-        cases.append({"kind": "train", "preset": "paper-resnet50", "steps": 3, "batch": 1, "data": data})
+        cases.append(
+            {"kind": "train", "preset": "paper-resnet50", "steps": 3, "batch": 1, "data": data}
+        )
     for preset in ("compact",) if quick else ("compact", "paper-resnet50"):
-        cases.append({"kind": "input", "preset": preset, "batches": 5 if quick else 30, "data": data})
+        cases.append(
+            {"kind": "input", "preset": preset, "batches": 5 if quick else 30, "data": data}
+        )
     cases.append({"kind": "decode", "data": data})
-    cases.append({"kind": "evaluate", "images": 10 if quick else 67, "detections": 450 if quick else 3000})
+    cases.append(
+        {"kind": "evaluate", "images": 10 if quick else 67, "detections": 450 if quick else 3000}
+    )
     return [case for case in cases if case["kind"] in wanted]
 
 
@@ -73,8 +89,19 @@ def _predict_cases(quick):
             peer = runtime in ("torchvision", "stardist")
             for preset in ("",) if peer else presets:
                 for count in counts:
-                    rows.append({"kind": "predict", "preset": preset, "runtime": runtime, "side": side, "detections": count})
-    rows += [{"kind": "predict", "preset": "", "runtime": name, "skip": reason} for name, reason in missing]
+                    rows.append(
+                        {
+                            "kind": "predict",
+                            "preset": preset,
+                            "runtime": runtime,
+                            "side": side,
+                            "detections": count,
+                        }
+                    )
+    rows += [
+        {"kind": "predict", "preset": "", "runtime": name, "skip": reason}
+        for name, reason in missing
+    ]
     return rows
 
 
@@ -85,13 +112,22 @@ def run_case(case, threads=None, timeout=TIMEOUT):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OPENVINO_TELEMETRY": "0"}
     if threads:
         environment.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
-    words = [sys.executable, "-m", "nucleus_course.benchmark.case", json.dumps({**case, "threads": threads})]
+    words = [
+        sys.executable,
+        "-m",
+        "nucleus_course.benchmark.case",
+        json.dumps({**case, "threads": threads}),
+    ]
     try:
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(
+            words, env=environment, capture_output=True, text=True, timeout=timeout
+        )
     except subprocess.TimeoutExpired:
         return {**case, "error": f"took longer than {timeout} s"}
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or [
+            f"exit code {done.returncode}"
+        ]
         return {**case, "error": lines[-1][:300]}
     return {**case, **json.loads(done.stdout.splitlines()[-1])}
 
@@ -121,12 +157,16 @@ def machine():
 def _processor():
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.processor() or "unknown"
 
 
-def run_benchmark(out="benchmark.json", *, quick=False, only=None, data="sample", threads=None, console=None):
+def run_benchmark(
+    out="benchmark.json", *, quick=False, only=None, data="sample", threads=None, console=None
+):
     """Run the cases, print the table and write it.
 
     Args:
@@ -144,7 +184,7 @@ def run_benchmark(out="benchmark.json", *, quick=False, only=None, data="sample"
     """
     from rich.console import Console
 
-    from nucleus_course.training.checkpoint import write_atomic
+    from nucleus_course._util.files import write_atomic
 
     out = Path(out)
     if not out.parent.is_dir() or out.is_dir():
@@ -153,7 +193,9 @@ def run_benchmark(out="benchmark.json", *, quick=False, only=None, data="sample"
     cases = list_cases(quick, only, data)
     here = machine()
     if here["load"] is not None and here["load"] > 0.5 * here["cores"]:
-        console.print(f"[bold]This machine is busy (load {here['load']}): times will be too long.[/bold]")
+        console.print(
+            f"[bold]This machine is busy (load {here['load']}): times will be too long.[/bold]"
+        )
     begun, results = time.perf_counter(), []
     for case in cases:
         with console.status(describe(case)):
@@ -183,7 +225,13 @@ def table(report):
     here = report["machine"]
     title = f"{here['processor']}, {here['cores']} cores, {here['backend']}"
     table = Table(title=title, title_justify="left")
-    for column, justify in (("case", "left"), ("ms", "right"), ("CPU ms", "right"), ("peak MB", "right"), ("", "left")):
+    for column, justify in (
+        ("case", "left"),
+        ("ms", "right"),
+        ("CPU ms", "right"),
+        ("peak MB", "right"),
+        ("", "left"),
+    ):
         table.add_column(column, justify=justify)
     for case in report["cases"]:
         note = case.get("error") or case.get("skip") or case.get("note", "")

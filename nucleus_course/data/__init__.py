@@ -4,10 +4,9 @@ The names below are loaded on first use, so that importing this package (as ``co
 :class:`AugmentConfig`) costs nothing.
 """
 
-from nucleus_course.lazy import lazy
+from nucleus_course._util.lazy import lazy
 
 _HOMES = {
-    "AugmentConfig": "augment",
     "Augmenter": "augment",
     "Dataset": "dataset",
     "LintReport": "lint",
@@ -21,9 +20,9 @@ _HOMES = {
     "lint_dataset": "dataset",
     "load_dataset": "dataset",
     "near_duplicate_groups": "duplicates",
-    "read_image": "images",
+    "read_image": "read",
     "split_ids": "splits",
-    "to_rgb8": "images",
+    "to_rgb8": "read",
     "write_sample": "synthetic",
 }
 

@@ -11,77 +11,7 @@ Everything random comes from the (seed, epoch, index) of the call, so results do
 threads or their order.
 """
 
-from dataclasses import dataclass, fields
-
 import numpy as np
-
-BORDERS = ("constant", "reflect")
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """What to vary. The defaults are the paper's four; angles in degrees, lengths in pixels.
-
-    ``blur`` is the range of sigma; ``scale`` a range of factors, drawn log-uniformly; ``gamma`` a
-    range of exponents, log-uniform; ``contrast`` and ``brightness`` are largest relative changes
-    and largest shifts (share of 255); ``hue`` a largest turn in degrees, ``saturation`` a largest
-    relative change; ``stain`` the standard deviation of a per-channel gain in optical density (and
-    a quarter of it as offset); ``invert`` a probability; ``noise`` the largest standard deviation
-    in grey levels; ``elastic`` the standard deviation in pixels of a displacement that varies over
-    ``elastic_spacing`` pixels. Hue, saturation and stain leave grey crops alone.
-
-    ``border`` is what lies beyond the image's edge (small images, and corners that a rotation
-    exposes): "constant" (``fill``, no nuclei: mirroring did not help the paper) or "reflect" (the
-    mirrored image with its mirrored nuclei, which are nuclei in their own right).
-
-    Slivers: a nucleus that the crop's border cuts to fewer than ``min_area`` pixels becomes
-    background; with ``min_fraction`` only if that is also less than this share of the whole nucleus.
-    Either may be set alone.
-    """
-
-    crop: bool = True
-    rotation: float = 180.0
-    quarter_turns: bool = False
-    flip_horizontal: float = 0.5
-    flip_vertical: float = 0.5
-    blur: tuple = (0.0, 2.0)
-    blur_probability: float = 0.5
-    scale: tuple = (1.0, 1.0)
-    contrast: float = 0.0
-    brightness: float = 0.0
-    gamma: tuple = (1.0, 1.0)
-    hue: float = 0.0
-    saturation: float = 0.0
-    stain: float = 0.0
-    invert: float = 0.0
-    noise: float = 0.0
-    elastic: float = 0.0
-    elastic_spacing: float = 32.0
-    border: str = "constant"
-    fill: int = 0
-    min_area: int = 0
-    min_fraction: float = 0.0
-
-    def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(field.default, tuple):  # JSON brings lists
-                low, high = value
-                if not 0 <= low <= high:
-                    raise ValueError(f"{field.name}={value}: a range (low, high) with 0 <= low <= high")
-                object.__setattr__(self, field.name, (float(low), float(high)))
-            elif field.name != "border" and value < 0:
-                raise ValueError(f"{field.name}={value} must not be negative")
-        if self.scale[0] == 0 or self.gamma[0] == 0:
-            raise ValueError("scale and gamma must be above zero")
-        if self.border not in BORDERS:
-            raise ValueError(f"border={self.border!r}: one of {', '.join(BORDERS)}")
-
-    @classmethod
-    def none(cls, **changes):
-        """Nothing random: the centre of the image, as it is."""
-        plain = dict(crop=False, rotation=0.0, flip_horizontal=0.0, flip_vertical=0.0, blur_probability=0.0)
-        return cls(**{**plain, **changes})
 
 
 class Augmenter:
@@ -104,7 +34,9 @@ class Augmenter:
     def __call__(self, image, labels, seed):
         if image.shape[:2] != labels.shape or image.ndim != 3:
             raise ValueError(f"image {image.shape} and labels {labels.shape} do not fit")
-        random = np.random.Generator(np.random.PCG64(np.random.SeedSequence(tuple(int(part) for part in seed))))
+        random = np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence(tuple(int(part) for part in seed)))
+        )
         draw = _Draw(self.config, random, image.shape[:2], self.size)
         picture, truth = draw.warp(image, labels)
         if self.config.border == "reflect":
@@ -123,14 +55,21 @@ class _Draw:
         self.zoom = _log_uniform(random, config.scale)
         angle = random.uniform(-config.rotation, config.rotation)
         turns = int(random.integers(4)) if config.quarter_turns else 0
-        self.flips = (random.random() < config.flip_vertical, random.random() < config.flip_horizontal)
+        self.flips = (
+            random.random() < config.flip_vertical,
+            random.random() < config.flip_horizontal,
+        )
         where = random.random(2) if config.crop else np.array([0.5, 0.5])
         # The crop's centre, such that the unturned crop lies inside the image where it fits.
         self.centre = np.empty(2)
         for axis in range(2):
             room = shape[axis] - size / self.zoom
             if self.zoom == 1:  # whole pixels, which need no interpolation; each place as likely
-                start = min(int(where[axis] * (room + 1)), room) if room > 0 and config.crop else room // 2
+                start = (
+                    min(int(where[axis] * (room + 1)), room)
+                    if room > 0 and config.crop
+                    else room // 2
+                )
             else:
                 start = where[axis] * room if room > 0 else room / 2
             self.centre[axis] = start + size / self.zoom / 2
@@ -160,7 +99,9 @@ class _Draw:
         """Bool (size, size): the output pixels that show the image itself, not its mirrored edge;
         None when that is all of them."""
         columns, rows = self._coordinates() if not self.exact else self._whole_coordinates()
-        inside = (columns > -0.5) & (columns < shape[1] - 0.5) & (rows > -0.5) & (rows < shape[0] - 0.5)
+        inside = (
+            (columns > -0.5) & (columns < shape[1] - 0.5) & (rows > -0.5) & (rows < shape[0] - 0.5)
+        )
         return None if inside.all() else self._turn(inside)
 
     def _turn(self, array):
@@ -227,9 +168,13 @@ class _Draw:
         labels = np.ascontiguousarray(labels[top:bottom, left:right], dtype=np.int32)
         columns, rows = columns - left, rows - top
         fill = (self.config.fill,) * 3
-        picture = cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=mode, borderValue=fill)
+        picture = cv2.remap(
+            image, columns, rows, cv2.INTER_LINEAR, borderMode=mode, borderValue=fill
+        )
         # Nearest by whole numbers, since OpenCV's own rounding works in steps of 1/32 pixel.
-        truth = _take(labels, np.rint(rows).astype(np.int64), np.rint(columns).astype(np.int64), reflect)
+        truth = _take(
+            labels, np.rint(rows).astype(np.int64), np.rint(columns).astype(np.int64), reflect
+        )
         return picture, truth
 
 
@@ -295,7 +240,9 @@ def _recolour(image, config, random):
     if config.stain and coloured:
         image = _stain(image, 1 + config.stain * stains[0], 0.25 * config.stain * stains[1])
     if (config.hue or config.saturation) and coloured:
-        image = _hue_saturation(image, np.deg2rad(config.hue * signed[0]), 1 + config.saturation * signed[1])
+        image = _hue_saturation(
+            image, np.deg2rad(config.hue * signed[0]), 1 + config.saturation * signed[1]
+        )
     if config.gamma != (1.0, 1.0):
         low, high = np.log(config.gamma)
         image = contrast.adjust_contrast_gamma(image, float(np.exp(low + (high - low) * draws[2])))
@@ -308,16 +255,24 @@ def _recolour(image, config, random):
         image = arithmetic.invert(image)
     if draws[6] < config.blur_probability and config.blur[1] > 0:
         sigma = config.blur[0] + (config.blur[1] - config.blur[0]) * draws[7]
-        image = blur.blur_gaussian_(np.ascontiguousarray(image), sigma, backend="cv2") if sigma > 0.1 else image
+        image = (
+            blur.blur_gaussian_(np.ascontiguousarray(image), sigma, backend="cv2")
+            if sigma > 0.1
+            else image
+        )
     if config.noise:
         channels = 1 if _grey(image) else 3
-        noise = random.standard_normal((*image.shape[:2], channels), np.float32) * (config.noise * random.random())
+        noise = random.standard_normal((*image.shape[:2], channels), np.float32) * (
+            config.noise * random.random()
+        )
         image = np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(image)
 
 
 def _grey(image):
-    return np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 0], image[..., 2])
+    return np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(
+        image[..., 0], image[..., 2]
+    )
 
 
 def _stain(image, gain, offset):

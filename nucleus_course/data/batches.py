@@ -6,10 +6,10 @@ import time
 import keras
 import numpy as np
 
-from nucleus_course.config import settled
 from nucleus_course.data.augment import Augmenter
 from nucleus_course.data.labels import boxes_from_labels
 from nucleus_course.data.preprocess import resize, stretch, to_network
+from nucleus_course.presets import settled
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -39,10 +39,16 @@ class TrainingBatches(keras.utils.PyDataset):
         self.batch_size = training.batch_size
         side = training.crop / preset.model.upsample
         if side != int(side):
-            raise ValueError(f"crop {training.crop} is not a multiple of upsample {preset.model.upsample}")
-        self.augmenters = [Augmenter(a, int(side)) for a in (preset.augment, settled(preset.augment))]
+            raise ValueError(
+                f"crop {training.crop} is not a multiple of upsample {preset.model.upsample}"
+            )
+        self.augmenters = [
+            Augmenter(a, int(side)) for a in (preset.augment, settled(preset.augment))
+        ]
         self.settled = False  # the training loop's: whether the gentle augmentation is on
-        self.weights = _weights([dataset.types[i] for i in self.ids], training.balance_types, training.type_factors)
+        self.weights = _weights(
+            [dataset.types[i] for i in self.ids], training.balance_types, training.type_factors
+        )
         self.images = {}
         self._order = (None, None)
         self._lock = threading.Lock()
@@ -59,7 +65,9 @@ class TrainingBatches(keras.utils.PyDataset):
                 need = len(self) * self.batch_size
                 if self.weights is None:
                     rounds = -(-need // len(self.ids))
-                    picks = np.concatenate([rng.permutation(len(self.ids)) for _ in range(rounds)])[:need]
+                    picks = np.concatenate([rng.permutation(len(self.ids)) for _ in range(rounds)])[
+                        :need
+                    ]
                 else:
                     picks = _systematic(self.weights, need, rng)
                 self._order = (epoch, picks)
@@ -81,7 +89,7 @@ class TrainingBatches(keras.utils.PyDataset):
         if self.config.upsample != 1.0:
             labels = resize(labels, self.config.upsample)
         ids, boxes = boxes_from_labels(labels)
-        from nucleus_course.model.targets import pad_ground_truth
+        from nucleus_course.data.labels import pad_ground_truth
 
         labels, boxes, ids = pad_ground_truth(labels, boxes, ids, self.config.max_nuclei, index)
         return {"image": image, "labels": labels.astype("int32"), "boxes": boxes, "ids": ids}

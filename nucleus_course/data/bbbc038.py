@@ -13,9 +13,9 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from nucleus_course.data.images import EXTENSIONS
+from nucleus_course._util.errors import UserError
 from nucleus_course.data.lint import NOTED, REFUSED, Issue
-from nucleus_course.errors import UserError
+from nucleus_course.data.read import EXTENSIONS
 
 SYNTHETIC_MARK = "SYNTHETIC.txt"
 JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
@@ -61,12 +61,24 @@ class Source:
             if _junk(parts) or len(parts) < 2 or parts[-2] not in ("images", "masks"):
                 continue
             if Path(name).suffix.lower() not in EXTENSIONS:
-                self._note(parts, name, "not an image", "not an image file by its extension, ignored", NOTED)
+                self._note(
+                    parts,
+                    name,
+                    "not an image",
+                    "not an image file by its extension, ignored",
+                    NOTED,
+                )
                 continue
             entry = self._entry(entries, homes, parts[:-2])
             if "/".join(parts[:-2]) != homes[entry.image_id]:
                 kept = homes[entry.image_id] or "."
-                self._note(parts, name, "duplicate id", f"image id {entry.image_id!r} also lies in {kept}", REFUSED)
+                self._note(
+                    parts,
+                    name,
+                    "duplicate id",
+                    f"image id {entry.image_id!r} also lies in {kept}",
+                    REFUSED,
+                )
             elif parts[-2] == "masks":
                 entry.has_mask_folder = True
                 entry.masks.append(name)
@@ -80,11 +92,25 @@ class Source:
                 continue
             for name in found:
                 if name != entries[image_id].image:
-                    self._note(PurePosixPath(name).parts, name, "extra image", "a second image of the same id, ignored", NOTED)
+                    self._note(
+                        PurePosixPath(name).parts,
+                        name,
+                        "extra image",
+                        "a second image of the same id, ignored",
+                        NOTED,
+                    )
         for entry in entries.values():
             if not entry.image:
                 where = f"{homes[entry.image_id] or '.'}/masks"
-                self.issues.append(Issue(entry.image_id, where, "masks without image", f"{len(entry.masks)} masks but no image", REFUSED))
+                self.issues.append(
+                    Issue(
+                        entry.image_id,
+                        where,
+                        "masks without image",
+                        f"{len(entry.masks)} masks but no image",
+                        REFUSED,
+                    )
+                )
         return dict(sorted(entries.items()))
 
     def _entry(self, entries, homes, home):
@@ -107,7 +133,9 @@ class ZipSource(Source):
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, EOFError, NotImplementedError):
-            raise UserError(f"{path}: not a zip archive, or a damaged one; download it again") from None
+            raise UserError(
+                f"{path}: not a zip archive, or a damaged one; download it again"
+            ) from None
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
         self._lock = threading.Lock()
@@ -122,7 +150,15 @@ class ZipSource(Source):
                 self._members[name] = info
         super().__init__(Path(path), list(self._members), folders)
         for name in self.outside:
-            self.issues.append(Issue("", name, "outside name", "a name that leads out of the archive's folder", REFUSED))
+            self.issues.append(
+                Issue(
+                    "",
+                    name,
+                    "outside name",
+                    "a name that leads out of the archive's folder",
+                    REFUSED,
+                )
+            )
 
     def read(self, name):
         with self._lock:
@@ -184,13 +220,19 @@ def _open(path):
             if train or len(archives) == 1:
                 return ZipSource((train or archives)[0])
         if not source.entries and not any(path.iterdir()):
-            raise UserError(f"{path}: the folder is empty; give a zip or folder in BBBC038's layout")
+            raise UserError(
+                f"{path}: the folder is empty; give a zip or folder in BBBC038's layout"
+            )
     elif path.is_file():
         if path.suffix.lower() in EXTENSIONS:
-            raise UserError(f"{path}: one image file, where a zip or folder in BBBC038's layout (<id>/images/<id>.png) was expected")
+            raise UserError(
+                f"{path}: one image file, where a zip or folder in BBBC038's layout (<id>/images/<id>.png) was expected"
+            )
         source = ZipSource(path)
     else:
-        raise UserError(f"{path}: no such file or folder; give a zip or folder in BBBC038's layout, or 'sample'")
+        raise UserError(
+            f"{path}: no such file or folder; give a zip or folder in BBBC038's layout, or 'sample'"
+        )
     if not source.entries and not source.issues:
         raise UserError(f"{path}: no images in BBBC038's layout (<id>/images/<id>.png) in it")
     return source

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nucleus_course.errors import UserError
+from nucleus_course._util.errors import UserError
 
 FORMAT = 4  # raise it whenever decoding, linting, names or image types change; tests/data/test_cache.py notices most
 STALE_SECONDS = 3600
@@ -54,7 +54,9 @@ def encode(array, level=1):
     if array.ndim == 3:
         array = array[..., ::-1]
     strategy = cv2.IMWRITE_PNG_STRATEGY_DEFAULT
-    ok, data = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, level, cv2.IMWRITE_PNG_STRATEGY, strategy])
+    ok, data = cv2.imencode(
+        ".png", array, [cv2.IMWRITE_PNG_COMPRESSION, level, cv2.IMWRITE_PNG_STRATEGY, strategy]
+    )
     if not ok:
         raise ValueError(f"an array {array.dtype} {array.shape} cannot be stored as PNG")
     return data.tobytes()
@@ -97,7 +99,9 @@ class FileStore:
                     self._zip, self._process = zipfile.ZipFile(self.path), os.getpid()
                 return self._zip.read(name)
         except (OSError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{self.path}: this cache is damaged ({error or 'cut short'}); delete the file and try again") from None
+            raise UserError(
+                f"{self.path}: this cache is damaged ({error or 'cut short'}); delete the file and try again"
+            ) from None
 
     def __getstate__(self):
         return {"path": self.path, "index": self.index}
@@ -122,7 +126,9 @@ def write_cache(path, index, blobs):
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f"{path.stem}.", suffix=".partial", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(
+            prefix=f"{path.stem}.", suffix=".partial", dir=path.parent
+        )
         with os.fdopen(handle, "wb") as file:
             _write_zip(file, index, blobs)
         os.chmod(temporary, 0o666 & ~_umask())  # a folder for a whole class is read by all of it
@@ -162,7 +168,9 @@ def _sweep(path):
     family = path.stem.rsplit("-", 1)[0]
     for other in path.parent.glob(f"{family}-*"):
         try:
-            stale = other.suffix == ".partial" and time.time() - other.stat().st_mtime > STALE_SECONDS
+            stale = (
+                other.suffix == ".partial" and time.time() - other.stat().st_mtime > STALE_SECONDS
+            )
             if stale or (other.suffix == ".zip" and other != path):
                 other.unlink()
         except OSError:  # another process' file, or gone by now

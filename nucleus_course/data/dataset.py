@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nucleus_course._util.errors import UserError
 from nucleus_course.data import cache
 from nucleus_course.data.bbbc038 import open_source, source_name
 from nucleus_course.data.decode import decode_entry
@@ -17,7 +18,6 @@ from nucleus_course.data.labels import areas_from_labels, boxes_from_labels
 from nucleus_course.data.lint import NOTED, REFUSED, Issue, LintReport
 from nucleus_course.data.splits import NAMES as SPLIT_NAMES
 from nucleus_course.data.splits import protocol_ids, split_ids
-from nucleus_course.errors import UserError
 
 SAMPLE = "sample"
 
@@ -101,7 +101,9 @@ class Dataset:
         if image_id in self._loaded:
             return self._loaded[image_id]
         number = self._entries[image_id]["number"]
-        return tuple(cache.decode(self._store.read(f"{number}.{kind}.png")) for kind in ("image", "labels"))
+        return tuple(
+            cache.decode(self._store.read(f"{number}.{kind}.png")) for kind in ("image", "labels")
+        )
 
     def preload(self, workers=None):
         """Decode everything into RAM once (grey as one channel, labels as uint16: 0.4 GB for the 664
@@ -161,7 +163,11 @@ class Dataset:
     @cached_property
     def lint(self):
         """What was found wrong with these images, and with files that became no image."""
-        whole = LintReport(self._store.index["source"], len(self.ids), [Issue(**i) for i in self._store.index["issues"]])
+        whole = LintReport(
+            self._store.index["source"],
+            len(self.ids),
+            [Issue(**i) for i in self._store.index["issues"]],
+        )
         return whole.for_ids(set(self.ids))
 
 
@@ -183,10 +189,14 @@ def load_dataset(source, split="all", *, strict=False, cache_dir=None, progress=
     refused = [Issue(**issue) for issue in index["issues"] if issue["action"] == REFUSED]
     outside = [issue for issue in refused if issue.kind == "outside name"]
     if outside:
-        raise UserError(f"{path}: the archive holds {outside[0].file!r}, a name outside its folder; it is not to be trusted")
+        raise UserError(
+            f"{path}: the archive holds {outside[0].file!r}, a name outside its folder; it is not to be trusted"
+        )
     if strict and refused:
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-        raise UserError(f"{path}: {refused[0].file}: {refused[0].message}{more}; mend it, or do without strict")
+        raise UserError(
+            f"{path}: {refused[0].file}: {refused[0].message}{more}; mend it, or do without strict"
+        )
     if not index["images"]:
         reason = f"; first: {refused[0].file}: {refused[0].message}" if refused else ""
         raise UserError(f"{path}: no usable image in it{reason}")
@@ -199,14 +209,19 @@ def load_dataset(source, split="all", *, strict=False, cache_dir=None, progress=
         for issue in dataset.lint.refused[:10]:
             print(f"left out: {issue}", file=sys.stderr)
         if len(dataset.lint.refused) > 10:
-            print(f"left out: {len(dataset.lint.refused) - 10} more, see dataset.lint.table()", file=sys.stderr)
+            print(
+                f"left out: {len(dataset.lint.refused) - 10} more, see dataset.lint.table()",
+                file=sys.stderr,
+            )
     return dataset
 
 
 def lint_dataset(source, *, cache_dir=None, progress=False, workers=None):
     """Everything wrong with a source, as a :class:`LintReport`; raises only if it cannot be opened."""
     store, path = _open_store(source, cache_dir, progress, workers)
-    return LintReport(str(path), len(store.index["images"]), [Issue(**issue) for issue in store.index["issues"]])
+    return LintReport(
+        str(path), len(store.index["images"]), [Issue(**issue) for issue in store.index["issues"]]
+    )
 
 
 def _split(whole, split):
@@ -223,7 +238,11 @@ def worker_count():
 
 
 def _open_store(source, cache_dir, progress, workers):
-    path = Path(str(files("nucleus_course.data") / "sample.zip")) if str(source) == SAMPLE else Path(source)
+    path = (
+        Path(str(files("nucleus_course.data") / "sample.zip"))
+        if str(source) == SAMPLE
+        else Path(source)
+    )
     files_of = open_source(path)
     try:
         target = cache.cache_path(files_of.path, files_of.fingerprint, cache_dir)
@@ -251,17 +270,29 @@ def _decode_all(files_of, name, progress, workers):
         return decoded, (pngs, shape, count)
 
     issues, images, blobs = list(files_of.issues), {}, {}
-    for image_id in sorted({entry.image_id for entry in entries} - set(protocol_ids([entry.image_id for entry in entries]))):
-        message = "not among the protocol's 664: in no named split, but a list or split file can name it"
+    for image_id in sorted(
+        {entry.image_id for entry in entries}
+        - set(protocol_ids([entry.image_id for entry in entries]))
+    ):
+        message = (
+            "not among the protocol's 664: in no named split, but a list or split file can name it"
+        )
         issues.append(Issue(image_id, image_id, "withdrawn", message, NOTED))
     with ThreadPoolExecutor(workers or worker_count()) as pool:
-        for number, (decoded, stored) in enumerate(_tracked(pool.map(work, entries), len(entries), name, progress)):
+        for number, (decoded, stored) in enumerate(
+            _tracked(pool.map(work, entries), len(entries), name, progress)
+        ):
             issues.extend(decoded.issues)
             if stored is None:
                 continue
             (picture, labels), shape, count = stored
             blobs[f"{number}.image.png"], blobs[f"{number}.labels.png"] = picture, labels
-            images[decoded.image_id] = {"number": number, "type": decoded.type, "size": list(shape), "count": count}
+            images[decoded.image_id] = {
+                "number": number,
+                "type": decoded.type,
+                "size": list(shape),
+                "count": count,
+            }
     index = {
         "format": cache.FORMAT,
         "name": name,
@@ -280,4 +311,6 @@ def _tracked(results, total, name, progress):
     from rich.console import Console
     from rich.progress import track
 
-    return track(results, f"decoding {name}", total=total, console=Console(stderr=True), transient=True)
+    return track(
+        results, f"decoding {name}", total=total, console=Console(stderr=True), transient=True
+    )

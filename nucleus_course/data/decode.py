@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nucleus_course.data.images import is_grey, read_image, to_rgb8
+from nucleus_course._util.errors import UserError
+from nucleus_course._util.text import counted
 from nucleus_course.data.image_types import image_type
 from nucleus_course.data.lint import NOTED, REFUSED, REPAIRED, Issue
-from nucleus_course.errors import UserError
-from nucleus_course.words import counted
+from nucleus_course.data.read import is_grey, read_image, to_rgb8
 
 MAX_MASKS = 65535  # the cache stores uint16 label maps
 
@@ -52,11 +52,26 @@ def decode_entry(entry, read, labelled=True):
         return result
     if labelled and not entry.masks:
         if not entry.has_mask_folder:
-            report(entry.image, "no masks", "an image without a masks folder: its nuclei are unknown", REFUSED)
+            report(
+                entry.image,
+                "no masks",
+                "an image without a masks folder: its nuclei are unknown",
+                REFUSED,
+            )
             return result
-        report(entry.image, "no masks", "an empty masks folder: taken as an image without nuclei", NOTED)
+        report(
+            entry.image,
+            "no masks",
+            "an empty masks folder: taken as an image without nuclei",
+            NOTED,
+        )
     if len(entry.masks) > MAX_MASKS:
-        report(entry.image, "too many masks", f"{len(entry.masks)} masks; at most {MAX_MASKS} can be kept", REFUSED)
+        report(
+            entry.image,
+            "too many masks",
+            f"{len(entry.masks)} masks; at most {MAX_MASKS} can be kept",
+            REFUSED,
+        )
         return result
     try:
         image = to_rgb8(read_image(read_bytes(read, entry.image), entry.image))
@@ -95,10 +110,20 @@ def _labels(entry, read, shape, report):
             report(name, "unreadable mask", _short(error, name), REFUSED)
             raise _Refused from None
         if mask.shape[:2] != shape:
-            report(name, "wrong shape", f"mask {mask.shape[1]}x{mask.shape[0]} on an image {shape[1]}x{shape[0]} (width x height)", REFUSED)
+            report(
+                name,
+                "wrong shape",
+                f"mask {mask.shape[1]}x{mask.shape[0]} on an image {shape[1]}x{shape[0]} (width x height)",
+                REFUSED,
+            )
             raise _Refused
         if mask.ndim == 3:
-            report(name, "channels", f"a mask with {mask.shape[2]} channels: any channel counts, alpha does not", REPAIRED)
+            report(
+                name,
+                "channels",
+                f"a mask with {mask.shape[2]} channels: any channel counts, alpha does not",
+                REPAIRED,
+            )
             mask = mask[..., : 3 if mask.shape[2] >= 3 else 1].max(axis=2)
         top, left, piece = crop_to_content(mask)
         if piece is None:
@@ -122,7 +147,11 @@ def crop_to_content(mask):
     import cv2
 
     if mask.dtype not in (np.uint8, bool):
-        mask = (mask > float(mask.max()) / 2).view(np.uint8) if mask.size and mask.max() > 0 else np.zeros(mask.shape, np.uint8)
+        mask = (
+            (mask > float(mask.max()) / 2).view(np.uint8)
+            if mask.size and mask.max() > 0
+            else np.zeros(mask.shape, np.uint8)
+        )
     mask = np.ascontiguousarray(mask).view(np.uint8)
     left, top, width, height = cv2.boundingRect(mask)
     if width == 0:
@@ -146,10 +175,17 @@ def _paint(masks, shape, image_name, report):
     visible = np.bincount(labels.ravel(), minlength=len(masks) + 1)[1:]
     hidden = sum(areas) - int(visible.sum())
     if hidden:
-        report(image_name, "overlap", f"{counted(hidden, 'pixel')} in more than one mask: each goes to the smaller nucleus", REPAIRED)
+        report(
+            image_name,
+            "overlap",
+            f"{counted(hidden, 'pixel')} in more than one mask: each goes to the smaller nucleus",
+            REPAIRED,
+        )
     if masks and not visible.all():
         for index in np.flatnonzero(visible == 0):
-            report(masks[index][0], "covered mask", "wholly covered by other masks, dropped", REPAIRED)
+            report(
+                masks[index][0], "covered mask", "wholly covered by other masks, dropped", REPAIRED
+            )
         table = np.where(visible > 0, np.cumsum(visible > 0), 0)
         labels = np.concatenate([[0], table]).astype(np.uint16)[labels]
     return labels

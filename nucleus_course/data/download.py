@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from nucleus_course.errors import UserError
+from nucleus_course._util.errors import UserError
 
 PAGE = "https://bbbc.broadinstitute.org/BBBC038"
 BASE_URL = "https://data.broadinstitute.org/bbbc/BBBC038/"
@@ -23,7 +23,9 @@ CHUNK = 1 << 15
 TIMEOUT = (15, 60)  # seconds to connect, and between two pieces
 
 
-def download_bbbc038(to="data/bbbc038", files=FILES, *, base_url=BASE_URL, checksums=None, progress=True):
+def download_bbbc038(
+    to="data/bbbc038", files=FILES, *, base_url=BASE_URL, checksums=None, progress=True
+):
     """Download files of BBBC038v1 into a folder and return their paths.
 
     A file that is there and whole is not fetched again; an interrupted one (``<name>.partial``) goes
@@ -38,9 +40,14 @@ def download_bbbc038(to="data/bbbc038", files=FILES, *, base_url=BASE_URL, check
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot make this folder ({error.strerror or error}); choose another with --to") from None
+        raise UserError(
+            f"{folder}: cannot make this folder ({error.strerror or error}); choose another with --to"
+        ) from None
     known = {**CHECKSUMS, **(checksums or {})}
-    return [_fetch(base_url.rstrip("/") + "/" + name, folder, name, known.get(name), progress) for name in files]
+    return [
+        _fetch(base_url.rstrip("/") + "/" + name, folder, name, known.get(name), progress)
+        for name in files
+    ]
 
 
 def _fetch(url, folder, name, checksum, progress):
@@ -56,24 +63,44 @@ def _fetch(url, folder, name, checksum, progress):
     try:
         target.unlink(missing_ok=True)  # damaged: pooch would keep it
         pooch.get_logger().setLevel("WARNING")
-        pooch.retrieve(url, known_hash=checksum and f"sha256:{checksum}", fname=name, path=folder, downloader=downloader)
+        pooch.retrieve(
+            url,
+            known_hash=checksum and f"sha256:{checksum}",
+            fname=name,
+            path=folder,
+            downloader=downloader,
+        )
     except requests.exceptions.HTTPError as error:
-        raise UserError(f"{url}: the server answered {error.response.status_code}; see {PAGE} for the present address") from None
+        raise UserError(
+            f"{url}: the server answered {error.response.status_code}; see {PAGE} for the present address"
+        ) from None
     except requests.exceptions.ConnectionError:
         if downloader.partial.exists():
-            raise UserError(f"{url}: the connection broke; run it again to go on where it stopped") from None
-        raise UserError(f"{url}: {urlsplit(url).hostname} cannot be reached; connect to the internet, or use --data sample, which needs none") from None
+            raise UserError(
+                f"{url}: the connection broke; run it again to go on where it stopped"
+            ) from None
+        raise UserError(
+            f"{url}: {urlsplit(url).hostname} cannot be reached; connect to the internet, or use --data sample, which needs none"
+        ) from None
     except requests.exceptions.RequestException as error:
-        raise UserError(f"{url}: the download failed ({type(error).__name__}); run it again to go on where it stopped") from None
+        raise UserError(
+            f"{url}: the download failed ({type(error).__name__}); run it again to go on where it stopped"
+        ) from None
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error}); make room, or choose another folder with --to") from None
+        raise UserError(
+            f"{target}: cannot be written ({error.strerror or error}); make room, or choose another folder with --to"
+        ) from None
     except ValueError as error:  # pooch: the checksum does not hold; it has removed the file
         if "hash" not in str(error).lower():
             raise
-        raise UserError(f"{url}: what came is damaged (its SHA-256 is not {checksum[:12]}...); run the download again") from None
+        raise UserError(
+            f"{url}: what came is damaged (its SHA-256 is not {checksum[:12]}...); run the download again"
+        ) from None
     if not _is_whole(target, checksum):
         target.unlink(missing_ok=True)
-        raise UserError(f"{url}: what came is damaged (empty, or not a sound zip); removed, run the download again")
+        raise UserError(
+            f"{url}: what came is damaged (empty, or not a sound zip); removed, run the download again"
+        )
     _record(folder, name, _sha256(target))
     return target
 
@@ -96,7 +123,9 @@ class ResumingDownloader:
         if start:
             headers |= {"Range": f"bytes={start}-", "If-Range": validator}
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-            if response.status_code == 416:  # nothing lies beyond what is here: take it from the start
+            if (
+                response.status_code == 416
+            ):  # nothing lies beyond what is here: take it from the start
                 self._forget()
                 return self(url, output_file, pooch)
             response.raise_for_status()
@@ -116,7 +145,11 @@ class ResumingDownloader:
         """(bytes here, validator) if the partial file belongs to this address, else (0, "")."""
         try:
             notes = json.loads(self.notes.read_text())
-            if notes["url"] == url and notes["validator"] and not notes["validator"].startswith("W/"):
+            if (
+                notes["url"] == url
+                and notes["validator"]
+                and not notes["validator"].startswith("W/")
+            ):
                 return self.partial.stat().st_size, notes["validator"]
         except (OSError, ValueError, KeyError, TypeError):
             pass
@@ -124,10 +157,26 @@ class ResumingDownloader:
 
     def _receive(self, response, start, total, url):
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
 
-        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=Console(stderr=True), disable=not self.progress) as bar, open(self.partial, "ab") as file:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with (
+            Progress(*columns, console=Console(stderr=True), disable=not self.progress) as bar,
+            open(self.partial, "ab") as file,
+        ):
             file.truncate(start)
             task = bar.add_task(url.rsplit("/", 1)[-1], total=total, completed=start)
             for piece in response.iter_content(CHUNK):
@@ -168,7 +217,10 @@ def _record(folder, name, digest):
     lines = path.read_text().splitlines() if path.exists() else []
     sums = {line[66:]: line[:64] for line in lines if len(line) > 66}
     if sums.get(name, digest) != digest:
-        warnings.warn(f"{folder / name}: differs from the file downloaded earlier (SHA-256 {sums[name][:12]}...)", stacklevel=3)
+        warnings.warn(
+            f"{folder / name}: differs from the file downloaded earlier (SHA-256 {sums[name][:12]}...)",
+            stacklevel=3,
+        )
     sums[name] = digest
     temporary = path.with_name(path.name + ".new")
     temporary.write_text("".join(f"{value}  {key}\n" for key, value in sorted(sums.items())))

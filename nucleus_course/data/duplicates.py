@@ -53,11 +53,17 @@ def _links(dataset, ids):
     """Which of some images of one size are linked: bool (n, n)."""
     import cv2
 
-    sides = {name: [] for name in ("left", "left2", "right2", "right", "top", "top2", "bottom2", "bottom")}
+    sides = {
+        name: []
+        for name in ("left", "left2", "right2", "right", "top", "top2", "bottom2", "bottom")
+    }
     thumbnails = []
     for image_id in ids:
         image = dataset[image_id].image
-        for low, high, array in (("left", "right", image.transpose(1, 0, 2)), ("top", "bottom", image)):
+        for low, high, array in (
+            ("left", "right", image.transpose(1, 0, 2)),
+            ("top", "bottom", image),
+        ):
             inner = min(1, len(array) - 1)
             for name, line in ((low, 0), (low + "2", inner), (high + "2", -1 - inner), (high, -1)):
                 sides[name].append(array[line].mean(axis=1, dtype=np.float32))

@@ -22,13 +22,10 @@ gives 410 small fluorescent, 131 large fluorescent, 62 purple stain, 45 pink-and
 
 import numpy as np
 
-IMAGE_TYPES = (
-    "small fluorescent",
-    "large fluorescent",
-    "purple stain",
-    "pink-and-purple stain",
-    "grey tissue",
-)
+from nucleus_course.config import IMAGE_TYPES
+
+__all__ = ["IMAGE_TYPES", "image_type", "nucleus_diameter", "run_lengths", "stain_blue_to_red"]
+
 GREY_CHROMA = 4.0
 DARK = 100.0
 LARGE_DIAMETER = 30.0  # pixels
@@ -46,7 +43,11 @@ def image_type(image):
     if chroma < GREY_CHROMA and not dark:
         return "grey tissue"
     if dark:
-        return "large fluorescent" if nucleus_diameter(brightness) >= LARGE_DIAMETER else "small fluorescent"
+        return (
+            "large fluorescent"
+            if nucleus_diameter(brightness) >= LARGE_DIAMETER
+            else "small fluorescent"
+        )
     return "pink-and-purple stain" if stain_blue_to_red(image) >= BLUE_TO_RED else "purple stain"
 
 

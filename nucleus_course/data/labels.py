@@ -67,5 +67,29 @@ def outlines(labels):
 def _check(labels):
     labels = np.asarray(labels)
     if labels.ndim != 2 or labels.dtype.kind not in "iub":
-        raise ValueError(f"a label map is an integer array (H, W), not {labels.dtype} {labels.shape}")
+        raise ValueError(
+            f"a label map is an integer array (H, W), not {labels.dtype} {labels.shape}"
+        )
     return labels.astype(np.int64) if labels.dtype.kind == "b" else labels
+
+
+def pad_ground_truth(labels, boxes, ids, slots, seed=0):
+    """Ground truth of one image in a fixed number of slots (NumPy, in the loader).
+
+    Args:
+        labels: (H, W) int32; boxes: (n, 4) float32; ids: (n,) int32 > 0.
+        slots: rows to give; where n is larger a random choice stays, and the others' pixels become -1.
+
+    Returns:
+        labels (H, W) int32, boxes (slots, 4) float32, ids (slots,) int32.
+    """
+    if len(ids) > slots:
+        keep = np.sort(np.random.default_rng(seed).permutation(len(ids))[:slots])
+        left_out = np.delete(ids, keep)
+        labels = np.where(np.isin(labels, left_out), -1, labels).astype("int32")
+        boxes, ids = boxes[keep], ids[keep]
+    padded_boxes = np.zeros((slots, 4), "float32")
+    padded_ids = np.zeros(slots, "int32")
+    padded_boxes[: len(ids)] = boxes
+    padded_ids[: len(ids)] = ids
+    return labels, padded_boxes, padded_ids

@@ -72,10 +72,20 @@ class LintReport:
 
     def for_ids(self, ids):
         """The report restricted to some images; issues that belong to no usable image stay in."""
-        return LintReport(self.source, len(ids), [i for i in self.issues if i.image_id in ids or i.action == REFUSED])
+        return LintReport(
+            self.source,
+            len(ids),
+            [i for i in self.issues if i.image_id in ids or i.action == REFUSED],
+        )
 
     def to_json(self):
-        return json.dumps({"source": self.source, "images": self.images, "issues": [asdict(i) for i in self.issues]})
+        return json.dumps(
+            {
+                "source": self.source,
+                "images": self.images,
+                "issues": [asdict(i) for i in self.issues],
+            }
+        )
 
     @classmethod
     def from_dict(cls, data):

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-from nucleus_course.data.images import PNG_SIGNATURE
+from nucleus_course.data.read import PNG_SIGNATURE
 
 COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
 
@@ -20,7 +20,9 @@ def png_bytes(array, adaptive=True):
     pixels = array if array.ndim == 3 else array[..., None]
     height, width, channels = pixels.shape
     if array.dtype != np.uint8 or channels not in COLOUR_TYPES:
-        raise ValueError(f"uint8 with 1, 3 or 4 channels was expected, not {array.dtype} {array.shape}")
+        raise ValueError(
+            f"uint8 with 1, 3 or 4 channels was expected, not {array.dtype} {array.shape}"
+        )
     candidates = [pixels]
     if adaptive:
         left, up = pixels.copy(), pixels.copy()

@@ -32,9 +32,34 @@ LOOKS = {
     for look in (
         Look("small fluorescent", (5, 9), (14, 14, 14)),
         Look("large fluorescent", (17, 26), (16, 16, 16), texture=40),
-        Look("purple stain", (7, 14), (178, 158, 206), light=(128, 62, 240), cells=(246, 236, 252), grey=False, elongation=0.6, texture=90),
-        Look("pink-and-purple stain", (7, 12), (228, 222, 230), light=(124, 66, 176), cells=(244, 196, 226), grey=False, texture=90),
-        Look("grey tissue", (5, 8), (222, 222, 222), light=(104, 104, 104), cells=(196, 196, 196), elongation=0.3, texture=40),
+        Look(
+            "purple stain",
+            (7, 14),
+            (178, 158, 206),
+            light=(128, 62, 240),
+            cells=(246, 236, 252),
+            grey=False,
+            elongation=0.6,
+            texture=90,
+        ),
+        Look(
+            "pink-and-purple stain",
+            (7, 12),
+            (228, 222, 230),
+            light=(124, 66, 176),
+            cells=(244, 196, 226),
+            grey=False,
+            texture=90,
+        ),
+        Look(
+            "grey tissue",
+            (5, 8),
+            (222, 222, 222),
+            light=(104, 104, 104),
+            cells=(196, 196, 196),
+            elongation=0.3,
+            texture=40,
+        ),
     )
 }
 
@@ -75,7 +100,10 @@ def place_nuclei(random, look, shape, count, clusters):
             reach = (near[2] + radius) * between(random, 85, 110) // 100
             y, x = int(near[0] + reach * turn[0]), int(near[1] + reach * turn[1])
         else:
-            y, x = between(random, -radius // 2, height + radius // 2), between(random, -radius // 2, width + radius // 2)
+            y, x = (
+                between(random, -radius // 2, height + radius // 2),
+                between(random, -radius // 2, width + radius // 2),
+            )
         nucleus = _nucleus(random, look, (y, x), radius, bend, shape)
         if nucleus is None:
             continue
@@ -113,7 +141,9 @@ def _fluorescence(random, look, labels, texture):
     """Light of a fluorescent image: glow, dim or bright nuclei, out-of-focus haze."""
     count = int(labels.max())
     gain = between(random, 25, 100)
-    bright = np.array([0] + [between(random, 60, 200) * gain // 100 for _ in range(count)], np.int64)
+    bright = np.array(
+        [0] + [between(random, 60, 200) * gain // 100 for _ in range(count)], np.int64
+    )
     body = bright[labels] * (ONE + texture * look.texture // 100)
     haze = box_blur(box_blur(body, 9), 9) // 6
     stray = np.maximum(smooth_noise(random, labels.shape, 24, 2) - 60, 0) * gain // 40
@@ -124,12 +154,21 @@ def _transmission(random, look, labels, texture):
     """Light through stained tissue: the background, bodies around nuclei, then the nuclei."""
     count = int(labels.max())
     density = np.array([0] + [between(random, 55, 110) for _ in range(count)], np.int64)
-    depth = np.clip(density[labels] * ONE // 100 + np.where(labels > 0, texture * look.texture // 100, 0), 0, ONE + 40)
+    depth = np.clip(
+        density[labels] * ONE // 100 + np.where(labels > 0, texture * look.texture // 100, 0),
+        0,
+        ONE + 40,
+    )
     tissue = np.clip(ONE // 3 + smooth_noise(random, labels.shape, 10, 2) * 2, 0, ONE)
     if look.name == "grey tissue":
-        reach = box_blur(box_blur((labels > 0) * ONE, 13), 9) * 10 + smooth_noise(random, labels.shape, 8, 2) * 3
+        reach = (
+            box_blur(box_blur((labels > 0) * ONE, 13), 9) * 10
+            + smooth_noise(random, labels.shape, 8, 2) * 3
+        )
         tissue = np.clip((reach - ONE // 2) * 2, 0, ONE) * (3 * ONE // 4 + 2 * texture) // ONE
-    ghosts = np.clip(smooth_noise(random, labels.shape, 9, 2) - 75, 0, 70)  # nuclei far out of focus
+    ghosts = np.clip(
+        smooth_noise(random, labels.shape, 9, 2) - 75, 0, 70
+    )  # nuclei far out of focus
     light = np.empty((*labels.shape, 3), np.int64)
     for channel in range(3):
         passed = look.background[channel] * ONE

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nucleus_course._util.errors import UserError
 from nucleus_course.data.png import png_bytes
-from nucleus_course.errors import UserError
 
 NAME = "stage1_solution.csv"
 
@@ -28,14 +28,21 @@ class SolvedSource:
         self._rows = read_solution(table)
         self._masks, self.entries = {}, {}
         for image_id, entry in source.entries.items():
-            masks = {f"{NAME}/{image_id}/{number:04d}": row for number, row in enumerate(self._rows.get(image_id, []), 1)}
+            masks = {
+                f"{NAME}/{image_id}/{number:04d}": row
+                for number, row in enumerate(self._rows.get(image_id, []), 1)
+            }
             self._masks.update(masks)
-            self.entries[image_id] = dataclasses.replace(entry, masks=list(masks), has_mask_folder=image_id in self._rows)
+            self.entries[image_id] = dataclasses.replace(
+                entry, masks=list(masks), has_mask_folder=image_id in self._rows
+            )
 
     @property
     def fingerprint(self):
         stat = self._table.stat()
-        text = f"{self._source.fingerprint} {self._table.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+        text = (
+            f"{self._source.fingerprint} {self._table.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+        )
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     def read(self, name):
@@ -72,7 +79,9 @@ def read_solution(path):
                 if runs:
                     rows[row["ImageId"]].append((runs, int(row["Height"]), int(row["Width"])))
     except (OSError, KeyError, ValueError, AttributeError, TypeError, csv.Error) as error:
-        raise UserError(f"{path}: not a table with ImageId, EncodedPixels, Height and Width ({error})") from None
+        raise UserError(
+            f"{path}: not a table with ImageId, EncodedPixels, Height and Width ({error})"
+        ) from None
     return rows
 
 

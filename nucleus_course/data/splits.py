@@ -12,7 +12,7 @@ both editions give the same splits; the others can still be named in a list or a
 from importlib.resources import files
 from pathlib import Path
 
-from nucleus_course.errors import UserError
+from nucleus_course._util.errors import UserError
 
 EVERY = 10
 NAMES = (
@@ -54,7 +54,9 @@ def split_ids(all_ids, split="all", *, groups=None):
     path = Path(split).expanduser()
     if path.is_file():
         return _listed(ids, read_split_file(path), str(path))
-    raise UserError(f"unknown split {str(split)!r}: use one of {', '.join(NAMES)}, or the path of a file with one id a line")
+    raise UserError(
+        f"unknown split {str(split)!r}: use one of {', '.join(NAMES)}, or the path of a file with one id a line"
+    )
 
 
 def read_split_file(path):
@@ -92,9 +94,13 @@ def _listed(ids, wanted, name):
 
 def _matterport(ids, split):
     listed = set(matterport_validation_ids())
-    chosen = tuple(image_id for image_id in ids if (image_id in listed) == split.endswith("validation"))
+    chosen = tuple(
+        image_id for image_id in ids if (image_id in listed) == split.endswith("validation")
+    )
     if not listed & set(ids):
-        raise UserError(f"split {split!r}: none of Matterport's validation ids are in this data set; it is meant for stage1_train")
+        raise UserError(
+            f"split {split!r}: none of Matterport's validation ids are in this data set; it is meant for stage1_train"
+        )
     return chosen
 
 
@@ -102,7 +108,9 @@ def _grouped(ids, split, groups):
     """Whole groups of near-duplicates go to one side: the rule of tens, applied to groups ordered
     by their smallest id, weighed by images so that validation is again about a tenth of them."""
     if groups is None:
-        raise UserError(f"split {split!r} needs the groups of near-duplicates: ask a data set for it")
+        raise UserError(
+            f"split {split!r} needs the groups of near-duplicates: ask a data set for it"
+        )
     members = {}
     for image_id in ids:
         members.setdefault(groups[image_id], []).append(image_id)
@@ -111,4 +119,6 @@ def _grouped(ids, split, groups):
         if len(validation) * EVERY < seen + 1 and len(group) * EVERY <= max(len(ids), EVERY):
             validation.update(group)
         seen += len(group)
-    return tuple(image_id for image_id in ids if (image_id in validation) == split.endswith("validation"))
+    return tuple(
+        image_id for image_id in ids if (image_id in validation) == split.endswith("validation")
+    )

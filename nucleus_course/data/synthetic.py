@@ -27,7 +27,11 @@ TURN = (
     "small fluorescent",
     "large fluorescent",
 )
-SHAPES = {"small fluorescent": (256, 256), "large fluorescent": (256, 256), "grey tissue": (320, 320)}
+SHAPES = {
+    "small fluorescent": (256, 256),
+    "large fluorescent": (256, 256),
+    "grey tissue": (320, 320),
+}
 OTHER_SHAPES = {5: (260, 347), 13: (360, 360), 19: (256, 320), 27: (256, 320)}
 NUCLEI = {  # sparse, usual, crowded
     "small fluorescent": (8, 30, 80),

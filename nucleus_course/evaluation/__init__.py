@@ -3,29 +3,24 @@
 The names below are loaded on first use.
 """
 
-from nucleus_course.lazy import lazy
+from nucleus_course._util.lazy import lazy
 
 _HOMES = {
-    "analyse_errors": "errors",
-    "benchmark_evaluate": "benchmark",
+    "analyse_errors": "errors.analysis",
     "cap_effect": "limits",
     "choose_thresholds": "thresholds",
-    "CLASSES": "taxonomy",
+    "CLASSES": "errors.taxonomy",
     "compare": "bootstrap",
     "Comparison": "bootstrap",
     "comparison_table": "tables",
-    "ErrorAnalysis": "errors",
+    "ErrorAnalysis": "errors.analysis",
     "evaluate": "report",
-    "ImagePredictions": "predictions",
     "KEYS": "metrics",
     "mask_grid_effect": "limits",
     "METRICS": "metrics",
     "OperatingPoints": "thresholds",
-    "Predictions": "predictions",
-    "PredictionsError": "predictions",
     "reliability": "calibration",
     "Report": "report",
-    "rle_from_labels": "rle",
     "seen_and_unseen": "leakage",
     "ThresholdChoice": "thresholds",
 }

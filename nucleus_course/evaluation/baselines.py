@@ -24,14 +24,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nucleus_course.data.images import to_rgb8
-from nucleus_course.label_detections import LabelDetections
-from nucleus_course.watershed import separate
-
-from .matching import overlap_matrix
-from .metrics import COLUMNS, image_sums, values_from_sums
-from .predictions import Predictions
-from .scoring import compact_labels, track
+from nucleus_course.data.read import to_rgb8
+from nucleus_course.evaluation.matching import overlap_matrix
+from nucleus_course.evaluation.metrics import COLUMNS, image_sums, values_from_sums
+from nucleus_course.evaluation.scoring import compact_labels, track
+from nucleus_course.geometry.watershed import separate
+from nucleus_course.prediction.interchange import Predictions
+from nucleus_course.prediction.label_detections import LabelDetections
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def segment_otsu(image, config=OtsuConfig()):
         config: :class:`OtsuConfig`.
 
     Returns:
-        :class:`~nucleus_course.label_detections.LabelDetections`, all of which count (score threshold 0).
+        :class:`~nucleus_course.prediction.label_detections.LabelDetections`, all of which count (score threshold 0).
     """
     from scipy.ndimage import binary_fill_holes, gaussian_filter
 
@@ -86,12 +85,16 @@ def segment_otsu(image, config=OtsuConfig()):
     labels = separate(_without_small(binary_fill_holes(mask), config.min_area), config.depth)
     areas = np.bincount(labels.ravel())
     labels[areas[labels] < config.min_area] = 0
-    return LabelDetections.from_labels(labels, contrast_scores(labels, grey, threshold, bright), _everything())
+    return LabelDetections.from_labels(
+        labels, contrast_scores(labels, grey, threshold, bright), _everything()
+    )
 
 
 def contrast_scores(labels, grey, threshold, bright=True):
     """(N,) in [0, 1]: mean grey value beyond the threshold, as a share of the image's farthest, per label in rising order."""
-    beyond = np.maximum(grey - threshold if bright else threshold - grey, 0)  # a filled hole is not beyond
+    beyond = np.maximum(
+        grey - threshold if bright else threshold - grey, 0
+    )  # a filled hole is not beyond
     areas = np.bincount(labels.ravel())
     present = np.flatnonzero(areas[1:]) + 1
     means = np.bincount(labels.ravel(), beyond.ravel())[present] / areas[present]
@@ -99,12 +102,16 @@ def contrast_scores(labels, grey, threshold, bright=True):
 
 
 def predict_otsu(dataset, config=OtsuConfig(), progress=True):
-    """:func:`segment_otsu` on every image of a data set, as :class:`~nucleus_course.evaluation.predictions.Predictions`."""
+    """:func:`segment_otsu` on every image of a data set, as :class:`~nucleus_course.prediction.interchange.Predictions`."""
     labels, scores = {}, {}
     for image_id in track(dataset.ids, "Otsu and watershed", progress):
         found = segment_otsu(dataset[image_id].image, config)
         labels[image_id], scores[image_id] = found.labels, found.scores
-    info = {"model": "Otsu + watershed", "baseline": "otsu", "parameters": dataclasses.asdict(config)}
+    info = {
+        "model": "Otsu + watershed",
+        "baseline": "otsu",
+        "parameters": dataclasses.asdict(config),
+    }
     return Predictions.from_label_images(labels, scores, 0.0, info)
 
 
@@ -121,7 +128,9 @@ def search_otsu(dataset, grid=None, step=SEARCH_STEP, metric="dsb_score", progre
         list of {"sigma", "depth", "min_area", "value" (percent)}, best first.
     """
     grid = grid or GRID
-    configs = [OtsuConfig(**dict(zip(grid, values))) for values in itertools.product(*grid.values())]
+    configs = [
+        OtsuConfig(**dict(zip(grid, values))) for values in itertools.product(*grid.values())
+    ]
     sums = np.zeros((len(configs), len(COLUMNS)))
     for image_id in track(list(dataset.ids)[::step], f"{len(configs)} combinations", progress):
         record = dataset[image_id]

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nucleus_course.errors import UserError
-
-from .coco import COCO_MAX_DETECTIONS, MAX_DETECTIONS, PrecisionTable, average_precisions
-from .metrics import COCO_KEYS, KEYS, values_from_sums
-from .predictions import write_json
+from nucleus_course._util.errors import UserError
+from nucleus_course.evaluation.coco import (
+    COCO_MAX_DETECTIONS,
+    MAX_DETECTIONS,
+    PrecisionTable,
+    average_precisions,
+)
+from nucleus_course.evaluation.metrics import COCO_KEYS, KEYS, values_from_sums
+from nucleus_course.prediction.interchange import write_json
 
 
 def draw_weights(images, replicates, seed=0, groups=None):
@@ -107,18 +111,29 @@ class Comparison:
 
     def table(self):
         """A rich table that fits 80 columns."""
-        from .tables import comparison_of_two
+        from nucleus_course.evaluation.tables import comparison_of_two
 
         return comparison_of_two(self)
 
 
-def compare(dataset, first, second, *, replicates=1000, seed=0, level=0.95, groups=None, names=None, progress=False):
+def compare(
+    dataset,
+    first,
+    second,
+    *,
+    replicates=1000,
+    seed=0,
+    level=0.95,
+    groups=None,
+    names=None,
+    progress=False,
+):
     """Paired bootstrap: is the second model better than the first on these images?
 
     Both are resampled with the same images, so what makes an image hard for both cancels.
 
     Args:
-        first, second: :class:`~nucleus_course.evaluation.predictions.Predictions`, each at its own operating point, or
+        first, second: :class:`~nucleus_course.prediction.interchange.Predictions`, each at its own operating point, or
             reports fresh from ``evaluate`` on this data set.
         groups: {image id: group} or (images,) groups that are drawn whole, e.g. ``dataset.groups``.
         names: two names; those of the predictions where None.
@@ -129,14 +144,16 @@ def compare(dataset, first, second, *, replicates=1000, seed=0, level=0.95, grou
     Raises:
         UserError: if the two cover different images, or a report was loaded from a file (it holds no matches).
     """
-    from .report import Report, evaluate
+    from nucleus_course.evaluation.report import Report, evaluate
 
     reports = []
     for given in (first, second):
         if not isinstance(given, Report):
             given = evaluate(dataset, given, progress=progress)
         if given.scores is None:
-            raise UserError("a report loaded from a file cannot be compared: evaluate its predictions again")
+            raise UserError(
+                "a report loaded from a file cannot be compared: evaluate its predictions again"
+            )
         reports.append(given)
     ids = [[s.image_id for s in report.scores] for report in reports]
     if ids[0] != ids[1] or ids[0] != list(dataset.ids):
@@ -151,9 +168,18 @@ def compare(dataset, first, second, *, replicates=1000, seed=0, level=0.95, grou
         known = differences[~np.isnan(differences)]
         share = float(np.mean((known > 0) + 0.5 * (known == 0))) if known.size else None
         difference = None if a is None or b is None else b - a
-        metrics[key] = {"first": a, "second": b, "difference": difference, "low": low, "high": high, "share": share}
+        metrics[key] = {
+            "first": a,
+            "second": b,
+            "difference": difference,
+            "low": low,
+            "high": high,
+            "share": share,
+        }
     names = names or [report.name for report in reports]
-    warnings = [f"{name}: {text}" for name, report in zip(names, reports) for text in report.warnings]
+    warnings = [
+        f"{name}: {text}" for name, report in zip(names, reports) for text in report.warnings
+    ]
     return Comparison(*names, metrics, len(ids[0]), replicates, seed, level, warnings)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nucleus_course.errors import UserError
+from nucleus_course._util.errors import UserError
 
 
 def reliability(scores, bins=10):
@@ -25,9 +25,13 @@ def reliability(scores, bins=10):
     values = np.concatenate([s.matches.scores for s in scores] + [np.zeros(0)])
     right = np.concatenate([s.matches.nucleus[0] >= 0 for s in scores] + [np.zeros(0, bool)])
     if values.size and (values.min() < 0 or values.max() > 1):
-        raise UserError(f"scores from {values.min():g} to {values.max():g} are no probabilities: calibration needs [0, 1]")
+        raise UserError(
+            f"scores from {values.min():g} to {values.max():g} are no probabilities: calibration needs [0, 1]"
+        )
     edges = np.linspace(0, 1, bins + 1)
-    place = np.minimum((values * bins).astype(int), bins - 1)  # a score of 1 belongs to the last bin
+    place = np.minimum(
+        (values * bins).astype(int), bins - 1
+    )  # a score of 1 belongs to the last bin
     count = np.bincount(place, minlength=bins)
     score = np.bincount(place, values, bins) / np.maximum(count, 1)
     precision = np.bincount(place, right, bins) / np.maximum(count, 1)

@@ -58,8 +58,12 @@ def match_image(iou, scores, max_detections=MAX_DETECTIONS):
         evaluator = COCOeval(iouType="segm")
         # the IoUs are known already, so the evaluator is handed its tables instead of two COCO objects; ids start
         # at 1 because it stores them where 0 means "no match"
-        evaluator._gts[0, 1] = [{"id": g + 1, "area": 1, "ignore": 0, "iscrowd": 0} for g in range(nuclei)]
-        evaluator._dts[0, 1] = [{"id": d + 1, "area": 1, "score": s} for d, s in enumerate(scores.tolist())]
+        evaluator._gts[0, 1] = [
+            {"id": g + 1, "area": 1, "ignore": 0, "iscrowd": 0} for g in range(nuclei)
+        ]
+        evaluator._dts[0, 1] = [
+            {"id": d + 1, "area": 1, "score": s} for d, s in enumerate(scores.tolist())
+        ]
         evaluator.ious[0, 1] = iou
         found = evaluator.evaluateImg(0, 1, _ALL_AREAS, max_detections)
         match = found["dtMatches"].astype(np.int64) - 1

@@ -4,10 +4,9 @@ BBBC038 holds many crops of the same fields of view, and the protocol's split, m
 both sides. The data room finds the groups (``dataset.groups`` of the whole data set: {image id: group}).
 """
 
-from nucleus_course.errors import UserError
-
-from .bootstrap import values_of
-from .report import plain_values
+from nucleus_course._util.errors import UserError
+from nucleus_course.evaluation.bootstrap import values_of
+from nucleus_course.evaluation.report import plain_values
 
 
 def seen_in_training(ids, training_ids, groups):
@@ -20,7 +19,9 @@ def seen_in_training(ids, training_ids, groups):
         training = {groups[i] for i in training_ids}
         return tuple(i for i in ids if groups[i] in training)
     except KeyError as error:
-        raise UserError(f"image {error} is in no group: take the groups of the whole data set") from None
+        raise UserError(
+            f"image {error} is in no group: take the groups of the whole data set"
+        ) from None
 
 
 def seen_and_unseen(report, training_ids, groups):
@@ -35,10 +36,15 @@ def seen_and_unseen(report, training_ids, groups):
         dict: ``seen`` and ``unseen``, each {"images": ids, "metrics": {key: percent} or None for no images}.
     """
     if report.scores is None:
-        raise UserError("a report loaded from a file holds no matches: evaluate its predictions again")
+        raise UserError(
+            "a report loaded from a file holds no matches: evaluate its predictions again"
+        )
     seen = set(seen_in_training([s.image_id for s in report.scores], training_ids, groups))
     parts = {}
     for name, wanted in (("seen", True), ("unseen", False)):
         part = [s for s in report.scores if (s.image_id in seen) == wanted]
-        parts[name] = {"images": [s.image_id for s in part], "metrics": plain_values(values_of(part)) if part else None}
+        parts[name] = {
+            "images": [s.image_id for s in part],
+            "metrics": plain_values(values_of(part)) if part else None,
+        }
     return parts

@@ -2,11 +2,16 @@
 
 import numpy as np
 
-from .coco import IOU_THRESHOLDS, CocoMatches, PrecisionTable, average_precisions
-from .predictions import ImagePredictions, Predictions
-from .report import evaluate
-from .rle import compress
-from .scoring import compact_labels, track
+from nucleus_course.evaluation.coco import (
+    IOU_THRESHOLDS,
+    CocoMatches,
+    PrecisionTable,
+    average_precisions,
+)
+from nucleus_course.evaluation.report import evaluate
+from nucleus_course.evaluation.scoring import compact_labels, track
+from nucleus_course.geometry.rle import compress
+from nucleus_course.prediction.interchange import ImagePredictions, Predictions
 
 SIZE_EDGES = (8, 12, 16, 24, 32, 64)  # equivalent diameters, pixels
 
@@ -106,7 +111,10 @@ def mask_grid_effect(dataset, size=28, progress=False):
         inside = (diameters >= low) & (diameters < high)
         name = f"{low} to {high} px" if np.isfinite(high) else f"{low} px and more"
         if inside.any():
-            groups[name] = {"nuclei": int(inside.sum()), "mean_iou": float(100 * ious[inside].mean())}
+            groups[name] = {
+                "nuclei": int(inside.sum()),
+                "mean_iou": float(100 * ious[inside].mean()),
+            }
     return {
         "size": size,
         "nuclei": int(ious.size),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .matching import best_assignment, iou_from_overlap
+from nucleus_course.evaluation.matching import best_assignment, iou_from_overlap
 
 # decimals, not sums of 0.05: a mask with an IoU of exactly 7/10 must not be above 0.7
 IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
@@ -79,7 +79,9 @@ def ratio(part, whole):
 def _mean(total, count):
     """total / count; the mean of nothing is NaN."""
     total, count = np.asarray(total, np.float64), np.asarray(count, np.float64)
-    return np.divide(total, count, out=np.full(np.broadcast(total, count).shape, np.nan), where=count > 0)
+    return np.divide(
+        total, count, out=np.full(np.broadcast(total, count).shape, np.nan), where=count > 0
+    )
 
 
 def aggregated_jaccard(overlap):

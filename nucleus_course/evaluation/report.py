@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from nucleus_course.errors import UserError
-
-from .bootstrap import in_order, bootstrap_intervals, values_of
-from .coco import RECALL_POINTS, PrecisionTable
-from .metrics import DEFINITIONS_VERSION, IOU_THRESHOLDS, TP_COLUMNS, column, ratio
-from .predictions import Predictions, write_json
-from .scoring import operating_point, score_images
+from nucleus_course._util.errors import UserError
+from nucleus_course.evaluation.bootstrap import bootstrap_intervals, in_order, values_of
+from nucleus_course.evaluation.coco import RECALL_POINTS, PrecisionTable
+from nucleus_course.evaluation.metrics import (
+    DEFINITIONS_VERSION,
+    IOU_THRESHOLDS,
+    TP_COLUMNS,
+    column,
+    ratio,
+)
+from nucleus_course.evaluation.scoring import operating_point, score_images
+from nucleus_course.prediction.interchange import Predictions, write_json
 
 
 @dataclass
@@ -54,7 +59,9 @@ class Report:
     def to_dict(self):
         """What report.json holds: everything but ``scores``."""
         document = {key: value for key, value in vars(self).items() if key != "scores"}
-        document["intervals"] = {k: None if v is None else list(v) for k, v in self.intervals.items()}
+        document["intervals"] = {
+            k: None if v is None else list(v) for k, v in self.intervals.items()
+        }
         return document
 
     def save(self, path):
@@ -76,21 +83,27 @@ class Report:
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: not JSON ({error})") from None
         parts = ("metrics", "images", "types")
-        if not isinstance(document, dict) or not all(isinstance(document.get(k), dict) for k in parts):
+        if not isinstance(document, dict) or not all(
+            isinstance(document.get(k), dict) for k in parts
+        ):
             raise UserError(f"{path}: not a report: metrics, images and types are expected")
-        known = {k: v for k, v in document.items() if k in cls.__dataclass_fields__ and k != "scores"}
-        known["intervals"] = {k: None if v is None else tuple(v) for k, v in (known.get("intervals") or {}).items()}
+        known = {
+            k: v for k, v in document.items() if k in cls.__dataclass_fields__ and k != "scores"
+        }
+        known["intervals"] = {
+            k: None if v is None else tuple(v) for k, v in (known.get("intervals") or {}).items()
+        }
         return cls(**known)
 
     def table(self):
         """The metrics as a rich table that fits 80 columns."""
-        from .tables import metrics_table
+        from nucleus_course.evaluation.tables import metrics_table
 
         return metrics_table(self)
 
     def types_table(self):
         """The metrics of each image type as a rich table that fits 80 columns."""
-        from .tables import types_table
+        from nucleus_course.evaluation.tables import types_table
 
         return types_table(self)
 
@@ -126,12 +139,19 @@ def evaluate(
     if not isinstance(predictions, Predictions):
         predictions = Predictions.load(predictions)
     point, warnings = operating_point(predictions, score_threshold, min_area)
-    scores, more = score_images(dataset, predictions, point["score_threshold"], point["min_area"], progress)
+    scores, more = score_images(
+        dataset, predictions, point["score_threshold"], point["min_area"], progress
+    )
     report = report_of(dataset, predictions, scores, point, warnings + more)
     if bootstrap:
         order = in_order(groups, list(dataset.ids))
         report.intervals = bootstrap_intervals(scores, int(bootstrap), seed, level, order)
-        report.bootstrap = {"replicates": int(bootstrap), "seed": seed, "level": level, "grouped": groups is not None}
+        report.bootstrap = {
+            "replicates": int(bootstrap),
+            "seed": seed,
+            "level": level,
+            "grouped": groups is not None,
+        }
     return report
 
 
@@ -164,19 +184,36 @@ def plain_values(values):
 def _counts(scores):
     rows = {}
     for s in scores:
-        nuclei, detections, tp = (int(column(s.sums, name)) for name in ("nuclei", "detections", "tp_50"))
+        nuclei, detections, tp = (
+            int(column(s.sums, name)) for name in ("nuclei", "detections", "tp_50")
+        )
         rows[s.image_id] = {
             "type": s.type, "nuclei": nuclei, "detections": detections,
             "tp": tp, "fp": detections - tp, "fn": nuclei - tp,
         }  # fmt: skip
-    total = {name: sum(row[name] for row in rows.values()) for name in ("nuclei", "detections", "tp", "fp", "fn")}
-    return {"images": len(scores), **total, "candidates": sum(s.candidates for s in scores), "per_image": rows}
+    total = {
+        name: sum(row[name] for row in rows.values())
+        for name in ("nuclei", "detections", "tp", "fp", "fn")
+    }
+    return {
+        "images": len(scores),
+        **total,
+        "candidates": sum(s.candidates for s in scores),
+        "per_image": rows,
+    }
 
 
 def _curves(scores):
     precision = PrecisionTable([s.matches for s in scores]).precision()
     total = np.sum([s.sums for s in scores], axis=0)
-    f1 = ratio(2 * np.array([column(total, n) for n in TP_COLUMNS]), column(total, "nuclei") + column(total, "detections"))
+    f1 = ratio(
+        2 * np.array([column(total, n) for n in TP_COLUMNS]),
+        column(total, "nuclei") + column(total, "detections"),
+    )
     names = [f"{t:.2f}" for t in IOU_THRESHOLDS]
     rows = {} if np.isnan(precision).any() else dict(zip(names, precision.tolist()))
-    return {"recall": RECALL_POINTS.tolist(), "precision": rows, "f1": dict(zip(names, f1.tolist()))}
+    return {
+        "recall": RECALL_POINTS.tolist(),
+        "precision": rows,
+        "f1": dict(zip(names, f1.tolist())),
+    }

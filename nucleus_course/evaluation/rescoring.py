@@ -1,19 +1,18 @@
-"""Fit a :class:`~nucleus_course.model.rescoring.Rescorer` to a model's detections on images whose nuclei are known."""
+"""Fit a :class:`~nucleus_course.prediction.rescorer.Rescorer` to a model's detections on images whose nuclei are known."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from nucleus_course import tta
-from nucleus_course.detections import Detections
-from nucleus_course.errors import UserError
-from nucleus_course.model.rescoring import FEATURES, REACH, Rescorer, describe, own_scores
-from nucleus_course.prediction import Predictor, dilate_numpy, select
-
-from .coco import PrecisionTable, average_precisions, match_image
-from .matching import mask_iou
-from .rle import rle_from_labels
-from .scoring import track
+from nucleus_course._util.errors import UserError
+from nucleus_course.evaluation.coco import PrecisionTable, average_precisions, match_image
+from nucleus_course.evaluation.matching import mask_iou
+from nucleus_course.evaluation.scoring import track
+from nucleus_course.geometry.rle import rle_from_labels
+from nucleus_course.prediction import flips as tta
+from nucleus_course.prediction.detections import Detections
+from nucleus_course.prediction.pipeline import Predictor, dilate_numpy, select
+from nucleus_course.prediction.rescorer import FEATURES, REACH, Rescorer, describe, own_scores
 
 FEWEST = 200  # detections: fewer say too little about 12 features
 
@@ -23,8 +22,8 @@ class Seen:
     """A model's detections on one image, beside its nuclei.
 
     Attributes:
-        features: (D, F) float32, see :func:`~nucleus_course.model.rescoring.describe`.
-        scores: (D,) float32, the network's own (:func:`~nucleus_course.model.rescoring.own_scores`).
+        features: (D, F) float32, see :func:`~nucleus_course.prediction.rescorer.describe`.
+        scores: (D,) float32, the network's own (:func:`~nucleus_course.prediction.rescorer.own_scores`).
         iou: (D, G) float64 with the image's nuclei.
     """
 
@@ -37,7 +36,7 @@ def collect(model, dataset, progress=True):
     """What a model finds on images whose nuclei are known: a list of :class:`Seen`, one an image.
 
     Args:
-        model: :class:`~nucleus_course.model.MaskRCNN`; its thresholds say how often images are flipped.
+        model: :class:`~nucleus_course.models.MaskRCNN`; its thresholds say how often images are flipped.
         dataset: :class:`~nucleus_course.data.Dataset`.
     """
     seen = []
@@ -51,7 +50,9 @@ def collect(model, dataset, progress=True):
         grids = dilate_numpy(boxes, model.config.mask_roi_scale) / model.config.upsample
         found = Detections(boxes, scores, probs, grids, *record.image.shape[:2], model.thresholds)
         iou = mask_iou(found.rles(), rle_from_labels(record.labels)[1])
-        seen.append(Seen(describe(boxes, scores, probs), own_scores(model.config, scores, probs), iou))
+        seen.append(
+            Seen(describe(boxes, scores, probs), own_scores(model.config, scores, probs), iou)
+        )
     return seen
 
 
@@ -101,8 +102,12 @@ def fit_rescorer(seen, *, networks=5, hidden=16, epochs=30, seed=0, info=None, p
     Raises:
         UserError: too few detections, or none of them right, or none wrong.
     """
-    features = np.concatenate([s.features for s in seen] + [np.zeros((0, len(FEATURES)), "float32")])
-    quality = np.concatenate([matched_iou(s.iou, s.scores) for s in seen] + [np.zeros(0, "float32")])
+    features = np.concatenate(
+        [s.features for s in seen] + [np.zeros((0, len(FEATURES)), "float32")]
+    )
+    quality = np.concatenate(
+        [matched_iou(s.iou, s.scores) for s in seen] + [np.zeros(0, "float32")]
+    )
     right = int((quality > 0).sum())
     if len(quality) < FEWEST or right in (0, len(quality)):
         raise UserError(
@@ -129,11 +134,19 @@ def _fit(x, quality, hidden, epochs, seed):
     network = keras.Sequential(
         [
             keras.Input((x.shape[1],)),
-            keras.layers.Dense(hidden, "relu", kernel_initializer=start[0], kernel_regularizer=decay, dtype="float32"),
+            keras.layers.Dense(
+                hidden,
+                "relu",
+                kernel_initializer=start[0],
+                kernel_regularizer=decay,
+                dtype="float32",
+            ),
             keras.layers.Dense(1, "sigmoid", kernel_initializer=start[1], dtype="float32"),
         ]
     )
     rate = keras.optimizers.schedules.CosineDecay(3e-3, epochs * -(-len(x) // batch))
     network.compile(keras.optimizers.AdamW(rate, weight_decay=1e-3), "binary_crossentropy")
-    network.fit(x[order], quality[order, None], batch_size=batch, epochs=epochs, shuffle=False, verbose=0)
+    network.fit(
+        x[order], quality[order, None], batch_size=batch, epochs=epochs, shuffle=False, verbose=0
+    )
     return network.get_weights()

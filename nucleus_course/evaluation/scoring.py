@@ -8,13 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nucleus_course.words import counted
-
-from .coco import COCO_MAX_DETECTIONS, MAX_DETECTIONS, CocoMatches, match_image
-from .matching import mask_iou, overlap_matrix
-from .metrics import image_sums
-from .predictions import ImagePredictions, PredictionsError
-from .rle import rle_from_labels
+from nucleus_course._util.text import counted
+from nucleus_course.evaluation.coco import (
+    COCO_MAX_DETECTIONS,
+    MAX_DETECTIONS,
+    CocoMatches,
+    match_image,
+)
+from nucleus_course.evaluation.matching import mask_iou, overlap_matrix
+from nucleus_course.evaluation.metrics import image_sums
+from nucleus_course.geometry.rle import rle_from_labels
+from nucleus_course.prediction.interchange import ImagePredictions, PredictionsError
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,21 @@ def align(dataset, predictions):
     known = set(ids)
     others = [i for i in predictions.images if i not in known]
     if len(missing) == len(ids):
-        example = f"; the data set has '{ids[0]}'" + (f", the predictions have '{others[0]}'" if others else "")
-        raise PredictionsError(f"no image of the data set has predictions{example}: the stem of file_name is the id")
+        example = f"; the data set has '{ids[0]}'" + (
+            f", the predictions have '{others[0]}'" if others else ""
+        )
+        raise PredictionsError(
+            f"no image of the data set has predictions{example}: the stem of file_name is the id"
+        )
     warnings = []
     if missing:
         warnings.append(
             f"{len(missing)} of {len(ids)} images have no predictions and count as having no detections: {_some(missing)}"
         )
     if others:
-        warnings.append(f"predictions for {len(others)} images that are not in the data set were left out: {_some(others)}")
+        warnings.append(
+            f"predictions for {len(others)} images that are not in the data set were left out: {_some(others)}"
+        )
     return [(i, predictions.images.get(i)) for i in ids], warnings
 
 
@@ -98,13 +108,25 @@ def operating_point(predictions, score_threshold=None, min_area=None):
     if score_threshold is None:
         score_threshold, source = 0.0, "none"
         if any((image.scores != 1).any() for image in predictions.images.values()):
-            warnings.append("the predictions name no score threshold: every detection counts at the operating point")
-            score_threshold = min(0.0, min(image.scores.min(initial=0) for image in predictions.images.values()))
+            warnings.append(
+                "the predictions name no score threshold: every detection counts at the operating point"
+            )
+            score_threshold = min(
+                0.0, min(image.scores.min(initial=0) for image in predictions.images.values())
+            )
     min_area = predictions.info.get("min_area", 0) if min_area is None else min_area
     for name, value in (("score_threshold", score_threshold), ("min_area", min_area)):
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float, np.number))
+            or not np.isfinite(value)
+        ):
             raise PredictionsError(f"{name} is {value!r}, not a number")
-    point = {"score_threshold": float(score_threshold), "min_area": int(min_area or 0), "source": source}
+    point = {
+        "score_threshold": float(score_threshold),
+        "min_area": int(min_area or 0),
+        "source": source,
+    }
     return point, warnings
 
 
@@ -177,12 +199,18 @@ def cautions(scores):
         )
     values = np.concatenate([s.matches.scores for s in scores])
     if values.size > 1 and np.ptp(values) == 0:
-        found.append("all scores are equal: AP is then one point of a precision-recall curve, not comparable with ranked ones")
+        found.append(
+            "all scores are equal: AP is then one point of a precision-recall curve, not comparable with ranked ones"
+        )
     empty = sum(s.empty_masks for s in scores)
     if empty:
-        found.append(f"{counted(empty, 'empty mask')} among the detections: false positives in AP, absent at the operating point")
+        found.append(
+            f"{counted(empty, 'empty mask')} among the detections: false positives in AP, absent at the operating point"
+        )
     if not any(s.matches.nuclei for s in scores):
-        found.append("no image has nuclei: is this a test set without masks? AP and mean IoU are undefined")
+        found.append(
+            "no image has nuclei: is this a test set without masks? AP and mean IoU are undefined"
+        )
     return found
 
 

@@ -4,9 +4,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from nucleus_course.words import counted
-
-from .metrics import METRICS
+from nucleus_course._util.text import counted
+from nucleus_course.evaluation.metrics import METRICS
 
 WIDTH = 80
 
@@ -48,7 +47,11 @@ def metrics_table(report):
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     if report.intervals:
-        table.add_column(f"{100 * report.bootstrap.get('level', 0.95):g}% interval", justify="right", no_wrap=True)
+        table.add_column(
+            f"{100 * report.bootstrap.get('level', 0.95):g}% interval",
+            justify="right",
+            no_wrap=True,
+        )
     table.add_column("what it is", style="dim")
     for metric in METRICS:
         row = [metric.key, _number(report.metrics.get(metric.key))]
@@ -71,7 +74,9 @@ def types_table(report):
     if images:
         table.add_row("images", *[str(images.get(kind, 0)) for kind in report.types])
     for metric in METRICS:
-        table.add_row(metric.key, *[_number(values.get(metric.key), 1) for values in report.types.values()])
+        table.add_row(
+            metric.key, *[_number(values.get(metric.key), 1) for values in report.types.values()]
+        )
     return table
 
 
@@ -85,16 +90,24 @@ def comparison_table(reports, names=None):
         names, reports = list(reports), list(reports.values())
     names = names or [report.name for report in reports]
     places = {(report.dataset, report.split) for report in reports}
-    table = _grid("Percent" if len(places) > 1 else escape(" ".join(p for p in places.pop() if p)) + ", percent")
+    table = _grid(
+        "Percent"
+        if len(places) > 1
+        else escape(" ".join(p for p in places.pop() if p)) + ", percent"
+    )
     table.add_column("metric", no_wrap=True)
     for name in names:
         table.add_column(escape(name), justify="right", overflow="fold")
     for metric in METRICS:
         values = [report.metrics.get(metric.key) for report in reports]
         best = max((v for v in values if v is not None), default=None)
-        cells = [f"[bold]{_number(v)}[/]" if v is not None and v == best else _number(v) for v in values]
+        cells = [
+            f"[bold]{_number(v)}[/]" if v is not None and v == best else _number(v) for v in values
+        ]
         table.add_row(metric.key, *cells)
-    table.add_row("score threshold", *[_number(r.operating_point.get("score_threshold")) for r in reports])
+    table.add_row(
+        "score threshold", *[_number(r.operating_point.get("score_threshold")) for r in reports]
+    )
     if len(places) > 1:
         table.add_row("evaluated on", *[escape(f"{r.dataset} {r.split}") for r in reports])
     return table
@@ -118,7 +131,9 @@ def comparison_of_two(comparison):
         gap = "-" if row["difference"] is None else f"{row['difference']:+.2f}"
         interval = "-" if row["low"] is None else f"{row['low']:+.1f} to {row['high']:+.1f}"
         share = "-" if row["share"] is None else f"{100 * row['share']:.0f}%"
-        table.add_row(metric.key, _number(row["first"]), _number(row["second"]), gap, interval, share)
+        table.add_row(
+            metric.key, _number(row["first"]), _number(row["second"]), gap, interval, share
+        )
     return table
 
 
@@ -153,15 +168,25 @@ def breakdown_table(analysis, by):
     rows = analysis.breakdown(by)
     table = _grid(f"By {by}: how many nuclei were found, and how the others were lost")
     table.add_column(by, overflow="fold")
-    kinds = {"poor boundary": "poor", "missed": "missed", "split": "split", "merged": "merged", "cut by the edge": "cut"}
+    kinds = {
+        "poor boundary": "poor",
+        "missed": "missed",
+        "split": "split",
+        "merged": "merged",
+        "cut by the edge": "cut",
+    }
     for name in ("nuclei", "found", *kinds.values(), "right"):
         table.add_column(name, justify="right", no_wrap=True)
     for group, classes in rows["nuclei"].items():
         made = rows["detections"].get(group, {})
-        shares = [_share(counts.get("matched", 0), sum(counts.values())) for counts in (classes, made)]
+        shares = [
+            _share(counts.get("matched", 0), sum(counts.values())) for counts in (classes, made)
+        ]
         lost = [str(classes[kind] or "") for kind in kinds]
         table.add_row(escape(group), str(sum(classes.values())), shares[0], *lost, shares[1])
-    table.caption = "found: share of the nuclei that are matched; right: share of the detections that are"
+    table.caption = (
+        "found: share of the nuclei that are matched; right: share of the detections that are"
+    )
     return table
 
 

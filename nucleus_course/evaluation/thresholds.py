@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nucleus_course.errors import UserError
-
-from .matching import overlap_matrix
-from .metrics import COLUMNS, POINT_KEYS, image_sums, values_from_sums
-from .predictions import PredictionsError, write_json
-from .scoring import align, checked, compact_labels, track
+from nucleus_course._util.errors import UserError
+from nucleus_course.evaluation.matching import overlap_matrix
+from nucleus_course.evaluation.metrics import COLUMNS, POINT_KEYS, image_sums, values_from_sums
+from nucleus_course.evaluation.scoring import align, checked, compact_labels, track
+from nucleus_course.prediction.interchange import PredictionsError, write_json
 
 SCORES = tuple(np.round(np.arange(0.05, 0.96, 0.01), 2).tolist())
 _NEEDS = {  # metrics that need the costly columns
@@ -50,7 +49,9 @@ class OperatingPoints:
             except PredictionsError as error:
                 raise PredictionsError(f"image '{image_id}': {error}") from None
             overlap = overlap_matrix(painted, compact_labels(record.labels))
-            left = overlap.shape[0] - 1  # detections behind the last one that kept a pixel are not in it
+            left = (
+                overlap.shape[0] - 1
+            )  # detections behind the last one that kept a pixel are not in it
             by_score = np.argsort(-image.scores[:left], kind="stable")
             rows = overlap[1:][by_score]
             self._images.append((overlap.sum(0), rows, image.scores[by_score], rows.sum(1)))
@@ -58,7 +59,9 @@ class OperatingPoints:
     @property
     def scores(self):
         """(N,) float64, scores of all detections that keep a pixel."""
-        return np.concatenate([scores[areas > 0] for _, _, scores, areas in self._images] + [np.zeros(0)])
+        return np.concatenate(
+            [scores[areas > 0] for _, _, scores, areas in self._images] + [np.zeros(0)]
+        )
 
     def values(self, metric, scores=SCORES, min_areas=(0,)):
         """A metric at every combination: (len(scores), len(min_areas)) float64, percent.
@@ -90,7 +93,9 @@ def check_metrics(*names):
     """Raise a UserError for a metric that does not depend on the operating point."""
     for metric in names:
         if metric not in POINT_KEYS:
-            raise UserError(f"'{metric}' has no operating point to choose: use one of {', '.join(POINT_KEYS)}")
+            raise UserError(
+                f"'{metric}' has no operating point to choose: use one of {', '.join(POINT_KEYS)}"
+            )
 
 
 @dataclass
@@ -111,7 +116,11 @@ class ThresholdChoice:
     def save(self, path):
         """Write thresholds.json (into ``path``, a file or a model folder)."""
         path = Path(path)
-        write_json(path / "thresholds.json" if path.is_dir() else path, dataclasses.asdict(self.thresholds), indent=1)
+        write_json(
+            path / "thresholds.json" if path.is_dir() else path,
+            dataclasses.asdict(self.thresholds),
+            indent=1,
+        )
 
 
 def choose_thresholds(
@@ -154,7 +163,9 @@ def choose_thresholds(
     check_metrics(metric, *(at_least or {}))
     start = start or Thresholds()
     if predict is None and (predictions is None or len(nms_ious) or len(masks)):
-        raise UserError("give predictions, or predict(nms_iou, mask_threshold) to search NMS IoU and mask threshold")
+        raise UserError(
+            "give predictions, or predict(nms_iou, mask_threshold) to search NMS IoU and mask threshold"
+        )
     tried, warnings, known = [], [], {}
 
     def best_of(nms_iou, mask):
@@ -172,9 +183,18 @@ def choose_thresholds(
             curve = values[:, area]
             at = _middle_of_best(curve)
             for score, value in zip(scores, curve.tolist()):
-                row = {"score": float(score), "min_area": int(min_areas[area]), "nms_iou": nms_iou, "mask": mask}
+                row = {
+                    "score": float(score),
+                    "min_area": int(min_areas[area]),
+                    "nms_iou": nms_iou,
+                    "mask": mask,
+                }
                 tried.append({**row, "value": None if np.isnan(value) else value})
-            known[nms_iou, mask] = (float(np.nan_to_num(curve[at], nan=-1.0)), float(scores[at]), int(min_areas[area]))
+            known[nms_iou, mask] = (
+                float(np.nan_to_num(curve[at], nan=-1.0)),
+                float(scores[at]),
+                int(min_areas[area]),
+            )
         return known[nms_iou, mask]
 
     nms_iou, mask = start.nms_iou, start.mask

@@ -6,7 +6,7 @@ The caption says in words what the figure shows, with its numbers, and serves as
 and Ito's and never carry a meaning alone. Where the images are synthetic the figure and the caption say so.
 """
 
-from nucleus_course.lazy import lazy
+from nucleus_course._util.lazy import lazy
 
 _HOMES = {
     "CLASS_COLOURS": "style",

@@ -2,7 +2,21 @@
 
 import numpy as np
 
-from .style import BLUE, GREY, MODEL_COLOURS, MODEL_MARKERS, ORANGE, any_synthetic, empty, looks, named, new_figure, signed, text, tidy
+from nucleus_course.figures.style import (
+    BLUE,
+    GREY,
+    MODEL_COLOURS,
+    MODEL_MARKERS,
+    ORANGE,
+    any_synthetic,
+    empty,
+    looks,
+    named,
+    new_figure,
+    signed,
+    text,
+    tidy,
+)
 
 
 def draw_pr_curves(reports, thresholds=(0.5, 0.75, 0.9)):
@@ -20,7 +34,11 @@ def draw_pr_curves(reports, thresholds=(0.5, 0.75, 0.9)):
     single = len(reports) == 1
     # Curves fill any corner of their axes, so legends lie outside: beside one, below several.
     size = (6.6, 3.8) if single else (3.9 * len(thresholds), 3.9 + 0.18 * len(reports))
-    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if single else {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+    place = (
+        {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        if single
+        else {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+    )
     figure, axes = new_figure(*size, 1 if single else len(thresholds), sharey=True)
     said, drawn = [], 0
     for row, threshold in enumerate(thresholds):
@@ -32,7 +50,9 @@ def draw_pr_curves(reports, thresholds=(0.5, 0.75, 0.9)):
             drawn += 1
             area = 100 * float(np.mean(precision))
             label = f"IoU {threshold:.2f}: {area:.1f}" if single else f"{name}: {area:.1f}"
-            axis.plot(report.curves["recall"], precision, label=label, **looks(row if single else number))
+            axis.plot(
+                report.curves["recall"], precision, label=label, **looks(row if single else number)
+            )
             said.append(f"{'' if single else name + ' '}{area:.1f} at IoU {threshold:.2f}")
         if not single:
             axis.set_title(f"IoU {threshold:.2f}", fontsize=10)
@@ -40,13 +60,19 @@ def draw_pr_curves(reports, thresholds=(0.5, 0.75, 0.9)):
         axis.set(xlim=(0, 1), ylim=(0, 1.02))
         tidy(axis, "recall", "precision" if axis is axes[0] else "", axis.get_title())
         if drawn:
-            axis.legend(fontsize=8, frameon=False, title="area = AP, percent", title_fontsize=8, **place)
+            axis.legend(
+                fontsize=8, frameon=False, title="area = AP, percent", title_fontsize=8, **place
+            )
         else:
             empty(axis, "undefined: no nuclei")
     who = next(iter(reports)) if single else f"{len(reports)} models"
     caption = (
         f"Precision and recall of {who} as the score threshold falls, all detections, COCO's interpolation at 101 recalls. "
-        + (f"Average precision, the area under the curve, in percent: {'; '.join(said)}." if said else "Undefined without nuclei.")
+        + (
+            f"Average precision, the area under the curve, in percent: {'; '.join(said)}."
+            if said
+            else "Undefined without nuclei."
+        )
     )
     return signed(figure, caption, any_synthetic(reports))
 
@@ -66,8 +92,17 @@ def draw_f1_curve(reports):
             continue
         place = [float(key) for key in curve]
         value = [100 * v for v in curve.values()]
-        axis.plot(place, value, label=name, marker=MODEL_MARKERS[number % 6], markersize=4, **looks(number))
-        said.append(f"{name} {value[0]:.1f} at IoU {place[0]:.2f}, {text(dict(zip(curve, value)).get('0.75'))} at 0.75 and {value[-1]:.1f} at {place[-1]:.2f}")
+        axis.plot(
+            place,
+            value,
+            label=name,
+            marker=MODEL_MARKERS[number % 6],
+            markersize=4,
+            **looks(number),
+        )
+        said.append(
+            f"{name} {value[0]:.1f} at IoU {place[0]:.2f}, {text(dict(zip(curve, value)).get('0.75'))} at 0.75 and {value[-1]:.1f} at {place[-1]:.2f}"
+        )
     axis.set(ylim=(0, 101), xlim=(0.48, 0.97))
     tidy(axis, "IoU that a match must exceed", "F1, percent")
     axis.legend(fontsize=8, frameon=False, loc="lower left")
@@ -94,8 +129,21 @@ def draw_reliability(calibration, *, name="", synthetic=False):
         width = bins[0]["high"] - bins[0]["low"]
         left.bar([(b["low"] + b["high"]) / 2 for b in used], [b["precision"] for b in used], width * 0.92, color=MODEL_COLOURS[4],
                  edgecolor=BLUE, label="precision of the bin")  # fmt: skip
-        left.plot([b["score"] for b in used], [b["precision"] for b in used], "o", color=ORANGE, markersize=5, label="at its mean score")
-        right.bar(middles, [b["count"] for b in bins], width * 0.92, color=MODEL_COLOURS[4], edgecolor=BLUE)
+        left.plot(
+            [b["score"] for b in used],
+            [b["precision"] for b in used],
+            "o",
+            color=ORANGE,
+            markersize=5,
+            label="at its mean score",
+        )
+        right.bar(
+            middles,
+            [b["count"] for b in bins],
+            width * 0.92,
+            color=MODEL_COLOURS[4],
+            edgecolor=BLUE,
+        )
         left.legend(fontsize=8, framealpha=0.8, edgecolor="none", loc="upper left")
         caption = (
             f"Reliability{' of ' + name if name else ''}: share of the detections in each bin of scores that match a nucleus at IoU "
@@ -122,11 +170,17 @@ def draw_threshold_curve(choice, *, synthetic=False):
     """
     chosen, curves = choice.thresholds, {}
     for row in choice.tried:
-        curves.setdefault((row["nms_iou"], row["mask"], row["min_area"]), []).append((row["score"], row["value"]))
+        curves.setdefault((row["nms_iou"], row["mask"], row["min_area"]), []).append(
+            (row["score"], row["value"])
+        )
     figure, (axis,) = new_figure(5.6, 3.6)
     several = len(curves) > 1
     for number, ((nms, mask, area), points) in enumerate(curves.items()):
-        label = f"NMS IoU {nms:g}, mask {mask:g}, smallest {area} px" if several else f"smallest area {area} px"
+        label = (
+            f"NMS IoU {nms:g}, mask {mask:g}, smallest {area} px"
+            if several
+            else f"smallest area {area} px"
+        )
         x, y = zip(*[(s, np.nan if v is None else v) for s, v in points])
         axis.plot(x, y, label=label, **looks(number))
     axis.axvline(chosen.score, color=GREY, linestyle=":", linewidth=1.2)

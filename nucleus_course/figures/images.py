@@ -2,14 +2,20 @@
 
 import numpy as np
 
-from nucleus_course.course_figures.base import filled, panels, picture, rgb, stretch
 from nucleus_course.data.labels import outlines
+from nucleus_course.evaluation.errors.taxonomy import CLASSES
 from nucleus_course.evaluation.matching import iou_from_overlap, overlap_matrix, pairs_above
 from nucleus_course.evaluation.scoring import compact_labels
-from nucleus_course.evaluation.taxonomy import CLASSES
-
-from .style import CLASS_COLOURS, CLASS_LETTERS, GREEN, GREY, ORANGE, VERMILION, signed
-
+from nucleus_course.figures.base import filled, panels, picture, rgb, stretch
+from nucleus_course.figures.style import (
+    CLASS_COLOURS,
+    CLASS_LETTERS,
+    GREEN,
+    GREY,
+    ORANGE,
+    VERMILION,
+    signed,
+)
 
 MOST_LETTERS = 100  # more would hide the image
 
@@ -38,7 +44,9 @@ def draw_samples(dataset, count=5, ids=None):
     for index, record in enumerate(records):
         picture(axes[index], stretch(record.image), f"{short(record.id)}\n{record.type}")
         picture(axes[len(records) + index], filled(record.labels), f"{record.count} nuclei")
-        axes[len(records) + index].set_xlabel(f"{record.labels.shape[1]} x {record.labels.shape[0]} pixels", fontsize=8)
+        axes[len(records) + index].set_xlabel(
+            f"{record.labels.shape[1]} x {record.labels.shape[0]} pixels", fontsize=8
+        )
     listed = "; ".join(f"{short(r.id)}, {r.type}, {r.count} nuclei" for r in records)
     caption = f"Images (top) and their masks merged into one label image, a colour a nucleus (below): {listed}."
     return signed(figure, caption, getattr(dataset, "synthetic", False))
@@ -82,7 +90,9 @@ def draw_detections(record, detections, *, synthetic=False):
     Returns:
         (Figure, caption): green outlines matched at IoU above 0.5, orange nuclei missed, vermilion detections spurious.
     """
-    labels = detections.label_image() if hasattr(detections, "label_image") else np.asarray(detections)
+    labels = (
+        detections.label_image() if hasattr(detections, "label_image") else np.asarray(detections)
+    )
     truth, labels = compact_labels(record.labels), compact_labels(labels)
     _, missed, right, wrong = sort_out(truth, labels)
     image = stretch(record.image)
@@ -90,10 +100,21 @@ def draw_detections(record, detections, *, synthetic=False):
     picture(axes[0], image, f"{short(record.id)}: {record.type}")
     picture(axes[1], _painted(image, truth, {ORANGE: missed, GREEN: np.setdiff1d(np.unique(truth), missed)}),
             f"truth: {record.count} nuclei, {len(missed)} missed")  # fmt: skip
-    picture(axes[2], _painted(image, labels, {GREEN: right, VERMILION: wrong}), f"found: {len(right) + len(wrong)}, {len(wrong)} spurious")
+    picture(
+        axes[2],
+        _painted(image, labels, {GREEN: right, VERMILION: wrong}),
+        f"found: {len(right) + len(wrong)}, {len(wrong)} spurious",
+    )
     for axis in axes:
         axis.set_xlabel(f"{record.labels.shape[1]} x {record.labels.shape[0]} pixels", fontsize=8)
-    _legend(figure, {"matched (IoU > 0.5)": (GREEN, "-"), "nucleus missed": (ORANGE, "-"), "detection spurious": (VERMILION, "-")})
+    _legend(
+        figure,
+        {
+            "matched (IoU > 0.5)": (GREEN, "-"),
+            "nucleus missed": (ORANGE, "-"),
+            "detection spurious": (VERMILION, "-"),
+        },
+    )
     caption = (
         f"Image {short(record.id)} ({record.type}): {record.count} nuclei, {len(right)} of them found with an IoU above 0.5 (green), "
         f"{len(missed)} missed (orange, in the middle); {len(wrong)} of {len(right) + len(wrong)} detections match no nucleus (vermilion, right)."
@@ -117,16 +138,28 @@ def draw_error_map(record, analysis, predictions):
     truth = compact_labels(record.labels)
     found = np.zeros_like(truth)
     if record.id in predictions.images:
-        found = predictions.images[record.id].label_image(point["score_threshold"], point["min_area"])
+        found = predictions.images[record.id].label_image(
+            point["score_threshold"], point["min_area"]
+        )
     figure, axes = panels(2, 2, side=4.4, ratio=_ratio(record))
     colours = dict(CLASS_COLOURS)
     if np.median(image) > 128:  # light grey would not show
         colours["matched"] = GREY
     seen, said = [], []
-    for axis, labels, table, what in ((axes[0], truth, analysis.nuclei, "nuclei"), (axes[1], found, analysis.detections, "detections")):
+    for axis, labels, table, what in (
+        (axes[0], truth, analysis.nuclei, "nuclei"),
+        (axes[1], found, analysis.detections, "detections"),
+    ):
         here = np.flatnonzero(np.asarray(table["image"]) == record.id)
-        kinds = {name: table["label"][here[table["class"][here] == number]] for number, name in enumerate(CLASSES)}
-        picture(axis, _painted(image, labels, {colours[name]: ids for name, ids in kinds.items()}), f"{len(here)} {what}")
+        kinds = {
+            name: table["label"][here[table["class"][here] == number]]
+            for number, name in enumerate(CLASSES)
+        }
+        picture(
+            axis,
+            _painted(image, labels, {colours[name]: ids for name, ids in kinds.items()}),
+            f"{len(here)} {what}",
+        )
         wrong = [i for i in here if CLASSES[table["class"][i]] in CLASS_LETTERS]
         axis.set_xlabel(f"{record.labels.shape[1]} x {record.labels.shape[0]} pixels", fontsize=8)
         for i in wrong if len(wrong) <= MOST_LETTERS else []:
@@ -136,15 +169,25 @@ def draw_error_map(record, analysis, predictions):
                       va="center", bbox={"boxstyle": "round,pad=0.12", "fc": colours[name], "ec": "none", "alpha": 0.85})  # fmt: skip
         counts = {name: len(ids) for name, ids in kinds.items() if len(ids)}
         seen += [name for name in counts if name not in seen]
-        said.append(f"{len(here)} {what}: " + (", ".join(f"{n} {name}" for name, n in counts.items()) or "none"))
+        said.append(
+            f"{len(here)} {what}: "
+            + (", ".join(f"{n} {name}" for name, n in counts.items()) or "none")
+        )
     entries = {}
     for name in (n for n in CLASSES if n in seen):
-        entries[f"{CLASS_LETTERS[name]}  {name}" if name in CLASS_LETTERS else name] = (colours[name], "-")
+        entries[f"{CLASS_LETTERS[name]}  {name}" if name in CLASS_LETTERS else name] = (
+            colours[name],
+            "-",
+        )
     _legend(figure, entries or {"nothing there": (GREY, "-")})
     values = analysis.report.images.get(record.id, {})
     score = values.get("dsb_score")
-    caption = f"Errors on {short(record.id)} ({record.type})" + (f", dsb_score {score:.1f}" if score is not None else "")
-    return signed(figure, f"{caption}. Left, {said[0]}. Right, {said[1]}.", analysis.report.synthetic)
+    caption = f"Errors on {short(record.id)} ({record.type})" + (
+        f", dsb_score {score:.1f}" if score is not None else ""
+    )
+    return signed(
+        figure, f"{caption}. Left, {said[0]}. Right, {said[1]}.", analysis.report.synthetic
+    )
 
 
 def _ratio(record):
@@ -174,7 +217,14 @@ def _painted(image, labels, colours):
 def _legend(figure, entries):
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=colour, linestyle=style, linewidth=3, label=name) for name, (colour, style) in entries.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=8, frameon=False)
-
-
+    handles = [
+        Line2D([], [], color=colour, linestyle=style, linewidth=3, label=name)
+        for name, (colour, style) in entries.items()
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(4, len(handles)),
+        fontsize=8,
+        frameon=False,
+    )

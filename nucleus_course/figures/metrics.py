@@ -3,8 +3,17 @@
 import numpy as np
 
 from nucleus_course.evaluation.metrics import METRICS
-
-from .style import GREY, MODEL_COLOURS, MODEL_HATCHES, any_synthetic, named, new_figure, signed, text, tidy
+from nucleus_course.figures.style import (
+    GREY,
+    MODEL_COLOURS,
+    MODEL_HATCHES,
+    any_synthetic,
+    named,
+    new_figure,
+    signed,
+    text,
+    tidy,
+)
 
 COMPARED = ("coco_ap", "coco_ap50", "coco_ap75", "dsb_score", "mean_mask_iou", "f1_70", "aji")
 BY_TYPE = ("coco_ap", "dsb_score", "mean_mask_iou")
@@ -21,14 +30,31 @@ def _bars(axis, groups, series, spans=None):
                         edgecolor="white", linewidth=0.5, label=name)  # fmt: skip
         span = None if spans is None else spans.get(name)
         if span is not None:
-            axis.errorbar(place, values, yerr=span, fmt="none", ecolor="black", elinewidth=1, capsize=2)
+            axis.errorbar(
+                place, values, yerr=span, fmt="none", ecolor="black", elinewidth=1, capsize=2
+            )
         if len(series) * len(groups) <= 24:
             tops = values if span is None else values + np.nan_to_num(span[1])
             for x, top, value in zip(place, tops, values):
                 if np.isfinite(value):
-                    axis.annotate(f"{value:.0f}", (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+                    axis.annotate(
+                        f"{value:.0f}",
+                        (x, top),
+                        (0, 2),
+                        textcoords="offset points",
+                        ha="center",
+                        fontsize=7,
+                    )
                 else:
-                    axis.annotate("none", (x, 0), (0, 2), textcoords="offset points", ha="center", fontsize=7, color=GREY)
+                    axis.annotate(
+                        "none",
+                        (x, 0),
+                        (0, 2),
+                        textcoords="offset points",
+                        ha="center",
+                        fontsize=7,
+                        color=GREY,
+                    )
         bars.set_label(name)
     axis.set_xticks(range(len(groups)), groups, fontsize=8)
     axis.set_ylim(0, 108)
@@ -48,7 +74,9 @@ def draw_comparison(reports, keys=COMPARED):
     reports = named(reports)
     series, spans = {}, {}
     for name, report in reports.items():
-        series[name] = [np.nan if report.metrics.get(k) is None else report.metrics[k] for k in keys]
+        series[name] = [
+            np.nan if report.metrics.get(k) is None else report.metrics[k] for k in keys
+        ]
         held = [report.intervals.get(k) for k in keys]
         if any(interval is not None for interval in held):
             spans[name] = np.array([
@@ -56,16 +84,29 @@ def draw_comparison(reports, keys=COMPARED):
             ]).T  # fmt: skip
     figure, (axis,) = new_figure(max(6.4, 1.3 * len(keys)), 3.8)
     _bars(axis, [LABELS.get(k, k).replace(" ", "\n", 1) for k in keys], series, spans)
-    axis.legend(fontsize=8, frameon=False, ncols=min(4, len(series)), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axis.legend(
+        fontsize=8,
+        frameon=False,
+        ncols=min(4, len(series)),
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+    )
     tidy(axis, "", "percent")
     axis.set_xlabel("metric", fontsize=9)
     listed = "; ".join(
-        f"{name}: " + ", ".join(f"{LABELS.get(k, k)} {text(report.metrics.get(k))}" for k in keys) for name, report in reports.items()
+        f"{name}: " + ", ".join(f"{LABELS.get(k, k)} {text(report.metrics.get(k))}" for k in keys)
+        for name, report in reports.items()
     )
     places = {" ".join(p for p in (r.dataset, r.split) if p) for r in reports.values()}
     where = places.pop() if len(places) == 1 else "different data sets, so not comparable"
-    whiskers = f" Whiskers{'' if len(spans) == len(reports) else ', where drawn'}: bootstrap intervals over images." if spans else ""
-    return signed(figure, f"Metrics in percent on {where}. {listed}.{whiskers}", any_synthetic(reports))
+    whiskers = (
+        f" Whiskers{'' if len(spans) == len(reports) else ', where drawn'}: bootstrap intervals over images."
+        if spans
+        else ""
+    )
+    return signed(
+        figure, f"Metrics in percent on {where}. {listed}.{whiskers}", any_synthetic(reports)
+    )
 
 
 def draw_type_breakdown(reports, keys=BY_TYPE):
@@ -87,9 +128,14 @@ def draw_type_breakdown(reports, keys=BY_TYPE):
     ticks = [_wrapped(kind) + (f"\n({counts[kind]})" if kind in counts else "") for kind in kinds]
 
     def values(report, key):
-        return [np.nan if report.types.get(kind, {}).get(key) is None else report.types[kind][key] for kind in kinds]
+        return [
+            np.nan if report.types.get(kind, {}).get(key) is None else report.types[kind][key]
+            for kind in kinds
+        ]
 
-    figure, axes = new_figure(max(5.5, 1.5 * len(kinds)) if single else 5.6, 3.8 if single else 3.0 * len(keys))
+    figure, axes = new_figure(
+        max(5.5, 1.5 * len(kinds)) if single else 5.6, 3.8 if single else 3.0 * len(keys)
+    )
     if single:
         _bars(axes[0], ticks, {LABELS.get(k, k): values(first, k) for k in keys})
     else:
@@ -100,7 +146,13 @@ def draw_type_breakdown(reports, keys=BY_TYPE):
             axis.set_title(LABELS.get(key, key), fontsize=10)
     for axis in axes:
         tidy(axis, "image type (images)", "percent", axis.get_title())
-    axes[0].legend(fontsize=8, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0 if single else 1.08))
+    axes[0].legend(
+        fontsize=8,
+        frameon=False,
+        ncols=3,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0 if single else 1.08),
+    )
     listed = "; ".join(
         f"{kind}: " + ", ".join(f"{'' if single else name + ' '}{LABELS.get(k, k)} {text(report.types.get(kind, {}).get(k))}"
                                 for name, report in reports.items() for k in keys) for kind in kinds)  # fmt: skip

@@ -2,7 +2,17 @@
 
 from matplotlib.figure import Figure
 
-from nucleus_course.course_figures.base import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, YELLOW, tidy
+from nucleus_course.figures.base import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    YELLOW,
+    tidy,
+)
 
 # A line's look for each model, a bar's for each class: style, marker or hatch say the same as the colour.
 MODEL_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
@@ -66,12 +76,18 @@ def any_synthetic(reports):
 
 def looks(index):
     """Line keywords of the index-th model."""
-    return {"color": MODEL_COLOURS[index % 6], "linestyle": MODEL_STYLES[index % 6], "linewidth": 1.8}
+    return {
+        "color": MODEL_COLOURS[index % 6],
+        "linestyle": MODEL_STYLES[index % 6],
+        "linewidth": 1.8,
+    }
 
 
 def empty(axis, text):
     """Say in the middle of an axes why there is nothing in it."""
-    axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes, fontsize=9, color=GREY)
+    axis.text(
+        0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes, fontsize=9, color=GREY
+    )
 
 
 def percent_axis(axis, which="y", top=100.0):

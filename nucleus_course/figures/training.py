@@ -6,9 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from nucleus_course.errors import UserError
-
-from .style import BLUE, GREY, MODEL_COLOURS, MODEL_MARKERS, ORANGE, empty, new_figure, signed, tidy
+from nucleus_course._util.errors import UserError
+from nucleus_course.figures.style import (
+    BLUE,
+    GREY,
+    MODEL_COLOURS,
+    MODEL_MARKERS,
+    ORANGE,
+    empty,
+    new_figure,
+    signed,
+    tidy,
+)
 
 VALIDATION = ("coco_ap", "dsb_score", "mean_mask_iou")
 
@@ -27,9 +36,14 @@ def read_log(log):
         lines = path.read_text(encoding="utf-8").splitlines()
         if path.suffix != ".csv":
             return [json.loads(line) for line in lines if line.strip()]
-        return [{key: _number(value) for key, value in row.items() if value != ""} for row in csv.DictReader(lines)]
+        return [
+            {key: _number(value) for key, value in row.items() if value != ""}
+            for row in csv.DictReader(lines)
+        ]
     except FileNotFoundError:
-        raise UserError(f"{path}: no training log there; a run folder holds log.jsonl and log.csv") from None
+        raise UserError(
+            f"{path}: no training log there; a run folder holds log.jsonl and log.csv"
+        ) from None
     except ValueError:
         raise UserError(f"{path}: not the log of a training") from None
 
@@ -83,7 +97,14 @@ def draw_learning_curve(log, *, synthetic=False):
         values = column(key)
         there = np.isfinite(values)
         if there.any():
-            right.plot(epochs[there], values[there], color=MODEL_COLOURS[number], marker=MODEL_MARKERS[number], markersize=4, label=key)
+            right.plot(
+                epochs[there],
+                values[there],
+                color=MODEL_COLOURS[number],
+                marker=MODEL_MARKERS[number],
+                markersize=4,
+                label=key,
+            )
             said.append(f"{key} {values[there][-1]:.1f}")
     tidy(right, "epoch", "metric, percent", "validation split")
     if said:
@@ -91,7 +112,11 @@ def draw_learning_curve(log, *, synthetic=False):
         right.legend(fontsize=8, frameon=False)
     else:
         empty(right, "not validated")
-    stages = [(b["epoch"], b.get("stage")) for a, b in zip(rows, rows[1:]) if a.get("stage") != b.get("stage")]
+    stages = [
+        (b["epoch"], b.get("stage"))
+        for a, b in zip(rows, rows[1:])
+        if a.get("stage") != b.get("stage")
+    ]
     for axis in (left, middle, right):
         axis.set_xlim(min(epochs[0], 0), epochs[-1] + 0.5)
         for epoch, _ in stages:
@@ -99,10 +124,22 @@ def draw_learning_curve(log, *, synthetic=False):
     best = column("coco_ap")
     if np.isfinite(best).any():
         at = int(np.nanargmax(best))
-        right.plot(epochs[at], best[at], "o", markersize=11, markerfacecolor="none", markeredgecolor=ORANGE, markeredgewidth=2)
+        right.plot(
+            epochs[at],
+            best[at],
+            "o",
+            markersize=11,
+            markerfacecolor="none",
+            markeredgecolor=ORANGE,
+            markeredgewidth=2,
+        )
     caption = (
         f"{len(rows)} epochs: the total loss goes from {rows[0]['loss']:.2f} to {rows[-1]['loss']:.2f}. "
-        + (f"Last on validation: {', '.join(said)}; the ring marks the weights that were kept. " if said else "")
+        + (
+            f"Last on validation: {', '.join(said)}; the ring marks the weights that were kept. "
+            if said
+            else ""
+        )
         + ("Dashed lines: a new stage begins. " if stages else "")
     )
     return signed(figure, caption.strip(), synthetic)

@@ -3,29 +3,13 @@
 import csv
 import io
 import json
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from nucleus_course.errors import UserError
-
-
-def write_atomic(path, data):
-    """Write bytes or text to a file that is either the old one or the whole new one, never a part."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    mode = "wb" if isinstance(data, bytes) else "w"
-    try:
-        with open(partial, mode, **({} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"})) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:  # a full disk: leave it no fuller
-        partial.unlink(missing_ok=True)
-        raise
+from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import write_atomic
 
 
 class RunFolder:
@@ -42,15 +26,21 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise UserError(f"run folder {path} is a file: choose another name with --run") from None
+            raise UserError(
+                f"run folder {path} is a file: choose another name with --run"
+            ) from None
         self.lock = filelock.FileLock(self.path / "run.lock")
         try:
             self.lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise UserError(f"run folder {path} is in use by another training: wait for it or choose another --run") from None
+            raise UserError(
+                f"run folder {path} is in use by another training: wait for it or choose another --run"
+            ) from None
         if self.checkpoint.exists() and not resume:
             self.lock.release()
-            raise UserError(f"run folder {path} already holds a training: add --resume or choose another --run")
+            raise UserError(
+                f"run folder {path} already holds a training: add --resume or choose another --run"
+            )
 
     @property
     def checkpoint(self):
@@ -125,8 +115,12 @@ def load_checkpoint(path, model):
     """
     variables = state_variables(model)
     meta, arrays = _read(path)
-    if len(arrays) != len(variables) or any(a.shape != tuple(v.shape) for a, v in zip(arrays, variables)):
-        raise UserError(f"checkpoint {path} is of another model or stage: give the preset it was made with")
+    if len(arrays) != len(variables) or any(
+        a.shape != tuple(v.shape) for a, v in zip(arrays, variables)
+    ):
+        raise UserError(
+            f"checkpoint {path} is of another model or stage: give the preset it was made with"
+        )
     for array, variable in zip(arrays, variables):
         if array.dtype == "uint16" and variable.dtype == "bfloat16":  # which .npz files do not know
             array = (array.astype("uint32") << 16).view("float32")  # the upper half of a float32

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import keras
 
-from nucleus_course.errors import UserError
+from nucleus_course._util.errors import UserError
 
 
 def device_names(kind=None):
@@ -36,7 +36,11 @@ def _listed(kind):
         import tensorflow as tf
 
         return [f"{kind}:{i}" for i, _ in enumerate(tf.config.list_logical_devices(kind.upper()))]
-    return [name for name in keras.distribution.list_devices() if name.split(":")[0] in (kind, {"gpu": "cuda"}.get(kind, kind))]
+    return [
+        name
+        for name in keras.distribution.list_devices()
+        if name.split(":")[0] in (kind, {"gpu": "cuda"}.get(kind, kind))
+    ]
 
 
 @contextmanager
@@ -57,10 +61,14 @@ def data_parallel(count, batch_size=None):
     """
     devices = device_names()
     if not 1 <= count <= len(devices):
-        raise UserError(f"{count} devices were asked for, but there are {len(devices)} ({', '.join(devices)})")
+        raise UserError(
+            f"{count} devices were asked for, but there are {len(devices)} ({', '.join(devices)})"
+        )
     if batch_size is not None and batch_size % count:
         nearest = max(count, round(batch_size / count) * count)
-        raise UserError(f"a batch of {batch_size} cannot be shared by {count} devices: try --batch-size {nearest}")
+        raise UserError(
+            f"a batch of {batch_size} cannot be shared by {count} devices: try --batch-size {nearest}"
+        )
     devices = devices[:count]
     backend = keras.backend.backend()
     if count == 1:
@@ -75,4 +83,3 @@ def data_parallel(count, batch_size=None):
             yield devices
     else:
         raise UserError("several devices need the JAX or TensorFlow backend: add --backend jax")
-

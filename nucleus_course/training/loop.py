@@ -9,13 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from nucleus_course import begun
-from nucleus_course.config import get_preset
+from nucleus_course._util.errors import UserError
 from nucleus_course.data.batches import TrainingBatches
-from nucleus_course.errors import UserError
-from nucleus_course.model.rescoring import Rescorer
-from nucleus_course.model.weights import read_config
-from nucleus_course.training.checkpoint import RunFolder, load_checkpoint, read_meta, save_checkpoint, snapshot
+from nucleus_course.models.weights.folder import read_config
+from nucleus_course.prediction.rescorer import Rescorer
+from nucleus_course.presets import get_preset
+from nucleus_course.training import run as begun
+from nucleus_course.training.checkpoint import (
+    RunFolder,
+    load_checkpoint,
+    read_meta,
+    save_checkpoint,
+    snapshot,
+)
 from nucleus_course.training.progress import EpochWatch, Reporter
 from nucleus_course.training.stages import compile_for, count_trainable
 
@@ -58,7 +64,7 @@ def train(
     """Train a Mask R-CNN stage by stage.
 
     Args:
-        model: :class:`~nucleus_course.model.MaskRCNN`.
+        model: :class:`~nucleus_course.models.MaskRCNN`.
         dataset: :class:`~nucleus_course.data.Dataset` to learn from.
         preset: :class:`~nucleus_course.config.Preset`; by default the one of the model's name, or the one that
             ``run`` was begun with, if ``resume``; then the length is as begun, too, where none is given.
@@ -86,7 +92,9 @@ def train(
     if epochs is not None and minutes is not None:
         raise UserError("epochs and minutes are alternatives: give one of them")
     if validate_metric not in VALIDATED:
-        raise UserError(f"validate_metric={validate_metric!r}: choose one of {', '.join(VALIDATED)}")
+        raise UserError(
+            f"validate_metric={validate_metric!r}: choose one of {', '.join(VALIDATED)}"
+        )
     earlier = begun.read_begun(run) if resume and run is not None else None
     if preset is None and earlier is not None:
         preset = earlier.preset
@@ -112,7 +120,9 @@ def train(
             start, elapsed = resumed["epoch"], resumed["elapsed"]
             history.rows, history.best = resumed["rows"], resumed["best"]
         elif folder:
-            folder.write_json(begun.NAME, begun.describe(model, dataset, preset, stages, minutes, notes))
+            folder.write_json(
+                begun.NAME, begun.describe(model, dataset, preset, stages, minutes, notes)
+            )
         batches = TrainingBatches(dataset, preset, epoch=start)
         reporter = Reporter(progress, total, len(batches), minutes)
         epoch = start
@@ -146,12 +156,19 @@ def train(
             watch = EpochWatch(batches, reporter, bool(config.ema))
             # shuffle=False: the batches are in a seeded order, and Keras would change it by an unseeded one.
             result = model.fit(
-                batches, epochs=epoch + 1, initial_epoch=epoch, shuffle=False, verbose=0, callbacks=[watch]
+                batches,
+                epochs=epoch + 1,
+                initial_epoch=epoch,
+                shuffle=False,
+                verbose=0,
+                callbacks=[watch],
             ).history
             row = {"epoch": epoch + 1, "stage": stages[number].name, "rate": rate}
             row |= {k: float(v[-1]) for k, v in result.items() if np.ndim(v[-1]) == 0}
             if not math.isfinite(row["loss"]):
-                raise TrainingDiverged(f"the loss was {row['loss']} in epoch {epoch + 1}: lower the rate or the augmentation")
+                raise TrainingDiverged(
+                    f"the loss was {row['loss']} in epoch {epoch + 1}: lower the rate or the augmentation"
+                )
             row |= watch.summary(config.batch_size)
             epoch += 1
             if config.ema and epoch * len(batches) < 2.0 / (1.0 - config.ema):
@@ -185,7 +202,10 @@ def train(
         _finish(model, config, folder if good else None, history, start)
         if isinstance(reason, TrainingDiverged):
             raise
-        reporter.say(f"stopped after epoch {len(history.rows)}" + ("; --resume goes on from there" if folder else ""))
+        reporter.say(
+            f"stopped after epoch {len(history.rows)}"
+            + ("; --resume goes on from there" if folder else "")
+        )
     else:
         _finish(model, config, folder if good else None, history, start)
     finally:
@@ -248,7 +268,9 @@ def restart_average(model):
     that keeps a share of decay ** n. Until 2 / (1 - decay) steps are done the average is the live weights.
     """
     optimizer = model.optimizer
-    for average, variable in zip(optimizer._model_variables_moving_average, optimizer._trainable_variables):
+    for average, variable in zip(
+        optimizer._model_variables_moving_average, optimizer._trainable_variables
+    ):
         average.assign(variable.numpy())  # a copy: JAX may give the buffer of either away
 
 
@@ -270,7 +292,7 @@ def averaged(model, config):
 def validate(model, dataset):
     """The metrics that a log row carries, on a whole split, at the model's thresholds."""
     from nucleus_course.evaluation import evaluate
-    from nucleus_course.prediction import predict_dataset
+    from nucleus_course.prediction.pipeline import predict_dataset
 
     report = evaluate(dataset, predict_dataset(model, dataset, progress=False), progress=False)
     return {key: report.metrics[key] for key in VALIDATED}

@@ -56,17 +56,30 @@ class Reporter:
         self.show, self.epochs, self.minutes = show, epochs, minutes
         self.bar = None
         if show and sys.stdout.isatty():
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
 
             self.bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
             )
             self.task = self.bar.add_task("steps", total=None if minutes else epochs * steps)
             self.bar.start()
 
     def say(self, text):
         if self.show:
-            (self.bar.console.print if self.bar else print)(text, **({} if self.bar else {"flush": True}))
+            (self.bar.console.print if self.bar else print)(
+                text, **({} if self.bar else {"flush": True})
+            )
 
     def stage(self, stage, counts, layers):
         moving, total = counts
@@ -84,8 +97,12 @@ class Reporter:
             parts.append(f"{row['images_per_s']:.1f} images/s, {100 * row['waiting']:.0f}% waiting")
         if "coco_ap" in row:
             names = {"coco_ap": "AP", "dsb_score": "dsb", "mean_mask_iou": "mask IoU"}
-            values = {k: "-" if row[k] is None else f"{row[k]:.1f}" for k in names}  # without nuclei there is no AP
-            parts.append("validation " + ", ".join(f"{title} {values[k]}" for k, title in names.items()))
+            values = {
+                k: "-" if row[k] is None else f"{row[k]:.1f}" for k in names
+            }  # without nuclei there is no AP
+            parts.append(
+                "validation " + ", ".join(f"{title} {values[k]}" for k, title in names.items())
+            )
         parts.append(f"{row['seconds'] / 60:.1f} min")
         self.say(" | ".join(parts))
 

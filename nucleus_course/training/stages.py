@@ -4,7 +4,8 @@ import re
 
 import keras
 
-from nucleus_course.errors import UserError
+from nucleus_course._util.errors import UserError
+from nucleus_course.models.layers import _replicas, weighted_layers
 
 HEADS = r"fpn_|rpn_|mrcnn_"
 PATTERNS = {
@@ -15,20 +16,11 @@ PATTERNS = {
 NOT_DECAYED = ("bias", "gamma", "beta")
 
 
-def weighted_layers(model):
-    """Every innermost layer of the model that has weights, in a fixed order."""
-    return [
-        layer
-        for layer in model._flatten_layers(include_self=False, recursive=True)
-        if layer.weights and not any(True for _ in layer._flatten_layers(include_self=False))
-    ]
-
-
 def set_trainable(model, layers):
     """Freeze all but the layers of a stage; compile the model again for it to take effect.
 
     Args:
-        model: :class:`~nucleus_course.model.MaskRCNN`.
+        model: :class:`~nucleus_course.models.MaskRCNN`.
         layers: ``heads`` (pyramid, RPN, heads), ``4+`` (and ResNet stages 4 and 5) or ``all``.
 
     Returns:
@@ -38,7 +30,9 @@ def set_trainable(model, layers):
         UserError: for another value of ``layers``.
     """
     if layers not in PATTERNS:
-        raise UserError(f"unknown layers '{layers}' in a stage: choose one of {', '.join(PATTERNS)}")
+        raise UserError(
+            f"unknown layers '{layers}' in a stage: choose one of {', '.join(PATTERNS)}"
+        )
     moving = []
     for layer in weighted_layers(model):
         layer.trainable = bool(PATTERNS[layers].match(layer.name))
@@ -51,7 +45,10 @@ def count_trainable(model):
     """(weights that move, weights in all), counted as numbers."""
 
     def count(variables):
-        return sum(int(v.shape.num_elements() if hasattr(v.shape, "num_elements") else _product(v.shape)) for v in variables)
+        return sum(
+            int(v.shape.num_elements() if hasattr(v.shape, "num_elements") else _product(v.shape))
+            for v in variables
+        )
 
     return count(model.trainable_variables), count(model.weights)
 
@@ -71,8 +68,6 @@ def make_optimizer(config):
     and spares biases and BatchNorm; Matterport divided its L2 term by each tensor's size, which left
     next to none, so the paper's 0.0001 is taken at its word here.
     """
-    from nucleus_course.model.mask_rcnn import _replicas
-
     common = {
         "learning_rate": 1e-3,
         "weight_decay": config.weight_decay,
@@ -93,8 +88,6 @@ def make_optimizer(config):
 
 def compile_for(model, training, layers):
     """Freeze for a stage and compile with a fresh optimiser (momentum does not carry over, as in Matterport)."""
-    from nucleus_course.model.mask_rcnn import _replicas
-
     moving = set_trainable(model, layers)
     model.batch_size = training.batch_size // _replicas()
     model.loss_weights_ = dict(training.loss_weights)

@@ -25,7 +25,9 @@ def tiny_files(ids=("a", "b", "c"), shape=(24, 30)):
     files = {}
     for number, image_id in enumerate(ids):
         rng = np.random.default_rng(number)
-        files[f"{image_id}/images/{image_id}.png"] = png(rng.integers(0, 60, (*shape, 3)).astype(np.uint8))
+        files[f"{image_id}/images/{image_id}.png"] = png(
+            rng.integers(0, 60, (*shape, 3)).astype(np.uint8)
+        )
         files[f"{image_id}/masks/m1.png"] = png(square_mask(shape, 2, 3, 5))
         files[f"{image_id}/masks/m2.png"] = png(square_mask(shape, 10, 12, 7))
     return files

@@ -11,11 +11,24 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nucleus_course.data.augment import AugmentConfig, Augmenter, _Draw, _hue_saturation, _mirror, _stain
+from nucleus_course.config import AugmentConfig
+from nucleus_course.data.augment import Augmenter, _Draw, _hue_saturation, _mirror, _stain
 
 EVERYTHING = AugmentConfig(
-    scale=(0.6, 1.6), contrast=0.3, brightness=0.1, gamma=(0.7, 1.4), hue=20, saturation=0.3, stain=0.15, invert=0.3, noise=8,
-    elastic=1.5, border="reflect", quarter_turns=True, min_area=5, min_fraction=0.1,
+    scale=(0.6, 1.6),
+    contrast=0.3,
+    brightness=0.1,
+    gamma=(0.7, 1.4),
+    hue=20,
+    saturation=0.3,
+    stain=0.15,
+    invert=0.3,
+    noise=8,
+    elastic=1.5,
+    border="reflect",
+    quarter_turns=True,
+    min_area=5,
+    min_fraction=0.1,
 )
 GEOMETRY = {
     "crop": AugmentConfig.none(crop=True),
@@ -48,10 +61,18 @@ def test_image_and_labels_stay_aligned(name, size):
     checked = 0
     for index in range(12):
         picture, truth = augmenter(image, labels, (1, 2, index))
-        assert picture.shape == (size, size, 3) and picture.dtype == np.uint8 and picture.flags.c_contiguous
+        assert (
+            picture.shape == (size, size, 3)
+            and picture.dtype == np.uint8
+            and picture.flags.c_contiguous
+        )
         assert truth.shape == (size, size) and truth.dtype == np.int32 and truth.flags.c_contiguous
-        flat = ndimage.maximum_filter(truth, 5) == ndimage.minimum_filter(truth, 5)  # away from outlines
-        flat[[0, 1, -2, -1]] = flat[:, [0, 1, -2, -1]] = False  # what lies beyond the crop is not known
+        flat = ndimage.maximum_filter(truth, 5) == ndimage.minimum_filter(
+            truth, 5
+        )  # away from outlines
+        flat[[0, 1, -2, -1]] = flat[:, [0, 1, -2, -1]] = (
+            False  # what lies beyond the crop is not known
+        )
         known = flat & (truth <= labels.max()) & (truth > 0)
         assert np.array_equal(picture[..., 0][known], (20 * truth[known]).astype(np.uint8))
         assert (picture[..., 0][flat & (truth == 0)] == 0).all()
@@ -86,11 +107,23 @@ def test_the_warp_against_scipy():
     rng = np.random.default_rng(0)
     image = ndimage.gaussian_filter(rng.random((60, 70, 3)), (3, 3, 0))
     image = (255 * (image - image.min()) / np.ptp(image)).astype(np.uint8)
-    draw = _Draw(AugmentConfig(scale=(1.3, 1.3), flip_horizontal=0, flip_vertical=0), np.random.default_rng(4), (60, 70), 20)
+    draw = _Draw(
+        AugmentConfig(scale=(1.3, 1.3), flip_horizontal=0, flip_vertical=0),
+        np.random.default_rng(4),
+        (60, 70),
+        20,
+    )
     picture, _ = draw.warp(image, np.zeros((60, 70), np.int32))
     (a, b, c), (d, e, f) = draw.matrix()
     for channel in range(3):
-        expected = ndimage.affine_transform(image[..., channel].astype(float), [[e, d], [b, a]], [f, c], (20, 20), order=1, mode="constant")
+        expected = ndimage.affine_transform(
+            image[..., channel].astype(float),
+            [[e, d], [b, a]],
+            [f, c],
+            (20, 20),
+            order=1,
+            mode="constant",
+        )
         assert np.abs(picture[1:-1, 1:-1, channel] - expected[1:-1, 1:-1]).max() < 4
 
 
@@ -105,7 +138,9 @@ def test_the_middle_stays_the_middle():
 def test_nothing_random_is_the_centre():
     image, labels = scene()
     picture, truth = Augmenter(AugmentConfig.none(), 40)(image, labels, (0, 0, 0))
-    assert np.array_equal(picture, image[25:65, 35:75]) and np.array_equal(truth, labels[25:65, 35:75])
+    assert np.array_equal(picture, image[25:65, 35:75]) and np.array_equal(
+        truth, labels[25:65, 35:75]
+    )
 
 
 def test_crops_and_flips_are_exact_and_reach_everywhere():
@@ -115,9 +150,15 @@ def test_crops_and_flips_are_exact_and_reach_everywhere():
     seen = set()
     for index in range(600):
         picture, truth = augmenter(image, labels, (0, 0, index))
-        vertical, horizontal = picture[0, 0, 0] > picture[-1, 0, 0], picture[0, 0, 1] > picture[0, -1, 1]
+        vertical, horizontal = (
+            picture[0, 0, 0] > picture[-1, 0, 0],
+            picture[0, 0, 1] > picture[0, -1, 1],
+        )
         top, left = picture[..., 0].min(), picture[..., 1].min()
-        expected, expected_labels = image[top : top + 16, left : left + 16], labels[top : top + 16, left : left + 16]
+        expected, expected_labels = (
+            image[top : top + 16, left : left + 16],
+            labels[top : top + 16, left : left + 16],
+        )
         for axis, flip in enumerate((vertical, horizontal)):
             if flip:
                 expected, expected_labels = np.flip(expected, axis), np.flip(expected_labels, axis)
@@ -128,7 +169,9 @@ def test_crops_and_flips_are_exact_and_reach_everywhere():
 
 
 def test_rotations_cover_the_circle():
-    angles = [_Draw(AugmentConfig(), np.random.default_rng(i), (50, 50), 20).angle for i in range(300)]
+    angles = [
+        _Draw(AugmentConfig(), np.random.default_rng(i), (50, 50), 20).angle for i in range(300)
+    ]
     counts = np.histogram(angles, 6, (-np.pi, np.pi))[0]
     assert counts.min() > 25
 
@@ -140,7 +183,9 @@ def test_reproducible_whatever_the_threads(config):
     seeds = [(7, 3, index) for index in range(40)]
     serial = [augmenter(image, labels, seed) for seed in seeds]
     with ThreadPoolExecutor(4) as pool:
-        parallel = list(pool.map(lambda seed: Augmenter(config, 48)(image, labels, seed), reversed(seeds)))[::-1]
+        parallel = list(
+            pool.map(lambda seed: Augmenter(config, 48)(image, labels, seed), reversed(seeds))
+        )[::-1]
     for one, other in zip(serial, parallel):
         assert np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1])
     assert len({picture.tobytes() for picture, _ in serial}) == 40
@@ -151,9 +196,13 @@ def test_reproducible_whatever_the_threads(config):
 def test_colour_options_do_not_move_the_crop():
     image, labels = scene()
     plain = Augmenter(AugmentConfig(), 48)
-    coloured = Augmenter(AugmentConfig(gamma=(0.5, 2), hue=20, stain=0.2, noise=5, invert=0.5, contrast=0.5), 48)
+    coloured = Augmenter(
+        AugmentConfig(gamma=(0.5, 2), hue=20, stain=0.2, noise=5, invert=0.5, contrast=0.5), 48
+    )
     for index in range(5):
-        assert np.array_equal(plain(image, labels, (0, 0, index))[1], coloured(image, labels, (0, 0, index))[1])
+        assert np.array_equal(
+            plain(image, labels, (0, 0, index))[1], coloured(image, labels, (0, 0, index))[1]
+        )
 
 
 def test_inputs_are_not_changed():
@@ -206,30 +255,40 @@ def test_constant_border_is_fill_without_nuclei():
     outside = np.ones((30, 30), bool)
     outside[5:25, 5:25] = False
     assert (picture[outside] == 9).all() and (truth[outside] == 0).all()
-    assert np.array_equal(picture[~outside].reshape(20, 20, 3), image) and np.array_equal(truth[~outside].reshape(20, 20), labels)
+    assert np.array_equal(picture[~outside].reshape(20, 20, 3), image) and np.array_equal(
+        truth[~outside].reshape(20, 20), labels
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 500), (256, 256)])
 @pytest.mark.parametrize("config", [AugmentConfig(), EVERYTHING], ids=["paper", "everything"])
 def test_odd_sizes_and_no_nuclei(shape, config):
-    picture, truth = Augmenter(config, 160)(np.full((*shape, 3), 90, np.uint8), np.zeros(shape, np.int32), (0, 0, 1))
+    picture, truth = Augmenter(config, 160)(
+        np.full((*shape, 3), 90, np.uint8), np.zeros(shape, np.int32), (0, 0, 1)
+    )
     assert picture.shape == (160, 160, 3) and not truth.any()
 
 
 def test_slivers():
     labels = np.zeros((40, 40), np.int32)
-    labels[0:20, 9:19] = 1  # the crop below starts at (10, 10): 10 of its 20 rows, 9 of 10 columns stay
+    labels[0:20, 9:19] = (
+        1  # the crop below starts at (10, 10): 10 of its 20 rows, 9 of 10 columns stay
+    )
     labels[20:30, 2:11] = 2  # one column of nine stays: 10 of 90 pixels
     labels[20:22, 20:22] = 3  # small, but whole
     image = np.zeros((40, 40, 3), np.uint8)
 
     def left(**options):
-        return set(np.unique(Augmenter(AugmentConfig.none(**options), 20)(image, labels, (0, 0, 0))[1])) - {0}
+        return set(
+            np.unique(Augmenter(AugmentConfig.none(**options), 20)(image, labels, (0, 0, 0))[1])
+        ) - {0}
 
     assert left() == {1, 2, 3}
     assert left(min_area=11) == {1, 3} and left(min_area=10) == {1, 2, 3}
     assert left(min_fraction=0.2) == {1, 3} and left(min_fraction=0.5) == {3}
-    assert left(min_area=200, min_fraction=0.2) == {1, 3} and left(min_area=5, min_fraction=0.5) == {1, 2, 3}
+    assert left(min_area=200, min_fraction=0.2) == {1, 3} and left(
+        min_area=5, min_fraction=0.5
+    ) == {1, 2, 3}
 
 
 def test_blur_is_gaussian():
@@ -237,20 +296,28 @@ def test_blur_is_gaussian():
     image[20, 20] = 255
     config = AugmentConfig.none(blur=(1.5, 1.5), blur_probability=1.0)
     picture, _ = Augmenter(config, 41)(image, np.zeros((41, 41), np.int32), (0, 0, 0))
-    expected = ndimage.gaussian_filter(image[..., 0].astype(float), 1.5)  # imgaug cuts its kernel at 5 pixels
-    assert np.abs(picture[..., 0] - expected).max() < 4 and abs(int(picture[..., 0].sum()) - 255) < 20
+    expected = ndimage.gaussian_filter(
+        image[..., 0].astype(float), 1.5
+    )  # imgaug cuts its kernel at 5 pixels
+    assert (
+        np.abs(picture[..., 0] - expected).max() < 4 and abs(int(picture[..., 0].sum()) - 255) < 20
+    )
 
 
 def test_inversion():
     image, labels = scene()
     config = AugmentConfig.none(invert=1.0)
-    assert np.array_equal(Augmenter(config, 40)(image, labels, (0, 0, 0))[0], 255 - image[25:65, 35:75])
+    assert np.array_equal(
+        Augmenter(config, 40)(image, labels, (0, 0, 0))[0], 255 - image[25:65, 35:75]
+    )
 
 
 def test_stain_multiplies_optical_density():
     image = np.random.default_rng(0).integers(20, 230, (30, 30, 3)).astype(np.uint8)
     gain = np.array([1.2, 0.9, 1.0])
-    density, changed = (-np.log10((a.astype(float) + 1) / 256) for a in (image, _stain(image, gain, np.zeros(3))))
+    density, changed = (
+        -np.log10((a.astype(float) + 1) / 256) for a in (image, _stain(image, gain, np.zeros(3)))
+    )
     assert np.abs(changed - density * gain).max() < 0.03
     assert np.array_equal(_stain(image, np.ones(3), np.zeros(3)), image)
 
@@ -259,7 +326,10 @@ def test_hue_keeps_brightness_and_grey():
     image = np.random.default_rng(0).integers(90, 160, (30, 30, 3)).astype(np.uint8)
     weights = [0.299, 0.587, 0.114]
     turned = _hue_saturation(image, np.deg2rad(30), 0.8)
-    assert np.abs(turned @ weights - image @ weights).max() < 1.5 and np.abs(turned.astype(int) - image).max() > 10
+    assert (
+        np.abs(turned @ weights - image @ weights).max() < 1.5
+        and np.abs(turned.astype(int) - image).max() > 10
+    )
     grey = np.dstack([image[..., 0]] * 3)
     assert np.abs(_hue_saturation(grey, 1.0, 1.3).astype(int) - grey).max() <= 1
 
@@ -273,12 +343,24 @@ def test_grey_crops_stay_grey():
 
 
 def test_elastic_moves_by_the_stated_amount():
-    draws = [_Draw(AugmentConfig.none(elastic=2.0), np.random.default_rng(i), (200, 200), 160) for i in range(30)]
+    draws = [
+        _Draw(AugmentConfig.none(elastic=2.0), np.random.default_rng(i), (200, 200), 160)
+        for i in range(30)
+    ]
     moved = np.concatenate([(d._coordinates()[0] - 20 - np.arange(160)).ravel() for d in draws])
     assert 1.0 < moved.std() < 2.2
 
 
-@pytest.mark.parametrize("bad", [{"rotation": -1}, {"scale": (0, 1)}, {"scale": (2, 1)}, {"border": "wrap"}, {"gamma": (0.0, 1.0)}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"rotation": -1},
+        {"scale": (0, 1)},
+        {"scale": (2, 1)},
+        {"border": "wrap"},
+        {"gamma": (0.0, 1.0)},
+    ],
+)
 def test_bad_settings(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         AugmentConfig(**bad)
@@ -293,7 +375,9 @@ def test_config_through_json():
 
 def test_misfits_are_named():
     with pytest.raises(ValueError, match="do not fit"):
-        Augmenter(AugmentConfig(), 8)(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), np.int32), (0, 0, 0))
+        Augmenter(AugmentConfig(), 8)(
+            np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), np.int32), (0, 0, 0)
+        )
     with pytest.raises(ValueError, match="size"):
         Augmenter(AugmentConfig(), 0)
 
@@ -301,4 +385,9 @@ def test_misfits_are_named():
 def test_the_config_costs_no_import():
     code = "import sys, nucleus_course.data.augment; print({'cv2', 'imgaug', 'scipy', 'keras'} & set(sys.modules))"
     root = str(Path(__file__).parents[2])
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True).stdout.strip() == "set()"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=root, capture_output=True, text=True
+        ).stdout.strip()
+        == "set()"
+    )

@@ -1,30 +1,27 @@
 """Training batches: what is in them, in which order, whatever the threads do."""
 
 import dataclasses
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from tiny import FakeDataset, disc_dataset, tiny_config, tiny_preset
 
-from nucleus_course.config import get_preset
-from nucleus_course.data.augment import AugmentConfig
+from nucleus_course.config import AugmentConfig
 from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.data.dataset import Record
 from nucleus_course.data.labels import boxes_from_labels
 from nucleus_course.data.preprocess import to_network
+from nucleus_course.presets import get_preset
 
 TYPES = ("small fluorescent", "small fluorescent", "small fluorescent", "purple stain")
 
 
 def batches(dataset=None, augment=None, model=None, seed=None, **training):
-    return TrainingBatches(dataset or disc_dataset(7), tiny_preset(model, augment, **training), seed=seed)
+    return TrainingBatches(
+        dataset or disc_dataset(7), tiny_preset(model, augment, **training), seed=seed
+    )
 
 
 def same(a, b):
@@ -61,7 +58,9 @@ def test_truth_lies_on_the_picture_through_crop_rotation_and_doubling():
         assert set(np.unique(labels)) <= {0, 7} and set(ids) <= {0, 7}
         if (labels > 0).any():
             rows, columns = np.nonzero(labels)
-            np.testing.assert_array_equal(boxes[0], [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1])
+            np.testing.assert_array_equal(
+                boxes[0], [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
+            )
             assert (boxes[0] % 2 == 0).all(), "doubled pixels"
 
 
@@ -72,7 +71,9 @@ def test_without_augmentation_a_crop_is_the_images_centre():
     (batch,) = crops[0]
     left = (record.width - 64) // 2
     np.testing.assert_array_equal(batch["labels"][0], record.labels[:, left : left + 64])
-    np.testing.assert_allclose(batch["image"][0], to_network(record.image[:, left : left + 64], crops.config), atol=1.01)
+    np.testing.assert_allclose(
+        batch["image"][0], to_network(record.image[:, left : left + 64], crops.config), atol=1.01
+    )
 
 
 def test_an_epoch_shows_every_image_once():
@@ -82,14 +83,21 @@ def test_an_epoch_shows_every_image_once():
     assert len({tuple(crops.order(epoch)) for epoch in range(4)}) == 4, "in a new order each time"
 
 
-@pytest.mark.parametrize(("images", "batch", "steps"), [(597, 6, 100), (7, 2, 4), (5, 5, 1), (3, 4, 1)])
+@pytest.mark.parametrize(
+    ("images", "batch", "steps"), [(597, 6, 100), (7, 2, 4), (5, 5, 1), (3, 4, 1)]
+)
 def test_steps_an_epoch(images, batch, steps):
     data = disc_dataset(1)
-    data.ids, data.types = tuple(map(str, range(images))), {str(i): "small fluorescent" for i in range(images)}
+    data.ids, data.types = (
+        tuple(map(str, range(images))),
+        {str(i): "small fluorescent" for i in range(images)},
+    )
     crops = batches(data, batch_size=batch)
     assert len(crops) == steps
     order = crops.order(0)
-    assert len(order) == steps * batch and set(order) == set(range(images)), "every image, and a few again to fill the last batch"
+    assert len(order) == steps * batch and set(order) == set(range(images)), (
+        "every image, and a few again to fill the last batch"
+    )
     assert max(Counter(order.tolist()).values()) <= -(-steps * batch // images)
     assert len(batches(data, batch_size=batch, steps_per_epoch=10)) == 10
 
@@ -137,19 +145,25 @@ def test_type_factors_multiply_shares():
     rare = {i for i, name in enumerate(data.ids) if data.types[name] == "purple stain"}
     factors = {"purple stain": 2.0, "grey tissue": 9.0}  # no grey tissue here
     for balance, share in ((0.0, 2 / 5), (1.0, 2 / 3)):
-        order = batches(data, balance_types=balance, type_factors=factors, steps_per_epoch=100).order(0)
+        order = batches(
+            data, balance_types=balance, type_factors=factors, steps_per_epoch=100
+        ).order(0)
         assert np.isin(order, list(rare)).mean() == pytest.approx(share, abs=0.01)
     assert batches(data, type_factors={"grey tissue": 9.0}).weights is None
 
 
 def test_more_nuclei_than_slots():
     """Those left out are -1 in the label map: neither objects nor background."""
-    crops = batches(disc_dataset(2, count=12), model=tiny_config(max_nuclei=3), augment=AugmentConfig.none())
+    crops = batches(
+        disc_dataset(2, count=12), model=tiny_config(max_nuclei=3), augment=AugmentConfig.none()
+    )
     (batch,) = crops[0]
     whole = batches(disc_dataset(2, count=12), augment=AugmentConfig.none())[0][0]
     for cut, ids, labels in zip(batch["labels"], batch["ids"], whole["labels"]):
         assert (ids > 0).all() and len(ids) == 3
-        np.testing.assert_array_equal(cut, np.where((labels == 0) | np.isin(labels, ids), labels, -1))
+        np.testing.assert_array_equal(
+            cut, np.where((labels == 0) | np.isin(labels, ids), labels, -1)
+        )
 
 
 def test_a_crop_that_does_not_fit_the_upsampling():

@@ -17,9 +17,9 @@ import pytest
 import tifffile
 from bbbc_files import png, square_mask, tiny_files, write_folder, write_zip
 
+from nucleus_course._util.errors import UserError
 from nucleus_course.data import cache, load_dataset
 from nucleus_course.data import dataset as dataset_module
-from nucleus_course.errors import UserError
 
 
 @pytest.fixture
@@ -41,12 +41,19 @@ def caches():
 
 
 def same(one, other):
-    return all(np.array_equal(a.image, b.image) and np.array_equal(a.labels, b.labels) for a, b in zip(one, other))
+    return all(
+        np.array_equal(a.image, b.image) and np.array_equal(a.labels, b.labels)
+        for a, b in zip(one, other)
+    )
 
 
 @pytest.mark.parametrize("container", ["folder", "zip"])
 def test_decoded_once(container, tmp_path, decoded):
-    source = write_folder(tmp_path / "d", tiny_files()) if container == "folder" else write_zip(tmp_path / "d.zip", tiny_files())
+    source = (
+        write_folder(tmp_path / "d", tiny_files())
+        if container == "folder"
+        else write_zip(tmp_path / "d.zip", tiny_files())
+    )
     first = load_dataset(source, progress=False)
     again = load_dataset(source, progress=False)
     assert sorted(decoded) == ["a", "b", "c"] and same(first, again) and len(caches()) == 1
@@ -54,7 +61,10 @@ def test_decoded_once(container, tmp_path, decoded):
 
 
 def test_grey_is_one_channel_and_labels_are_small(tmp_path):
-    files = {"a/images/a.png": png(np.dstack([square_mask((300, 300), 50, 50, 100)] * 3)), "a/masks/m.png": png(square_mask((300, 300), 50, 50, 100))}
+    files = {
+        "a/images/a.png": png(np.dstack([square_mask((300, 300), 50, 50, 100)] * 3)),
+        "a/masks/m.png": png(square_mask((300, 300), 50, 50, 100)),
+    }
     load_dataset(write_zip(tmp_path / "x.zip", files), progress=False)
     with zipfile.ZipFile(caches()[0]) as archive:
         assert cache.decode(archive.read("0.image.png")).ndim == 2
@@ -103,13 +113,34 @@ def odd_files():
     mask = square_mask((24, 30), 2, 3, 5)
     colours = rng.integers(0, 256, (24, 30, 4)).astype(np.uint8)
     files = tiny_files()
-    files |= {"transparent/images/i.tif": tiff(colours, photometric="rgb", extrasamples=["unassalpha"]), "transparent/masks/m.png": png(mask)}
+    files |= {
+        "transparent/images/i.tif": tiff(colours, photometric="rgb", extrasamples=["unassalpha"]),
+        "transparent/masks/m.png": png(mask),
+    }
     files |= {"bool/images/i.png": png(colours), "bool/masks/m.tif": tiff(mask > 0)}
-    files |= {"wide/images/i.tif": tiff(colours[..., 0].astype(np.uint16) * 16), "wide/masks/m.png": png(mask.astype(np.uint16) * 257)}
-    files |= {"odd/images/i.png": png(colours[..., :3]), "odd/masks/empty.png": png(mask * 0), "odd/masks/other.png": png(mask[:9])}
-    files |= {f"rivals/images/{name}.png": png(mask) for name in "xy"} | {"rivals/masks/m.png": png(mask)}
-    overlapping = {"one": mask, "same": mask, "over": square_mask((24, 30), 4, 4, 9), "rgb": np.dstack([mask.T[:24, :].repeat(2, 1)[:, :30]] * 3)}
-    return files | {"overlap/images/i.png": png(colours[..., 2])} | {f"overlap/masks/{k}.png": png(m) for k, m in overlapping.items()}
+    files |= {
+        "wide/images/i.tif": tiff(colours[..., 0].astype(np.uint16) * 16),
+        "wide/masks/m.png": png(mask.astype(np.uint16) * 257),
+    }
+    files |= {
+        "odd/images/i.png": png(colours[..., :3]),
+        "odd/masks/empty.png": png(mask * 0),
+        "odd/masks/other.png": png(mask[:9]),
+    }
+    files |= {f"rivals/images/{name}.png": png(mask) for name in "xy"} | {
+        "rivals/masks/m.png": png(mask)
+    }
+    overlapping = {
+        "one": mask,
+        "same": mask,
+        "over": square_mask((24, 30), 4, 4, 9),
+        "rgb": np.dstack([mask.T[:24, :].repeat(2, 1)[:, :30]] * 3),
+    }
+    return (
+        files
+        | {"overlap/images/i.png": png(colours[..., 2])}
+        | {f"overlap/masks/{k}.png": png(m) for k, m in overlapping.items()}
+    )
 
 
 # What the present format holds of them. Another digest means that caches out there hold something else than decoding
@@ -119,16 +150,26 @@ KNOWN = {4: "9977b25792ff8a43"}
 
 def test_what_is_decoded_otherwise_has_a_new_format(tmp_path):
     dataset = load_dataset(write_folder(tmp_path / "odd.files", odd_files()), progress=False)
-    digest = hashlib.sha256(repr((dataset.name, dataset.types, dataset.sizes, dataset.counts)).encode())
+    digest = hashlib.sha256(
+        repr((dataset.name, dataset.types, dataset.sizes, dataset.counts)).encode()
+    )
     for record in dataset:
         digest.update(record.image.tobytes() + record.labels.astype("<i4").tobytes())
-    digest.update(repr(sorted((i.image_id, i.file, i.kind, i.action) for i in dataset.lint.issues)).encode())
+    digest.update(
+        repr(sorted((i.image_id, i.file, i.kind, i.action) for i in dataset.lint.issues)).encode()
+    )
     assert KNOWN.get(cache.FORMAT) == digest.hexdigest()[:16]
 
 
 def test_two_sources_do_not_mix(tmp_path, decoded):
     for name in ("one", "two"):
-        load_dataset(write_zip(tmp_path / name / "d.zip" if (tmp_path / name).mkdir() is None else None, tiny_files()), progress=False)
+        load_dataset(
+            write_zip(
+                tmp_path / name / "d.zip" if (tmp_path / name).mkdir() is None else None,
+                tiny_files(),
+            ),
+            progress=False,
+        )
     assert len(caches()) == 2
 
 
@@ -180,7 +221,11 @@ def test_full_disk_goes_on_in_memory(tmp_path, monkeypatch, decoded):
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="cannot write the cache"):
-        dataset = load_dataset(write_zip(tmp_path / "d.zip", tiny_files()), progress=False, cache_dir=tmp_path / "file" / "x")
+        dataset = load_dataset(
+            write_zip(tmp_path / "d.zip", tiny_files()),
+            progress=False,
+            cache_dir=tmp_path / "file" / "x",
+        )
     assert len(list(dataset)) == 3
 
 
@@ -188,7 +233,10 @@ def test_what_a_kill_left_is_swept(tmp_path):
     source = write_zip(tmp_path / "d.zip", tiny_files())
     load_dataset(source, progress=False)
     whole = caches()[0]
-    old, fresh = whole.with_name(whole.stem + ".old.partial"), whole.with_name(whole.stem + ".new.partial")
+    old, fresh = (
+        whole.with_name(whole.stem + ".old.partial"),
+        whole.with_name(whole.stem + ".new.partial"),
+    )
     for path in (old, fresh):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 7200,) * 2)
@@ -212,7 +260,12 @@ def test_two_processes_at_once(tmp_path):
     source = write_zip(tmp_path / "d.zip", tiny_files([f"{n:02d}" for n in range(40)]))
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root}
-    running = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(source)], stdout=subprocess.PIPE, env=environment) for _ in range(2)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(source)], stdout=subprocess.PIPE, env=environment
+        )
+        for _ in range(2)
+    ]
     assert [process.communicate()[0].strip() for process in running] == [b"80", b"80"]
     assert [path.suffix for path in caches()] == [".zip"]
 
@@ -226,7 +279,9 @@ def test_a_kill_while_writing(tmp_path):
         "cache._write_zip = write; load_dataset(sys.argv[1], progress=False)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    assert subprocess.run([sys.executable, "-c", script, str(source)], env=environment).returncode != 0
+    assert (
+        subprocess.run([sys.executable, "-c", script, str(source)], env=environment).returncode != 0
+    )
     assert [path.suffix for path in caches()] == [".partial"]
     assert load_dataset(source, progress=False)["a"].count == 2
 

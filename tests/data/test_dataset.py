@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from bbbc_files import png, square_mask, tiny_files, write_folder, write_zip
 
+from nucleus_course._util.errors import UserError
 from nucleus_course.data import load_dataset
 from nucleus_course.data.labels import boxes_from_labels
-from nucleus_course.errors import UserError
 
 
 @pytest.fixture(params=["folder", "zip", "zip with a folder above", "folder holding the zip"])
@@ -21,7 +21,9 @@ def source(request, tmp_path):
     if request.param == "zip":
         return write_zip(tmp_path / "data.zip", files)
     if request.param == "zip with a folder above":
-        return write_zip(tmp_path / "data.zip", {f"stage1_train/{name}": data for name, data in files.items()})
+        return write_zip(
+            tmp_path / "data.zip", {f"stage1_train/{name}": data for name, data in files.items()}
+        )
     (tmp_path / "downloads").mkdir()
     write_zip(tmp_path / "downloads" / "stage1_train.zip", files)
     return tmp_path / "downloads"
@@ -29,14 +31,38 @@ def source(request, tmp_path):
 
 def test_records(source):
     dataset = load_dataset(source, progress=False)
-    assert dataset.ids == ("a", "b", "c") and len(dataset) == 3 and not dataset.synthetic and not dataset.lint.issues
+    assert (
+        dataset.ids == ("a", "b", "c")
+        and len(dataset) == 3
+        and not dataset.synthetic
+        and not dataset.lint.issues
+    )
     record = dataset["b"]
-    assert record.id == dataset[1].id == "b" and record.image.shape == (24, 30, 3) and record.image.dtype == np.uint8
-    assert np.array_equal(record.image, np.random.default_rng(1).integers(0, 60, (24, 30, 3)).astype(np.uint8))
-    assert record.labels.dtype == np.int32 and (record.height, record.width, record.count) == (24, 30, 2)
-    assert record.boxes.tolist() == [[2, 3, 7, 8], [10, 12, 17, 19]] and record.areas.tolist() == [25, 49]
-    assert [r.id for r in dataset] == list(dataset.ids) and [r.id for r in dataset] == [dataset[i].id for i in range(3)]
-    assert dataset.counts["a"] == 2 and dataset.sizes["a"] == (24, 30) and dataset.types["a"] == record.type
+    assert (
+        record.id == dataset[1].id == "b"
+        and record.image.shape == (24, 30, 3)
+        and record.image.dtype == np.uint8
+    )
+    assert np.array_equal(
+        record.image, np.random.default_rng(1).integers(0, 60, (24, 30, 3)).astype(np.uint8)
+    )
+    assert record.labels.dtype == np.int32 and (record.height, record.width, record.count) == (
+        24,
+        30,
+        2,
+    )
+    assert record.boxes.tolist() == [[2, 3, 7, 8], [10, 12, 17, 19]] and record.areas.tolist() == [
+        25,
+        49,
+    ]
+    assert [r.id for r in dataset] == list(dataset.ids) and [r.id for r in dataset] == [
+        dataset[i].id for i in range(3)
+    ]
+    assert (
+        dataset.counts["a"] == 2
+        and dataset.sizes["a"] == (24, 30)
+        and dataset.types["a"] == record.type
+    )
     with pytest.raises(KeyError, match="'x'"):
         dataset["x"]
     with pytest.raises(IndexError):
@@ -46,17 +72,30 @@ def test_records(source):
 def test_a_data_set_is_called_as_its_folder_or_its_zip(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "v1.2", tiny_files())
     assert load_dataset(folder, progress=False).name == "v1.2"
-    assert load_dataset(write_zip(tmp_path / "v1.2.zip", tiny_files()), progress=False).name == "v1.2"
+    assert (
+        load_dataset(write_zip(tmp_path / "v1.2.zip", tiny_files()), progress=False).name == "v1.2"
+    )
     monkeypatch.chdir(folder)
     assert load_dataset(".", progress=False).name == "v1.2"
-    one = write_folder(tmp_path / "plate.7", {"images/one.png": tiny_files()["a/images/a.png"], "masks/m.png": tiny_files()["a/masks/m1.png"]})
+    one = write_folder(
+        tmp_path / "plate.7",
+        {
+            "images/one.png": tiny_files()["a/images/a.png"],
+            "masks/m.png": tiny_files()["a/masks/m1.png"],
+        },
+    )
     assert load_dataset(one, progress=False).ids == ("plate.7",)
 
 
 def test_preload_gives_the_same(source):
-    lazy, loaded = load_dataset(source, progress=False), load_dataset(source, progress=False).preload()
+    lazy, loaded = (
+        load_dataset(source, progress=False),
+        load_dataset(source, progress=False).preload(),
+    )
     for one, other in zip(lazy, loaded.subset(["a", "c"]).preload()):
-        assert np.array_equal(lazy[other.id].image, other.image) and np.array_equal(lazy[other.id].labels, other.labels)
+        assert np.array_equal(lazy[other.id].image, other.image) and np.array_equal(
+            lazy[other.id].labels, other.labels
+        )
         other.labels[:] = 5
     assert loaded["a"].labels.max() == 2, "records do not share memory with the store"
 
@@ -79,7 +118,9 @@ def test_kinds_of_image_files(kind, tmp_path):
         from PIL import Image
 
         data = BytesIO()
-        Image.fromarray(expected).convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(data, "PNG")
+        Image.fromarray(expected).convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(
+            data, "PNG"
+        )
         files[name] = data.getvalue()
     else:
         files["a/images/a.tif"] = cv2.imencode(".tif", grey)[1].tobytes()
@@ -92,8 +133,13 @@ def test_kinds_of_image_files(kind, tmp_path):
 
 @pytest.mark.parametrize("value", [1, 255, 65535])
 def test_masks_of_any_value_and_depth(value, tmp_path):
-    mask = (square_mask((24, 30), 4, 5, 6) > 0).astype(np.uint16 if value > 255 else np.uint8) * np.array(value, np.uint16)
-    files = {"a/images/a.png": png(np.zeros((24, 30), np.uint8)), "a/masks/m.png": png(mask.astype(np.uint16 if value > 255 else np.uint8))}
+    mask = (square_mask((24, 30), 4, 5, 6) > 0).astype(
+        np.uint16 if value > 255 else np.uint8
+    ) * np.array(value, np.uint16)
+    files = {
+        "a/images/a.png": png(np.zeros((24, 30), np.uint8)),
+        "a/masks/m.png": png(mask.astype(np.uint16 if value > 255 else np.uint8)),
+    }
     record = load_dataset(write_zip(tmp_path / "x.zip", files), progress=False)["a"]
     assert record.boxes.tolist() == [[4, 5, 10, 11]] and record.areas.tolist() == [36]
 
@@ -109,7 +155,9 @@ def test_tiff_masks_mean_their_large_values(kind, tmp_path):
     mask, data = square_mask((24, 30), 4, 5, 6), io.BytesIO()
     white = {"photometric": "miniswhite"}
     if kind == "fax":
-        Image.fromarray(mask > 0).save(data, "TIFF", compression="group4", tiffinfo={262: 0})  # keeps the look
+        Image.fromarray(mask > 0).save(
+            data, "TIFF", compression="group4", tiffinfo={262: 0}
+        )  # keeps the look
         assert tifffile.TiffFile(io.BytesIO(data.getvalue())).pages[0].photometric == 0
     else:
         array, options = {
@@ -134,15 +182,23 @@ def test_ids_follow_the_sorted_mask_names(tmp_path):
 def test_many_nuclei(tmp_path):
     shape, files = (80, 80), {"a/images/a.png": png(np.zeros((80, 80), np.uint8))}
     for number in range(375):
-        files[f"a/masks/{number:03d}.png"] = png(square_mask(shape, number // 25 * 5, number % 25 * 3, 2))
+        files[f"a/masks/{number:03d}.png"] = png(
+            square_mask(shape, number // 25 * 5, number % 25 * 3, 2)
+        )
     record = load_dataset(write_zip(tmp_path / "x.zip", files), progress=False)["a"]
     assert record.count == 375 and set(record.areas) == {4}
 
 
 def test_subsets(tmp_path):
-    dataset = load_dataset(write_zip(tmp_path / "x.zip", tiny_files([f"{n:02d}" for n in range(23)])), progress=False)
+    dataset = load_dataset(
+        write_zip(tmp_path / "x.zip", tiny_files([f"{n:02d}" for n in range(23)])), progress=False
+    )
     validation, train = dataset.subset("validation"), dataset.subset("train")
-    assert validation.ids == ("00", "10", "20") and len(train) == 20 and validation.split == "validation"
+    assert (
+        validation.ids == ("00", "10", "20")
+        and len(train) == 20
+        and validation.split == "validation"
+    )
     assert dataset.subset(["07", "03"]).ids == ("03", "07")
     with pytest.raises(UserError, match="none of its images"):
         train.subset("validation")
@@ -182,7 +238,9 @@ def bad_source(kind, folder):
     elif kind == "empty zip":
         path = write_zip(folder / "source.zip", {})
     elif kind == "images not images":
-        path = write_zip(folder / "source.zip", {"a/images/a.png": b"words", "a/masks/m.png": b"words"})
+        path = write_zip(
+            folder / "source.zip", {"a/images/a.png": b"words", "a/masks/m.png": b"words"}
+        )
     elif kind == "outside":
         path = write_zip(folder / "source.zip", {**tiny_files(), "../evil.png": b"x"})
     elif kind == "absolute":
@@ -213,7 +271,11 @@ def test_bad_sources(kind, message, tmp_path):
     path = bad_source(kind, tmp_path)
     with pytest.raises(UserError, match=message) as caught:
         load_dataset(path, progress=False)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value) and caught.value.exit_code == 2
+    assert (
+        str(path) in str(caught.value)
+        and "\n" not in str(caught.value)
+        and caught.value.exit_code == 2
+    )
     assert not (tmp_path.parent / "evil.png").exists()
 
 

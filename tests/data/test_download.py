@@ -11,8 +11,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from nucleus_course._util.errors import UserError
 from nucleus_course.data.download import RECORD, ResumingDownloader, download_bbbc038
-from nucleus_course.errors import UserError
 
 
 def make_zip(seed=0):
@@ -64,14 +64,18 @@ def server():
 
 @pytest.fixture
 def fetch(server, tmp_path):
-    return functools.partial(download_bbbc038, tmp_path, ["stage1_train.zip"], base_url=server.url, progress=False)
+    return functools.partial(
+        download_bbbc038, tmp_path, ["stage1_train.zip"], base_url=server.url, progress=False
+    )
 
 
 def test_download_records_what_came(server, fetch, tmp_path):
     (path,) = fetch()
     body = server.content["stage1_train.zip"]
     assert path == tmp_path / "stage1_train.zip" and path.read_bytes() == body
-    assert (tmp_path / RECORD).read_text() == f"{hashlib.sha256(body).hexdigest()}  stage1_train.zip\n"
+    assert (
+        tmp_path / RECORD
+    ).read_text() == f"{hashlib.sha256(body).hexdigest()}  stage1_train.zip\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == [RECORD, "stage1_train.zip"]
     fetch()
     assert len(server.requests) == 1, "a whole file is not fetched again"
@@ -111,7 +115,10 @@ def test_a_server_without_ranges(server, fetch):
 def test_a_partial_file_that_is_already_complete(server, fetch, tmp_path):
     body = server.content["stage1_train.zip"]
     (tmp_path / "stage1_train.zip.partial").write_bytes(body)
-    notes = '{"url": "%s/stage1_train.zip", "validator": "\\"%s\\""}' % (server.url, hashlib.md5(body).hexdigest())
+    notes = '{"url": "%s/stage1_train.zip", "validator": "\\"%s\\""}' % (
+        server.url,
+        hashlib.md5(body).hexdigest(),
+    )
     (tmp_path / "stage1_train.zip.partial.json").write_text(notes)
     assert fetch()[0].read_bytes() == body
 

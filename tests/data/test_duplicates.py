@@ -26,14 +26,28 @@ def dataset_of(tmp_path, images):
 
 def quarters(image, names):
     height, width = image.shape[0] // 2, image.shape[1] // 2
-    return {name: image[r * height : (r + 1) * height, c * width : (c + 1) * width] for name, (r, c) in zip(names, ((0, 0), (0, 1), (1, 0), (1, 1)))}
+    return {
+        name: image[r * height : (r + 1) * height, c * width : (c + 1) * width]
+        for name, (r, c) in zip(names, ((0, 0), (0, 1), (1, 0), (1, 1)))
+    }
 
 
 def test_quarters_find_each_other(tmp_path):
-    images = quarters(picture(0), "akcz") | quarters(picture(1), "bymd") | {"single": picture(2, (64, 80)), "other size": picture(3, (64, 60))}
-    images["again"] = np.clip(images["single"].astype(int) + 3, 0, 255).astype(np.uint8)  # another exposure
+    images = (
+        quarters(picture(0), "akcz")
+        | quarters(picture(1), "bymd")
+        | {"single": picture(2, (64, 80)), "other size": picture(3, (64, 60))}
+    )
+    images["again"] = np.clip(images["single"].astype(int) + 3, 0, 255).astype(
+        np.uint8
+    )  # another exposure
     dataset = dataset_of(tmp_path, images)
-    assert near_duplicate_groups(dataset) == [("a", "c", "k", "z"), ("again", "single"), ("b", "d", "m", "y"), ("other size",)]
+    assert near_duplicate_groups(dataset) == [
+        ("a", "c", "k", "z"),
+        ("again", "single"),
+        ("b", "d", "m", "y"),
+        ("other size",),
+    ]
     groups = dataset.groups
     assert set(groups) == set(dataset.ids) and groups["a"] == groups["z"] != groups["b"]
     train, validation = dataset.subset("grouped-train"), dataset.subset("grouped-validation")
@@ -55,7 +69,10 @@ def test_independent_synthetic_images_are_strangers(tmp_path):
 
 def test_correlations_against_numpy():
     rng = np.random.default_rng(0)
-    one, other = rng.random((3, 20)).astype(np.float32) * 9, rng.random((4, 20)).astype(np.float32) * 9
+    one, other = (
+        rng.random((3, 20)).astype(np.float32) * 9,
+        rng.random((4, 20)).astype(np.float32) * 9,
+    )
     expected = np.corrcoef(one, other)[:3, 3:]
     assert np.allclose(correlations(one, other), expected, atol=1e-5)
     assert (correlations(np.full((1, 20), 5, np.float32), other) == 0).all()
@@ -67,7 +84,10 @@ def test_a_border_has_one_continuation():
     wave, other = np.sin(place / 6) * 40 + 100, np.cos(place / 11) * 40 + 100
     similar = wave + np.cos(place / 3) * 8
     assert np.corrcoef(wave, similar)[0, 1] > 0.9
-    last, first = np.stack([wave, other, other]).astype(np.float32), np.stack([other[::-1], similar, wave]).astype(np.float32)
+    last, first = (
+        np.stack([wave, other, other]).astype(np.float32),
+        np.stack([other[::-1], similar, wave]).astype(np.float32),
+    )
     found = continues(last - 10, last, first, first + 10)
     assert np.argwhere(found).tolist() == [[0, 2]]
     steep = continues(last - 1, last, first + 5, first + 6)

@@ -5,7 +5,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from nucleus_course.data.image_types import IMAGE_TYPES, image_type, nucleus_diameter, run_lengths, stain_blue_to_red
+from nucleus_course.data.image_types import (
+    IMAGE_TYPES,
+    image_type,
+    nucleus_diameter,
+    run_lengths,
+    stain_blue_to_red,
+)
 
 
 def discs(diameter, background, nucleus, shape=(256, 256), pitch=None):
@@ -34,16 +40,22 @@ def test_looks(expected, image):
 
 @pytest.mark.parametrize("diameter", [8, 14, 24, 36, 50])
 def test_diameter_of_discs(diameter):
-    assert nucleus_diameter(discs(diameter, (10,) * 3, (100,) * 3)[..., 0]) == pytest.approx(diameter, rel=0.2, abs=2)
+    assert nucleus_diameter(discs(diameter, (10,) * 3, (100,) * 3)[..., 0]) == pytest.approx(
+        diameter, rel=0.2, abs=2
+    )
 
 
 def test_stain_ratio_in_closed_form():
     image = discs(20, (200, 200, 200), (100, 60, 150), pitch=40)
-    assert stain_blue_to_red(image) == pytest.approx(np.log(201 / 151) / np.log(201 / 101), rel=0.01)
+    assert stain_blue_to_red(image) == pytest.approx(
+        np.log(201 / 151) / np.log(201 / 101), rel=0.01
+    )
 
 
 def test_run_lengths():
-    assert run_lengths(np.array([[0, 1, 1, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], bool)).tolist() == [2, 1, 5]
+    assert run_lengths(
+        np.array([[0, 1, 1, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], bool)
+    ).tolist() == [2, 1, 5]
 
 
 @pytest.mark.parametrize("value", [0, 40, 255])
@@ -64,4 +76,6 @@ def test_real_counts(stage1):
         "pink-and-purple stain": 45,
         "grey tissue": 16,
     }
-    assert {stage1.sizes[i] for i, kind in stage1.types.items() if kind == "grey tissue"} == {(1024, 1024)}
+    assert {stage1.sizes[i] for i, kind in stage1.types.items() if kind == "grey tissue"} == {
+        (1024, 1024)
+    }

@@ -7,14 +7,23 @@ import tifffile
 from bbbc_files import png
 from PIL import Image
 
-from nucleus_course.data.images import is_grey, read_image, to_rgb8
+from nucleus_course._util.errors import UserError
 from nucleus_course.data.png import png_bytes
-from nucleus_course.errors import UserError
+from nucleus_course.data.read import is_grey, read_image, to_rgb8
 
 RNG = np.random.default_rng(1)
 
 
-@pytest.mark.parametrize("shape, dtype", [((5, 7), np.uint8), ((5, 7, 3), np.uint8), ((5, 7, 4), np.uint8), ((5, 7), np.uint16), ((5, 7, 3), np.uint16)])
+@pytest.mark.parametrize(
+    "shape, dtype",
+    [
+        ((5, 7), np.uint8),
+        ((5, 7, 3), np.uint8),
+        ((5, 7, 4), np.uint8),
+        ((5, 7), np.uint16),
+        ((5, 7, 3), np.uint16),
+    ],
+)
 def test_png_round_trip(shape, dtype, tmp_path):
     image = RNG.integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
     path = tmp_path / "image.png"
@@ -60,7 +69,9 @@ def test_a_transparent_tiff_of_other_programs(orientation, tmp_path):
     """LZW, or one plane a channel, or turned: as OpenCV has it where nothing is transparent."""
     image = RNG.integers(0, 256, (5, 7, 4)).astype(np.uint8)
     turn = {1: 0, 3: 2, 6: -1}[orientation]  # quarter turns, counterclockwise
-    Image.fromarray(image).save(tmp_path / "lzw.tif", compression="tiff_lzw", tiffinfo={274: orientation})
+    Image.fromarray(image).save(
+        tmp_path / "lzw.tif", compression="tiff_lzw", tiffinfo={274: orientation}
+    )
     planes = np.ascontiguousarray(np.moveaxis(image, 2, 0))
     tifffile.imwrite(tmp_path / "planes.tif", planes, photometric="rgb", planarconfig="separate", extrasamples=["unassalpha"],
                      extratags=[(274, "H", 1, orientation, True)])  # fmt: skip
@@ -157,7 +168,17 @@ def test_constant_images():
     assert to_rgb8(np.full((3, 3), -2.0)).max() == 0
 
 
-@pytest.mark.parametrize("bad", [np.zeros(5), np.zeros((2, 5, 5, 3)), np.zeros((4, 5, 2, 2)), np.zeros((0, 5)), np.full((3, 3), np.nan), np.array([["a"]])])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros(5),
+        np.zeros((2, 5, 5, 3)),
+        np.zeros((4, 5, 2, 2)),
+        np.zeros((0, 5)),
+        np.full((3, 3), np.nan),
+        np.array([["a"]]),
+    ],
+)
 def test_what_is_no_image(bad):
     with pytest.raises(UserError):
         to_rgb8(bad)
@@ -179,7 +200,10 @@ def test_a_tiff_of_several_pages_is_refused_and_a_preview_is_none(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "preview.tif"), page)
 
 
-@pytest.mark.parametrize(("most", "shown"), [(255, 255), (256, 16), (4095, 255), (4356, 68), (16383, 255), (16384, 64), (65535, 255)])
+@pytest.mark.parametrize(
+    ("most", "shown"),
+    [(255, 255), (256, 16), (4095, 255), (4356, 68), (16383, 255), (16384, 64), (65535, 255)],
+)
 def test_the_fewest_bits_that_hold_the_maximum(most, shown):
     image = np.zeros((8, 8), "uint16")
     image[0, 0], image[1, 1] = most, 1  # 1: no widened 8-bit image

@@ -49,8 +49,12 @@ def test_outlines_against_a_loop():
     for r in range(labels.shape[0]):
         for c in range(labels.shape[1]):
             around = [(r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1)]
-            inside = [p for p in around if 0 <= p[0] < labels.shape[0] and 0 <= p[1] < labels.shape[1]]
-            assert edge[r, c] == (labels[r, c] > 0 and any(labels[p] != labels[r, c] for p in inside))
+            inside = [
+                p for p in around if 0 <= p[0] < labels.shape[0] and 0 <= p[1] < labels.shape[1]
+            ]
+            assert edge[r, c] == (
+                labels[r, c] > 0 and any(labels[p] != labels[r, c] for p in inside)
+            )
 
 
 @pytest.mark.parametrize("bad", [np.zeros((3, 3, 1), int), np.zeros((3, 3), float)])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from nucleus_course.config import get_preset
 from nucleus_course.data.preprocess import _percentiles, resize, stretch, to_network
+from nucleus_course.presets import get_preset
 
 PAPER, COMPACT = get_preset("paper-resnet50").model, get_preset("compact").model
 
@@ -18,7 +18,9 @@ def test_the_papers_input_is_doubled_and_less_the_mean_pixel():
     network = to_network(stretch(image, PAPER), PAPER)
     assert network.shape == (40, 60, 3) and network.dtype == np.float32
     even = to_network(np.full((4, 4, 3), (43, 39, 48), "uint8"), PAPER)
-    np.testing.assert_allclose(even, np.broadcast_to([43 - 43.53, 39 - 39.56, 48 - 48.22], (8, 8, 3)), atol=1e-4)
+    np.testing.assert_allclose(
+        even, np.broadcast_to([43 - 43.53, 39 - 39.56, 48 - 48.22], (8, 8, 3)), atol=1e-4
+    )
 
 
 def test_upsampling_has_half_pixel_centres():
@@ -52,7 +54,9 @@ def test_exposure_does_not_matter_to_compact():
     scene = np.clip(rng.normal(30, 10, (64, 64)), 0, 255)
     scene[20:40, 20:40] = 220
     scene = np.repeat(scene[..., None], 3, axis=2)
-    bright, dim, lifted = (stretch(np.rint(s).astype("uint8"), COMPACT) for s in (scene, scene / 4, scene / 4 + 60))
+    bright, dim, lifted = (
+        stretch(np.rint(s).astype("uint8"), COMPACT) for s in (scene, scene / 4, scene / 4 + 60)
+    )
     for other in (dim, lifted):
         # Grey levels four apart in the one are one apart in the other; dark ones are spread by the exponent.
         assert np.abs(bright.astype(int) - other).mean() < 6
@@ -76,7 +80,9 @@ def test_stretch_keeps_hue_and_order():
 def test_percentiles_are_numpys(size):
     values = (np.random.default_rng(size).gamma(2.0, 40.0, size)).astype(int)
     wanted = (0.0, 0.5, 37.3, 50.0, 99.95, 100.0)
-    np.testing.assert_allclose(_percentiles(np.bincount(values), wanted), np.percentile(values, wanted), atol=1e-9)
+    np.testing.assert_allclose(
+        _percentiles(np.bincount(values), wanted), np.percentile(values, wanted), atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("channel", [0, 2])
@@ -85,7 +91,9 @@ def test_a_stain_in_one_channel_is_grey(channel):
     grey = noise(40, 40, 0, 60)[..., 0]
     stained = noise(40, 40, 0, 4)
     stained[..., channel] = grey
-    np.testing.assert_array_equal(stretch(stained, COMPACT), stretch(np.repeat(grey[..., None], 3, axis=2), COMPACT))
+    np.testing.assert_array_equal(
+        stretch(stained, COMPACT), stretch(np.repeat(grey[..., None], 3, axis=2), COMPACT)
+    )
 
 
 def test_an_empty_images_noise_is_not_blown_up():
@@ -98,8 +106,9 @@ def test_dark_ground_lifts_dim_nuclei_and_bright_ground_does_not():
     ramp = np.tile(np.linspace(0, 255, 256).round().astype("uint8"), (64, 1))
     dark, bright = np.repeat(ramp[..., None], 3, axis=2), np.repeat(ramp[..., None], 3, axis=2)
     dark[:, :160], bright[:, 96:] = 0, 255
-    at = {name: stretch(image, COMPACT)[0, x, 0] for name, image, x in (("dark", dark, 180), ("bright", bright, 60))}
+    at = {
+        name: stretch(image, COMPACT)[0, x, 0]
+        for name, image, x in (("dark", dark, 180), ("bright", bright, 60))
+    }
     assert at["dark"] == pytest.approx(255 * (180 / 255) ** 0.6, abs=3)
     assert at["bright"] == pytest.approx(60, abs=3)
-
-

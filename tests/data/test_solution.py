@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from bbbc_files import tiny_files, write_folder, write_zip
 
+from nucleus_course._util.errors import UserError
 from nucleus_course.data import load_dataset
 from nucleus_course.data.solution import NAME, decode_runs
-from nucleus_course.errors import UserError
 
 
 def encode(mask):
@@ -37,7 +37,9 @@ def data(tmp_path):
 def test_masks_come_from_the_table(data, tmp_path):
     path, truth = data
     dataset = load_dataset(path, "test", progress=False)
-    assert dataset.ids == ("a", "b") and [(i.image_id, i.kind) for i in dataset.lint] == [("c", "no masks")]
+    assert dataset.ids == ("a", "b") and [(i.image_id, i.kind) for i in dataset.lint] == [
+        ("c", "no masks")
+    ]
     for image_id, masks in truth.items():
         for label, mask in enumerate(masks, 1):
             assert np.array_equal(dataset[image_id].labels == label, mask)
@@ -59,7 +61,9 @@ def test_own_masks_win(data, tmp_path):
 
 @pytest.mark.parametrize("runs", ["0 3", "1 0", "719 3", "1 2 3", "x y"])
 def test_runs_that_do_not_fit_refuse_the_image(runs, data, tmp_path):
-    (tmp_path / NAME).write_text(f"ImageId,EncodedPixels,Height,Width,Usage\na,{runs},24,30,P\nb,1 4,24,30,P\n")
+    (tmp_path / NAME).write_text(
+        f"ImageId,EncodedPixels,Height,Width,Usage\na,{runs},24,30,P\nb,1 4,24,30,P\n"
+    )
     dataset = load_dataset(data[0], progress=False)
     assert dataset.ids == ("b",) and dataset["b"].areas.tolist() == [4]
     assert any(issue.kind == "unreadable mask" and issue.image_id == "a" for issue in dataset.lint)

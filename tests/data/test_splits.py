@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
-from nucleus_course.data.splits import matterport_validation_ids, protocol_ids, read_split_file, split_ids
-from nucleus_course.errors import UserError
+from nucleus_course._util.errors import UserError
+from nucleus_course.data.splits import (
+    matterport_validation_ids,
+    protocol_ids,
+    read_split_file,
+    split_ids,
+)
 
 IDS = [f"{number:03d}" for number in np.random.default_rng(0).permutation(664)]
 
@@ -21,12 +26,23 @@ def test_split_file_and_list(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("# mine\n005\n\n 001 \n005\n")
     assert read_split_file(path) == ["005", "001"]
-    assert split_ids(IDS, path) == split_ids(IDS, str(path)) == split_ids(IDS, ["005", "001"]) == ("001", "005")
+    assert (
+        split_ids(IDS, path)
+        == split_ids(IDS, str(path))
+        == split_ids(IDS, ["005", "001"])
+        == ("001", "005")
+    )
 
 
 @pytest.mark.parametrize(
     "split, message",
-    [("trian", "unknown split 'trian'.*validation"), (["001", "x", "y"], "no image 'x' and 1 more"), ([], "no ids"), ("matterport-train", "stage1_train"), ("grouped-train", "groups")],
+    [
+        ("trian", "unknown split 'trian'.*validation"),
+        (["001", "x", "y"], "no image 'x' and 1 more"),
+        ([], "no ids"),
+        ("matterport-train", "stage1_train"),
+        ("grouped-train", "groups"),
+    ],
 )
 def test_bad_splits(split, message):
     with pytest.raises(UserError, match=message) as caught:
@@ -81,4 +97,6 @@ def test_grouped_split_leaves_giant_groups_to_training():
 def test_real_ids(stage1):
     assert len(stage1) == 664
     assert tuple(protocol_ids(stage1.ids)) == stage1.ids
-    assert len(stage1.subset("validation")) == 67 and len(stage1.subset("matterport-validation")) == 25
+    assert (
+        len(stage1.subset("validation")) == 67 and len(stage1.subset("matterport-validation")) == 25
+    )

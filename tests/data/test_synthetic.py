@@ -9,9 +9,22 @@ import pytest
 from scipy import ndimage
 
 from nucleus_course.data import IMAGE_TYPES, load_dataset
-from nucleus_course.data.images import read_image
-from nucleus_course.data.scenes import LOOKS, box_blur, draw_scene, largest_piece, rotation, smooth_noise
-from nucleus_course.data.synthetic import COUNT, sample_files, sample_images, write_sample, write_sample_zip
+from nucleus_course.data.read import read_image
+from nucleus_course.data.scenes import (
+    LOOKS,
+    box_blur,
+    draw_scene,
+    largest_piece,
+    rotation,
+    smooth_noise,
+)
+from nucleus_course.data.synthetic import (
+    COUNT,
+    sample_files,
+    sample_images,
+    write_sample,
+    write_sample_zip,
+)
 
 SHIPPED = files("nucleus_course.data") / "sample.zip"
 
@@ -61,7 +74,11 @@ def test_size_and_layout():
 
 
 def test_it_says_that_it_is_synthetic(sample, tmp_path):
-    assert sample.synthetic and "synthetic" in sample.name and all("synthetic" in i for i in sample.ids)
+    assert (
+        sample.synthetic
+        and "synthetic" in sample.name
+        and all("synthetic" in i for i in sample.ids)
+    )
     own = load_dataset(write_sample(tmp_path / "mine", count=2), progress=False)
     assert own.synthetic and "synthetic" in own.name and len(own) == 2 and not own.lint.issues
 
@@ -69,7 +86,10 @@ def test_it_says_that_it_is_synthetic(sample, tmp_path):
 def test_zip_and_folder_agree(tmp_path):
     one = load_dataset(write_sample(tmp_path / "mine", seed=5, count=2), progress=False)
     other = load_dataset(write_sample_zip(tmp_path / "mine.zip", seed=5, count=2), progress=False)
-    assert all(np.array_equal(a.image, b.image) and np.array_equal(a.labels, b.labels) for a, b in zip(one, other))
+    assert all(
+        np.array_equal(a.image, b.image) and np.array_equal(a.labels, b.labels)
+        for a, b in zip(one, other)
+    )
     assert not np.array_equal(one[0].image, next(sample_images())[1])
 
 
@@ -77,7 +97,9 @@ def test_looks_sizes_and_crowding(sample):
     assert not sample.lint.issues
     assert set(sample.types.values()) == set(IMAGE_TYPES)
     for image_id, kind in sample.types.items():
-        assert image_id.split("-", 2)[2] == kind.replace(" ", "-"), "the rule sees the look that was drawn"
+        assert image_id.split("-", 2)[2] == kind.replace(" ", "-"), (
+            "the rule sees the look that was drawn"
+        )
     assert len(set(sample.sizes.values())) >= 4
     assert min(sample.counts.values()) <= 8 and max(sample.counts.values()) >= 60
     validation = sample.subset("validation")
@@ -94,7 +116,9 @@ def test_truth_is_sound(drawn):
             assert ndimage.label(mask)[1] == 1 and mask.sum() >= 12, (image_id, label)
         apart = ndimage.label(labels > 0)[1]
         touching += labels.max() - apart
-        cut += len(np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))) - 1
+        cut += (
+            len(np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))) - 1
+        )
         inside, outside = image[labels > 0].mean(), image[labels == 0].mean()
         assert (inside > outside + 4) == ("fluorescent" in image_id)
     assert touching > 100 and cut > 50
@@ -115,7 +139,10 @@ def test_scene_options():
 
     image, labels = draw()
     assert labels.max() == 20 and image.shape == (120, 130, 3)
-    steps = [np.abs(np.diff(draw(**options)[0][..., 0].astype(int))).mean() for options in ({"blur": 3}, {}, {"noise": 200})]
+    steps = [
+        np.abs(np.diff(draw(**options)[0][..., 0].astype(int))).mean()
+        for options in ({"blur": 3}, {}, {"noise": 200})
+    ]
     assert steps[0] < steps[1] < steps[2]
     assert draw(count=0)[1].max() == 0
 
@@ -126,7 +153,10 @@ def test_building_blocks():
     padded = np.pad(array, 2, mode="edge")
     rows = np.array([[padded[r : r + 5, c + 2].sum() // 5 for c in range(15)] for r in range(12)])
     rows = np.pad(rows, ((0, 0), (2, 2)), mode="edge")
-    assert np.array_equal(box_blur(array, 2), np.array([[rows[r, c : c + 5].sum() // 5 for c in range(15)] for r in range(12)]))
+    assert np.array_equal(
+        box_blur(array, 2),
+        np.array([[rows[r, c : c + 5].sum() // 5 for c in range(15)] for r in range(12)]),
+    )
     for _ in range(20):
         cos, sin = rotation(random)
         assert abs(cos * cos + sin * sin - 1) < 1e-12

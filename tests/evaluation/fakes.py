@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 from scipy import ndimage
 
-from nucleus_course.evaluation.predictions import ImagePredictions, Predictions
-from nucleus_course.evaluation.rle import rle_from_mask
+from nucleus_course.geometry.rle import rle_from_mask
+from nucleus_course.prediction.interchange import ImagePredictions, Predictions
 
 
 class FakeDataset:
@@ -26,7 +26,9 @@ class FakeDataset:
         image = self._images.get(key)
         if image is None:
             image = np.repeat((60 + 120 * (labels > 0)).astype(np.uint8)[..., None], 3, 2)
-        return SimpleNamespace(id=key, labels=labels, type=self._types.get(key, "small fluorescent"), image=image)
+        return SimpleNamespace(
+            id=key, labels=labels, type=self._types.get(key, "small fluorescent"), image=image
+        )
 
 
 def ellipses(rng, height, width, count, smallest=3, largest=12):

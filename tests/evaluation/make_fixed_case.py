@@ -7,7 +7,7 @@ import numpy as np
 from fakes import image_predictions, random_case, with_boxes
 from test_metrics_oracles import oracle_metrics
 
-from nucleus_course.evaluation import Predictions
+from nucleus_course.prediction.interchange import Predictions
 
 FOLDER = Path(__file__).parent / "fixed_case"
 
@@ -18,11 +18,15 @@ def main():
     found = {key: image_predictions(*masks[key], dataset[key].labels.shape) for key in dataset.ids}
     predictions = Predictions(found, 0.45)
     types = {key: dataset[key].type for key in dataset.ids}
-    truth = Predictions.from_label_images({key: dataset[key].labels for key in dataset.ids}, info={"types": types})
+    truth = Predictions.from_label_images(
+        {key: dataset[key].labels for key in dataset.ids}, info={"types": types}
+    )
     truth.save(FOLDER / "truth.json")
     predictions.save(FOLDER / "predictions.json")
     expected, _ = oracle_metrics(dataset, predictions, masks, 0.45, 0)
-    (FOLDER / "expected.json").write_text(json.dumps({k: float(v) for k, v in expected.items()}, indent=1) + "\n")
+    (FOLDER / "expected.json").write_text(
+        json.dumps({k: float(v) for k, v in expected.items()}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

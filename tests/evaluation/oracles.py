@@ -34,10 +34,22 @@ def pycocotools_ap(dataset, predictions, max_detections=1000):
         found = predictions.images.get(key)
         if found is not None:
             for rle, score in zip(found.rles, found.scores):
-                results.append({"image_id": number, "category_id": 1, "segmentation": rle, "score": float(score)})
+                results.append(
+                    {
+                        "image_id": number,
+                        "category_id": 1,
+                        "segmentation": rle,
+                        "score": float(score),
+                    }
+                )
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = {"info": {}, "images": images, "categories": [{"id": 1}], "annotations": annotations}
+        truth.dataset = {
+            "info": {},
+            "images": images,
+            "categories": [{"id": 1}],
+            "annotations": annotations,
+        }
         truth.createIndex()
         evaluator = COCOeval(truth, truth.loadRes(results), "segm")
         evaluator.params.maxDets = [1, 10, max_detections]
@@ -83,7 +95,11 @@ def matterport_ap(masks, scores, nuclei):
     recall = [0.0] + [sum(hits[: k + 1]) / len(nuclei) for k in range(len(hits))] + [1.0]
     for k in range(len(precision) - 2, -1, -1):
         precision[k] = max(precision[k], precision[k + 1])
-    return sum((recall[k] - recall[k - 1]) * precision[k] for k in range(1, len(recall)) if recall[k] != recall[k - 1])
+    return sum(
+        (recall[k] - recall[k - 1]) * precision[k]
+        for k in range(1, len(recall))
+        if recall[k] != recall[k - 1]
+    )
 
 
 def operating_point_metrics(truth, pieces):
@@ -99,7 +115,9 @@ def operating_point_metrics(truth, pieces):
         nuclei_count += len(nuclei)
 
         def true_positives(t):
-            matched = [(i, j) for i in range(len(found)) for j in range(len(nuclei)) if iou[i][j] > t]
+            matched = [
+                (i, j) for i in range(len(found)) for j in range(len(nuclei)) if iou[i][j] > t
+            ]
             assert len({i for i, _ in matched}) == len({j for _, j in matched}) == len(matched)
             return len(matched)
 

@@ -7,11 +7,20 @@ import pytest
 from fakes import FakeDataset
 from scipy import ndimage
 
-from nucleus_course.evaluation import Predictions, evaluate
-from nucleus_course.evaluation.baselines import GRID, OtsuConfig, contrast_scores, foreground, predict_otsu, search_otsu, segment_otsu
+from nucleus_course.evaluation import evaluate
+from nucleus_course.evaluation.baselines import (
+    GRID,
+    OtsuConfig,
+    contrast_scores,
+    foreground,
+    predict_otsu,
+    search_otsu,
+    segment_otsu,
+)
 from nucleus_course.evaluation.matching import best_assignment, iou_from_overlap, overlap_matrix
-from nucleus_course.label_detections import LabelDetections
-from nucleus_course.watershed import separate
+from nucleus_course.geometry.watershed import separate
+from nucleus_course.prediction.interchange import Predictions
+from nucleus_course.prediction.label_detections import LabelDetections
 
 
 def two_discs(gap=-4, radius=14, bright=True):
@@ -19,7 +28,9 @@ def two_discs(gap=-4, radius=14, bright=True):
     rows, columns = np.mgrid[:64, :96] + 0.5
     first = np.hypot(rows - 32, columns - 30)
     second = np.hypot(rows - 32, columns - 30 - 2 * radius - gap)
-    labels = np.where(np.minimum(first, second) < radius, np.where(first <= second, 1, 2), 0).astype(np.int32)
+    labels = np.where(
+        np.minimum(first, second) < radius, np.where(first <= second, 1, 2), 0
+    ).astype(np.int32)
     grey = np.where(labels > 0, 190, 30) if bright else np.where(labels > 0, 60, 225)
     noise = np.random.default_rng(0).normal(0, 3, labels.shape)
     return labels, np.repeat(np.clip(grey + noise, 0, 255).astype(np.uint8)[..., None], 3, 2)
@@ -95,28 +106,41 @@ def test_predictions_hold_every_nucleus_and_go_through_a_file(tmp_path):
     labels, image = two_discs()
     faint = image.copy()
     faint[labels == 2] -= 60
-    dataset = FakeDataset({"a": labels, "b": np.zeros((20, 20), np.int32)}, images={"a": faint, "b": np.zeros((20, 20, 3), np.uint8)})
+    dataset = FakeDataset(
+        {"a": labels, "b": np.zeros((20, 20), np.int32)},
+        images={"a": faint, "b": np.zeros((20, 20, 3), np.uint8)},
+    )
     predictions = predict_otsu(dataset, progress=False)
     first = predictions.images["a"]
     assert len(first) == 2 and len(predictions.images["b"]) == 0
     better = first.rles[int(np.argmax(first.scores))]
     from pycocotools import mask
 
-    assert (labels[mask.decode(better).astype(bool)] == 1).mean() > 0.9  # the brighter one scores higher
+    assert (
+        labels[mask.decode(better).astype(bool)] == 1
+    ).mean() > 0.9  # the brighter one scores higher
     predictions.save(tmp_path / "otsu.json")
     again = evaluate(dataset, Predictions.load(tmp_path / "otsu.json"), progress=False)
     assert again.metrics == evaluate(dataset, predictions, progress=False).metrics
     assert again.metrics["f1_50"] == 100.0 and again.operating_point["score_threshold"] == 0.0
-    assert json.loads((tmp_path / "otsu.json").read_text())["info"]["parameters"] == vars(OtsuConfig())
+    assert json.loads((tmp_path / "otsu.json").read_text())["info"]["parameters"] == vars(
+        OtsuConfig()
+    )
 
 
 def test_search_ranks_by_the_metric_and_matches_evaluate():
     cases = {f"i{k}": two_discs(gap=g) for k, g in enumerate((-6, -4, 6))}
-    dataset = FakeDataset({k: v[0] for k, v in cases.items()}, images={k: v[1] for k, v in cases.items()})
+    dataset = FakeDataset(
+        {k: v[0] for k, v in cases.items()}, images={k: v[1] for k, v in cases.items()}
+    )
     rows = search_otsu(dataset, {"depth": (1.0, 12.0)}, step=1, progress=False)
     assert [row["depth"] for row in rows] == [1.0, 12.0] and rows[0]["value"] > rows[1]["value"]
     for row in rows:
-        report = evaluate(dataset, predict_otsu(dataset, OtsuConfig(depth=row["depth"]), progress=False), progress=False)
+        report = evaluate(
+            dataset,
+            predict_otsu(dataset, OtsuConfig(depth=row["depth"]), progress=False),
+            progress=False,
+        )
         assert row["value"] == pytest.approx(report.metrics["dsb_score"])
 
 
@@ -129,10 +153,16 @@ def test_label_detections_order_threshold_and_renumber():
     labels[1:3, 1:3], labels[1:5, 5:8], labels[1, 10] = 4, 7, 9
     found = LabelDetections.from_labels(labels, [0.5, 0.9, 0.7])
     assert found.scores == pytest.approx([0.9, 0.7, 0.5])
-    assert (found.labels[labels == 7] == 1).all() and (found.labels[labels == 9] == 2).all() and (found.labels[labels == 4] == 3).all()
+    assert (
+        (found.labels[labels == 7] == 1).all()
+        and (found.labels[labels == 9] == 2).all()
+        and (found.labels[labels == 4] == 3).all()
+    )
     assert found.areas.tolist() == [12, 1, 4] and found.boxes[0].tolist() == [1, 5, 5, 8]
     assert (found.masks.sum(0) == (labels > 0)).all() and len(found.rles()) == 3
     assert len(found.confident(0.6)) == 2
-    assert (found.label_image(0.0, min_area=2) == np.select([labels == 7, labels == 4], [1, 2])).all()
+    assert (
+        found.label_image(0.0, min_area=2) == np.select([labels == 7, labels == 4], [1, 2])
+    ).all()
     with pytest.raises(ValueError, match="3 labels but 2 scores"):
         LabelDetections.from_labels(labels, [0.5, 0.9])

@@ -5,9 +5,15 @@ import pytest
 from fakes import FakeDataset, random_case
 from oracles import pycocotools_ap
 
-from nucleus_course.errors import UserError
-from nucleus_course.evaluation import KEYS, Predictions, compare, evaluate
-from nucleus_course.evaluation.bootstrap import bootstrap_intervals, draw_weights, percentile_interval, values_of
+from nucleus_course._util.errors import UserError
+from nucleus_course.evaluation import KEYS, compare, evaluate
+from nucleus_course.evaluation.bootstrap import (
+    bootstrap_intervals,
+    draw_weights,
+    percentile_interval,
+    values_of,
+)
+from nucleus_course.prediction.interchange import Predictions
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +27,11 @@ def repeated(dataset, predictions, weights):
     for i, weight in zip(dataset.ids, weights):
         for copy in range(weight):
             key = f"{i}-{copy}"
-            truth[key], found[key], types[key] = dataset[i].labels, predictions.images[i], dataset[i].type
+            truth[key], found[key], types[key] = (
+                dataset[i].labels,
+                predictions.images[i],
+                dataset[i].type,
+            )
     return FakeDataset(truth, types), Predictions(found, 0.5)
 
 
@@ -33,7 +43,9 @@ def test_weights_are_repetitions_for_every_metric(case):
         values = values_of(scores, weights[None])
         for key in KEYS:
             assert values[key][0] == pytest.approx(again.metrics[key], abs=1e-9), key
-        assert values["coco_ap"][0] == pytest.approx(pycocotools_ap(*repeated(dataset, predictions, weights))[0], abs=1e-9)
+        assert values["coco_ap"][0] == pytest.approx(
+            pycocotools_ap(*repeated(dataset, predictions, weights))[0], abs=1e-9
+        )
 
 
 def test_draws_are_reproducible_and_sum_to_the_images():
@@ -41,7 +53,9 @@ def test_draws_are_reproducible_and_sum_to_the_images():
     assert (weights.sum(1) == 30).all() and (weights == draw_weights(30, 400, seed=1)).all()
     assert (weights != draw_weights(30, 400, seed=2)).any()
     assert abs(weights.mean(0) - 1).max() < 0.25
-    assert np.mean((weights == 0)) == pytest.approx((1 - 1 / 30) ** 30, abs=0.02)  # as often as a binomial leaves one out
+    assert np.mean(weights == 0) == pytest.approx(
+        (1 - 1 / 30) ** 30, abs=0.02
+    )  # as often as a binomial leaves one out
 
 
 def test_groups_are_drawn_whole():
@@ -61,14 +75,22 @@ def test_interval_of_a_mean_is_that_of_the_plain_bootstrap(case):
     for key, (low, high) in report.intervals.items():
         assert low < report.metrics[key] < high, key
     narrow = bootstrap_intervals(report.scores, 300, 5, level=0.5)
-    assert all(report.intervals[k][0] <= narrow[k][0] <= narrow[k][1] <= report.intervals[k][1] for k in KEYS)
+    assert all(
+        report.intervals[k][0] <= narrow[k][0] <= narrow[k][1] <= report.intervals[k][1]
+        for k in KEYS
+    )
 
 
 def test_undefined_values_have_no_interval():
     assert percentile_interval([np.nan, np.nan]) is None
     assert percentile_interval([np.nan, 3.0]) == (3.0, 3.0)
     nothing = FakeDataset({"a": np.zeros((4, 4), int)})
-    report = evaluate(nothing, Predictions.from_label_images({"a": np.zeros((4, 4), int)}), bootstrap=5, progress=False)
+    report = evaluate(
+        nothing,
+        Predictions.from_label_images({"a": np.zeros((4, 4), int)}),
+        bootstrap=5,
+        progress=False,
+    )
     assert report.intervals["coco_ap"] is None and report.intervals["pq"] == (100.0, 100.0)
 
 
@@ -81,7 +103,10 @@ def test_a_model_against_itself_differs_by_nothing(case):
 
 def test_a_model_that_is_worse_everywhere_is_found_worse(case, tmp_path):
     dataset, predictions, _ = case
-    worse = {k: type(v)(v.height, v.width, v.rles[::2], v.scores[::2]) for k, v in predictions.images.items()}
+    worse = {
+        k: type(v)(v.height, v.width, v.rles[::2], v.scores[::2])
+        for k, v in predictions.images.items()
+    }
     worse = Predictions(worse, 0.5, {"model": "half"})
     first = evaluate(dataset, worse, progress=False)
     result = compare(dataset, first, predictions, replicates=200, seed=3)
@@ -90,7 +115,10 @@ def test_a_model_that_is_worse_everywhere_is_found_worse(case, tmp_path):
     assert row["difference"] == pytest.approx(row["second"] - row["first"])
     assert 0 < row["low"] < row["difference"] < row["high"] and row["share"] == 1.0
     # paired: narrower than the two intervals would have it
-    wide = [evaluate(dataset, p, bootstrap=200, progress=False).intervals["f1_50"] for p in (worse, predictions)]
+    wide = [
+        evaluate(dataset, p, bootstrap=200, progress=False).intervals["f1_50"]
+        for p in (worse, predictions)
+    ]
     assert row["high"] - row["low"] < sum(high - low for low, high in wide)
     result.save(tmp_path / "comparison.json")
     assert (tmp_path / "comparison.json").stat().st_size > 500

@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 from fakes import FakeDataset, image_predictions, random_case
 
-from nucleus_course.errors import UserError
-from nucleus_course.evaluation import CLASSES, Predictions, analyse_errors, evaluate, reliability, seen_and_unseen
+from nucleus_course._util.errors import UserError
+from nucleus_course.evaluation import (
+    CLASSES,
+    analyse_errors,
+    evaluate,
+    reliability,
+    seen_and_unseen,
+)
 from nucleus_course.evaluation.coco import PrecisionTable, average_precisions
-from nucleus_course.evaluation.error_costs import BOUNDARY, error_costs, fix
-from nucleus_course.evaluation.errors import BREAKDOWNS
-from nucleus_course.evaluation.features import bin_of, object_features
+from nucleus_course.evaluation.errors.analysis import BREAKDOWNS
+from nucleus_course.evaluation.errors.costs import BOUNDARY, error_costs, fix
+from nucleus_course.evaluation.errors.features import bin_of, object_features
+from nucleus_course.prediction.interchange import Predictions
 
 SIDE = 60
 
@@ -29,7 +36,9 @@ def analysis_of(nuclei, detections):
         labels[mask] = i
     masks, scores = zip(*detections) if detections else ((), ())
     found = image_predictions(list(masks), list(scores), labels.shape)
-    return analyse_errors(FakeDataset({"a": labels}), Predictions({"a": found}, 0.5), progress=False)
+    return analyse_errors(
+        FakeDataset({"a": labels}), Predictions({"a": found}, 0.5), progress=False
+    )
 
 
 NUCLEUS = box(10, 10, 20, 20)
@@ -74,15 +83,24 @@ def test_every_class_is_drawn():
 @pytest.mark.parametrize("seed, threshold, min_area", [(61, 0.5, 0), (62, 0.3, 40), (63, 0.0, 0)])
 def test_counts_reconcile_with_the_report(seed, threshold, min_area):
     dataset, predictions, _ = random_case(seed, count=25)
-    analysis = analyse_errors(dataset, predictions, score_threshold=threshold, min_area=min_area, progress=False)
-    report = evaluate(dataset, predictions, score_threshold=threshold, min_area=min_area, progress=False)
+    analysis = analyse_errors(
+        dataset, predictions, score_threshold=threshold, min_area=min_area, progress=False
+    )
+    report = evaluate(
+        dataset, predictions, score_threshold=threshold, min_area=min_area, progress=False
+    )
     assert analysis.report.to_dict() == report.to_dict()
     assert analysis.totals == {k: report.counts[k] for k in ("tp", "fp", "fn")}
     counts = analysis.counts
     assert counts["matched"]["nuclei"] == counts["matched"]["detections"] == report.counts["tp"]
     assert sum(row["detections"] for row in counts.values()) == report.counts["detections"]
     assert sum(row["nuclei"] for row in counts.values()) == report.counts["nuclei"]
-    assert counts["missed"]["detections"] == counts["spurious"]["nuclei"] == counts["duplicate"]["nuclei"] == 0
+    assert (
+        counts["missed"]["detections"]
+        == counts["spurious"]["nuclei"]
+        == counts["duplicate"]["nuclei"]
+        == 0
+    )
     above = sum(int((image.scores >= threshold).sum()) for image in predictions.images.values())
     assert report.counts["detections"] + analysis.suppressed == above
     for image_id, row in report.counts["per_image"].items():
@@ -109,14 +127,24 @@ def test_iou_and_score_of_pairs():
 
 def test_the_worst_come_first_with_windows_inside_the_image():
     small, large = box(2, 2, 5, 5), box(30, 30, 55, 59)
-    analysis = analysis_of([small, large, NUCLEUS], [(NUCLEUS, 0.9), (box(30, 5, 40, 15), 0.6), (box(45, 5, 50, 9), 0.8)])
+    analysis = analysis_of(
+        [small, large, NUCLEUS],
+        [(NUCLEUS, 0.9), (box(30, 5, 40, 15), 0.6), (box(45, 5, 50, 9), 0.8)],
+    )
     rows = analysis.worst_nuclei()
     assert [row["area"] for row in rows] == [25 * 29, 9]
     assert rows[0]["window"] == (14, 14, 60, 60) and rows[1]["window"] == (0, 0, 21, 21)
     mistakes = analysis.surest_mistakes(1)
     assert [(row["score"], row["class"]) for row in mistakes] == [(0.8, "spurious")]
     assert analysis.worst_images() == [
-        {"image": "a", "type": "small fluorescent", "value": pytest.approx(20), "tp": 1, "fp": 2, "fn": 2}
+        {
+            "image": "a",
+            "type": "small fluorescent",
+            "value": pytest.approx(20),
+            "tp": 1,
+            "fp": 2,
+            "fn": 2,
+        }
     ]
 
 
@@ -158,7 +186,9 @@ def test_costs_start_at_ap_and_end_at_100():
 
 def test_costs_in_closed_form():
     """Two nuclei; the better score is spurious, the second right, the other nucleus missed."""
-    analysis = analysis_of([NUCLEUS, box(40, 40, 50, 50)], [(box(30, 5, 40, 15), 0.9), (NUCLEUS, 0.8)])
+    analysis = analysis_of(
+        [NUCLEUS, box(40, 40, 50, 50)], [(box(30, 5, 40, 15), 0.9), (NUCLEUS, 0.8)]
+    )
     half, points = 0.5, 51 / 101  # precision 1/2 at recall up to 1/2
     classes = analysis.costs["classes"]
     assert analysis.costs["coco_ap50"] == pytest.approx(100 * half * points)
@@ -169,7 +199,9 @@ def test_costs_in_closed_form():
 
 def test_fixing_gives_each_nucleus_to_the_best_detection_of_its_class():
     analysis = analysis_of([NUCLEUS], [(box(10, 10, 20, 15), 0.9), (box(10, 15, 20, 20), 0.8)])
-    assert analysis.costs["coco_ap50"] == pytest.approx(100)  # COCO: an IoU of exactly 0.5 matches at 0.5
+    assert analysis.costs["coco_ap50"] == pytest.approx(
+        100
+    )  # COCO: an IoU of exactly 0.5 matches at 0.5
     analysis = analysis_of([NUCLEUS], [(box(10, 10, 20, 14), 0.9), (box(10, 15, 20, 19), 0.8)])
     assert analysis.costs["coco_ap50"] == 0
     assert analysis.costs["classes"]["split"]["coco_ap"] == pytest.approx(100)
@@ -204,8 +236,14 @@ def test_features_by_hand():
 
 
 def test_bins_hold_their_lower_edge():
-    assert bin_of("size", [9.9, 10, 30]).tolist() == ["under 10 px", "10 to 15 px", "30 px and over"]
-    assert bin_of("crowding", [0, 0.5, 1, 9.9, np.inf]).tolist() == ["touching"] * 2 + ["within 10 px"] * 2 + ["alone"]
+    assert bin_of("size", [9.9, 10, 30]).tolist() == [
+        "under 10 px",
+        "10 to 15 px",
+        "30 px and over",
+    ]
+    assert bin_of("crowding", [0, 0.5, 1, 9.9, np.inf]).tolist() == ["touching"] * 2 + [
+        "within 10 px"
+    ] * 2 + ["alone"]
     assert bin_of("edge", [0, 1, 10]).tolist() == ["at the edge", "within 10 px", "inside"]
     assert bin_of("contrast", [np.nan]).tolist() == ["unknown"]
 
@@ -218,7 +256,11 @@ def test_calibration_by_hand():
     ])  # fmt: skip
     found = analysis.calibration
     last = found["bins"][-1]
-    assert (last["count"], last["score"], last["precision"]) == (3, pytest.approx(2.8 / 3), pytest.approx(2 / 3))
+    assert (last["count"], last["score"], last["precision"]) == (
+        3,
+        pytest.approx(2.8 / 3),
+        pytest.approx(2 / 3),
+    )
     assert found["bins"][0]["precision"] == 0 and found["bins"][5]["score"] is None
     assert found["ece"] == pytest.approx((3 * (2.8 / 3 - 2 / 3) + 0.05) / 4)
     assert found["brier"] == pytest.approx((0.1**2 + 0.9**2 + 0 + 0.05**2) / 4)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from fakes import FakeDataset, ellipses, random_case
 
-from nucleus_course.evaluation import Predictions, cap_effect, evaluate, mask_grid_effect
+from nucleus_course.evaluation import cap_effect, evaluate, mask_grid_effect
 from nucleus_course.evaluation.limits import grid_round_trip
+from nucleus_course.prediction.interchange import Predictions
 
 
 def squares(count):
@@ -66,17 +67,34 @@ def test_round_trip_against_a_loop():
                 weight = (1 - abs(y - 0.5 - r)) * (1 - abs(x - 0.5 - c))
                 inside = 0 <= r < values.shape[0] and 0 <= c < values.shape[1]
                 if inside or outside == "repeat":
-                    r2, c2 = min(max(r, 0), values.shape[0] - 1), min(max(c, 0), values.shape[1] - 1)
+                    r2, c2 = (
+                        min(max(r, 0), values.shape[0] - 1),
+                        min(max(c, 0), values.shape[1] - 1),
+                    )
                     total += weight * values[r2, c2]
         return total
 
     grid = np.array(
-        [[read(mask, (i + 0.5) * height / size, (j + 0.5) * width / size, 0) >= 0.5 - 1e-12 for j in range(size)] for i in range(size)]
+        [
+            [
+                read(mask, (i + 0.5) * height / size, (j + 0.5) * width / size, 0) >= 0.5 - 1e-12
+                for j in range(size)
+            ]
+            for i in range(size)
+        ]
     )
     back = np.array(
-        [[read(grid, (r + 0.5) * size / height, (c + 0.5) * size / width, "repeat") >= 0.5 for c in range(width)] for r in range(height)]
+        [
+            [
+                read(grid, (r + 0.5) * size / height, (c + 0.5) * size / width, "repeat") >= 0.5
+                for c in range(width)
+            ]
+            for r in range(height)
+        ]
     )
-    assert (grid_round_trip(mask, size) == back).mean() > 0.995  # the rest: sums that are 0.5 but for rounding
+    assert (
+        grid_round_trip(mask, size) == back
+    ).mean() > 0.995  # the rest: sums that are 0.5 but for rounding
 
 
 def test_ellipses_survive_the_grid():
@@ -86,8 +104,17 @@ def test_ellipses_survive_the_grid():
     for diameter in (13, 20, 31, 47, 80, 140, 200):
         for _ in range(10):
             a, b, angle = diameter / 2, diameter / 2 * rng.uniform(0.6, 1), rng.uniform(0, np.pi)
-            rows, columns = np.mgrid[: diameter + 8, : diameter + 8] + 0.5 - diameter / 2 - 4 - rng.uniform(-0.5, 0.5, (2, 1, 1))
-            u, v = rows * np.cos(angle) + columns * np.sin(angle), columns * np.cos(angle) - rows * np.sin(angle)
+            rows, columns = (
+                np.mgrid[: diameter + 8, : diameter + 8]
+                + 0.5
+                - diameter / 2
+                - 4
+                - rng.uniform(-0.5, 0.5, (2, 1, 1))
+            )
+            u, v = (
+                rows * np.cos(angle) + columns * np.sin(angle),
+                columns * np.cos(angle) - rows * np.sin(angle),
+            )
             mask = (u / a) ** 2 + (v / b) ** 2 < 1
             y, x = np.nonzero(mask)
             mask = mask[y.min() : y.max() + 1, x.min() : x.max() + 1]

@@ -16,7 +16,7 @@ from nucleus_course.evaluation.matching import (
     pairs_above,
     score_order_match,
 )
-from nucleus_course.evaluation.rle import rle_from_labels
+from nucleus_course.geometry.rle import rle_from_labels
 
 
 def test_shifted_squares_in_closed_form():
@@ -46,7 +46,10 @@ def test_shapes_must_agree():
 
 def test_nothing_against_something():
     assert mask_iou([], rle_from_labels(np.eye(3, dtype=int))[1]).shape == (0, 1)
-    assert iou_from_overlap(overlap_matrix(np.zeros((2, 2), int), np.ones((2, 2), int))).shape == (0, 1)
+    assert iou_from_overlap(overlap_matrix(np.zeros((2, 2), int), np.ones((2, 2), int))).shape == (
+        0,
+        1,
+    )
     for empty in (np.zeros((0, 3)), np.zeros((3, 0))):
         assert score_order_match(empty, IOU_THRESHOLDS).shape == (10, len(empty))
         assert match_image(empty, np.arange(len(empty))).nucleus.shape == (10, len(empty))
@@ -63,9 +66,13 @@ def test_score_order_match_is_cocoevals(seed):
 
 
 def test_score_order_match_by_hand():
-    assert score_order_match([[0.6], [0.9]], [0.5]).tolist() == [[0, -1]]  # the better score comes first
+    assert score_order_match([[0.6], [0.9]], [0.5]).tolist() == [
+        [0, -1]
+    ]  # the better score comes first
     assert score_order_match([[0.7, 0.6], [0.8, 0.55]], [0.5]).tolist() == [[0, 1]]
-    assert score_order_match([[0.5, 0.5]], [0.5]).tolist() == [[1]]  # an equal IoU matches; the last of equals
+    assert score_order_match([[0.5, 0.5]], [0.5]).tolist() == [
+        [1]
+    ]  # an equal IoU matches; the last of equals
     assert score_order_match([[0.7, 0.0]], [0.5, 0.75]).tolist() == [[0], [-1]]
 
 

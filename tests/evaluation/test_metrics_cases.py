@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from fakes import FakeDataset, image_predictions
 
-from nucleus_course.evaluation import KEYS, Predictions, evaluate
+from nucleus_course.evaluation import KEYS, evaluate
 from nucleus_course.evaluation.metrics import aggregated_jaccard, matterport_average_precision
+from nucleus_course.prediction.interchange import Predictions
 
 BOX = np.zeros((10, 10), np.int32)
 BOX[2:4, 2:7] = 1  # ten pixels
@@ -14,7 +15,10 @@ FULL = pytest.approx(100, abs=1e-9)  # COCO adds an epsilon to its denominators
 
 def report_of(truth, found, threshold=0.5):
     """``found`` {id: list of (mask, score)}."""
-    images = {k: image_predictions([m for m, _ in v], [s for _, s in v], truth[k].shape) for k, v in found.items()}
+    images = {
+        k: image_predictions([m for m, _ in v], [s for _, s in v], truth[k].shape)
+        for k, v in found.items()
+    }
     return evaluate(FakeDataset(truth), Predictions(images, threshold), progress=False)
 
 

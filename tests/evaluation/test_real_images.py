@@ -6,7 +6,8 @@ from fakes import image_predictions, noisy_detections
 from oracles import pycocotools_ap
 
 from nucleus_course import load_dataset
-from nucleus_course.evaluation import Predictions, analyse_errors, cap_effect, mask_grid_effect
+from nucleus_course.evaluation import analyse_errors, cap_effect, mask_grid_effect
+from nucleus_course.prediction.interchange import Predictions
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +33,8 @@ def test_perturbed_truth(validation):
     predictions = Predictions(found, 0.5)
     analysis = analyse_errors(validation, predictions, progress=False)
     metrics = analysis.report.metrics
-    assert [metrics[k] for k in ("coco_ap", "coco_ap50", "coco_ap75")] == pytest.approx(pycocotools_ap(validation, predictions))
+    assert [metrics[k] for k in ("coco_ap", "coco_ap50", "coco_ap75")] == pytest.approx(
+        pycocotools_ap(validation, predictions)
+    )
     assert analysis.totals == {k: analysis.report.counts[k] for k in ("tp", "fp", "fn")}
     assert 20 < metrics["dsb_score"] < 40 and 60 < metrics["f1_50"] < 85

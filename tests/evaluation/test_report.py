@@ -9,10 +9,18 @@ import pytest
 from fakes import random_case
 from rich.console import Console
 
-from nucleus_course.errors import UserError
-from nucleus_course.evaluation import KEYS, Predictions, Report, analyse_errors, compare, comparison_table, evaluate
-from nucleus_course.evaluation.benchmark import benchmark_evaluate
-from nucleus_course.evaluation.errors import BREAKDOWNS
+from nucleus_course._util.errors import UserError
+from nucleus_course.benchmark.scoring import benchmark_evaluate
+from nucleus_course.evaluation import (
+    KEYS,
+    Report,
+    analyse_errors,
+    compare,
+    comparison_table,
+    evaluate,
+)
+from nucleus_course.evaluation.errors.analysis import BREAKDOWNS
+from nucleus_course.prediction.interchange import Predictions
 
 
 @pytest.fixture(scope="module")
@@ -26,21 +34,40 @@ def test_report_json_holds_the_contract_and_comes_back(case, tmp_path):
     report.save(tmp_path / "report.json")
     document = json.loads((tmp_path / "report.json").read_text())
     assert list(document["metrics"]) == list(KEYS)
-    assert list(document["images"]) == [f"image{i}" for i in range(6)] + ["none-none", "none-some", "some-none"]
+    assert list(document["images"]) == [f"image{i}" for i in range(6)] + [
+        "none-none",
+        "none-some",
+        "some-none",
+    ]
     for values in [*document["images"].values(), *document["types"].values()]:
         assert list(values) == list(KEYS)
     assert set(document["types"]) == {"small fluorescent", "purple stain"}
-    assert document["operating_point"] == {"score_threshold": 0.5, "min_area": 0, "source": "predictions"}
-    assert document["counts"]["images"] == 9 and document["split"] == "validation" and document["definitions"] == 1
+    assert document["operating_point"] == {
+        "score_threshold": 0.5,
+        "min_area": 0,
+        "source": "predictions",
+    }
+    assert (
+        document["counts"]["images"] == 9
+        and document["split"] == "validation"
+        and document["definitions"] == 1
+    )
     assert np.shape(document["curves"]["precision"]["0.75"]) == (101,)
-    assert 100 * np.mean(document["curves"]["precision"]["0.75"]) == pytest.approx(document["metrics"]["coco_ap75"])
+    assert 100 * np.mean(document["curves"]["precision"]["0.75"]) == pytest.approx(
+        document["metrics"]["coco_ap75"]
+    )
     assert 100 * document["curves"]["f1"]["0.70"] == pytest.approx(document["metrics"]["f1_70"])
     back = Report.load(tmp_path / "report.json")
     assert back.to_dict() == report.to_dict() and back.scores is None
 
 
 def test_files_that_are_no_report(tmp_path):
-    for name, text in (("a.json", "{"), ("b.json", "[]"), ("c.json", '{"metrics": {}}'), ("d.json", '{"metrics": 1, "images": {}, "types": {}}')):
+    for name, text in (
+        ("a.json", "{"),
+        ("b.json", "[]"),
+        ("c.json", '{"metrics": {}}'),
+        ("d.json", '{"metrics": 1, "images": {}, "types": {}}'),
+    ):
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=name):
             Report.load(tmp_path / name)

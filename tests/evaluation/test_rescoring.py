@@ -4,14 +4,21 @@ import dataclasses
 
 import numpy as np
 import pytest
-
-from nucleus_course.errors import UserError
-from nucleus_course.evaluation import evaluate
-from nucleus_course.evaluation.rescoring import Seen, average_precision, collect, fit_rescorer, matched_iou, told_and_true
-from nucleus_course.model import MaskRCNN
-from nucleus_course.model.rescoring import FEATURES
-from nucleus_course.prediction import predict_dataset
 from tiny import disc_dataset, tiny_config
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.evaluation import evaluate
+from nucleus_course.evaluation.rescoring import (
+    Seen,
+    average_precision,
+    collect,
+    fit_rescorer,
+    matched_iou,
+    told_and_true,
+)
+from nucleus_course.models import MaskRCNN
+from nucleus_course.prediction.pipeline import predict_dataset
+from nucleus_course.prediction.rescorer import FEATURES
 
 
 def test_matched_iou_by_a_loop():
@@ -48,18 +55,26 @@ def test_the_fit_finds_what_tells_quality():
     assert np.corrcoef(told, truth)[0, 1] > 0.9
     assert abs(told.mean() - truth.mean()) < 0.03  # the scale is the IoU's, not only the order
     perfect = [dataclasses.replace(s, scores=np.diag(s.iou)) for s in new]
-    before, after, best = average_precision(new), average_precision(new, rescorer), average_precision(perfect)
+    before, after, best = (
+        average_precision(new),
+        average_precision(new, rescorer),
+        average_precision(perfect),
+    )
     assert before < best - 5 and best - 1 < after <= best + 1e-9
     assert rescorer.info == {"split": "train"}
     mean_told, mean_true = told_and_true(new, rescorer)
     sure = told >= 0.5
-    assert mean_told == pytest.approx(told[sure].mean(), rel=1e-6) and mean_true == pytest.approx(truth[sure].mean(), rel=1e-6)
+    assert mean_told == pytest.approx(told[sure].mean(), rel=1e-6) and mean_true == pytest.approx(
+        truth[sure].mean(), rel=1e-6
+    )
     assert np.isnan(told_and_true([], rescorer)).all()
 
 
 def test_the_same_seed_fits_the_same_scores():
     seen = made_up()
-    first, second, other = (fit_rescorer(seen, networks=2, epochs=2, seed=s, progress=False) for s in (4, 4, 5))
+    first, second, other = (
+        fit_rescorer(seen, networks=2, epochs=2, seed=s, progress=False) for s in (4, 4, 5)
+    )
     np.testing.assert_array_equal(first.hidden_kernel, second.hidden_kernel)
     assert not np.allclose(first.hidden_kernel, other.hidden_kernel)
     assert not np.allclose(first.hidden_kernel[0], first.hidden_kernel[1])
@@ -88,7 +103,12 @@ def test_what_is_collected_is_what_the_model_predicts(flips, scoring):
     predictions = predict_dataset(model, dataset, progress=False)
     assert [len(s.scores) for s in seen] == [len(predictions.images[i]) for i in dataset.ids]
     for one, image_id in zip(seen, dataset.ids):
-        np.testing.assert_allclose(np.sort(one.scores)[::-1], predictions.images[image_id].scores, rtol=1e-5)
-        assert one.features.shape == (len(one.scores), len(FEATURES)) and one.iou.shape == (len(one.scores), 6)
+        np.testing.assert_allclose(
+            np.sort(one.scores)[::-1], predictions.images[image_id].scores, rtol=1e-5
+        )
+        assert one.features.shape == (len(one.scores), len(FEATURES)) and one.iou.shape == (
+            len(one.scores),
+            6,
+        )
     expected = evaluate(dataset, predictions, progress=False).metrics["coco_ap"]
     assert average_precision(seen) == pytest.approx(expected, abs=1e-6)

@@ -42,8 +42,11 @@ def test_cells_and_tags(built):
 
 def test_stub_replaces_the_solution(built):
     assert built["exercise"].cells[2].source == (
-        'def double(x):\n    """Twice x."""\n    # Your code here.\n    raise NotImplementedError')
-    assert built["solution"].cells[2].source == 'def double(x):\n    """Twice x."""\n    return 2 * x'
+        'def double(x):\n    """Twice x."""\n    # Your code here.\n    raise NotImplementedError'
+    )
+    assert (
+        built["solution"].cells[2].source == 'def double(x):\n    """Twice x."""\n    return 2 * x'
+    )
 
 
 def test_links_are_moved_one_folder_down(built):
@@ -61,10 +64,14 @@ def test_unclosed_region_and_unknown_option_are_refused(builder):
 def test_widget_views_and_log_lines_are_not_stored(builder):
     import nbformat
 
-    view = nbformat.v4.new_output("display_data", data={builder.WIDGET_VIEW: {}, "text/plain": "HBox()"})
+    view = nbformat.v4.new_output(
+        "display_data", data={builder.WIDGET_VIEW: {}, "text/plain": "HBox()"}
+    )
     log = nbformat.v4.new_output("stream", name="stderr", text="a warning")
     text = nbformat.v4.new_output("stream", name="stdout", text="kept")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[view, log, text])])
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("x", outputs=[view, log, text])]
+    )
     notebook.metadata["widgets"] = {"state": {}}
     builder.clean(notebook)
     assert notebook.cells[0].outputs == [text] and "widgets" not in notebook.metadata
@@ -83,9 +90,18 @@ def test_outputs_follow_a_cell_that_moved(built, builder, tmp_path):
     import nbformat
 
     before = built["exercise"]
-    before.cells[1].outputs, before.cells[1].execution_count = [nbformat.v4.new_output("stream", text="2")], 1
+    before.cells[1].outputs, before.cells[1].execution_count = (
+        [nbformat.v4.new_output("stream", text="2")],
+        1,
+    )
     nbformat.write(before, tmp_path / "before.ipynb")
-    after = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("new"), nbformat.v4.new_code_cell("1 + 1"), nbformat.v4.new_code_cell("1 + 1")])
+    after = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_markdown_cell("new"),
+            nbformat.v4.new_code_cell("1 + 1"),
+            nbformat.v4.new_code_cell("1 + 1"),
+        ]
+    )
     builder.keep_outputs(after, tmp_path / "before.ipynb")
     assert after.cells[1].outputs[0].text == "2" and after.cells[1].execution_count == 1
     assert after.cells[2].outputs == []  # one run, one output

@@ -8,15 +8,28 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted(
+    (ROOT / "notebooks" / "solutions").glob("*.ipynb")
+)
 NUMBER = re.compile(r"\*\*Exercise (\d)\.(\d+)")
 KNOWN_TAGS = {"exercise", "solution", "nbval-check-output", "nbval-ignore-output", "explorer"}
-SHELL = re.compile(r"^\s*(!|%%?(bash|sh|system|sx|cmd|pip|conda)\b|%(run|load)\b|get_ipython\(\)\.system)", re.M)
+SHELL = re.compile(
+    r"^\s*(!|%%?(bash|sh|system|sx|cmd|pip|conda)\b|%(run|load)\b|get_ipython\(\)\.system)", re.M
+)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
-SERIES = ["00_start_here", "01_inspect_the_data", "02_inside_mask_rcnn", "03_train_in_stages", "04_evaluate",
-          "05_error_analysis", "06_your_own_images"]
+SERIES = [
+    "00_start_here",
+    "01_inspect_the_data",
+    "02_inside_mask_rcnn",
+    "03_train_in_stages",
+    "04_evaluate",
+    "05_error_analysis",
+    "06_your_own_images",
+]
 
-each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+each_notebook = pytest.mark.parametrize(
+    "path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
 
 
 def read(path):
@@ -40,7 +53,10 @@ def problems(notebook, folder):
             found.append(f"{cell['id']}: unknown tags {sorted(unknown)}")
         if cell.cell_type == "markdown":
             for link in LINK.findall(cell.source):
-                if not link.startswith(("http://", "https://", "mailto:")) and not (folder / link).exists():
+                if (
+                    not link.startswith(("http://", "https://", "mailto:"))
+                    and not (folder / link).exists()
+                ):
                     found.append(f"{cell['id']}: dead link {link}")
             continue
         if SHELL.search(cell.source):
@@ -76,8 +92,12 @@ def test_notebook_is_small_and_prints_no_machine_path(path, builder):
     assert path.stat().st_size < 1_500_000
     for cell in code_cells(path):
         for output in cell.outputs:
-            printed = json.dumps({k: v for k, v in output.get("data", {}).items() if not k.startswith("image/")})
-            assert not builder.MACHINE_PATH.search(printed + str(output.get("text", ""))), cell["id"]
+            printed = json.dumps(
+                {k: v for k, v in output.get("data", {}).items() if not k.startswith("image/")}
+            )
+            assert not builder.MACHINE_PATH.search(printed + str(output.get("text", ""))), cell[
+                "id"
+            ]
             assert output.get("name") != "stderr", cell["id"]
 
 
@@ -86,14 +106,18 @@ def test_every_figure_has_a_text_beside_it(path):
     """A picture is followed by markdown that says what was seen, so that the text stands alone."""
     cells = read(path).cells
     for index, cell in enumerate(cells):
-        if cell.cell_type == "code" and any("image/png" in output.get("data", {}) for output in cell.outputs):
-            neighbours = [other.cell_type for other in cells[index + 1: index + 3]]
+        if cell.cell_type == "code" and any(
+            "image/png" in output.get("data", {}) for output in cell.outputs
+        ):
+            neighbours = [other.cell_type for other in cells[index + 1 : index + 3]]
             assert "markdown" in neighbours, cell["id"]
 
 
 @each_notebook
 def test_deterministic_cells_are_compared(path):
-    tagged = [cell for cell in code_cells(path) if "nbval-check-output" in cell.metadata.get("tags", [])]
+    tagged = [
+        cell for cell in code_cells(path) if "nbval-check-output" in cell.metadata.get("tags", [])
+    ]
     assert 2 <= len(tagged) <= 5
     assert all(cell.outputs for cell in tagged), "a cell without output compares nothing"
 
@@ -113,9 +137,15 @@ def test_notebook_opens_and_closes_as_promised(name):
 def test_exercises_are_numbered_in_order_and_counted_in_the_readme(name):
     numbers = NUMBER.findall(text_of(ROOT / "notebooks" / f"{name}.ipynb"))
     assert numbers == [(str(int(name[:2])), str(n)) for n in range(1, len(numbers) + 1)]
-    row = next(line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if f"(notebooks/{name}.ipynb)" in line)
+    row = next(
+        line
+        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        if f"(notebooks/{name}.ipynb)" in line
+    )
     assert int(row.rstrip("| ").rsplit("|", 1)[1]) == len(numbers)
-    minutes = re.search(r"\*\*What you need:\*\* (\d+) minutes", text_of(ROOT / "notebooks" / f"{name}.ipynb"))
+    minutes = re.search(
+        r"\*\*What you need:\*\* (\d+) minutes", text_of(ROOT / "notebooks" / f"{name}.ipynb")
+    )
     assert f"| {minutes[1]} |" in row
 
 
@@ -127,8 +157,16 @@ def test_exercise_and_solution_differ_only_where_they_should(name, builder):
     assert len(stubs) == len(answers) >= 1
     assert all("raise NotImplementedError" in cell.source for cell in stubs)
     assert not any("NotImplementedError" in cell.source for cell in answers)
-    plain = [cell.source for cell in learner.cells if cell.cell_type == "code" and "exercise" not in cell.metadata.get("tags", [])]
-    kept = [cell.source for cell in solution.cells if cell.cell_type == "code" and "solution" not in cell.metadata.get("tags", [])]
+    plain = [
+        cell.source
+        for cell in learner.cells
+        if cell.cell_type == "code" and "exercise" not in cell.metadata.get("tags", [])
+    ]
+    kept = [
+        cell.source
+        for cell in solution.cells
+        if cell.cell_type == "code" and "solution" not in cell.metadata.get("tags", [])
+    ]
     assert plain == kept
 
 
@@ -140,14 +178,20 @@ def test_later_cells_do_not_use_the_learner_s_functions(name, builder):
         if "exercise" not in cell.metadata.get("tags", []):
             continue
         for function in re.findall(r"^def (\w+)", cell.source, re.M):
-            later = [c for c in notebook.cells[index + 1:] if c.cell_type == "code" and re.search(rf"(?<![.\w]){function}\b", c.source)]
+            later = [
+                c
+                for c in notebook.cells[index + 1 :]
+                if c.cell_type == "code" and re.search(rf"(?<![.\w]){function}\b", c.source)
+            ]
             assert len(later) == 1 and f"check_{function}({function})" in later[0].source, function
 
 
 def test_the_rules_do_object(tmp_path):
     """Break each rule on purpose: a hygiene check that cannot fail checks nothing."""
     notebook = nbformat.v4.new_notebook()
-    code = nbformat.v4.new_code_cell("!ls", outputs=[nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])])
+    code = nbformat.v4.new_code_cell(
+        "!ls", outputs=[nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])]
+    )
     code.metadata["tags"] = ["nbval-chek-output"]
     notebook.cells = [nbformat.v4.new_markdown_cell("[gone](missing.ipynb)"), code]
     notebook.metadata["widgets"] = {}

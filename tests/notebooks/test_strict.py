@@ -13,6 +13,20 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_start_here_gives_its_stored_outputs():
     pytest.importorskip("nbval")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=600", "-q", "-p", "no:cacheprovider",
-         str(ROOT / "notebooks" / "00_start_here.ipynb")], cwd=ROOT, capture_output=True, text=True)
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--nbval",
+            "--nbval-current-env",
+            "--nbval-cell-timeout=600",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            str(ROOT / "notebooks" / "00_start_here.ipynb"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-4000:]

@@ -14,7 +14,7 @@ import numpy as np, keras
 from tiny import disc_dataset, tiny_config, tiny_preset
 from nucleus_course.config import StageConfig
 from nucleus_course.data.batches import TrainingBatches
-from nucleus_course.model import MaskRCNN
+from nucleus_course.models import MaskRCNN
 from nucleus_course.training import train
 from nucleus_course.training.distribute import data_parallel, device_names
 from nucleus_course.training.stages import compile_for
@@ -28,7 +28,9 @@ def outcome(rows, model):
 """
 
 # The whole loop, on different images, with sampling and a BatchNorm that learns; then a run cut in two.
-JAX = COMMON + """
+JAX = (
+    COMMON
+    + """
 preset = tiny_preset(steps_per_epoch=2, batch_size=4, stages=(StageConfig("all", epochs=2, rate=1e-3),), ema=0.9)
 
 def run(count, folder=None, **options):
@@ -44,13 +46,17 @@ folder = tempfile.mkdtemp()
 run(2, folder, on_epoch=lambda row: True)
 print(json.dumps({"names": device_names(), "one": run(1), "two": run(2, folder, resume=True)}))
 """
+)
 
 # Both devices see the same images, every anchor and RoI is taken, BatchNorm is frozen: then the average
 # over devices is the average over the batch.
-TENSORFLOW = """
+TENSORFLOW = (
+    """
 import tensorflow as tf
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-""" + COMMON + """
+"""
+    + COMMON
+    + """
 config = tiny_config(train_norm=False, rpn_anchors_per_image=4000, rois_per_image=200, mask_slots_per_image=0)
 preset = tiny_preset(config, steps_per_epoch=3, batch_size=4, optimizer="sgd")
 half = tiny_preset(config, steps_per_epoch=3, batch_size=2)
@@ -80,6 +86,7 @@ def loop(**options):
 loop(on_epoch=lambda row: True)
 print(json.dumps({"names": device_names(), "one": run(1), "two": run(2), "loop": loop(resume=True)}))
 """
+)
 
 
 def ran(code, backend, **env):
@@ -110,11 +117,15 @@ def test_tensorflow_mirrored_strategy_is_as_one_device():
     assert found["names"] == ["cpu:0", "cpu:1"] == found["two"]["devices"]
     assert (found["one"]["share"], found["two"]["share"]) == (4, 2)
     same(found["one"], found["two"], rtol=1e-4)
-    assert [row["epoch"] for row in found["loop"]] == [1, 2] and all(row["loss"] > 0 for row in found["loop"])
+    assert [row["epoch"] for row in found["loop"]] == [1, 2] and all(
+        row["loss"] > 0 for row in found["loop"]
+    )
 
 
-MISTAKES = COMMON + """
-from nucleus_course.errors import UserError
+MISTAKES = (
+    COMMON
+    + """
+from nucleus_course._util.errors import UserError
 for count, batch in ((3, None), (0, None), (2, 5)):
     try:
         with data_parallel(count, batch):
@@ -122,6 +133,7 @@ for count, batch in ((3, None), (0, None), (2, 5)):
     except UserError as error:
         print(error)
 """
+)
 
 
 def test_mistakes_are_told():

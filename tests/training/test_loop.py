@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from toy import STAGES, Toy, assert_same, dataset, preset, timeless, values
 
+from nucleus_course._util.errors import UserError
 from nucleus_course.config import StageConfig, Thresholds
 from nucleus_course.data.batches import TrainingBatches
-from nucleus_course.errors import UserError
-from nucleus_course.model.rescoring import Rescorer
-from nucleus_course.model.weights import load_into, named_variables, read_config, save_thresholds
+from nucleus_course.models.weights.folder import (
+    load_into,
+    named_variables,
+    read_config,
+    save_thresholds,
+)
+from nucleus_course.prediction.rescorer import Rescorer
 from nucleus_course.training import TrainingDiverged, loop, train
 from nucleus_course.training.checkpoint import RunFolder
 from nucleus_course.training.progress import EpochWatch
@@ -24,7 +29,9 @@ QUIET = {"progress": False}
 def straight(tmp_path_factory):
     """(weights, log rows) of four epochs without a break."""
     model = Toy()
-    history = train(model, dataset(), preset=preset(), run=tmp_path_factory.mktemp("straight") / "run", **QUIET)
+    history = train(
+        model, dataset(), preset=preset(), run=tmp_path_factory.mktemp("straight") / "run", **QUIET
+    )
     return values(model), timeless(history.rows)
 
 
@@ -74,12 +81,21 @@ def test_every_stage_moves_what_it_should_and_logs_it(straight, tmp_path):
     now = values(model)
     for name in start:
         assert np.array_equal(start[name], now[name]) == (not name.startswith("mrcnn_")), name
-    assert all(not np.array_equal(start[n], weights[n]) for n in start), "the second stage moves everything"
+    assert all(not np.array_equal(start[n], weights[n]) for n in start), (
+        "the second stage moves everything"
+    )
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_resume_gives_the_same_numbers_also_between_stages(straight, tmp_path, stop):
-    history = train(Toy(), dataset(), preset=preset(), run=tmp_path / "run", on_epoch=lambda row: row["epoch"] == stop, **QUIET)
+    history = train(
+        Toy(),
+        dataset(),
+        preset=preset(),
+        run=tmp_path / "run",
+        on_epoch=lambda row: row["epoch"] == stop,
+        **QUIET,
+    )
     assert history.stopped and len(history.rows) == stop
     model = Toy()
     history = train(model, dataset(), preset=preset(), run=tmp_path / "run", resume=True, **QUIET)
@@ -88,7 +104,15 @@ def test_resume_gives_the_same_numbers_also_between_stages(straight, tmp_path, s
 
 
 def test_without_a_preset_a_run_goes_on_as_it_was_begun(straight, tmp_path):
-    train(Toy(), dataset(), preset=preset(), run=tmp_path, on_epoch=lambda row: True, notes={"by": "hand"}, **QUIET)
+    train(
+        Toy(),
+        dataset(),
+        preset=preset(),
+        run=tmp_path,
+        on_epoch=lambda row: True,
+        notes={"by": "hand"},
+        **QUIET,
+    )
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["by"] == "hand" and config["thresholds"]["score"] == Thresholds().score
     model = Toy()
@@ -97,7 +121,9 @@ def test_without_a_preset_a_run_goes_on_as_it_was_begun(straight, tmp_path):
     assert timeless(history.rows) == straight[1]
     train(Toy(), dataset(), run=tmp_path, resume=True, epochs=5, **QUIET)
     after = json.loads((tmp_path / "config.json").read_text())
-    assert [s["epochs"] for s in after.pop("stages")] == [2, 3] and after == {k: v for k, v in config.items() if k != "stages"}
+    assert [s["epochs"] for s in after.pop("stages")] == [2, 3] and after == {
+        k: v for k, v in config.items() if k != "stages"
+    }
 
 
 def test_the_number_of_loading_threads_changes_nothing(straight):
@@ -126,7 +152,9 @@ def test_thresholds_chosen_since_outlive_a_resume_that_trains_nothing(tmp_path):
 
 def test_a_rescorer_goes_with_training_and_stays_without(tmp_path):
     """It knows the detections of the weights it was fitted to, not those of the next ones."""
-    rescorer = Rescorer(*np.ones((2, 12)), np.ones((1, 12, 3)), np.ones((1, 3)), np.ones((1, 3)), np.ones(1))
+    rescorer = Rescorer(
+        *np.ones((2, 12)), np.ones((1, 12, 3)), np.ones((1, 3)), np.ones((1, 3)), np.ones(1)
+    )
     model = Toy()
     model.rescorer = rescorer
     train(model, dataset(), preset=preset(), run=tmp_path, epochs=1, **QUIET)
@@ -138,11 +166,20 @@ def test_a_rescorer_goes_with_training_and_stays_without(tmp_path):
     assert model.rescorer is None and not (tmp_path / "weights" / "rescoring.json").exists()
 
 
-@pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 0)], ids=["within a stage", "where a stage begins"])
+@pytest.mark.parametrize(
+    ("epoch", "step"), [(1, 1), (2, 0)], ids=["within a stage", "where a stage begins"]
+)
 def test_ctrl_c_keeps_the_last_whole_epoch_and_resumes(straight, tmp_path, interrupt, epoch, step):
     interrupt(epoch, step)
     model, seen = Toy(), []
-    history = train(model, dataset(), preset=preset(ema=0.0), run=tmp_path, on_epoch=lambda _: seen.append(values(model)), **QUIET)
+    history = train(
+        model,
+        dataset(),
+        preset=preset(ema=0.0),
+        run=tmp_path,
+        on_epoch=lambda _: seen.append(values(model)),
+        **QUIET,
+    )
     assert history.stopped == "interrupted" and len(history.rows) == epoch
     assert_same(values(model), seen[-1])
     kept = Toy()
@@ -152,7 +189,9 @@ def test_ctrl_c_keeps_the_last_whole_epoch_and_resumes(straight, tmp_path, inter
     interrupt(epoch, step)
     train(Toy(), dataset(), preset=preset(), run=tmp_path / "averaged", **QUIET)
     model = Toy()
-    history = train(model, dataset(), preset=preset(), run=tmp_path / "averaged", resume=True, **QUIET)
+    history = train(
+        model, dataset(), preset=preset(), run=tmp_path / "averaged", resume=True, **QUIET
+    )
     assert_same(values(model), straight[0])
     assert timeless(history.rows) == straight[1]
 
@@ -168,7 +207,9 @@ def test_ctrl_c_before_the_first_step_leaves_the_weights_alone(tmp_path, monkeyp
     assert_same(values(model), values(Toy()))
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 2], ids=["at once", "within a stage", "where a stage begins"])
+@pytest.mark.parametrize(
+    "epoch", [0, 1, 2], ids=["at once", "within a stage", "where a stage begins"]
+)
 @pytest.mark.parametrize("keep", [True, False], ids=["run folder", "no run folder"])
 def test_nan_stops_with_the_last_good_weights(tmp_path, spoil, epoch, keep):
     spoil(epoch)
@@ -232,7 +273,9 @@ def test_the_best_weights_by_the_validation_metric_are_kept(tmp_path, monkeypatc
     monkeypatch.setattr(loop, "validate", validate)
     history = train(Toy(), dataset(), preset=preset(), stages=STAGES[1:], epochs=5, validation="held out", validate_every=2,
                     run=tmp_path, **QUIET)  # fmt: skip
-    assert [r["epoch"] for r in history.rows if "coco_ap" in r] == [2, 4, 5], "every other epoch, and the last"
+    assert [r["epoch"] for r in history.rows if "coco_ap" in r] == [2, 4, 5], (
+        "every other epoch, and the last"
+    )
     assert history.best == 30.0
     kept = Toy()
     load_into(kept, tmp_path / "weights")
@@ -240,16 +283,35 @@ def test_the_best_weights_by_the_validation_metric_are_kept(tmp_path, monkeypatc
 
 
 def test_an_unknown_validation_metric_is_refused_before_anything_is_done(tmp_path):
-    with pytest.raises(UserError, match="validate_metric='ap50': choose one of coco_ap, coco_ap50, .*mean_mask_iou"):
-        train(Toy(), dataset(), preset=preset(), validation=dataset(), validate_metric="ap50", run=tmp_path / "run", **QUIET)
+    with pytest.raises(
+        UserError, match="validate_metric='ap50': choose one of coco_ap, coco_ap50, .*mean_mask_iou"
+    ):
+        train(
+            Toy(),
+            dataset(),
+            preset=preset(),
+            validation=dataset(),
+            validate_metric="ap50",
+            run=tmp_path / "run",
+            **QUIET,
+        )
     assert not (tmp_path / "run").exists()
 
 
 def test_another_validation_metric_judges(tmp_path, monkeypatch):
     values = iter([(10.0, 5.0), (20.0, 4.0)])
-    monkeypatch.setattr(loop, "validate", lambda model, data: dict(zip(("coco_ap", "dsb_score"), next(values))) | {"mean_mask_iou": 0.0})
+    monkeypatch.setattr(
+        loop,
+        "validate",
+        lambda model, data: (
+            dict(zip(("coco_ap", "dsb_score"), next(values))) | {"mean_mask_iou": 0.0}
+        ),
+    )
     options = dict(validation="held out", validate_every=1, validate_metric="dsb_score")
-    assert train(Toy(), dataset(), preset=preset(), epochs=2, run=tmp_path, **options, **QUIET).best == 5.0
+    assert (
+        train(Toy(), dataset(), preset=preset(), epochs=2, run=tmp_path, **options, **QUIET).best
+        == 5.0
+    )
 
 
 def test_the_run_folder_holds_config_and_log(tmp_path):
@@ -271,7 +333,9 @@ def test_minutes_follow_the_clock(monkeypatch):
     clock = iter(range(0, 10_000, 10))
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     stage = StageConfig("all", layers="all", epochs=100, rate=1e-2, schedule="cosine")
-    history = train(Toy(), dataset(), preset=preset(steps_per_epoch=1), stages=(stage,), minutes=2, **QUIET)
+    history = train(
+        Toy(), dataset(), preset=preset(steps_per_epoch=1), stages=(stage,), minutes=2, **QUIET
+    )
     rates = [r["rate"] for r in history.rows]
     assert 2 <= len(rates) <= 12 and all(a > b for a, b in zip(rates, rates[1:]))
     assert history.rows[-1]["seconds"] >= 100
@@ -299,8 +363,19 @@ def test_the_last_epoch_by_the_clock_is_validated(tmp_path, monkeypatch):
     later("save_checkpoint", 3.0)
     later("summary", 57.0, EpochWatch)
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(loop, "validate", lambda model, data: {"coco_ap": 1.0, "dsb_score": 0.0, "mean_mask_iou": 0.0})
-    options = dict(preset=preset(steps_per_epoch=1), stages=STAGES[1:], minutes=2, validation="held out", validate_every=100, **QUIET)
+    monkeypatch.setattr(
+        loop,
+        "validate",
+        lambda model, data: {"coco_ap": 1.0, "dsb_score": 0.0, "mean_mask_iou": 0.0},
+    )
+    options = dict(
+        preset=preset(steps_per_epoch=1),
+        stages=STAGES[1:],
+        minutes=2,
+        validation="held out",
+        validate_every=100,
+        **QUIET,
+    )
     history = train(Toy(), dataset(), run=tmp_path, **options)
     assert history.rows[-1]["seconds"] >= 120 and history.rows[-1]["coco_ap"] == 1.0
     assert (tmp_path / "weights" / "config.json").exists() and history.best == 1.0
@@ -311,7 +386,15 @@ def test_the_last_epoch_by_the_clock_is_validated(tmp_path, monkeypatch):
 def test_validation_images_without_nuclei_have_no_ap(tmp_path, monkeypatch, capsys):
     nothing = {"coco_ap": None, "dsb_score": 100.0, "mean_mask_iou": None}
     monkeypatch.setattr(loop, "validate", lambda model, data: nothing)
-    history = train(Toy(), dataset(), preset=preset(), epochs=2, validation="empty", validate_every=1, run=tmp_path)
+    history = train(
+        Toy(),
+        dataset(),
+        preset=preset(),
+        epochs=2,
+        validation="empty",
+        validate_every=1,
+        run=tmp_path,
+    )
     assert len(history.rows) == 2 and history.best is None
     assert "validation AP -, dsb 100.0, mask IoU -" in capsys.readouterr().out
 
@@ -323,7 +406,9 @@ def test_a_checkpoint_keeps_bfloat16(tmp_path):
 
     def model(value):
         variable = keras.Variable(np.full(3, value), dtype="bfloat16")
-        return SimpleNamespace(metrics=[], variables=[variable], optimizer=SimpleNamespace(variables=[]))
+        return SimpleNamespace(
+            metrics=[], variables=[variable], optimizer=SimpleNamespace(variables=[])
+        )
 
     other = model(0.0)
     save_checkpoint(tmp_path / "c.npz", model(1.5), {})

@@ -12,8 +12,9 @@ import pytest
 from tiny import disc_dataset
 from typer.testing import CliRunner
 
-from nucleus_course.config import StageConfig, get_preset
-from nucleus_course.model import MaskRCNN
+from nucleus_course.config import StageConfig
+from nucleus_course.models import MaskRCNN
+from nucleus_course.presets import get_preset
 from nucleus_course.training import train
 
 PARTS = ("rpn_class", "rpn_box", "class", "box", "mask")
@@ -23,18 +24,23 @@ def brief(name, *layers):
     """The preset with one stage of two steps for each set of layers, one crop of 256 a step."""
     preset = get_preset(name)
     stages = tuple(StageConfig(part, layers=part, epochs=1, rate=1e-4) for part in layers)
-    small = dataclasses.replace(preset.training, batch_size=1, crop=256, steps_per_epoch=2, workers=1, stages=stages)
+    small = dataclasses.replace(
+        preset.training, batch_size=1, crop=256, steps_per_epoch=2, workers=1, stages=stages
+    )
     return dataclasses.replace(preset, training=small)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "layers"), [("paper-resnet50", ("heads", "4+", "all")), ("paper-resnet101", ("heads", "all"))]
+    ("name", "layers"),
+    [("paper-resnet50", ("heads", "4+", "all")), ("paper-resnet101", ("heads", "all"))],
 )
 def test_a_few_steps_of_the_papers_training(name, layers):
     keras.utils.set_random_seed(1)
     model = MaskRCNN.from_preset(name)
-    history = train(model, disc_dataset(2, side=128, count=8), preset=brief(name, *layers), progress=False)
+    history = train(
+        model, disc_dataset(2, side=128, count=8), preset=brief(name, *layers), progress=False
+    )
     losses = [row[f"{part}_loss"] for row in history.rows for part in PARTS]
     assert [row["stage"] for row in history.rows] == list(layers)
     assert np.isfinite(losses).all() and min(losses) >= 0 < max(losses)
@@ -45,18 +51,26 @@ def test_the_twin_from_random_weights_has_sane_losses():
     """A blind guess between two costs log 2 = 0.69; where BatchNorm learns, no part is far above that at first."""
     keras.utils.set_random_seed(1)
     model = MaskRCNN.from_preset("paper-resnet50-scratch")
-    history = train(model, disc_dataset(2, side=128, count=8), preset=brief("paper-resnet50-scratch", "all"), progress=False)
+    history = train(
+        model,
+        disc_dataset(2, side=128, count=8),
+        preset=brief("paper-resnet50-scratch", "all"),
+        progress=False,
+    )
     losses = {part: history.rows[0][f"{part}_loss"] for part in PARTS}
     assert all(0 <= value < 10 for value in losses.values()), losses
 
 
 @pytest.mark.slow
 def test_train_warns_of_frozen_batchnorm_without_weights(tmp_path):
-    from nucleus_course.cli import app
+    from nucleus_course.cli.app import app
 
     words = ["train", "--data", "sample", "--limit", "2", "--preset", "paper-resnet50", "--epochs", "1", "--run", str(tmp_path / "r"),
              "--steps-per-epoch", "1", "--batch-size", "1", "--crop", "128", "--validation", "none", "--workers", "1"]  # fmt: skip
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     warning = " ".join(result.stderr.split())
-    assert "warning: paper-resnet50 keeps BatchNorm's statistics" in warning and "--weights coco" in warning
+    assert (
+        "warning: paper-resnet50 keeps BatchNorm's statistics" in warning
+        and "--weights coco" in warning
+    )

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from tiny import disc_dataset, python, tiny_config, tiny_preset
 
-from nucleus_course.model import MaskRCNN
-from nucleus_course.model.weights import named_variables
+from nucleus_course.models import MaskRCNN
+from nucleus_course.models.weights.folder import named_variables
 from nucleus_course.training import train
 
 TIMES = ("seconds", "images_per_s", "waiting")
@@ -39,7 +39,9 @@ def model_and_preset():
 
 def run(folder, **options):
     model, preset = model_and_preset()
-    history = train(model, disc_dataset(6), preset=preset, run=folder, epochs=4, progress=False, **options)
+    history = train(
+        model, disc_dataset(6), preset=preset, run=folder, epochs=4, progress=False, **options
+    )
     return model, history
 
 

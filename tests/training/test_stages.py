@@ -9,14 +9,16 @@ import pytest
 from tiny import disc_dataset, tiny_config, tiny_preset
 from toy import Toy
 
-from nucleus_course.config import PAPER_STAGES, StageConfig, get_preset
+from nucleus_course._util.errors import UserError
+from nucleus_course.config import StageConfig
 from nucleus_course.data.batches import TrainingBatches
-from nucleus_course.errors import UserError
-from nucleus_course.model import MaskRCNN
-from nucleus_course.model.weights import named_variables
+from nucleus_course.models import MaskRCNN
+from nucleus_course.models.layers import weighted_layers
+from nucleus_course.models.weights.folder import named_variables
+from nucleus_course.presets import PAPER_STAGES, get_preset
 from nucleus_course.training import count_trainable, set_trainable
 from nucleus_course.training.loop import locate, scale_stages
-from nucleus_course.training.stages import compile_for, make_optimizer, weighted_layers
+from nucleus_course.training.stages import compile_for, make_optimizer
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,11 @@ def values(model):
 
 
 def test_the_papers_three_stages():
-    assert [(s.layers, s.epochs, s.rate) for s in PAPER_STAGES] == [("heads", 20, 1e-3), ("4+", 40, 1e-3), ("all", 40, 1e-4)]
+    assert [(s.layers, s.epochs, s.rate) for s in PAPER_STAGES] == [
+        ("heads", 20, 1e-3),
+        ("4+", 40, 1e-3),
+        ("all", 40, 1e-4),
+    ]
     training = get_preset("paper-resnet101").training
     assert (training.batch_size, training.optimizer, training.momentum) == (6, "sgd", 0.9)
     assert (training.global_clipnorm, training.weight_decay, training.crop) == (5.0, 1e-4, 512)
@@ -44,10 +50,14 @@ def test_layers_of_each_stage(model):
     everything = set_trainable(model, "all")
     assert everything == names
     heads = set_trainable(model, "heads")
-    assert all(n.startswith(("fpn_", "rpn_", "mrcnn_")) for n in heads) and 20 < len(heads) < len(names)
+    assert all(n.startswith(("fpn_", "rpn_", "mrcnn_")) for n in heads) and 20 < len(heads) < len(
+        names
+    )
     four = set(set_trainable(model, "4+"))
     assert four - set(heads) == {n for n in names if n.startswith(("res4", "res5", "bn4", "bn5"))}
-    with pytest.raises(UserError, match="unknown layers 'neck' in a stage: choose one of heads, 4\\+, all"):
+    with pytest.raises(
+        UserError, match="unknown layers 'neck' in a stage: choose one of heads, 4\\+, all"
+    ):
         set_trainable(model, "neck")
 
 
@@ -57,12 +67,16 @@ def test_counts(model):
     total = sum(shapes.values())
     for stage, part in (("heads", ("fpn_", "rpn_", "mrcnn_")), ("all", ("",))):
         set_trainable(model, stage)
-        moving = sum(n for name, n in shapes.items() if name.startswith(part) and "moving_" not in name)
+        moving = sum(
+            n for name, n in shapes.items() if name.startswith(part) and "moving_" not in name
+        )
         assert count_trainable(model) == (moving, total)
 
 
 @pytest.mark.parametrize(
-    ("layers", "train_norm"), [("heads", True), ("4+", True), ("all", False)], ids=["heads", "4+", "all, frozen norm"]
+    ("layers", "train_norm"),
+    [("heads", True), ("4+", True), ("all", False)],
+    ids=["heads", "4+", "all, frozen norm"],
 )
 def test_what_is_frozen_does_not_move(layers, train_norm):
     """Nor do its BatchNorm statistics; with ``train_norm`` False none does."""
@@ -73,9 +87,14 @@ def test_what_is_frozen_does_not_move(layers, train_norm):
     model.compile(optimizer=keras.optimizers.SGD(0.1), run_eagerly=True, jit_compile=False)
     before = values(model)
     model.train_on_batch(TrainingBatches(disc_dataset(2), preset)[0][0])
-    moved = {name for name, value in values(model).items() if not np.array_equal(value, before[name])}
+    moved = {
+        name for name, value in values(model).items() if not np.array_equal(value, before[name])
+    }
     assert moved and {name.split("/")[0] for name in moved} <= moving
-    assert not any(name.startswith(("conv1", "bn_conv1", "res2", "bn2")) for name in moved) or layers == "all"
+    assert (
+        not any(name.startswith(("conv1", "bn_conv1", "res2", "bn2")) for name in moved)
+        or layers == "all"
+    )
     assert any("moving_" in name for name in moved) == train_norm
 
 
@@ -100,8 +119,12 @@ def test_the_optimiser_is_the_configs():
     sgd = make_optimizer(training)
     assert isinstance(sgd, keras.optimizers.SGD) and sgd.momentum == 0.9
     assert sgd.global_clipnorm == 5.0 and sgd.clipnorm is None and sgd.weight_decay == 1e-4
-    adamw = make_optimizer(dataclasses.replace(training, optimizer="adamw", ema=0.99, global_clipnorm=0.0))
-    assert isinstance(adamw, keras.optimizers.AdamW) and adamw.use_ema and adamw.ema_momentum == 0.99
+    adamw = make_optimizer(
+        dataclasses.replace(training, optimizer="adamw", ema=0.99, global_clipnorm=0.0)
+    )
+    assert (
+        isinstance(adamw, keras.optimizers.AdamW) and adamw.use_ema and adamw.ema_momentum == 0.99
+    )
     assert adamw.global_clipnorm is None
     with pytest.raises(UserError, match="unknown optimizer 'lamb': choose sgd or adamw"):
         make_optimizer(dataclasses.replace(training, optimizer="lamb"))
@@ -124,7 +147,11 @@ def test_weight_decay_spares_biases_and_norm():
 
 def test_the_global_norm_is_clipped():
     model = Toy()
-    compile_for(model, tiny_preset(optimizer="sgd", weight_decay=0.0, momentum=0.0, global_clipnorm=5.0).training, "all")
+    compile_for(
+        model,
+        tiny_preset(optimizer="sgd", weight_decay=0.0, momentum=0.0, global_clipnorm=5.0).training,
+        "all",
+    )
     model.optimizer.learning_rate = 1.0
     gradients = [keras.ops.ones_like(v) * 100 for v in model.trainable_variables]
     before = values(model)
@@ -169,6 +196,13 @@ def test_locate_an_epoch():
 
 
 def test_locate_a_share_of_the_time():
-    for share, number, part in ((0.0, 0, 0.0), (0.1, 0, 0.5), (0.2, 1, 0.0), (0.5, 1, 0.75), (0.8, 2, 0.5), (1.0, 2, 1.0)):
+    for share, number, part in (
+        (0.0, 0, 0.0),
+        (0.1, 0, 0.5),
+        (0.2, 1, 0.0),
+        (0.5, 1, 0.75),
+        (0.8, 2, 0.5),
+        (1.0, 2, 1.0),
+    ):
         found = locate(PAPER_STAGES, 7, share)
         assert found[:2] == (number, 7) and found[2] == pytest.approx(part), share

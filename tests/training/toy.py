@@ -6,9 +6,12 @@ from keras import ops
 from tiny import disc_dataset, tiny_config, tiny_preset
 
 from nucleus_course.config import StageConfig, Thresholds
-from nucleus_course.model.weights import named_variables, save_model
+from nucleus_course.models.weights.folder import named_variables, save_model
 
-STAGES = (StageConfig("heads", layers="heads", epochs=2, rate=1e-2), StageConfig("all", layers="all", epochs=2, rate=1e-3))
+STAGES = (
+    StageConfig("heads", layers="heads", epochs=2, rate=1e-2),
+    StageConfig("all", layers="all", epochs=2, rate=1e-3),
+)
 
 
 class Toy(keras.Model):

@@ -1,0 +1,134 @@
+"""`nucleus-course baseline`: nuclei by methods that learn nothing, for the same table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.cli import common
+
+METHODS = ("otsu",)
+
+
+@common.friendly
+def baseline(
+    method: Annotated[
+        str,
+        typer.Argument(
+            metavar="METHOD", help="otsu: Otsu's threshold, then a watershed on the distances."
+        ),
+    ],
+    data: common.Data,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S", help=f"Default: validation, and train with --search. {common.SPLIT_HELP}"
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Where the predictions go.")
+    ] = Path("predictions.json"),
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search",
+            help="Instead choose the method's parameters on part of the split, and print what was tried.",
+        ),
+    ] = False,
+    sigma: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PIXELS",
+            min=0.0,
+            help="Smoothing before the threshold; default: chosen on train.",
+        ),
+    ] = None,
+    depth: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PIXELS",
+            min=0.0,
+            help="How deep a saddle of the distances separates two nuclei; default: chosen on train.",
+        ),
+    ] = None,
+    min_area: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS", min=1, help="The smallest nucleus; default: chosen on train."
+        ),
+    ] = None,
+    limit: common.Limit = None,
+) -> None:
+    """Segment nuclei without learning, so that a model's worth can be seen.
+
+    \b
+    Example
+      nucleus-course baseline otsu --data stage1_train.zip --out otsu.json
+      nucleus-course evaluate --data stage1_train.zip --predictions otsu.json
+
+    otsu: one threshold an image cuts bright from dark, the side that the border is on is background, and a watershed
+    on the distance to it separates nuclei that touch. Each nucleus' contrast serves as its score. The three parameters
+    were chosen on the train split of BBBC038; --search repeats that. The other baseline, a small U-Net, is trained:
+    `nucleus-course train --preset unet`.
+
+    Writes FILE, as `predict` does, for `evaluate --predictions`.
+    """
+    import dataclasses
+
+    from nucleus_course.evaluation.baselines import (
+        SEARCH_STEP,
+        OtsuConfig,
+        predict_otsu,
+        search_otsu,
+    )
+
+    if method not in METHODS:
+        raise UserError(f"unknown baseline '{method}': choose one of {', '.join(METHODS)}")
+    if out.is_dir():
+        raise UserError(
+            f"--out {out} is a folder: name a file in it, such as {out / 'predictions.json'}"
+        )
+    dataset = common.open_data(
+        data,
+        split or ("train" if search else "validation"),
+        limit,
+        what="choosing on" if search else "segmenting",
+    )
+    console = common.out()
+    if search:
+        step = SEARCH_STEP if len(dataset) >= 10 * SEARCH_STEP else 1
+        rows = search_otsu(dataset, step=step)
+        table = Table(
+            title=f"dsb_score on every image of {step}, percent",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            width=80,
+        )
+        for name in rows[0]:
+            table.add_column("dsb_score" if name == "value" else name, justify="right")
+        for row in rows:
+            table.add_row(
+                *(
+                    f"{value:.2f}" if name == "value" else f"{value:g}"
+                    for name, value in row.items()
+                )
+            )
+        console.print(table)
+        return
+    given = {"sigma": sigma, "depth": depth, "min_area": min_area}
+    config = dataclasses.replace(
+        OtsuConfig(), **{name: value for name, value in given.items() if value is not None}
+    )
+    predictions = predict_otsu(dataset, config)
+    predictions.save(out)
+    console.print(f"{predictions.detections} nuclei in {len(predictions)} images")
+    console.print(Text(f"written: {out}"), soft_wrap=True)
+    console.print(
+        Text(f"next: nucleus-course evaluate --data {data} --predictions {out}"), soft_wrap=True
+    )

@@ -1,0 +1,200 @@
+"""What the subcommands share: consoles, options, one-line errors."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.backend import explain_import
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="A zip or a folder in BBBC038's layout, or 'sample' for the embedded synthetic images.",
+    ),
+]
+SPLIT_HELP = "train, validation, all, test, matterport-… or grouped-train, -validation, or a file with one image id a line."
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="tensorflow, jax or torch, instead of what KERAS_BACKEND or Keras's own configuration names.",
+    ),
+]
+BarePreset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="P",
+        help="The network that a bare weights file is for; folders and names know theirs.",
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", metavar="N", min=1, help="Use the first N images of the split only."),
+]
+
+
+def out() -> Console:
+    """Standard output: results. Made anew each time, so that redirection in tests is seen."""
+    return Console(highlight=False)
+
+
+def err() -> Console:
+    """Standard error: progress, notes and errors."""
+    return Console(stderr=True, highlight=False)
+
+
+def note(message: str) -> None:
+    """One line on standard error that is not an error."""
+    err().print(Text(message, style="dim"), soft_wrap=True)
+
+
+def fail(message: str, code: int) -> None:
+    """Print `error: message` on one line of standard error, red on a terminal, and exit with ``code``."""
+    line = " ".join(str(message).split())
+    err().print(Text(f"error: {line}", style="bold red"), soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def friendly(command):
+    """Decorator of every subcommand: what a user can mend is one line, and a bug keeps its traceback.
+
+    Exit codes: 2 for a :class:`UserError`, a missing package, a full disk or a file that may not be
+    touched; 130 for Ctrl-C.
+    """
+
+    @functools.wraps(command)
+    def run(*args, **kwargs):
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            fail("interrupted", 130)
+        except BrokenPipeError:
+            raise  # `nucleus-course … | head` is nobody's mistake; the click layer exits quietly
+        except (ImportError, OSError, MemoryError) as error:
+            message = explain(error)
+            if message is None:
+                raise
+            fail(message, 2)
+
+    run.__doc__ = flowing(command.__doc__)
+    return run
+
+
+def flowing(text: str | None) -> str:
+    """A help text whose paragraphs are one line each, so that they fill any terminal; blocks after \\b stay as written."""
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(p if p.startswith("\b") else " ".join(p.split()) for p in paragraphs)
+
+
+def explain(error: BaseException) -> str | None:
+    """The one line for an error of the machine that a user can mend; None where it looks like a bug."""
+    if isinstance(error, MemoryError):
+        return "out of memory: close other programs, or try fewer or smaller images (train: --batch-size, --crop)"
+    if isinstance(error, ImportError):
+        return explain_import(error)
+    where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    if full:  # HDF5 passes the reason on in words only
+        return f"the disk is full{where}: free some space or write to another folder; finished files are intact"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission{where}: choose another folder, or change its rights"
+    if error.errno is not None and where:
+        return f"{error.strerror or error}{where}"
+    return None
+
+
+def open_data(
+    data: str, split: str, limit: int | None = None, strict: bool = False, what: str = "data"
+):
+    """The data set a command works on; what the lint found is told in one line on standard error."""
+    from nucleus_course.data import load_dataset
+
+    dataset = load_dataset(data, split, strict=strict)
+    if limit is not None and limit < len(dataset):
+        dataset = dataset.subset(dataset.ids[:limit])
+    kind = "synthetic " if dataset.synthetic else ""
+    note(
+        f"{what}: {dataset.source}, split {split}: {len(dataset)} {kind}image{'s' * (len(dataset) != 1)}"
+    )
+    issues = len(dataset.lint.issues)
+    if issues:
+        note(
+            f"{what}: {issues} irregularities, repaired or left out; `nucleus-course doctor --data {data}` lists them"
+        )
+    return dataset
+
+
+def output_folder(path: Path) -> Path:
+    """Make the folder that a command writes to.
+
+    Raises:
+        UserError: where the path is a file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file: --out names a folder")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+DTYPES = ("float32", "mixed_bfloat16")
+PredictionDtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="D",
+        help="float32 or mixed_bfloat16. predict takes the latter where the machine computes in it, for it is faster; "
+        "evaluate float32, so that a number depends on no processor.",
+    ),
+]
+
+
+def check_dtype(dtype: str | None):
+    """Raise a UserError for a ``--dtype`` that there is not; None is each command's default."""
+    if dtype is not None and dtype not in DTYPES:
+        raise UserError(f"unknown --dtype '{dtype}': choose {' or '.join(DTYPES)}")
+
+
+def open_model(weights: str, preset: str | None = None, dtype: str | None = None):
+    """The model of a name that ships, a model or run folder, or a weights file.
+
+    A file alone does not say what network it is for: the config.json beside it does, or ``preset``.
+
+    Raises:
+        UserError: nothing there, of another architecture, or an unknown ``dtype``.
+    """
+    dtype = dtype or DTYPES[0]
+    check_dtype(dtype)
+    from nucleus_course.models.weights.folder import load_into, load_model, model_class
+    from nucleus_course.presets import get_preset
+
+    path = Path(weights)
+    if not path.is_file():
+        return load_model(weights, dtype_policy=dtype)
+    if preset is not None:
+        return model_class(get_preset(preset).model).from_preset(
+            preset, weights=path, dtype_policy=dtype
+        )
+    if (path.parent / "config.json").is_file() and (path.parent / "thresholds.json").is_file():
+        model = load_model(path.parent, dtype_policy=dtype)
+        if path.name != "weights.h5":
+            load_into(model, path)
+        return model
+    raise UserError(
+        f"{weights} is a file without a config.json beside it: say which network it is for with --preset"
+    )

@@ -1,0 +1,37 @@
+"""`nucleus-course download`: BBBC038 from its official address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from nucleus_course.cli import common
+
+
+@common.friendly
+def download(
+    to: Annotated[
+        Path, typer.Option("--to", metavar="DIR", help="Where to put the archives.")
+    ] = Path("data/bbbc038"),
+) -> None:
+    """Fetch BBBC038v1, the nuclei of the 2018 Data Science Bowl (CC0), from its official address.
+
+    \b
+    Example: nucleus-course download --to data/bbbc038
+
+    Writes the archives as they are, stage1_train.zip above all, into DIR; other commands take that zip as
+    --data, and nothing needs to be unpacked. A download that broke off goes on where it stopped, and a
+    file that is already whole is not fetched again. In data/bbbc038 and bbbc038 the notebooks find it.
+    """
+    from nucleus_course.data import download_bbbc038
+
+    folder = common.output_folder(to)
+    found = download_bbbc038(folder)
+    paths = found if isinstance(found, (list, tuple)) else [found]
+    common.out().print(Text("have: " + ", ".join(str(p) for p in paths)), soft_wrap=True)
+    common.out().print(
+        Text(f"next: nucleus-course doctor --data {folder / 'stage1_train.zip'}"), soft_wrap=True
+    )

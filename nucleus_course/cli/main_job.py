@@ -1,0 +1,120 @@
+"""`demo`, `doctor` and `benchmark`: does it run here, what is missing, and how fast is it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nucleus_course.backend import load_backend, use_backend
+from nucleus_course.cli import common
+
+
+@common.friendly
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="The folder for everything it makes.")
+    ] = Path("demo-output"),
+    epochs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="How long to train, in epochs of ten steps.")
+    ] = 15,
+    backend: common.Backend = None,
+) -> None:
+    """Run the main job once, on the embedded synthetic images, offline: about five minutes on two cores.
+
+    Shows the data; trains the compact network briefly, for real; loads the weights that ship (or, where none
+    do, uses those just trained, and says so); detects the nuclei; scores them; draws what came out.
+
+    \b
+    Example: nucleus-course demo --out demo-output
+
+    \b
+    Writes to DIR
+      figures/*.png      the data, detections beside truth, learning curve
+      report.json        every metric, over all, an image and an image type
+      predictions.json   every detection with its score
+      labels/<id>.tif    one label image an image
+      run/               the training: log, checkpoint, weights
+    """
+    load_backend(backend)
+    from nucleus_course.reports.demo import run_demo
+
+    run_demo(common.output_folder(out), epochs=epochs)
+
+
+@common.friendly
+def doctor(
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", metavar="DATA", help="Check these images and masks instead, file by file."
+        ),
+    ] = None,
+    backend: common.Backend = None,
+) -> None:
+    """Look at this machine, or at a data set, and say what to do about what is missing or wrong.
+
+    \b
+    Examples
+      nucleus-course doctor
+      nucleus-course doctor --data my-annotations/
+
+    Without --data: versions, backend and device, cores, memory and disk, data and weights found.
+    With --data: every faulty file by name (masks of the wrong shape, empty, overlapping or twice there, with
+    colour, without image; unreadable files) and whether it was repaired or left out.
+    Writes nothing but the data set's cache. Exit code 1 where something needed is missing or refused.
+    """
+    from nucleus_course.reports import doctor as room
+
+    if data is None:
+        if not room.report(room.diagnose(backend), common.out()):
+            raise typer.Exit(1)
+        return
+    from nucleus_course.data import lint_dataset
+
+    found = lint_dataset(data, progress=True)
+    common.out().print(found.table() if found.issues else found.summary())
+    if found.refused:
+        raise typer.Exit(1)
+
+
+@common.friendly
+def benchmark(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Where the numbers go.")
+    ] = Path("benchmark.json"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few small cases, about a minute.")
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KINDS",
+            help="Of machine, predict, startup, train, input, decode, evaluate: some, with commas between.",
+        ),
+    ] = None,
+    data: Annotated[
+        str, typer.Option("--data", metavar="DATA", help="The images for input and decode.")
+    ] = "sample",
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="CPU threads; by default as many as cores."),
+    ] = None,
+    backend: common.Backend = None,
+) -> None:
+    """Measure speed on this machine: prediction, training step, input, decoding, evaluation, memory.
+
+    \b
+    Examples
+      nucleus-course benchmark --quick
+      nucleus-course benchmark --only predict --out benchmark.json
+
+    Each case runs in a process of its own; medians of warm runs, with torchvision and StarDist beside where they
+    are installed. Prints the table and writes it as JSON with the machine and the versions. Close other programs
+    first: times taken on a busy machine mean nothing (the CPU time beside them means a little).
+    """
+    use_backend(backend)
+    from nucleus_course.benchmark import run_benchmark
+
+    run_benchmark(out, quick=quick, only=only, data=data, threads=threads)

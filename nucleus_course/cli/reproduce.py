@@ -1,0 +1,151 @@
+"""`nucleus-course reproduce`: the paper's table and side experiments, from run folders."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.cli import common
+
+
+@common.friendly
+def reproduce(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TABLE]",
+            help="table1, experiments or experiments-scratch; without it: all recipes.",
+        ),
+    ] = None,
+    runs: Annotated[
+        Path, typer.Option("--runs", metavar="DIR", help="The folder that holds the run folders.")
+    ] = Path("runs"),
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="The real images, for the commands: a zip or a folder in BBBC038's layout.",
+        ),
+    ] = "DATA",
+    run: Annotated[
+        bool,
+        typer.Option("--run", help="Run what is missing, one after the other: days without a GPU."),
+    ] = False,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="PRESET", help="This row of the table alone.")
+    ] = None,
+    backend: common.Backend = None,
+) -> None:
+    """Put the paper's table, or its side experiments, together from run folders, beside the published values.
+
+    \b
+    Examples
+      nucleus-course reproduce
+      nucleus-course reproduce table1 --runs runs
+      nucleus-course reproduce table1 --data D.zip --run --only paper-resnet50
+
+    A run folder DIR/<preset> holds config.json, log.jsonl and report.json. What has not been run is marked so,
+    and the commands that would run it are printed; a training that was cut short goes on where it stopped.
+
+    \b
+    Writes to DIR
+      <table>.json          the rows
+      <table>.png           AP and mask IoU of every run, and learning curves
+    """
+    from nucleus_course.reports import reproduction
+
+    console = common.out()
+    if what is None:
+        _list(console)
+        return
+    rows = reproduction.collect(what, runs)
+    if only is not None:
+        rows = [row for row in rows if row.preset == only]
+        if not rows:
+            raise UserError(
+                f"{what} has no run '{only}': choose one of {', '.join(reproduction.TABLES[what])}"
+            )
+    if run:
+        if data == "DATA":
+            raise UserError("--run needs the images: name them with --data")
+        for row in rows:
+            _run(row, data, backend)
+        rows = [r for r in reproduction.collect(what, runs) if only in (None, r.preset)]
+    console.print(reproduction.table_of(what, rows))
+    _write(what, rows, runs, console)
+    todo = [words for row in rows for words in reproduction.commands(row, data)]
+    if todo:
+        console.print("What has not been run would be run by (or by --run)")
+        for words in todo:
+            console.print(Text(f"  {reproduction.shell(words)}"), soft_wrap=True)
+
+
+def _list(console) -> None:
+    """Every preset and variant with one line of what it is."""
+    from rich.table import Table
+
+    from nucleus_course.presets import PRESETS
+    from nucleus_course.presets.variants import VARIANTS
+
+    for title, rows in (
+        ("Presets", {name: preset.summary for name, preset in PRESETS.items()}),
+        (
+            "Variants, behind a preset's name: paper-resnet50+mirror",
+            {f"+{name}": about for name, (about, _) in VARIANTS.items()},
+        ),
+    ):
+        table = Table(
+            title=title, title_justify="left", box=None, pad_edge=False, show_header=False, width=80
+        )
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column()
+        for name, about in rows.items():
+            table.add_row(name, about)
+        console.print(table)
+        console.print()
+    console.print("Tables: nucleus-course reproduce table1, experiments or experiments-scratch")
+
+
+def _run(row, data: str, backend: str | None) -> None:
+    """The row's commands, each in a process of its own: a crash or a lack of memory ends one run, not all."""
+    from nucleus_course.reports.reproduction import commands, shell
+
+    for words in commands(row, data):
+        words = words + (["--backend", backend] if backend else [])
+        common.note(shell(words))
+        code = subprocess.run([sys.executable, "-m", "nucleus_course.cli.app", *words]).returncode
+        if code == 130:
+            raise KeyboardInterrupt
+        if code:
+            raise UserError(
+                f"`{shell(words)}` failed: mend what it says and repeat; what is finished is kept"
+            )
+
+
+def _write(what: str, rows, runs: Path, console) -> None:
+    from nucleus_course._util.files import write_atomically
+    from nucleus_course.reports.reproduction import draw_table, to_json
+
+    figure, caption = draw_table(what, rows)
+    table, picture = runs / f"{what}.json", runs / f"{what}.png"
+    write_atomically(
+        table,
+        lambda place: place.write_text(
+            json.dumps(to_json(what, rows), indent=1) + "\n", encoding="utf-8"
+        ),
+    )
+    write_atomically(
+        picture,
+        lambda place: figure.savefig(
+            place, format="png", dpi=110, facecolor="white", metadata={"Description": caption}
+        ),
+    )
+    console.print(Text(f"written: {table}, {picture}"), soft_wrap=True)

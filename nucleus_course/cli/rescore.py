@@ -1,0 +1,101 @@
+"""`nucleus-course rescore`: scores that say how well a nucleus is outlined."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.backend import load_backend
+from nucleus_course.cli import common
+
+OPTIMISM = 0.05  # scores this much above the IoU they stand for are a fit to images known by heart
+
+
+@common.friendly
+def rescore(
+    data: common.Data,
+    weights: Annotated[
+        str,
+        typer.Option("--weights", metavar="DIR", help="The model or run folder to fit scores for."),
+    ],
+    split: Annotated[
+        str,
+        typer.Option(
+            metavar="S",
+            help="What to fit to: what the model learned from, unless it knows that by heart.",
+        ),
+    ] = "train",
+    check: Annotated[
+        str, typer.Option(metavar="S", help="Where to show what it does to AP; none skips it.")
+    ] = "validation",
+    seed: Annotated[int, typer.Option(help="Seed of the fit.")] = 0,
+    limit: common.Limit = None,
+    backend: common.Backend = None,
+) -> None:
+    """Fit a model's scores to the IoU that its detections turn out to have.
+
+    \b
+    Example
+      nucleus-course rescore --data D.zip --weights runs/compact/weights
+      nucleus-course thresholds --data D.zip --weights runs/compact/weights
+
+    Predicts the split, matches detections with nuclei, and fits five small networks that tell a detection's IoU
+    from its class probability, mask, size and neighbours. Writes rescoring.json into the model folder: from then
+    on its scores are expected IoUs. Choose the threshold anew after that. Training drops the file; so may you.
+    """
+    load_backend(backend)
+    from nucleus_course.evaluation.rescoring import (
+        average_precision,
+        collect,
+        fit_rescorer,
+        told_and_true,
+    )
+    from nucleus_course.models.weights.folder import find_weights
+    from nucleus_course.prediction.rescorer import FILE
+
+    folder = find_weights(weights)
+    if folder.is_file():
+        raise UserError(f"{weights} is a file: scores are fitted for a model folder, give that")
+    dataset = common.open_data(data, split, limit, what="fitting to")
+    judged = None if check == "none" else common.open_data(data, check, limit, what="checking on")
+    model = common.open_model(str(folder))
+    if not hasattr(model, "candidates"):
+        raise UserError(
+            f"{weights} is a {model.config.name}: only Mask R-CNN's detections have scores to fit"
+        )
+    seen = collect(model, dataset)
+    info = {
+        "split": dataset.split,
+        "dataset": dataset.name,
+        "images": len(dataset),
+        "flips": model.thresholds.flips,
+    }
+    rescorer = fit_rescorer(
+        seen, seed=seed, info=info | {"detections": sum(len(s.scores) for s in seen), "seed": seed}
+    )
+    rescorer.save(folder)  # before the check, which takes a while
+    console = common.out()
+    console.print(Text(f"written: {folder / FILE}"), soft_wrap=True)
+    if judged is not None:
+        seen = collect(model, judged)
+        before, after = average_precision(seen), average_precision(seen, rescorer)
+        console.print(
+            f"coco_ap on {check}: {before:.2f} by the network's own scores, {after:.2f} by expected IoU"
+        )
+        told, true = told_and_true(seen, rescorer)
+        console.print(
+            f"detections of 0.5 or more there: mean score {told:.2f}, mean IoU {true:.2f}"
+        )
+        if told > true + OPTIMISM:
+            common.note(
+                f"the model knows the images of {split} too well for its scores to hold elsewhere: fit with --split to others"
+            )
+    console.print(
+        Text(
+            f"next: nucleus-course thresholds --data {data} --weights {weights} (the old score threshold means something else now)"
+        ),
+        soft_wrap=True,
+    )

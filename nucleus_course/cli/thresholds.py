@@ -1,0 +1,121 @@
+"""`nucleus-course thresholds`: the operating point of a model, chosen on validation."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.backend import load_backend
+from nucleus_course.cli import common
+
+
+@common.friendly
+def thresholds(
+    data: common.Data,
+    weights: Annotated[
+        str,
+        typer.Option(
+            "--weights", metavar="DIR", help="The model or run folder whose thresholds to set."
+        ),
+    ],
+    split: Annotated[
+        str, typer.Option(metavar="S", help="What to choose on; never what you will report on.")
+    ] = "validation",
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What to make best: dsb_score, f1_50, f1_70, pq, aji, mean_mask_iou or foreground_iou."
+        ),
+    ] = "dsb_score",
+    at_least: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC=VALUE", help="Only operating points that keep another metric this high."
+        ),
+    ] = None,
+    nms: Annotated[
+        bool, typer.Option("--nms", help="Also try NMS overlaps of 0.2 to 0.5.")
+    ] = False,
+    mask: Annotated[
+        bool, typer.Option("--mask", help="Also try mask thresholds of 0.4 to 0.6.")
+    ] = False,
+    flips: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=4,
+            help="Test-time flips to look at, 1 to 4, stored too; default: as they are.",
+        ),
+    ] = None,
+    limit: common.Limit = None,
+    backend: common.Backend = None,
+) -> None:
+    """Choose a model's score threshold and smallest area on a split, for a metric that you name.
+
+    \b
+    Examples
+      nucleus-course thresholds --data D.zip --weights runs/compact/weights
+      nucleus-course thresholds --data D.zip --weights runs/a --nms --flips 4
+
+    Writes thresholds.json into the model folder, with the metric, split and value reached: from then on
+    `predict` and `evaluate` use it. AP is not touched by it.
+    """
+    from nucleus_course.evaluation.thresholds import check_metrics, choose_thresholds
+
+    floors = _floors(at_least)
+    check_metrics(metric, *floors)  # a mistyped name should not cost the prediction of the split
+    load_backend(backend)
+    from nucleus_course.models.weights.folder import find_weights
+    from nucleus_course.prediction.pipeline import predict_dataset, predict_variants
+
+    folder = find_weights(weights)
+    if folder.is_file():
+        raise UserError(f"{weights} is a file: thresholds belong to a model folder, give that")
+    dataset = common.open_data(data, split, limit, what="choosing on")
+    model = common.open_model(str(folder))
+    if flips is not None:
+        model.thresholds = dataclasses.replace(model.thresholds, flips=flips)
+    start = model.thresholds
+    boxes = hasattr(model, "candidates")  # a U-Net has none to select anew
+    overlaps = (0.2, 0.3, 0.4, 0.5) if nms and boxes else ()
+    cuts = (0.4, 0.45, 0.5, 0.55, 0.6) if mask else ()
+    if boxes:  # one run of the network serves all pairs
+        known = predict_variants(model, dataset, {start.nms_iou, *overlaps}, {start.mask, *cuts})
+    else:
+        known = {
+            (start.nms_iou, cut): predict_dataset(model, dataset, mask_threshold=cut)
+            for cut in {start.mask, *cuts}
+        }
+    choice = choose_thresholds(
+        dataset, metric=metric, at_least=floors, predict=lambda *pair: known[pair], start=start,
+        nms_ious=overlaps, masks=cuts, progress=True,
+    )  # fmt: skip
+    choice.save(Path(folder))
+    best = choice.thresholds
+    console = common.out()
+    console.print(
+        f"score {best.score:.2f}, smallest area {best.min_area}, NMS IoU {best.nms_iou:.2f}, mask {best.mask:.2f}, "
+        f"flips {best.flips}: {metric} {best.value:.1f}"
+    )
+    console.print(
+        Text(f"written: {folder / 'thresholds.json'} (before: score {start.score:.2f})"),
+        soft_wrap=True,
+    )
+
+
+def _floors(text):
+    """ "mean_mask_iou=78" -> {"mean_mask_iou": 78.0}; nothing -> nothing."""
+    if text is None:
+        return {}
+    name, _, value = text.partition("=")
+    try:
+        return {name.strip(): float(value)}
+    except ValueError:
+        raise UserError(
+            f"--at-least {text}: write METRIC=VALUE, for example mean_mask_iou=78"
+        ) from None

@@ -1,0 +1,28 @@
+"""What the notebooks use: `from nucleus_course import course`, then ``course.find_data()`` and the like.
+
+The names come from :mod:`nucleus_course.course.setup`. Importing this package loads no backend.
+"""
+
+from nucleus_course._util.lazy import lazy
+
+_HOMES = dict.fromkeys(
+    (
+        "CourseData",
+        "project_root",
+        "shown",
+        "find_data",
+        "find_model",
+        "predictions_for",
+        "work_folder",
+        "quiet_backend",
+        "png",
+        "show",
+        "check_setup",
+        "pick_crowded",
+        "pick_each_type",
+    ),
+    "setup",
+)
+
+__all__ = sorted(_HOMES)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

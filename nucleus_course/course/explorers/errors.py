@@ -1,0 +1,85 @@
+"""Step through the errors of a class: annotation, detection, difference."""
+
+import numpy as np
+
+from nucleus_course.course.explorers.base import Control, Explorer
+from nucleus_course.figures.base import short
+from nucleus_course.figures.explore import draw_case
+
+
+class ErrorBrowser(Explorer):
+    """The cases behind an error analysis, worst first.
+
+    Args:
+        dataset: the images.
+        predictions: what was analysed.
+        analysis: :class:`~nucleus_course.evaluation.errors.analysis.ErrorAnalysis` of the two.
+    """
+
+    title = "Error browser"
+
+    def __init__(self, dataset, predictions, analysis):
+        from nucleus_course.evaluation import CLASSES
+
+        self.dataset, self.predictions, self.analysis = dataset, predictions, analysis
+        self.point = analysis.report.operating_point
+        self.cases = {}
+        for side, table in (("nuclei", analysis.nuclei), ("detections", analysis.detections)):
+            for number, name in enumerate(CLASSES):
+                rows = np.flatnonzero(table["class"] == number)
+                if len(rows) and name != "matched":
+                    order = np.argsort(
+                        -table["area" if side == "nuclei" else "score"][rows], kind="stable"
+                    )
+                    self.cases[f"{side}: {name} ({len(rows)})"] = (side, rows[order])
+        if not self.cases:
+            self.cases["no errors at all"] = ("nuclei", np.zeros(0, int))
+        first = max(self.cases, key=lambda name: len(self.cases[name][1]))
+        self._painted = {}
+        super().__init__(
+            {
+                "kind": Control("choice", "Class of error", first, options=tuple(self.cases)),
+                "number": Control(
+                    "whole", "Case number", 1, low=1, high=max(len(self.cases[first][1]), 1), step=1
+                ),
+            }
+        )
+
+    def adjust(self, values):
+        return {"number": {"high": max(len(self.cases[values["kind"]][1]), 1)}}
+
+    def _labels(self, image_id):
+        """(image, truth, detected) of an image, label images renumbered as the analysis saw them."""
+        from nucleus_course.evaluation.scoring import compact_labels
+
+        if image_id not in self._painted:
+            record = self.dataset[image_id]
+            found = self.predictions.images[image_id].label_image(
+                self.point["score_threshold"], self.point["min_area"]
+            )
+            self._painted = {
+                image_id: (record.image, compact_labels(record.labels), found)
+            }  # keep the last one only
+        return self._painted[image_id]
+
+    def _draw(self, kind, number):
+        side, rows = self.cases[kind]
+        if not len(rows):
+            record = self.dataset[0]
+            empty = np.zeros(record.labels.shape, bool)
+            return draw_case(
+                record.image, empty, empty, (0, 0, record.height, record.width), "No errors to show"
+            )
+        table = self.analysis.nuclei if side == "nuclei" else self.analysis.detections
+        number = min(max(number, 1), len(rows))
+        index = rows[number - 1]
+        image, truth, found = self._labels(str(table["image"][index]))
+        label, box = int(table["label"][index]), table["box"][index]
+        own = (truth if side == "nuclei" else found) == label
+        other = found if side == "nuclei" else truth
+        touching = np.unique(other[own])
+        partner = np.isin(other, touching[touching > 0])
+        masks = (own, partner) if side == "nuclei" else (partner, own)
+        score = "" if side == "nuclei" else f", score {float(table['score'][index]):.2f}"
+        title = f"Case {number} of {len(rows)}, {kind.split(' (')[0]}{score}, image {short(str(table['image'][index]))}"
+        return draw_case(image, *masks, box, title)

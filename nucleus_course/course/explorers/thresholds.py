@@ -1,0 +1,167 @@
+"""Move the score, NMS and mask thresholds and watch counts, precision and recall, without the network."""
+
+import dataclasses
+
+import numpy as np
+
+from nucleus_course.course.explorers.base import Control, Explorer
+from nucleus_course.course.numbers import box_iou_matrix
+from nucleus_course.figures.explore import draw_operating_point
+
+
+def collect_candidates(model, image, limit: int = 400, min_score: float = 0.05):
+    """Every box the heads believe in at all, before the final NMS, each with its mask grid.
+
+    Runs the network once. Returns :class:`nucleus_course.Detections` by falling score, with many
+    overlapping boxes: what the thresholds choose from. A model with a rescorer scores what NMS leaves
+    (hand :class:`ThresholdExplorer` the ``model.rescorer``); the scores here are then class probabilities.
+    """
+    from nucleus_course.prediction.detections import Detections
+    from nucleus_course.prediction.pipeline import Predictor, dilate_numpy
+    from nucleus_course.prediction.rescorer import own_scores
+
+    predictor = Predictor.of(model)
+    pyramid, boxes, scores, window = predictor.candidates(image)  # one view: (1, P, 4) and (1, P)
+    boxes, scores = boxes[0], scores[0]
+    good = np.flatnonzero(
+        (scores >= min_score) & ((boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1.0)
+    )[:limit]
+    boxes, scores = boxes[good], scores[good]
+    grids = predictor.masks(pyramid, boxes, window)
+    if model.rescorer is None:
+        scores = own_scores(model.config, scores, grids)
+    order = np.argsort(-scores, kind="stable")
+    spans = dilate_numpy(boxes[order], model.config.mask_roi_scale) / model.config.upsample
+    return Detections(
+        boxes[order] / model.config.upsample,
+        scores[order],
+        grids[order],
+        spans,
+        image.shape[0],
+        image.shape[1],
+        model.thresholds,
+    )
+
+
+def suppress(iou: np.ndarray, threshold: float) -> np.ndarray:
+    """Greedy NMS on a ready IoU matrix (N, N) of boxes sorted by falling score: indices kept."""
+    alive = np.ones(len(iou), bool)
+    for index in range(len(iou)):
+        if alive[index]:
+            alive[index + 1 :] &= iou[index, index + 1 :] <= threshold
+    return np.flatnonzero(alive)
+
+
+def match_in_score_order(iou: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """For detections (D, T) by falling score: which hit a nucleus that is still free, (D,) bool."""
+    free = np.ones(iou.shape[1], bool)
+    hits = np.zeros(len(iou), bool)
+    for index, row in enumerate(iou):
+        candidates = np.where(free, row, 0.0)
+        if candidates.size and candidates.max() >= threshold:
+            free[candidates.argmax()] = False
+            hits[index] = True
+    return hits
+
+
+class ThresholdExplorer(Explorer):
+    """One image, its candidates, three sliders.
+
+    Args:
+        record: the image with its truth.
+        candidates: from :func:`collect_candidates`.
+        thresholds: where the sliders start (``model.thresholds``).
+        rescorer: ``model.rescorer``.
+        upsample: network pixels an image pixel (``model.config.upsample``), for the rescorer.
+    """
+
+    title = "Threshold explorer"
+
+    def __init__(self, record, candidates, thresholds, rescorer=None, upsample=1.0):
+        self.record, self.candidates = record, candidates
+        self.rescorer, self.upsample = rescorer, upsample
+        self.iou = box_iou_matrix(candidates.boxes, candidates.boxes)
+        self.sizes = np.bincount(record.labels.ravel(), minlength=record.count + 1)[1:]
+
+        def near(value, step=0.05):
+            return float(np.clip(round(round(value / step) * step, 2), 0.05, 0.95))
+
+        self._kept, self._kept_for = None, None
+        super().__init__(
+            {
+                "score": Control(
+                    "number",
+                    "Score threshold",
+                    near(thresholds.score),
+                    low=0.05,
+                    high=0.95,
+                    help="detections below it are dropped",
+                ),
+                "nms": Control(
+                    "number",
+                    "NMS IoU",
+                    near(thresholds.nms_iou),
+                    low=0.05,
+                    high=0.95,
+                    help="of two boxes that overlap more than this the lower score goes",
+                ),
+                "mask": Control(
+                    "number",
+                    "Mask threshold",
+                    near(thresholds.mask),
+                    low=0.05,
+                    high=0.95,
+                    help="probability from which a pixel belongs to the mask",
+                ),
+            }
+        )
+
+    def _after(self, nms: float, mask: float):
+        """What NMS and the mask cut leave: (Detections, hits (D,)); kept while only the score moves."""
+        if self._kept_for != (nms, mask):
+            kept = self._rescored(self.candidates.take(suppress(self.iou, nms)))
+            kept.thresholds = dataclasses.replace(kept.thresholds, mask=mask)
+            instance, row, column = kept.pixels()
+            nuclei = self.record.count
+            pairs = np.bincount(
+                instance * (nuclei + 1) + self.record.labels[row, column],
+                minlength=len(kept) * (nuclei + 1),
+            )
+            shared = pairs.reshape(len(kept), nuclei + 1)
+            areas = shared.sum(axis=1, keepdims=True)
+            iou = shared[:, 1:] / np.maximum(areas + self.sizes[None] - shared[:, 1:], 1)
+            self._kept, self._kept_for = (kept, match_in_score_order(iou)), (nms, mask)
+        return self._kept
+
+    def _rescored(self, found):
+        if self.rescorer is None:
+            return found
+        found.scores = self.rescorer(found.boxes * self.upsample, found.scores, found.mask_probs)
+        return found.take(np.argsort(-found.scores, kind="stable"))
+
+    def _draw(self, score, nms, mask):
+        kept, hits = self._after(nms, mask)
+        matched = np.cumsum(hits)
+        recall = matched / max(self.record.count, 1)
+        precision = matched / np.arange(1, len(hits) + 1)
+        found = int((kept.scores >= score).sum())
+        right = int(matched[found - 1]) if found else 0
+        point = (right / max(self.record.count, 1), right / found if found else 1.0)
+        counts = {
+            "found": found,
+            "matched": right,
+            "spurious": found - right,
+            "missed": self.record.count - right,
+            "nuclei": self.record.count,
+        }
+        settings = f"Score {score:.2f}, NMS IoU {nms:.2f}, mask {mask:.2f}"
+        labels = kept.label_image(score_threshold=score, min_area=0)
+        return draw_operating_point(
+            self.record.image,
+            labels,
+            self.record.labels,
+            (recall, precision),
+            point,
+            settings,
+            counts,
+        )

@@ -1,1 +1,0 @@
-"""Figures that only the notebooks need: pure functions that return (Figure, caption)."""

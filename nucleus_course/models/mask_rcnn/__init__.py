@@ -1,0 +1,1 @@
+"""Mask R-CNN, one idea of the paper a file."""

@@ -1,0 +1,109 @@
+"""The region proposal network (Ren et al. 2015) and what becomes of its output."""
+
+import keras
+from keras import layers, ops
+
+from nucleus_course.geometry.boxes import clip, decode
+from nucleus_course.models.mask_rcnn.nms import nms_keep
+from nucleus_course.models.mask_rcnn.pyramid import dtype_of
+from nucleus_course.prediction.engines.folded import add_bias, convolve
+
+
+def build_rpn(config, dtype="float32"):
+    """One pyramid level (B, h, w, C) -> logits (B, h * w * ratios, 2), deltas (B, h * w * ratios, 4).
+
+    The same weights serve every level. Logits are (background, object). Both outputs are float32 even
+    under a mixed policy: half precision is too coarse for coordinates.
+    """
+    ratios = len(config.anchor_ratios)
+    feature = keras.Input((None, None, config.pyramid_channels), dtype=dtype_of(dtype))
+    shared = layers.Conv2D(
+        config.rpn_channels,
+        3,
+        padding="same",
+        activation="relu",
+        name="rpn_conv_shared",
+        dtype=dtype,
+    )(feature)
+    logits = layers.Conv2D(2 * ratios, 1, name="rpn_class_raw", dtype="float32")(shared)
+    deltas = layers.Conv2D(4 * ratios, 1, name="rpn_bbox_pred", dtype="float32")(shared)
+    return keras.Model(feature, [logits, deltas], name="rpn_model")
+
+
+def run_rpn(rpn, pyramid, training=False, fast=False):
+    """RPN over all levels: [P2..P6] -> logits (B, A, 2), deltas (B, A, 4), in the order of the anchors.
+
+    ``fast``: in prediction, both 1x1 convolutions as one, so that the finest level is read once.
+    """
+    logits, deltas = [], []
+    for feature in pyramid:
+        level_logits, level_deltas = (
+            _run_merged(rpn, feature) if fast else rpn(feature, training=training)
+        )
+        batch = feature.shape[0]
+        logits.append(ops.reshape(level_logits, (batch, -1, 2)))
+        deltas.append(ops.reshape(level_deltas, (batch, -1, 4)))
+    return ops.concatenate(logits, axis=1), ops.concatenate(deltas, axis=1)
+
+
+def _run_merged(rpn, feature):
+    shared, *ends = (
+        rpn.get_layer(name) for name in ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")
+    )
+    x = ops.cast(convolve(shared, feature), "float32")
+    x = ops.conv(
+        x,
+        ops.concatenate([end.kernel for end in ends], axis=-1),
+        padding="same",
+        data_format="channels_last",
+    )
+    x = add_bias(x, ops.concatenate([end.bias for end in ends], axis=0))
+    return x[..., : ends[0].filters], x[..., ends[0].filters :]
+
+
+def level_budget(anchors, limit):
+    """How many of a level's anchors go into NMS: a sixteenth of them, at least 200, at most ``limit``."""
+    return min(anchors, limit, max(200, anchors // 16))
+
+
+def propose(scores, deltas, anchors, level_sizes, window, *, stds, pre_nms, post_nms, nms_iou):
+    """Anchors, scored and moved, to the proposals that the heads look at.
+
+    Level by level the best ``pre_nms`` boxes go through exact NMS; the survivors of all levels compete
+    for ``post_nms`` places (as FPN's authors do; a joint NMS over levels costs its square).
+
+    Args:
+        scores: (B, A) float32, objectness (logit difference).
+        deltas: (B, A, 4) float32.
+        anchors: (A, 4) float32, network pixels.
+        level_sizes: anchors a level, summing to A.
+        window: (B, 2) float32, the height and width of the real image; what lies beyond is padding.
+        stds, pre_nms, post_nms, nms_iou: see :class:`~nucleus_course.config.ModelConfig`.
+
+    Returns:
+        boxes (B, P, 4) float32 sorted by falling score, scores (B, P), valid (B, P) bool.
+        No gradient flows.
+    """
+    scores, deltas = ops.stop_gradient(scores), ops.stop_gradient(deltas)
+    kept_boxes, kept_scores = [], []
+    start = 0
+    for size in level_sizes:
+        level = slice(start, start + size)
+        start += size
+        best, index = ops.top_k(scores[:, level], level_budget(size, pre_nms))  # (B, K)
+        chosen = ops.take_along_axis(deltas[:, level], index[..., None], axis=1)
+        own = ops.take(ops.convert_to_tensor(anchors[level]), index, axis=0)  # (B, K, 4)
+        boxes = decode(chosen, own, stds)
+        centre = 0.5 * (own[..., :2] + own[..., 2:])
+        real = ops.all(centre < window[:, None], axis=-1)
+        boxes = clip(boxes, window[:, 0:1], window[:, 1:2])
+        big = ops.all(boxes[..., 2:] - boxes[..., :2] >= 1.0, axis=-1)
+        keep = nms_keep(boxes, ops.logical_and(real, big), nms_iou)
+        kept_boxes.append(boxes)
+        kept_scores.append(ops.where(keep, best, -1e9))
+    boxes = ops.concatenate(kept_boxes, axis=1)
+    scores = ops.concatenate(kept_scores, axis=1)
+    scores, index = ops.top_k(scores, min(post_nms, scores.shape[1]))
+    boxes = ops.take_along_axis(boxes, index[..., None], axis=1)
+    valid = scores > -1e8
+    return ops.where(valid[..., None], boxes, 0.0), scores, valid

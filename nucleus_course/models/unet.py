@@ -1,0 +1,171 @@
+"""A small U-Net: the other family, which labels pixels first and makes objects of them afterwards.
+
+Ronneberger et al. 2015: a contracting path, an expanding path, and skips that carry detail across. Two maps come
+out, of the image's own size: the probability that a pixel is *nucleus*, and that it is *interior*, which is a nucleus'
+pixels without their outermost ring. Together they are the three classes background, boundary and interior of Caicedo
+et al. 2019 (Cytometry A 95:952), in the order that they nest. Pixels where two nuclei come close weigh more in the
+loss, as in the U-Net paper. :mod:`nucleus_course.prediction.unet_objects` turns the maps into nuclei.
+"""
+
+import keras
+from keras import layers, ops
+
+from nucleus_course.config import Thresholds
+from nucleus_course.presets import get_preset
+
+MAPS = ("nucleus", "interior")
+
+
+def build_unet(config, dtype="float32"):
+    """The network as a functional model: (B, H, W, 3) float -> logits (B, H, W, 2) float32, H and W multiples of
+    ``config.pad_multiple``."""
+
+    def twice(x, filters, name):
+        """Two 3x3 convolutions with BatchNorm and ReLU; (B, H, W, C) -> (B, H, W, filters)."""
+        for number in (1, 2):
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal",
+                              name=f"{name}_conv{number}", dtype=dtype)(x)  # fmt: skip
+            x = layers.BatchNormalization(
+                epsilon=config.norm_epsilon, name=f"{name}_bn{number}", dtype=dtype
+            )(x)
+            x = layers.ReLU(dtype=dtype)(x)
+        return x
+
+    image = keras.Input((None, None, 3), name="image", dtype="float32")
+    x, skips = image, []
+    for level, filters in enumerate(config.widths[:-1], start=1):
+        x = twice(x, filters, f"down{level}")
+        skips.append(x)
+        x = layers.MaxPooling2D(2, dtype=dtype)(x)
+    x = twice(x, config.widths[-1], "bottom")
+    for level, filters in reversed(list(enumerate(config.widths[:-1], start=1))):
+        x = layers.Conv2DTranspose(filters, 2, strides=2, name=f"up{level}_grow", dtype=dtype)(x)
+        x = layers.Concatenate(dtype=dtype)([skips[level - 1], x])
+        x = twice(x, filters, f"up{level}")
+    # Nuclei are the smaller part: start from there, not from one half.
+    bias = keras.initializers.Constant(-1.5)
+    return keras.Model(
+        image,
+        layers.Conv2D(len(MAPS), 1, bias_initializer=bias, name="maps", dtype="float32")(x),
+        name="unet",
+    )
+
+
+def pixel_targets(labels, config):
+    """What the maps should be, from label images, in the graph.
+
+    A pixel is interior where its whole neighbourhood of ``boundary`` pixels carries its own label; the image's edge
+    is no boundary. It weighs ``1 + touch_weight`` where two nuclei are within ``reach`` pixels of it. Labels below 0
+    are left out (weight 0).
+
+    Args:
+        labels: (B, H, W) int32.
+
+    Returns:
+        target (B, H, W, 2) float32 of zeros and ones, weight (B, H, W, 1) float32.
+    """
+    label = ops.cast(labels, "float32")[..., None]  # exact up to 2^24
+    absent = 2.0**24
+
+    def highest(x, reach):
+        return ops.max_pool(x, 2 * reach + 1, strides=1, padding="same")
+
+    def lowest(x, reach):
+        return -highest(-x, reach)
+
+    nucleus = label > 0
+    alike = ops.logical_and(
+        highest(label, config.boundary) == label, lowest(label, config.boundary) == label
+    )
+    interior = ops.logical_and(nucleus, alike)
+    first = lowest(ops.where(nucleus, label, absent), config.reach)
+    last = highest(ops.where(nucleus, label, 0.0), config.reach)
+    between = ops.logical_and(last > 0, first < last)  # two different labels are near
+    weight = ops.where(label < 0, 0.0, 1.0 + config.touch_weight * ops.cast(between, "float32"))
+    return ops.cast(ops.concatenate([nucleus, interior], axis=-1), "float32"), weight
+
+
+def map_losses(logits, target, weight):
+    """Weighted cross-entropy plus (1 - Dice) of each map: (2,) float32.
+
+    Args:
+        logits, target: (B, H, W, 2) float32; weight: (B, H, W, 1) float32.
+    """
+    # log(1 + e^x) - x t, written so that it does not overflow
+    entropy = ops.maximum(logits, 0.0) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
+    entropy = ops.sum(entropy * weight, axis=(0, 1, 2)) / ops.maximum(ops.sum(weight), 1.0)
+    there = ops.cast(weight > 0, "float32")
+    probability = ops.sigmoid(logits) * there
+    shared = ops.sum(probability * target, axis=(0, 1, 2))
+    total = ops.sum(probability + target * there, axis=(0, 1, 2))
+    return entropy + 1.0 - (2.0 * shared + 1.0) / (total + 1.0)
+
+
+class UNet(keras.Model):
+    """A U-Net for nuclei, with the interface of :class:`~nucleus_course.models.MaskRCNN`: ``config``, ``thresholds``,
+    ``predict(image)``, ``save(folder)``, ``UNet.load(folder)``; it trains through the same ``train()``.
+
+    Args:
+        config: :class:`~nucleus_course.config.UNetConfig`.
+        thresholds: the operating point; ``mask`` cuts the nucleus map. NMS does not apply.
+        dtype_policy: of the network but its last layer.
+        seed: not used, there is nothing to draw.
+
+    Calling it takes images (B, H, W, 3) float32 prepared by :func:`nucleus_course.data.preprocess.to_network`, or a
+    training batch's dict with ``image`` and ``labels``; it gives logits (B, H, W, 2).
+    """
+
+    def __init__(self, config, thresholds=None, dtype_policy="float32", seed=0, name="unet_model"):
+        super().__init__(name=name, dtype="float32")
+        self.config = config
+        self.thresholds = thresholds or Thresholds()
+        self.loss_weights_ = dict.fromkeys(MAPS, 1.0)
+        self.batch_size = None
+        self.network = build_unet(config, dtype_policy)
+        self.loss_trackers = [keras.metrics.Mean(name=f"{name}_loss") for name in MAPS]
+        self.built = True
+
+    @classmethod
+    def from_preset(cls, name="unet", weights=None, **kwargs):
+        """A model by preset name, with random weights, or with ``weights``: a shipped name, folder or file."""
+        preset = get_preset(name)
+        model = cls(preset.model, preset.thresholds, **kwargs)
+        if weights is not None:
+            from nucleus_course.models.weights.folder import load_into
+
+            load_into(model, weights)
+        return model
+
+    @classmethod
+    def load(cls, source, **kwargs):
+        """A model from a folder that :meth:`save` wrote, or by the name of shipped weights."""
+        from nucleus_course.models.weights.folder import load_model
+
+        return load_model(source, **kwargs)
+
+    def save(self, folder):
+        """Write config.json, thresholds.json and weights.h5 into ``folder``."""
+        from nucleus_course.models.weights.folder import save_model
+
+        return save_model(self, folder)
+
+    def call(self, inputs, training=False):
+        return self.network(
+            inputs["image"] if isinstance(inputs, dict) else inputs, training=training
+        )
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        from nucleus_course.models.layers import _replicas
+
+        values = map_losses(y_pred, *pixel_targets(x["labels"], self.config))
+        total = 0.0
+        for number, tracker in enumerate(self.loss_trackers):
+            tracker.update_state(values[number])
+            total = total + values[number] * self.loss_weights_[MAPS[number]]
+        return total / _replicas()
+
+    def predict(self, image, **kwargs):
+        """Nuclei in one image; see :func:`nucleus_course.prediction.unet_objects.predict_pixels`."""
+        from nucleus_course.prediction.unet_objects import predict_pixels
+
+        return predict_pixels(self, image, **kwargs)

@@ -1,0 +1,1 @@
+"""Weights on disk: model folders, imports from other projects, downloads."""

@@ -1,0 +1,288 @@
+"""Save and load a model folder: config.json, thresholds.json, weights.h5, and rescoring.json for some.
+
+``weights.h5`` is flat: one dataset a variable under ``<layer>/<variable>``, without optimiser or random
+state, so it moves between backends, and a layer that does not fit is named rather than skipped.
+"""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.config import ModelConfig, Thresholds, UNetConfig, from_dict, to_dict
+
+FORMAT = 1
+KINDS = {"mask_rcnn": ModelConfig, "unet": UNetConfig}  # config.json's "kind"; without it mask_rcnn
+PLACES = (
+    Path(__file__).resolve().parents[3] / "data" / "weights",  # a checkout
+    Path(__file__).resolve().parents[2] / "_weights",  # an installed wheel
+)
+
+
+@dataclass
+class LoadReport:
+    """What came of loading: names of variables loaded, missing in the file, left over in it, of another shape."""
+
+    source: str
+    loaded: list = field(default_factory=list)
+    missing: list = field(default_factory=list)
+    unexpected: list = field(default_factory=list)
+    mismatched: list = field(default_factory=list)
+    grown: list = field(
+        default_factory=list
+    )  # blocks that the file does not have, which change nothing at first
+
+    def __str__(self):
+        text = f"{self.source}: {len(self.loaded)} variables loaded"
+        for word in ("missing", "unexpected", "mismatched"):
+            names = getattr(self, word)
+            if names:
+                text += f", {len(names)} {word} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        if self.grown:
+            text += f", {len(self.grown)} blocks new, which change nothing at first ({', '.join(self.grown)})"
+        return text
+
+
+def shipped_weights():
+    """Names of the weights that ship: {name: folder}."""
+    found = {}
+    for place in PLACES:
+        for folder in sorted(place.glob("*/config.json")):
+            found.setdefault(folder.parent.name, folder.parent)
+    return found
+
+
+def find_weights(source):
+    """The folder or file behind ``source``: a shipped name, a model folder, a run folder, or an .h5 file.
+
+    Raises:
+        UserError: nothing is there.
+    """
+    path = Path(source)
+    if path.is_dir():
+        for folder in (path, path / "weights"):
+            if (folder / "config.json").exists() and (folder / "thresholds.json").exists():
+                return folder
+        raise UserError(
+            f"no weights in folder {source}: a model folder holds config.json, thresholds.json and weights.h5"
+        )
+    if path.is_file():
+        return path
+    shipped = shipped_weights()
+    if str(source) in shipped:
+        return shipped[str(source)]
+    names = ", ".join(shipped) or "none ship with this copy"
+    raise UserError(
+        f"no weights '{source}': give a file, a folder, or one of the shipped names ({names})"
+    )
+
+
+def named_variables(model):
+    """{"layer/variable": variable} of everything that is learned, BatchNorm statistics included."""
+    from nucleus_course.models.layers import weighted_layers
+
+    found = {}
+    for layer in weighted_layers(model):
+        for variable in layer.weights:
+            key = f"{layer.name}/{variable.name}"
+            if key in found:
+                raise ValueError(f"two variables are called {key}")
+            found[key] = variable
+    return found
+
+
+def write_h5(path, arrays, half=False):
+    """Write {name: array} to a flat HDF5 file, atomically; ``half`` stores kernels as float16, the rest as is."""
+    import h5py
+
+    partial = Path(path).with_name(Path(path).name + ".partial")
+    with h5py.File(partial, "w") as file:
+        for name, array in arrays.items():
+            array = np.asarray(array, "float32")
+            file[name] = array.astype("float16") if half and array.ndim > 1 else array
+    os.replace(partial, path)
+
+
+def save_model(model, folder, half=False, max_mb=None):
+    """Write a model folder; an existing one is replaced file by file. Gives the folder's path.
+
+    ``max_mb`` spreads the weights over files of at most so many MB, see :mod:`nucleus_course.models.weights.shards`.
+    """
+    from nucleus_course._util.files import write_atomic
+    from nucleus_course.models.weights.shards import write_weights
+    from nucleus_course.prediction import rescorer as rescoring
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / rescoring.FILE).unlink(
+        missing_ok=True
+    )  # it told the scores of the weights that were here
+    arrays = {k: v.numpy() if hasattr(v, "numpy") else v for k, v in named_variables(model).items()}
+    write_weights(folder, arrays, half, max_mb)
+    write_atomic(
+        folder / "thresholds.json",
+        json.dumps(dataclasses.asdict(model.thresholds), indent=1) + "\n",
+    )
+    config = {"format": FORMAT, "kind": kind_of(model.config), "model": to_dict(model.config)}
+    write_atomic(folder / "config.json", json.dumps(config, indent=1) + "\n")
+    if getattr(model, "rescorer", None) is not None:
+        model.rescorer.save(folder)
+    return folder
+
+
+def save_thresholds(thresholds, folder):
+    """Replace a model folder's thresholds.json."""
+    from nucleus_course._util.files import write_atomic
+
+    write_atomic(
+        Path(folder) / "thresholds.json",
+        json.dumps(dataclasses.asdict(thresholds), indent=1) + "\n",
+    )
+
+
+def read_config(folder):
+    """(ModelConfig or UNetConfig, Thresholds) of a model folder.
+
+    Raises:
+        UserError: a file is missing, is not JSON, or is of another version.
+    """
+    values = {}
+    for name in ("config.json", "thresholds.json"):
+        try:
+            values[name] = json.loads((folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{folder} has no {name}: it is no model folder") from None
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{folder / name} is not JSON ({error.msg}, line {error.lineno})"
+            ) from None
+    config = values["config.json"]
+    if config.get("format") != FORMAT or "model" not in config:
+        raise UserError(f"{folder / 'config.json'} is no model config of format {FORMAT}")
+    kind = config.get("kind", "mask_rcnn")
+    if kind not in KINDS:
+        raise UserError(
+            f"{folder / 'config.json'} is for a model of kind '{kind}': this version knows {', '.join(KINDS)}"
+        )
+    return from_dict(KINDS[kind], config["model"]), from_dict(Thresholds, values["thresholds.json"])
+
+
+def kind_of(config):
+    """The kind of model a config is for: a key of :data:`KINDS`."""
+    return getattr(config, "kind", "mask_rcnn")
+
+
+def model_class(config):
+    """The class of model that a config is for: MaskRCNN or UNet."""
+    if kind_of(config) == "unet":
+        from nucleus_course.models.unet import UNet
+
+        return UNet
+    from nucleus_course.models.mask_rcnn.network import MaskRCNN
+
+    return MaskRCNN
+
+
+def load_model(source, **kwargs):
+    """A :class:`~nucleus_course.models.MaskRCNN`, or a U-Net, from a model folder or a shipped name.
+
+    Raises:
+        UserError: not found, or not whole.
+    """
+    folder = find_weights(source)
+    if folder.is_file():
+        raise UserError(
+            f"{source} is a file: give the model folder it lies in, or a preset with --preset"
+        )
+    config, thresholds = read_config(folder)
+    model = model_class(config)(config, thresholds, **kwargs)
+    load_into(model, folder)
+    return model
+
+
+def load_into(model, source, strict=True, grow=False):
+    """Load weights into a model of the same architecture.
+
+    Args:
+        source: shipped name, model folder or weights.h5 file.
+        strict: whether a variable that is missing, left over or of another shape is an error.
+        grow: let a thin trunk have more blocks than the model folder's: they start as the identity
+            (:func:`~nucleus_course.models.mask_rcnn.backbone.blocks_beyond`).
+
+    Returns:
+        :class:`LoadReport`.
+
+    Raises:
+        UserError: nothing fits, or, if strict, not everything does; the model is unchanged then.
+    """
+    import h5py
+
+    from nucleus_course.models.mask_rcnn.backbone import blocks_beyond
+    from nucleus_course.models.weights.shards import weight_files
+    from nucleus_course.prediction.rescorer import Rescorer
+
+    path = find_weights(source)
+    files, thresholds, rescorer, new = [path], model.thresholds, None, {}
+    if path.is_dir():
+        files, (config, thresholds), rescorer = (
+            weight_files(path),
+            read_config(path),
+            Rescorer.load(path),
+        )
+        new = blocks_beyond(config, model.config) if grow else {}
+    arrays = {}
+    for path in files:
+        try:
+            with h5py.File(path, "r") as file:
+                file.visititems(
+                    lambda name, item: (
+                        arrays.__setitem__(name, item[()])
+                        if isinstance(item, h5py.Dataset)
+                        else None
+                    )
+                )
+        except OSError as error:
+            raise UserError(
+                f"weights {path} cannot be read: {str(error).splitlines()[0]}"
+            ) from None
+    report = assign(model, arrays, str(source), strict, new)
+    model.thresholds, model.rescorer = thresholds, rescorer
+    return report
+
+
+def assign(model, arrays, source, strict=True, new=()):
+    """Assign {"layer/variable": array} to a model's variables by name; gives a :class:`LoadReport`.
+
+    ``new`` are blocks that may be missing, see :func:`load_into`.
+
+    Raises:
+        UserError: as :func:`load_into`.
+    """
+    variables = named_variables(model)
+    report = LoadReport(source, unexpected=sorted(set(arrays) - set(variables)), grown=list(new))
+    for name, variable in variables.items():
+        if name.replace("bn", "res", 1).startswith(tuple(f"{block}_" for block in new)):
+            continue
+        if name not in arrays:
+            report.missing.append(name)
+        elif arrays[name].shape != tuple(variable.shape):
+            report.mismatched.append(f"{name} {arrays[name].shape} for {tuple(variable.shape)}")
+        else:
+            report.loaded.append(name)
+    if not report.loaded:
+        raise UserError(
+            f"weights {source} are of another architecture than {model.config.name}: nothing fits"
+        )
+    if strict and (report.missing or report.mismatched or report.unexpected):
+        raise UserError(
+            f"weights {source} are of another architecture than {model.config.name}: {report}"
+        )
+    for name in report.loaded:
+        variables[name].assign(np.asarray(arrays[name], "float32"))
+    for scale in dict(new).values():
+        variables[scale].assign(np.zeros(variables[scale].shape, "float32"))
+    return report

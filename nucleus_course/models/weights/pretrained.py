@@ -1,0 +1,127 @@
+"""Fetch published weights to the user's cache, once, and check them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.data.cache import cache_folder
+
+PRETRAINED = ("coco", "imagenet")
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet"
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file of weights on the network."""
+
+    url: str
+    md5: str
+    megabytes: int
+
+    @property
+    def name(self):
+        return self.url.rsplit("/", 1)[-1]
+
+
+# COCO exists for ResNet-101 alone. A ResNet-50 takes its layers by name, as Matterport's loader does: all
+# of its own are there, and the last 17 of the 23 blocks of stage 4 are left over.
+_COCO = Download(
+    "https://github.com/matterport/Mask_RCNN/releases/download/v2.0/mask_rcnn_coco.h5",
+    "e98aaff6f99e307b5e2a8a3ff741a518",
+    258,
+)
+DOWNLOADS = {
+    ("coco", "resnet50"): _COCO,
+    ("coco", "resnet101"): _COCO,
+    ("imagenet", "resnet50"): Download(
+        f"{_KERAS}/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "4d473c1dd8becc155b73f8504c6f6626",
+        95,
+    ),
+    ("imagenet", "resnet101"): Download(
+        f"{_KERAS}/resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "88cf7a10940856eca736dc7b7e228a21",
+        171,
+    ),
+}
+
+
+def fetch(name, backbone, cache_dir=None):
+    """The path of published weights, downloaded if they are not in the cache yet.
+
+    Args:
+        name: ``coco`` or ``imagenet``.
+        backbone: ``resnet50`` or ``resnet101``.
+        cache_dir: default: the user's cache folder, or $NUCLEUS_COURSE_CACHE.
+
+    Raises:
+        UserError: no such weights, no network, or what came has another checksum.
+    """
+    import pooch
+
+    try:
+        file = DOWNLOADS[name, backbone]
+    except KeyError:
+        raise UserError(
+            f"no {name} weights for {backbone}: there are some for resnet50 and resnet101"
+        ) from None
+    folder = cache_folder(cache_dir) / "weights"
+    by_hand = f"download {file.url} by other means and give the file as --weights FILE"
+    pooch.get_logger().setLevel("WARNING")
+    bar = _Bar(file)
+    downloader = pooch.HTTPDownloader(progressbar=bar, timeout=60)
+    try:
+        return Path(
+            pooch.retrieve(file.url, f"md5:{file.md5}", file.name, folder, downloader=downloader)
+        )
+    except ValueError:
+        raise UserError(
+            f"{file.name} came with another checksum than {file.md5}: try again, or {by_hand}"
+        ) from None
+    except OSError as error:  # requests' errors are OSErrors too
+        if getattr(error, "filename", None):
+            raise
+        raise UserError(
+            f"{name} weights cannot be fetched ({type(error).__name__}; is there a network?): {by_hand}"
+        ) from None
+    finally:
+        bar.close()
+
+
+class _Bar:
+    """Pooch's idea of a progress bar, shown by rich on standard error."""
+
+    def __init__(self, file):
+        self.file, self.bar, self.task, self.total = file, None, None, 0
+
+    def update(self, count):
+        if self.bar is None:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                DownloadColumn(),
+                TimeRemainingColumn(),
+            )
+            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task(
+                f"downloading {self.file.name}", total=self.total or self.file.megabytes * 10**6
+            )
+        self.bar.update(self.task, advance=count)
+
+    def reset(self):
+        if self.bar is not None:
+            self.bar.update(self.task, completed=0)
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.stop()

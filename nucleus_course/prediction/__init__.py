@@ -1,0 +1,1 @@
+"""From an image to nuclei, and to files that other programs read."""

@@ -1,0 +1,121 @@
+"""Detections on one image, at the image's own size, and their masks in every form people want."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nucleus_course.config import Thresholds
+from nucleus_course.geometry.masks import paste
+
+
+@dataclass
+class Detections:
+    """What a model found on one image, best first.
+
+    Attributes:
+        boxes: (N, 4) float32 (y1, x1, y2, x2), image pixels.
+        scores: (N,) float32 in [0, 1], falling.
+        mask_probs: (N, S, S) float32, probability of nucleus in each cell of ``mask_boxes``.
+        mask_boxes: (N, 4) float32, the boxes the mask grids span (dilated boxes, where the preset does so).
+        height, width: the image's size.
+        thresholds: the operating point for :meth:`label_image` and :meth:`confident`.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    mask_probs: np.ndarray
+    mask_boxes: np.ndarray
+    height: int
+    width: int
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def __len__(self):
+        return len(self.scores)
+
+    def __repr__(self):
+        above = int((self.scores >= self.thresholds.score).sum())
+        return (
+            f"Detections({len(self)} on {self.height}x{self.width}, "
+            f"{above} with a score of at least {self.thresholds.score:g})"
+        )
+
+    def take(self, index):
+        """The detections at ``index`` (ints or bools), in that order."""
+        return Detections(
+            self.boxes[index], self.scores[index], self.mask_probs[index], self.mask_boxes[index],
+            self.height, self.width, self.thresholds,
+        )  # fmt: skip
+
+    def confident(self, score_threshold=None):
+        """Those with a score of at least ``score_threshold``; by default the operating point's."""
+        limit = self.thresholds.score if score_threshold is None else score_threshold
+        return self.take(self.scores >= limit)
+
+    @property
+    def masks(self):
+        """(N, H, W) bool. Large for many detections: :meth:`rles` and :meth:`label_image` never hold it."""
+        masks = np.zeros((len(self), self.height, self.width), bool)
+        instance, row, column = self.pixels()
+        masks[instance, row, column] = True
+        return masks
+
+    @property
+    def areas(self):
+        """(N,) int64, pixels of each mask, overlaps counted in each."""
+        return np.bincount(self.pixels()[0], minlength=len(self))
+
+    def pixels(self):
+        """Every mask pixel: instance, row, column (int64 each), by instance, column by column."""
+        return paste(
+            self.mask_probs, self.mask_boxes, self.height, self.width, self.thresholds.mask
+        )
+
+    def rles(self):
+        """COCO's compressed run-length encoding of each mask: a list of {"size": [H, W], "counts": str}."""
+        from pycocotools import mask as coco
+
+        instance, row, column = self.pixels()
+        position = column * self.height + row  # COCO counts down the columns
+        ends = np.searchsorted(instance, np.arange(len(self) + 1))
+        total = self.height * self.width
+        found = []
+        for start, end in zip(ends[:-1], ends[1:]):
+            counts = _run_lengths(position[start:end], total)
+            rle = coco.frPyObjects(
+                {"size": [self.height, self.width], "counts": counts}, self.height, self.width
+            )
+            found.append(
+                {"size": [self.height, self.width], "counts": rle["counts"].decode("ascii")}
+            )
+        return found
+
+    def label_image(self, score_threshold=None, min_area=None):
+        """One int32 label image (H, W): 0 background, i + 1 for detection i of :meth:`confident`.
+
+        Where masks overlap the higher score keeps the pixel. Detections left with fewer than ``min_area``
+        pixels go, and the labels are renumbered without gaps.
+        """
+        sure = self.confident(score_threshold)
+        min_area = self.thresholds.min_area if min_area is None else min_area
+        labels = np.zeros((self.height, self.width), "int32")
+        instance, row, column = sure.pixels()
+        # Lowest score first, so that the highest is written last and stays.
+        labels[row[::-1], column[::-1]] = instance[::-1] + 1
+        area = np.bincount(labels.ravel(), minlength=len(sure) + 1)
+        keep = area >= max(1, min_area)
+        keep[0] = False
+        if keep[1:].all():
+            return labels
+        return np.where(keep, np.cumsum(keep), 0).astype("int32")[labels]
+
+
+def _run_lengths(position, total):
+    """Sorted flat positions -> alternating run lengths of zeros and ones, zeros first (COCO)."""
+    if len(position) == 0:
+        return [int(total)]
+    breaks = np.flatnonzero(np.diff(position) != 1)
+    first = position[np.concatenate([[0], breaks + 1])]
+    last = position[np.concatenate([breaks, [len(position) - 1]])] + 1
+    edges = np.stack([first, last], axis=1).ravel()
+    ends = [total] if edges[-1] < total else []  # no empty run at the end: as pycocotools writes it
+    return np.diff(np.concatenate([[0], edges, ends])).astype(int).tolist()

@@ -1,0 +1,52 @@
+"""Compile a function of arrays on whatever backend Keras runs on."""
+
+import keras
+from keras import ops
+
+
+def needs_fixed_shapes():
+    """Whether each length of an array is compiled anew, so that lengths are better rounded up (JAX)."""
+    return keras.backend.backend() == "jax"
+
+
+def compiled(function, model, free=0):
+    """``function(*arrays)`` traced once a shape: tf.function, jax.jit, or plain on torch; no gradients.
+
+    Under TensorFlow the first axis of the first ``free`` arrays is left open, so that no length is traced anew.
+
+    The model's variables are read at each call, also on JAX, where a jitted function would otherwise keep
+    the values of the first one. Arrays go in as NumPy or tensors and come out as tensors.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        traced = tf.function(function, autograph=False)
+
+        def call(*arrays):
+            tensors = [ops.convert_to_tensor(a) for a in arrays]
+            shapes = [
+                ([None] if i < free else t.shape[:1]) + t.shape[1:] for i, t in enumerate(tensors)
+            ]
+            specs = [tf.TensorSpec(s, t.dtype) for s, t in zip(shapes, tensors)]
+            return traced.get_concrete_function(*specs)(*tensors) if free else traced(*tensors)
+
+        return call
+    if backend == "jax":
+        import jax
+
+        def pure(state, *arrays):
+            with keras.StatelessScope(state_mapping=list(zip(model.variables, state))):
+                return function(*arrays)
+
+        jitted = jax.jit(pure)
+        return lambda *arrays: jitted([v.value for v in model.variables], *arrays)
+    if backend == "torch":
+        import torch
+
+        def run(*arrays):
+            with torch.no_grad():
+                return function(*[ops.convert_to_tensor(a) for a in arrays])
+
+        return run
+    return lambda *arrays: function(*[ops.convert_to_tensor(a) for a in arrays])

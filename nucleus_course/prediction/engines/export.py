@@ -1,0 +1,116 @@
+"""A model as files for other runtimes: ONNX, or OpenVINO's own format."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.config import to_dict
+from nucleus_course.prediction import rescorer as rescoring
+from nucleus_course.prediction.engines import need
+
+FORMATS = ("onnx", "openvino")
+GRAPHS = ("detector", "masks")
+
+
+def export_model(model, folder, format="onnx", size=512):
+    """Write ``detector`` and ``masks`` for images of one size, float32, and ``export.json`` that tells their use.
+
+    ``detector``: image (1, size, size, 3) as :func:`nucleus_course.data.preprocess.to_network` makes it, window
+    (1, 2) float32 height and width without padding -> p2..p5, boxes (P, 4) by falling score, scores (P,), before
+    the final NMS. ``masks``: p2..p5 and the boxes (M, 4) that NMS left -> masks (M, S, S). Where the model has a
+    rescorer, its ``rescoring.json`` comes along, for the score threshold is one of its scores.
+
+    Args:
+        model: :class:`~nucleus_course.models.MaskRCNN` on any backend.
+        folder: made if it is missing.
+        format: ``onnx`` (.onnx) or ``openvino`` (.xml and .bin).
+        size: side of the input in network pixels, which are image pixels times the preset's ``upsample``.
+
+    Returns:
+        Paths of the files written.
+
+    Raises:
+        UserError: unknown format, a size the network cannot have, packages missing, not a Mask R-CNN.
+    """
+    from nucleus_course.prediction.engines.onnx_model import MaskRCNNWriter, require_mask_rcnn
+
+    if format not in FORMATS:
+        raise UserError(f"unknown format '{format}': choose one of {', '.join(FORMATS)}")
+    require_mask_rcnn(model)
+    multiple = model.config.pad_multiple
+    if size <= 0 or size % multiple:
+        raise UserError(
+            f"--size {size} is not a multiple of {multiple}: try {max(1, round(size / multiple)) * multiple}"
+        )
+    for package in ("onnx",) + (("openvino",) if format == "openvino" else ()):
+        need(package)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = MaskRCNNWriter(model, size, size)
+    files = []
+    for name in GRAPHS:
+        proto = getattr(writer, name)()
+        files += (_save_onnx if format == "onnx" else _save_openvino)(proto, folder, name)
+    if model.rescorer is not None:
+        model.rescorer.save(folder)
+        files.append(folder / rescoring.FILE)
+    files.append(folder / "export.json")
+    _write(files[-1], (json.dumps(description(model, format, size), indent=1) + "\n").encode())
+    return files
+
+
+def description(model, format, size):
+    """What a program needs to know to use the files: inputs, outputs, preprocessing, thresholds."""
+    from nucleus_course import __version__
+
+    return {
+        "software": f"nucleus_course {__version__}",
+        "format": format,
+        "size": size,
+        "detector": {
+            "inputs": ["image", "window"],
+            "outputs": ["p2", "p3", "p4", "p5", "boxes", "scores"],
+        },
+        "masks": {"inputs": ["p2", "p3", "p4", "p5", "boxes"], "outputs": ["masks"]},
+        "boxes": "float32 (y1, x1, y2, x2), pixels of the input",
+        "between": "drop low scores, then greedy NMS at thresholds.nms_iou",
+        "scores": _scores(model),
+        "thresholds": asdict(model.thresholds),
+        "model": to_dict(model.config),
+    }
+
+
+def _scores(model):
+    """How the detector's scores become those that ``thresholds.score`` is one of."""
+    if model.rescorer is not None:
+        call = "nucleus_course.prediction.rescorer.Rescorer.load(folder)(boxes, scores, masks)"
+        return f"after the masks: {call}, told by {rescoring.FILE} and NumPy alone"
+    return (
+        "times the mean of each mask's cells at 0.5 or more"
+        if model.config.mask_scoring
+        else "as they are"
+    )
+
+
+def _write(path, data):
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data)
+    os.replace(partial, path)
+
+
+def _save_onnx(proto, folder, name):
+    _write(folder / f"{name}.onnx", proto.SerializeToString())
+    return [folder / f"{name}.onnx"]
+
+
+def _save_openvino(proto, folder, name):
+    openvino = need("openvino")
+    graph = openvino.Core().read_model(proto.SerializeToString())
+    openvino.save_model(graph, folder / f"{name}.partial.xml", compress_to_fp16=False)
+    files = []
+    for suffix in (".bin", ".xml"):
+        files.append(folder / f"{name}{suffix}")
+        os.replace(folder / f"{name}.partial{suffix}", files[-1])
+    return files

@@ -1,0 +1,77 @@
+"""The network in prediction, with each BatchNorm folded into the convolution before it.
+
+After training, BatchNorm is a scale and a shift of each channel, and both can move into the kernel and the
+bias: ``gamma * (k * x + b - mean) / sqrt(var + eps) + beta`` is a convolution again. The feature map is then
+written once instead of three times. In bfloat16, where convolutions are fast, that saves a third of the trunk's time.
+
+Kernels are folded at each call, from the variables as they are, so that prediction never sees weights of yesterday.
+"""
+
+import keras
+from keras import layers, ops
+
+
+def run_folded(model, inputs):
+    """What ``model(inputs, training=False)`` gives, up to rounding.
+
+    Args:
+        model: functional Keras model of layers with one output each.
+        inputs: a tensor, or a list of them where the model has several inputs.
+
+    Returns:
+        A tensor, or a list of them where the model has several outputs.
+    """
+    norms = {
+        id(layer.input): layer
+        for layer in model.layers
+        if isinstance(layer, layers.BatchNormalization)
+    }
+    made = {id(place): tensor for place, tensor in zip(_listed(model.inputs), _listed(inputs))}
+    for layer in model.layers:
+        if isinstance(layer, layers.InputLayer):
+            continue
+        values = [made[id(place)] for place in _listed(layer.input)]
+        if type(layer) is layers.Conv2D:
+            value = convolve(layer, values[0], norms.get(id(layer.output)))
+        elif isinstance(layer, layers.BatchNormalization):
+            value = values[0]
+        else:
+            value = layer(values if len(values) > 1 else values[0])
+        made[id(layer.output)] = value
+    found = [made[id(place)] for place in _listed(model.outputs)]
+    return found if len(found) > 1 else found[0]
+
+
+def fold(kernel, bias, norm):
+    """Kernel (..., C) and bias (C,) or None of a linear layer, and the BatchNorm after it, as one: float32."""
+    scale = norm.gamma * ops.rsqrt(norm.moving_variance + norm.epsilon)
+    bias = -norm.moving_mean if bias is None else bias - norm.moving_mean
+    return kernel * scale, bias * scale + norm.beta
+
+
+def convolve(layer, x, norm=None):
+    """A Conv2D layer on ``x`` (B, H, W, C) in the layer's compute dtype, with the BatchNorm that follows, if any."""
+    kernel, bias = layer.kernel, layer.bias if layer.use_bias else None
+    if norm is not None:
+        kernel, bias = fold(kernel, bias, norm)
+    x, kernel = (ops.cast(value, layer.compute_dtype) for value in (x, kernel))
+    x = ops.conv(
+        x, kernel, strides=layer.strides, padding=layer.padding, data_format="channels_last"
+    )
+    return layer.activation(x if bias is None else add_bias(x, bias))
+
+
+def add_bias(x, bias):
+    """``x`` (..., C) plus ``bias`` (C,), in the dtype of ``x``."""
+    bias = ops.cast(bias, x.dtype)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.nn.bias_add(
+            x, bias
+        )  # which its kernels take into the convolution, with the ReLU after it
+    return x + bias
+
+
+def _listed(tensors):
+    return list(tensors) if isinstance(tensors, (list, tuple)) else [tensors]

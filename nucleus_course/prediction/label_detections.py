@@ -1,0 +1,90 @@
+"""Detections that do not overlap, as a method gives them that segments pixels first: one label image and scores."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nucleus_course.config import Thresholds
+from nucleus_course.data.labels import areas_from_labels, boxes_from_labels, renumber
+
+
+@dataclass
+class LabelDetections:
+    """What such a method found on one image, best first; used like :class:`~nucleus_course.prediction.detections.Detections`.
+
+    Attributes:
+        labels: (H, W) int32, 0 background, i + 1 for detection i.
+        scores: (N,) float32 in [0, 1], falling.
+        thresholds: the operating point for :meth:`label_image` and :meth:`confident`.
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    @classmethod
+    def from_labels(cls, labels, scores, thresholds=None):
+        """From a label image (H, W) of any numbering and the scores of its labels in rising order, (N,).
+
+        Raises:
+            ValueError: as many scores as labels are needed.
+        """
+        labels = renumber(labels)
+        scores = np.asarray(scores, "float32").reshape(-1)
+        if labels.max(initial=0) != len(scores):
+            raise ValueError(f"{labels.max(initial=0)} labels but {len(scores)} scores")
+        order = np.argsort(-scores, kind="stable")
+        place = np.zeros(len(scores) + 1, "int32")
+        place[order + 1] = np.arange(1, len(scores) + 1)
+        return cls(place[labels], scores[order], thresholds or Thresholds())
+
+    def __len__(self):
+        return len(self.scores)
+
+    def __repr__(self):
+        above = int((self.scores >= self.thresholds.score).sum())
+        return f"LabelDetections({len(self)} on {self.height}x{self.width}, {above} with a score of at least {self.thresholds.score:g})"
+
+    @property
+    def height(self):
+        return self.labels.shape[0]
+
+    @property
+    def width(self):
+        return self.labels.shape[1]
+
+    @property
+    def boxes(self):
+        """(N, 4) float32 (y1, x1, y2, x2), image pixels."""
+        return boxes_from_labels(self.labels)[1]
+
+    @property
+    def areas(self):
+        """(N,) int64, pixels."""
+        return areas_from_labels(self.labels)[1]
+
+    @property
+    def masks(self):
+        """(N, H, W) bool; large for many detections."""
+        return self.labels[None] == np.arange(1, len(self) + 1)[:, None, None]
+
+    def rles(self):
+        """COCO's compressed run-length encoding of each mask: a list of {"size": [H, W], "counts": str}."""
+        from nucleus_course.geometry.rle import rle_from_labels
+
+        return rle_from_labels(self.labels)[1]
+
+    def confident(self, score_threshold=None):
+        """Those with a score of at least ``score_threshold``; by default the operating point's."""
+        limit = self.thresholds.score if score_threshold is None else score_threshold
+        count = int((self.scores >= limit).sum())  # scores fall, so these are the first
+        return LabelDetections(
+            np.where(self.labels > count, 0, self.labels), self.scores[:count], self.thresholds
+        )
+
+    def label_image(self, score_threshold=None, min_area=None):
+        """One int32 label image (H, W) of :meth:`confident`, without detections of fewer than ``min_area`` pixels."""
+        labels = self.confident(score_threshold).labels
+        min_area = self.thresholds.min_area if min_area is None else min_area
+        small = np.bincount(labels.ravel()) < max(1, min_area)
+        return renumber(np.where(small[labels], 0, labels))

@@ -1,0 +1,68 @@
+"""What a label image says in numbers: a row for each nucleus, and a row for each image."""
+
+import csv
+import io
+
+import numpy as np
+
+from nucleus_course.data.read import plain_channels
+
+# Column -> property of skimage.measure.regionprops. Lengths are pixels, rows count down from the image's top.
+PROPERTIES = {
+    "label": "label",
+    "area_px": "area",
+    "diameter_px": "equivalent_diameter_area",
+    "centroid_row": "centroid-0",
+    "centroid_column": "centroid-1",
+    "eccentricity": "eccentricity",
+    "solidity": "solidity",
+    "mean_brightness": "mean_intensity",
+}
+
+
+def measure_nuclei(labels, image):
+    """Size, place, shape and brightness of each nucleus.
+
+    Args:
+        labels: (H, W) int, 0 background.
+        image: the image as read, of any dtype; brightness is its channels' mean, in the file's own units.
+
+    Returns:
+        a list of dicts with the keys of :data:`PROPERTIES`, one a nucleus: ``diameter_px`` is that of the disc of
+        equal area, ``eccentricity`` 0 for a disc, ``solidity`` the share of its convex hull that a nucleus fills.
+    """
+    from skimage.measure import regionprops_table
+
+    values = plain_channels(image)
+    grey = values if values.ndim == 2 else values.mean(axis=2)
+    names = sorted({name.split("-")[0] for name in PROPERTIES.values()})
+    table = regionprops_table(labels, intensity_image=grey, properties=names)
+    columns = [table[name].tolist() for name in PROPERTIES.values()]
+    return [dict(zip(PROPERTIES, row)) for row in zip(*columns)]
+
+
+def count_image(file_name, shape, nuclei):
+    """The row of one image: its name, its size, how many nuclei and their median area (pixels; empty for none)."""
+    median = float(np.median([n["area_px"] for n in nuclei])) if nuclei else ""
+    return {
+        "image": file_name,
+        "height": shape[0],
+        "width": shape[1],
+        "nuclei": len(nuclei),
+        "median_area_px": median,
+    }
+
+
+def to_csv(rows, columns):
+    """Rows of dicts as the text of a CSV file with a header; numbers that are not whole get four digits."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {
+                key: f"{value:.4f}" if isinstance(value, float) and value % 1 else value
+                for key, value in row.items()
+            }
+        )
+    return text.getvalue()

@@ -1,0 +1,185 @@
+"""Scores that say how well a nucleus is outlined, learned from a model's own detections after its training.
+
+The class probability answers "is there a nucleus in this box?". AP and the Data Science Bowl's score ask more: is
+the mask tight, and is it the only one on its nucleus? Mask Scoring R-CNN (Huang et al. 2019) learns the mask's IoU
+inside the network. Here a few small networks learn it afterwards, from what is known of each detection, its neighbours
+included (as in Hosang et al. 2017, "Learning non-maximum suppression"): the new score is the IoU that is to
+be expected with a nucleus nobody scored higher has taken. :mod:`nucleus_course.evaluation.rescoring` fits it.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nucleus_course._util.errors import UserError
+
+FILE, FORMAT = "rescoring.json", 1
+SURE, SOME = (
+    0.5,
+    0.05,
+)  # class probabilities: a detection to count on; one that is a little more than noise
+REACH = 4.0  # standard deviations: what lies beyond those seen in fitting counts as this far
+
+FEATURES = (
+    "class",  # log odds of the class probability
+    "certainty",  # log odds of the mean mask probability inside the mask
+    "sharp",  # cells at 0.7 or more per cell at 0.5 or more
+    "rim",  # cells at 0.7 or more per cell at 0.3 or more
+    "fill",  # share of the mask's grid that is on
+    "elongation",  # |log(height / width)|
+    "size",  # log of the square root of the box's area, network pixels
+    "relative_size",  # the same beside the median of the image's sure detections
+    "overlap",  # largest box IoU with a detection of higher class probability
+    "sureness",  # mean class probability of the image's sure detections
+    "crowd",  # log(1 + sure detections)
+    "clutter",  # detections of 0.05 or more per sure one, at most 6
+)
+
+
+def mask_certainty(probs):
+    """Mean probability over the cells at 0.5 or more: (N, S, S) -> (N,); 0 where there is none."""
+    on = (probs >= 0.5).astype("float32")
+    return (probs * on).sum(axis=(1, 2)) / np.maximum(on.sum(axis=(1, 2)), 1)
+
+
+def own_scores(config, scores, probs):
+    """A network's scores without a rescorer: class probabilities (N,), times mask certainty if ``config.mask_scoring``."""
+    return scores * mask_certainty(probs) if config.mask_scoring else scores
+
+
+def describe(boxes, scores, probs):
+    """What is known of an image's detections.
+
+    Args:
+        boxes: (N, 4) float32 (y1, x1, y2, x2), network pixels, all that the final NMS left.
+        scores: (N,) float32, class probabilities; probs: (N, S, S) float32, mask probabilities.
+
+    Returns:
+        (N, len(FEATURES)) float32, columns as :data:`FEATURES`.
+    """
+    from pycocotools import mask as coco_mask
+
+    if len(boxes) == 0:
+        return np.zeros((0, len(FEATURES)), "float32")
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3).astype("float64")
+    size = 0.5 * np.log(sides.prod(axis=1))
+    sure = scores >= SURE
+    usual = np.median(size[sure] if sure.any() else size)
+    corners = np.concatenate([boxes[:, 1::-1], sides[:, ::-1]], axis=1).astype(
+        "float64"
+    )  # x, y, width, height
+    iou = np.asarray(coco_mask.iou(corners, corners, [0] * len(boxes)))
+    rank = np.argsort(np.argsort(-scores, kind="stable"))
+    overlap = np.where(rank[None] < rank[:, None], iou, 0.0).max(axis=1)
+    on, low, high = ((probs >= cut).sum(axis=(1, 2)) for cut in (0.5, 0.3, 0.7))
+    whole = np.ones(len(boxes))
+    columns = (
+        _log_odds(scores),
+        _log_odds(mask_certainty(probs)),
+        high / np.maximum(on, 1),
+        high / np.maximum(low, 1),
+        on / probs[0].size,
+        np.abs(np.log(sides[:, 0] / sides[:, 1])),
+        size,
+        size - usual,
+        overlap,
+        whole * (scores[sure].mean() if sure.any() else 0.0),
+        whole * np.log1p(sure.sum()),
+        whole * min((scores >= SOME).sum() / max(sure.sum(), 1), 6.0),
+    )
+    return np.stack(columns, axis=1).astype("float32")
+
+
+def _log_odds(p):
+    p = np.clip(p, 1e-3, 1 - 1e-3)
+    return np.log(p / (1 - p))
+
+
+def _shortest(array):
+    """An array as nested lists of the shortest decimals that are its float32 values again."""
+    return np.vectorize(lambda v: float(str(np.float32(v))), otypes=[object])(
+        array.astype("float32")
+    ).tolist()
+
+
+@dataclass(frozen=True)
+class Rescorer:
+    """Features to scores: standardised, one hidden layer of rectified units, a sigmoid; the mean of E such networks.
+
+    Attributes:
+        mean, scale: (F,) of the features it was fitted to.
+        hidden_kernel (E, F, K), hidden_bias (E, K), kernel (E, K), bias (E,): the layers' weights.
+        info: what it was fitted to, for people.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    hidden_kernel: np.ndarray
+    hidden_bias: np.ndarray
+    kernel: np.ndarray
+    bias: np.ndarray
+    info: dict = field(default_factory=dict)
+
+    def __call__(self, boxes, scores, probs):
+        """Expected mask IoU (N,) float32 in [0, 1] of an image's detections; arguments as :func:`describe`."""
+        return self.scores(describe(boxes, scores, probs))
+
+    def scores(self, features):
+        """(N, F) as :func:`describe` gives them -> (N,) float32."""
+        x = np.clip((features - self.mean) / self.scale, -REACH, REACH)
+        hidden = np.maximum(
+            np.einsum("nf,efk->enk", x, self.hidden_kernel) + self.hidden_bias[:, None], 0.0
+        )
+        logits = np.einsum("enk,ek->en", hidden, self.kernel) + self.bias[:, None]
+        return (1.0 / (1.0 + np.exp(-logits))).mean(axis=0).astype("float32")
+
+    def save(self, folder):
+        """Write rescoring.json into a model folder."""
+        from nucleus_course._util.files import write_atomic
+
+        values = {
+            k: _shortest(v) if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()
+        }
+        text = json.dumps({"format": FORMAT, "features": FEATURES, **values})
+        write_atomic(Path(folder) / FILE, text.replace('], "', '],\n "') + "\n")
+
+    @classmethod
+    def load(cls, folder):
+        """The rescorer of a model folder; None where it has none.
+
+        Raises:
+            UserError: the file is damaged or of another version.
+        """
+        path = Path(folder) / FILE
+        mend = "delete it; `nucleus-course rescore` then fits it again"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise UserError(f"{path} cannot be read ({error}): {mend}") from None
+        known = isinstance(values, dict) and values.pop("format", None) == FORMAT
+        if not known or values.pop("features", None) != list(FEATURES):
+            raise UserError(f"{path} is of another version: {mend}")
+        try:
+            info = values.pop("info")
+            found = cls(
+                **{name: np.asarray(value, "float32") for name, value in values.items()}, info=info
+            )
+            networks, count, units = found.hidden_kernel.shape
+            shapes = {
+                "mean": (count,),
+                "scale": (count,),
+                "hidden_bias": (networks, units),
+                "kernel": (networks, units),
+                "bias": (networks,),
+            }
+            wrong = [name for name, shape in shapes.items() if getattr(found, name).shape != shape]
+            wrong += [name for name in values if not np.isfinite(getattr(found, name)).all()]
+            if wrong or count != len(FEATURES):
+                raise ValueError(f"{', '.join(wrong) or 'hidden_kernel'}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is not whole ({error}): {mend}") from None
+        return found

@@ -1,0 +1,198 @@
+"""More presets, each told as what it changes in one of the paper's, and variants of any preset.
+
+``paper-resnet50-scratch`` and its like are presets of their own. A variant is put behind a preset's name
+with a plus: ``paper-resnet50+mirror`` is the paper's experiment with mirrored image edges, and
+``paper-resnet50-scratch+native+short`` does without upsampling and stops at half time.
+"""
+
+import dataclasses
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.config import IMAGE_TYPES
+
+
+def _changed(preset, name, summary="", *, model=None, training=None, **parts):
+    """A preset under another name with some fields of its model and training replaced."""
+    return dataclasses.replace(
+        preset,
+        model=dataclasses.replace(preset.model, name=name, **(model or {})),
+        training=dataclasses.replace(preset.training, **(training or {})),
+        summary=summary or preset.summary,
+        **parts,
+    )
+
+
+def from_scratch(preset):
+    """A paper preset for random weights: what fine-tuning freezes or holds back has to learn here.
+
+    BatchNorm learns; all layers move from the first step, for there is nothing in them worth keeping;
+    the rate is ten times the paper's after a warm-up of five epochs (the paper has none), and drops to a
+    tenth for the last 40 of 100 epochs as the paper's does. The rest is the paper's.
+    """
+    last = preset.training.stages[-1]
+    stages = (
+        dataclasses.replace(last, name="all", epochs=60, rate=1e-2, warmup_epochs=5),
+        dataclasses.replace(last, name="all, at a tenth", epochs=40, rate=1e-3),
+    )
+    summary = f"the paper's {preset.model.backbone} from random weights: BatchNorm learns, all layers move, warm-up"
+    return _changed(
+        preset,
+        f"{preset.name}-scratch",
+        summary,
+        model={"train_norm": True},
+        training={"stages": stages},
+    )
+
+
+def strong(paper, compact):
+    """What the good entries of the 2018 Data Science Bowl shared, and what ``compact`` taught, on a ResNet-50.
+
+    Scale jitter, colour and elastic augmentation, rarer image types more often, more anchors and RoIs,
+    anchors up to 128 image pixels, averaged weights, test-time flips; thresholds are to be chosen on the
+    validation split after training. Trains from random or from ImageNet weights.
+    """
+    own = compact.model
+    model = dict(
+        normalization="percentile",
+        anchor_sizes=(16, 32, 64, 128, 256),
+        rpn_positive_iou=0.5,
+        rpn_anchors_per_image=256,
+        rpn_nms_train=0.8,
+        rois_per_image=256,
+        roi_positive_fraction=0.5,
+        mask_slots_per_image=64,
+        mask_roi_scale=own.mask_roi_scale,
+        mask_samples=own.mask_samples,
+        mask_scoring=True,
+        box_passes=own.box_passes,
+        box_loss_beta=own.box_loss_beta,
+        train_norm=True,
+    )
+    stage = dataclasses.replace(
+        compact.training.stages[-1], name="all", epochs=100, rate=5e-4, warmup_epochs=4
+    )
+    training = dict(
+        stages=(stage,),
+        batch_size=8,
+        optimizer="adamw",
+        weight_decay=compact.training.weight_decay,
+        ema=0.999,
+        balance_types=compact.training.balance_types,
+        settle=compact.training.settle,
+        dtype="mixed_bfloat16",
+        workers=8,
+    )
+    return _changed(
+        paper,
+        "strong",
+        "resnet50-FPN with what good contest entries shared: scale jitter, more RoIs, EMA, flips, tuned thresholds",
+        model=model,
+        training=training,
+        augment=dataclasses.replace(compact.augment, scale=(0.5, 2.0)),
+        thresholds=dataclasses.replace(paper.thresholds, flips=4),
+    )
+
+
+def more(papers, compact):
+    """The presets of this module, from the paper's two and ``compact``."""
+    return [from_scratch(paper) for paper in papers] + [strong(papers[0], compact)]
+
+
+# ------------------------------------------------------------------ variants
+
+
+def _stages(preset, change):
+    """Every stage through ``change(stage) -> dict`` of what is other."""
+    return {"stages": tuple(dataclasses.replace(s, **change(s)) for s in preset.training.stages)}
+
+
+def _native(preset):
+    """Crops show the same part of the image, at its own resolution."""
+    crop = int(preset.training.crop / preset.model.upsample)
+    return {"model": {"upsample": 1.0}, "training": {"crop": crop}}
+
+
+def _further(preset):
+    """A second round from trained weights (``--weights``): gentler, and with an eye on outlines and rare types."""
+    old = preset.training
+    weights = {
+        name: value * (2.0 if name == "mask" else 1.0) for name, value in old.loss_weights.items()
+    }
+    changed = {"settle": 0.5, "balance_types": 0.75, "loss_weights": weights}
+    return {"training": changed | _stages(preset, lambda s: {"rate": 0.4 * s.rate})}
+
+
+def _stained(preset):
+    """Stained tissue twice as often as ``balance_types`` alone would have it."""
+    return {
+        "training": {"type_factors": {name: 2.0 for name in IMAGE_TYPES if name.endswith("stain")}}
+    }
+
+
+def _deeper(preset):
+    """A block more in stages 3 and 5, two in stage 4; twice the rate, for what is new has everything to learn."""
+    if preset.model.backbone != "thin":
+        raise TypeError("only the thin trunk is grown by blocks")
+    return {
+        "model": {"blocks": (2, 3, 4, 3)},
+        "training": _stages(preset, lambda s: {"rate": 2.0 * s.rate}),
+    }
+
+
+def _larger(preset):
+    """Crops of nearly twice the area, four instead of six a step, and what is counted an image with them."""
+    old, training = preset.model, preset.training
+    counts = {
+        name: 2 * getattr(old, name)
+        for name in ("rois_per_image", "mask_slots_per_image", "rpn_anchors_per_image")
+    }
+    counts |= {
+        name: (2 * getattr(old, name)[0], getattr(old, name)[1]) for name in ("pre_nms", "post_nms")
+    }
+    side = 32 * round(1.4 * training.crop / 32)
+    batch = max(1, 2 * training.batch_size // 3)
+    return {
+        "model": counts | {"max_nuclei": 7 * old.max_nuclei // 4},
+        "training": {"crop": side, "batch_size": batch},
+    }
+
+
+# Variant -> (what it is, what it changes). The paper's side experiments are these, but for the last five; which
+# lengths and rates it tried it does not say.
+VARIANTS = {
+    "mirror": ("image edges mirrored instead of black", lambda p: {"augment": dataclasses.replace(p.augment, border="reflect")}),
+    "native": ("images not upsampled", _native),
+    "long": ("twice the epochs", lambda p: {"training": _stages(p, lambda s: {"epochs": 2 * s.epochs})}),
+    "short": ("half the epochs", lambda p: {"training": _stages(p, lambda s: {"epochs": -(-s.epochs // 2)})}),
+    "high-rate": ("three times the rate", lambda p: {"training": _stages(p, lambda s: {"rate": 3.0 * s.rate})}),
+    "low-rate": ("a third of the rate", lambda p: {"training": _stages(p, lambda s: {"rate": s.rate / 3.0})}),
+    "no-drop": ("the first stage's rate to the end", lambda p: {"training": _stages(p, lambda s: {"rate": p.training.stages[0].rate})}),
+    "cosine": ("the rate falls as a cosine in each stage", lambda p: {"training": _stages(p, lambda s: {"schedule": "cosine"})}),
+    "further": ("a second round from trained weights: a lower rate, rare types oftener, twice the mask loss", _further),
+    "stained": ("stained tissue twice as often", _stained),
+    "deeper": ("more blocks in the thin trunk, at twice the rate", _deeper),
+    "larger": ("fewer and larger crops", _larger),
+    "resnet101": ("the deeper trunk", lambda p: {"model": {"backbone": "resnet101"}}),
+}  # fmt: skip
+
+
+def vary(preset, variants):
+    """A preset with variants applied in turn; its name says which.
+
+    Raises:
+        UserError: no such variant, or it does not fit the preset.
+    """
+    for variant in variants:
+        if variant not in VARIANTS:
+            raise UserError(
+                f"unknown variant '{variant}' of preset {preset.name}: choose from {', '.join(VARIANTS)}"
+            )
+        about, change = VARIANTS[variant]
+        try:
+            changes = change(preset)
+            preset = _changed(
+                preset, f"{preset.name}+{variant}", f"{preset.summary}; {about}", **changes
+            )
+        except (TypeError, AttributeError):
+            raise UserError(f"variant '{variant}' does not fit preset {preset.name}") from None
+    return preset

@@ -1,0 +1,198 @@
+"""The main job once, on the embedded sample: what `nucleus-course demo` does, step by step."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+SHIPPED = "compact"
+STEPS = 10  # an epoch: short ones give the learning curve its points
+PATIENCE = 4.0  # minutes of training after which a slow machine stops early
+
+
+def run_demo(out: Path, epochs: int = 15, console: Console | None = None) -> dict:
+    """Data, a brief training, detection, evaluation, figures; everything is written below ``out``.
+
+    Args:
+        out: folder; a ``run/`` of an earlier demo in it is replaced.
+        epochs: how long to train; an epoch is ten steps.
+
+    Returns:
+        {"reports": {"validation": Report, "all": Report}, "figures": [paths], "weights": "compact" or "brief"}.
+    """
+    from nucleus_course.data import load_dataset
+    from nucleus_course.figures import draw_detections, draw_learning_curve, draw_samples
+
+    out, begun = Path(out), time.perf_counter()
+    console = console or Console(highlight=False)
+    figures = []
+
+    def step(number, text):
+        console.print(Text(f"\n{number}/5  {text}", style="bold"), soft_wrap=True)
+
+    def say(text):
+        console.print(Text(f"     {text}"), soft_wrap=True)
+
+    def keep(name, drawn):
+        figure, caption = drawn
+        path = out / "figures" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(
+            path, dpi=110, bbox_inches="tight", facecolor="white", metadata={"Description": caption}
+        )
+        figures.append(path)
+
+    step(1, "Data: the embedded sample. It is SYNTHETIC, drawn by a program, and needs no network.")
+    dataset = load_dataset("sample", "all", progress=False)
+    training, validation = dataset.subset("train"), dataset.subset("validation")
+    nuclei = sum(dataset.counts.values())
+    say(
+        f"{len(dataset)} images, {nuclei} nuclei: {len(training)} images to train on, {len(validation)} to validate on"
+    )
+    keep("samples", draw_samples(dataset))
+
+    step(2, f"Training the compact network from random weights: {epochs} epochs of {STEPS} steps")
+    trained, rows = _train_briefly(training, validation, out / "run", epochs)
+    if len(rows) < epochs:
+        say(f"stopped after {len(rows)} epochs: this machine is slow, or busy")
+    say(f"loss {rows[0]['loss']:.2f} in the first epoch, {rows[-1]['loss']:.2f} in the last")
+    keep("learning_curve", draw_learning_curve(rows, synthetic=True))
+
+    step(3, "Weights")
+    model, weights = _best_weights(trained)
+    if weights == SHIPPED:
+        say(
+            "loaded the shipped 'compact' weights: learned from BBBC038's real nuclei, never from this sample"
+        )
+    else:
+        say(
+            "NO trained weights ship with this copy: using those just trained, which is far too short"
+        )
+
+    step(4, f"Detecting the nuclei in {len(dataset)} images")
+    predictions, examples = _detect(model, dataset, validation, out, weights)
+    say(f"{predictions.detections} detections, kept with their scores")
+    for number, (record, labels) in enumerate(examples, start=1):
+        keep(f"detections_{number}", draw_detections(record, labels, synthetic=True))
+
+    step(5, "Evaluation, percent")
+    reports = _evaluate(
+        {"validation": validation, "all": dataset}, predictions, out, weights, console
+    )
+
+    lines = [
+        ("table and metrics", "report.json (validation), report_all.json"),
+        ("detections", "predictions.json, labels/<id>.tif"),
+        ("figures", ", ".join(p.relative_to(out).as_posix() for p in figures)),
+        ("training", "run/log.csv, run/weights/"),
+    ]
+    console.print(
+        Text(
+            f"Done in {(time.perf_counter() - begun) / 60:.1f} minutes. In {out}/ now lie",
+            style="bold",
+        ),
+        soft_wrap=True,
+    )
+    for what, where in lines:
+        say(f"{what:<18} {where}")
+    say(
+        "Synthetic images show that everything works here; how well it finds real nuclei is in README.md."
+    )
+    return {"reports": reports, "figures": figures, "weights": weights}
+
+
+def _train_briefly(training, validation, run: Path, epochs: int):
+    """A real training of the compact preset, cut short: (model, log rows)."""
+    from nucleus_course.backend import has_bfloat16
+    from nucleus_course.models import MaskRCNN
+    from nucleus_course.presets import get_preset
+    from nucleus_course.training import train
+
+    if (run / "checkpoint.npz").exists():  # an earlier demo's
+        shutil.rmtree(run)
+    import keras
+
+    preset = get_preset(SHIPPED)
+    dtype = preset.training.dtype if has_bfloat16(keras.backend.backend()) else "float32"
+    brief = dataclasses.replace(preset.training, steps_per_epoch=STEPS, dtype=dtype)
+    preset = dataclasses.replace(preset, training=brief)
+    keras.utils.set_random_seed(brief.seed)
+    model = MaskRCNN.from_preset(SHIPPED, dtype_policy=dtype, seed=brief.seed)
+    history = train(
+        model, training, preset=preset, validation=validation, run=run, epochs=epochs, validate_every=5,
+        on_epoch=lambda row: row["seconds"] > 60 * PATIENCE,
+    )  # fmt: skip
+    if history.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return model, history.rows
+
+
+def _best_weights(trained):
+    """The shipped model where there is one, else the one just trained."""
+    from nucleus_course.models import MaskRCNN
+    from nucleus_course.models.weights.folder import shipped_weights
+
+    if SHIPPED in shipped_weights():
+        return MaskRCNN.load(SHIPPED), SHIPPED
+    return trained, "brief"
+
+
+def _detect(model, dataset, validation, out: Path, weights: str):
+    """Detect on every image; write predictions.json and label images: (Predictions, [(record, labels)] to draw)."""
+    from nucleus_course._util.progress import progress
+    from nucleus_course.prediction.interchange import ImagePredictions, Predictions
+    from nucleus_course.prediction.label_images import write_labels
+
+    images, examples, drawn = {}, [], set()
+    with progress() as bar:
+        task = bar.add_task("detecting", total=len(dataset))
+        for record in dataset:
+            found = model.predict(record.image)
+            images[record.id] = ImagePredictions(
+                record.height, record.width, found.rles(), found.scores, found.boxes
+            )
+            labels = found.label_image()
+            write_labels(out / "labels" / f"{record.id}.tif", labels)
+            if record.id in validation and record.type not in drawn:
+                drawn.add(record.type)
+                examples.append((record, labels))
+            bar.advance(task)
+    info = {
+        "model": f"compact ({weights} weights)" if weights == "brief" else weights,
+        "min_area": model.thresholds.min_area,
+    }
+    predictions = Predictions(images, model.thresholds.score, info)
+    predictions.save(out / "predictions.json")
+    return predictions, examples
+
+
+def _evaluate(splits: dict, predictions, out: Path, weights: str, console: Console) -> dict:
+    """Evaluate on each split, write the reports and print them side by side."""
+    from nucleus_course.evaluation import comparison_table, evaluate
+    from nucleus_course.prediction.interchange import Predictions
+
+    reports = {}
+    for name, dataset in splits.items():
+        own = Predictions(
+            {i: predictions.images[i] for i in dataset.ids},
+            predictions.score_threshold,
+            predictions.info,
+        )
+        reports[name] = evaluate(dataset, own, progress=False)
+        reports[name].save(out / ("report.json" if name == "validation" else f"report_{name}.json"))
+    console.print(
+        comparison_table(
+            {f"{name}, {len(splits[name])} images": report for name, report in reports.items()}
+        )
+    )
+    if weights == "brief":
+        console.print(
+            Text("     'all' holds the images it was trained on: only 'validation' says anything."),
+            soft_wrap=True,
+        )
+    return reports

@@ -1,0 +1,318 @@
+"""report.html: an evaluation as one page that opens by itself, for readers without the package."""
+
+import base64
+import html
+import io
+import re
+from datetime import datetime, timezone
+from pathlib import Path
+
+from nucleus_course import __version__
+from nucleus_course.evaluation.errors.taxonomy import CLASSES
+from nucleus_course.evaluation.metrics import METRICS
+
+WORST = 4  # images shown with their errors
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0.2rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #bbb; }
+p.sub { color: #555; margin-top: 0; } .note { border-left: 4px solid #d55e00; padding: 0.3rem 0.8rem; background: #fdf3ec; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.9rem; margin: 0.6rem 0; }
+th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; } thead th { border-bottom: 2px solid #666; }
+th:first-child, td:first-child, td.t, th.t { text-align: left; } tbody th { font-weight: 600; }
+.row { display: flex; flex-wrap: wrap; gap: 1.5rem; } .row figure { flex: 1 1 26rem; min-width: 0; } figure { margin: 1.2rem 0; } figure img { max-width: 100%; height: auto; } figcaption { color: #444; font-size: 0.9rem; }
+dt { font-weight: 600; margin-top: 0.5rem; } dd { margin-left: 1.2rem; } code { background: #f1f1f1; padding: 0 0.2em; overflow-wrap: anywhere; }
+@media print { body { max-width: none; } figure { break-inside: avoid; } }
+"""
+
+DEFINITIONS = {
+    "IoU": "Intersection over union of two masks: the pixels they share, over the pixels that either has. Masks at the image's own size.",
+    "operating point": "Detections scored at the threshold or above, overlaps resolved so that the higher score keeps the pixel. "
+    "All metrics but the average precisions use it; those take every detection and its score.",
+    "coco_ap, coco_ap50, coco_ap75": "COCO's average precision of masks, the mean over IoU 0.50, 0.55, … 0.95, or at 0.50 or 0.75: "
+    "101 recall points, up to 1000 detections an image, because an image can hold 375 nuclei.",
+    "coco_ap_maxdets100": "The same at COCO's default cap of 100 detections an image.",
+    "mean_mask_iou": "Mean over the annotated nuclei of the IoU with the detection paired to each, one to one with the largest total IoU; "
+    "0 where there is none.",
+    "matched_mask_iou": "The same over the pairs above 0.5 alone.",
+    "foreground_iou": "All detections as one mask against all nuclei as one; mean over images.",
+    "dsb_score": "The 2018 Data Science Bowl's: in each image TP / (TP + FP + FN), a match being an IoU above t, mean over t = 0.50, "
+    "0.55, … 0.95; mean over images.",
+    "matterport_ap": "Average precision of each image at IoU 0.50 as Matterport's Mask_RCNN computes it; mean over images.",
+    "f1_50, f1_70": "2 TP / (2 TP + FP + FN) over all images, a match being an IoU above 0.5 or 0.7.",
+    "pq": "Panoptic quality: F1 at 0.5 times the mean IoU of the matches, over all images.",
+    "aji": "Aggregated Jaccard index (Kumar et al. 2017), over all images.",
+    "intervals": "The middle 95% of a metric's values over bootstrap samples of the images.",
+}
+
+
+def write_html(
+    path, dataset, predictions, report, *, analysis=None, others=None, bootstrap=1000, worst=WORST
+):
+    """Write the page.
+
+    Args:
+        path: of the .html file.
+        dataset, predictions, report: what was evaluated, and :func:`~nucleus_course.evaluation.evaluate`'s result.
+        analysis: :class:`~nucleus_course.evaluation.ErrorAnalysis`; made here where None.
+        others: {name: Report} to compare with.
+        bootstrap: samples for the intervals where the report has none; 0 leaves them out.
+        worst: how many of the worst images to show.
+
+    Returns:
+        The path. Everything is inside the one file: no script, font or picture comes from elsewhere.
+    """
+    from nucleus_course._util.files import write_atomically
+
+    text = page(
+        dataset,
+        predictions,
+        report,
+        analysis=analysis,
+        others=others,
+        bootstrap=bootstrap,
+        worst=worst,
+    )
+    path = Path(path)
+    write_atomically(path, lambda place: place.write_text(text, encoding="utf-8"))
+    return path
+
+
+def page(dataset, predictions, report, *, analysis=None, others=None, bootstrap=1000, worst=WORST):
+    """The page as text; see :func:`write_html`."""
+    from nucleus_course import figures
+    from nucleus_course.evaluation import analyse_errors
+
+    point = report.operating_point
+    if analysis is None:
+        analysis = analyse_errors(
+            dataset,
+            predictions,
+            score_threshold=point["score_threshold"],
+            min_area=point["min_area"],
+            progress=False,
+        )
+    intervals, level, samples = _intervals(report, bootstrap)
+    others = {
+        name if name != report.name else f"{name} (other)": other
+        for name, other in (others or {}).items()
+    }
+    several = {report.name: report, **others}
+    parts = [
+        _head(report),
+        "<h2>Metrics</h2>",
+        _metrics(report, intervals, level, samples),
+        "".join(f"<p class='note'>{_e(text)}</p>" for text in report.warnings),
+    ]
+    if others:
+        parts += ["<h2>Compared</h2>", _picture(figures.draw_comparison(several))]
+    parts += [
+        "<h2>Precision, recall and the IoU asked for</h2>",
+        _side_by_side(
+            _picture(figures.draw_pr_curves(report)), _picture(figures.draw_f1_curve(several))
+        ),
+        "<h2>By image type</h2>",
+        _types(report),
+        _picture(figures.draw_type_breakdown(report)),
+        "<h2>Errors</h2>",
+        _errors(analysis),
+        _picture(figures.draw_ap_costs(analysis)),
+        _side_by_side(
+            *(_picture(figures.draw_size_breakdown(analysis, by)) for by in ("size", "crowding"))
+        ),
+        "<h2>Do the scores mean what they say?</h2>",
+        _picture(figures.draw_reliability(analysis)),
+    ]
+    rows = analysis.worst_images(count=worst)
+    if rows:
+        parts += ["<h2>The worst images</h2>", _worst(rows)]
+        parts += [
+            _picture(figures.draw_error_map(dataset[row["image"]], analysis, predictions), "png")
+            for row in rows
+        ]
+    parts += ["<h2>Definitions</h2>", _definitions(), _footer(predictions, report)]
+    title = _e(f"{report.name}: evaluation")
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>{title}</title><style>{STYLE}</style></head>\n<body>\n'
+        + "\n".join(part for part in parts if part)
+        + "\n</body></html>\n"
+    )
+
+
+def _e(text):
+    return html.escape(str(text), quote=True)
+
+
+def _n(value, digits=1):
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _table(columns, rows, first_is_head=True, words=()):
+    """An HTML table; cells are escaped, columns in ``words`` are set left."""
+    side = [' class="t"' if i in words else "" for i in range(len(columns))]
+    head = "".join(f'<th scope="col"{side[i]}>{_e(c)}</th>' for i, c in enumerate(columns))
+    lines = []
+    for row in rows:
+        cells = [
+            f'<th scope="row"{side[0]}>{_e(row[0])}</th>'
+            if first_is_head
+            else f"<td{side[0]}>{_e(row[0])}</td>"
+        ]
+        cells += [f"<td{side[i]}>{_e(c)}</td>" for i, c in enumerate(row) if i]
+        lines.append("<tr>" + "".join(cells) + "</tr>")
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>'
+        + "\n".join(lines)
+        + "</tbody></table></div>"
+    )
+
+
+def _picture(drawn, kind="svg"):
+    """A figure with its caption, the picture inside the page."""
+    figure, caption = drawn
+    buffer = io.BytesIO()
+    if kind == "svg":
+        import matplotlib
+
+        with matplotlib.rc_context(
+            {"svg.fonttype": "none", "svg.hashsalt": "nucleus_course", "font.family": "sans-serif"}
+        ):
+            figure.savefig(buffer, format="svg", metadata={"Date": None}, facecolor="white")
+        mime, data = "image/svg+xml", buffer.getvalue()
+    else:
+        figure.savefig(buffer, format="png", dpi=110, facecolor="white")
+        mime, data = "image/png", _smaller(buffer.getvalue())
+    source = base64.b64encode(data).decode("ascii")
+    return f'<figure><img alt="{_e(caption)}" src="data:{mime};base64,{source}"><figcaption>{_e(caption)}</figcaption></figure>'
+
+
+def _side_by_side(*pictures):
+    return '<div class="row">' + "".join(pictures) + "</div>"
+
+
+def _smaller(png):
+    """A PNG with a palette of 256 colours: a third of the size, and outlines stay sharp."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as image:
+        small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        buffer = io.BytesIO()
+        small.save(buffer, "PNG", optimize=True)
+    return min(png, buffer.getvalue(), key=len)
+
+
+def _intervals(report, samples):
+    """(intervals, level, samples): the report's own, or made now, or none."""
+    if report.intervals:
+        return (
+            report.intervals,
+            report.bootstrap.get("level", 0.95),
+            report.bootstrap.get("replicates", 0),
+        )
+    if not samples or not report.scores:
+        return {}, 0.95, 0
+    from nucleus_course.evaluation.bootstrap import bootstrap_intervals
+
+    return bootstrap_intervals(report.scores, samples), 0.95, samples
+
+
+def _head(report):
+    counts, point = report.counts, report.operating_point
+    where = " ".join(
+        part for part in (report.dataset, f"split {report.split}" if report.split else "") if part
+    )
+    sources = {
+        "given": "given by hand",
+        "predictions": "stored with the predictions",
+        "none": "none stored: all detections count",
+    }
+    lines = [
+        f"<h1>{_e(report.name)}</h1>",
+        f"<p class='sub'>Nucleus segmentation, evaluated on {_e(where or 'a data set without a name')}</p>",
+    ]
+    if report.synthetic:
+        lines.append(
+            "<p class='note'>These images are <b>synthetic</b>, drawn by a program: the numbers say nothing about real nuclei.</p>"
+        )
+    lines.append(
+        f"<p>{counts['images']} images with {counts['nuclei']} nuclei; {counts['candidates']} detections, {counts['detections']} of them at the "
+        f"operating point: score of at least {point['score_threshold']:g}, at least {point['min_area']} pixels "
+        f"({_e(sources.get(point.get('source'), ''))}). There, {counts['tp']} nuclei were found with an IoU above 0.5, {counts['fn']} were "
+        f"not, and {counts['fp']} detections match no nucleus.</p>"
+    )
+    return "\n".join(lines)
+
+
+def _metrics(report, intervals, level, samples):
+    columns = (
+        ["metric", "percent"]
+        + ([f"{100 * level:g}% interval"] if intervals else [])
+        + ["what it is"]
+    )
+    rows = []
+    for metric in METRICS:
+        row = [metric.key, _n(report.metrics.get(metric.key), 2)]
+        if intervals:
+            span = intervals.get(metric.key)
+            row.append("–" if span is None else f"{span[0]:.1f} to {span[1]:.1f}")
+        rows.append([*row, f"{metric.label}: {metric.about}"])
+    note = (
+        f"<p class='sub'>Intervals: bootstrap over images, {samples} samples.</p>"
+        if intervals
+        else ""
+    )
+    return _table(columns, rows, words={len(columns) - 1}) + note
+
+
+def _types(report):
+    images = {}
+    for row in report.counts.get("per_image", {}).values():
+        images[row["type"]] = images.get(row["type"], 0) + 1
+    rows = [["images", *(str(images.get(kind, 0)) for kind in report.types)]]
+    rows += [[m.key, *(_n(values.get(m.key)) for values in report.types.values())] for m in METRICS]
+    return _table(["percent", *report.types], rows)
+
+
+def _errors(analysis):
+    classes = analysis.costs["classes"]
+    rows = []
+    for name in [*CLASSES, *(c for c in classes if c not in CLASSES)]:
+        counts, cost = analysis.counts.get(name, {}), classes.get(name, {})
+        gains = ["" if cost.get(k) is None else f"{cost[k]:+.1f}" for k in ("cost_ap", "cost_ap50")]
+        rows.append([name, counts.get("nuclei", ""), counts.get("detections", ""), *gains])
+    return _table(
+        ["class", "nuclei", "detections", "AP gained if fixed", "AP50 gained if fixed"], rows
+    )
+
+
+def _worst(rows):
+    table = [
+        [row["image"][:16], row["type"], _n(row["value"]), row["tp"], row["fn"], row["fp"]]
+        for row in rows
+    ]
+    return _table(["image", "type", "dsb_score", "found", "missed", "spurious"], table, words={1})
+
+
+def _definitions():
+    return (
+        "<dl>"
+        + "".join(f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in DEFINITIONS.items())
+        + "</dl>"
+    )
+
+
+def _footer(predictions, report):
+    parts = [
+        f"{k} {v}"
+        for k, v in predictions.info.items()
+        if isinstance(v, (str, int, float)) and not re.search("path|folder", k)
+    ]
+    made = datetime.now(timezone.utc).strftime("%Y-%m-%d")
+    return (
+        f"<p class='sub'>nucleus_course {_e(__version__)}, {made}, metric definitions version {report.definitions}."
+        + (f" Predictions: {_e('; '.join(parts))}." if parts else "")
+        + "</p>"
+    )

@@ -1,0 +1,292 @@
+"""The paper's table and its side experiments, put together from run folders.
+
+A run folder is named after its preset. What counts is what lies in it: ``config.json`` (how it was
+begun), ``log.jsonl`` (how far it came), ``report.json`` (what it reached on the validation split).
+"""
+
+import json
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.models.weights.folder import shipped_weights
+from nucleus_course.presets import get_preset
+
+# Johnson (2018), table 1: COCO AP and "mask average IoU", percent, by preset.
+PUBLISHED = {"paper-resnet50": (56.06, 66.98), "paper-resnet101": (59.40, 70.54)}
+METRICS = {"coco_ap": "AP", "coco_ap50": "AP50", "mean_mask_iou": "mask IoU", "dsb_score": "DSB"}
+EXPERIMENTS = ("mirror", "native", "long", "short", "high-rate", "low-rate", "no-drop", "cosine")
+# Table -> {preset: weights to start from}.
+TABLES = {
+    "table1": {
+        "paper-resnet50": "coco",
+        "paper-resnet101": "coco",
+        "paper-resnet50-scratch": None,
+        "paper-resnet101-scratch": None,
+        "strong": None,
+        "compact": None,
+    },
+    "experiments": {"paper-resnet50": "coco"}
+    | {f"paper-resnet50+{name}": "coco" for name in EXPERIMENTS},
+    "experiments-scratch": {"paper-resnet50-scratch": None}
+    | {f"paper-resnet50-scratch+{name}": None for name in EXPERIMENTS},
+}
+TITLES = {
+    "table1": "Table 1: two backbones",
+    "experiments": "Side experiments, from COCO weights",
+    "experiments-scratch": "Side experiments, from random weights",
+}
+
+
+@dataclass
+class Row:
+    """One run of a table.
+
+    Attributes:
+        preset: its name; folder: where it is or would be; start: ``coco``, ``imagenet``, … or None for
+            random weights, as planned, or as run where it was.
+        epochs: (done, planned); (0, n) where nothing was run. ``finished``: whether the schedule is through.
+        asked: options of the length it was begun with, where that is not the preset's.
+        metrics: of its report, {} without one; warnings: why the numbers may not be comparable.
+    """
+
+    preset: str
+    folder: Path
+    start: str | None
+    epochs: tuple = (0, 0)
+    finished: bool = False
+    metrics: dict = field(default_factory=dict)
+    log: list = field(default_factory=list)
+    asked: list = field(default_factory=list)
+    warnings: list = field(default_factory=list)
+
+    @property
+    def label(self):
+        """The preset's name, or the variant alone: its base is in the row above."""
+        return "+" + self.preset.split("+", 1)[1] if "+" in self.preset else self.preset
+
+    @property
+    def state(self):
+        """``not run``, ``37 of 100`` epochs, ``not scored``, or the epochs."""
+        done, planned = self.epochs
+        if not done:
+            return "scored" if self.metrics else "not run"
+        if not self.finished:
+            return f"{done} of {planned}"
+        return str(done) if self.metrics else "not scored"
+
+
+def collect(table, runs):
+    """The rows of a table from the folder ``runs``, whether run or not.
+
+    Raises:
+        UserError: no such table, or a file in a run folder is damaged.
+    """
+    if table not in TABLES:
+        raise UserError(f"there is no '{table}' to reproduce: choose one of {', '.join(TABLES)}")
+    return [_row(preset, Path(runs) / preset, start) for preset, start in TABLES[table].items()]
+
+
+def _row(preset, folder, start):
+    row = Row(
+        preset, folder, start, epochs=(0, sum(s.epochs for s in get_preset(preset).training.stages))
+    )
+    config = _read(folder / "config.json")
+    if (
+        config is None
+        and (shipped := shipped_weights().get(preset))
+        and (shipped / "report.json").is_file()
+    ):
+        row.folder = folder = shipped  # scored already, and nothing to train
+    elif config:
+        row.start = config.get("start")
+        usual, minutes = row.epochs[1], config.get("minutes")
+        row.epochs = (0, sum(stage["epochs"] for stage in config.get("stages", ())) or usual)
+        if minutes:
+            row.asked = ["--minutes", f"{minutes:g}"]
+        elif row.epochs[1] != usual:
+            row.asked = ["--epochs", str(row.epochs[1])]
+        if row.start != start:
+            row.warnings.append(
+                f"started from {row.start or 'random weights'}, not {start or 'random weights'}"
+            )
+    row.log = _read_lines(folder / "log.jsonl")
+    if row.log:
+        done, minutes = row.log[-1]["epoch"], (config or {}).get("minutes")
+        row.epochs = (done, row.epochs[1])
+        row.finished = done >= row.epochs[1] or bool(
+            minutes and row.log[-1]["seconds"] >= 59 * minutes
+        )  # give or take a save
+    report = _read(folder / "report.json")
+    if report:
+        row.metrics = {
+            key: value for key, value in report.get("metrics", {}).items() if key in METRICS
+        }
+        if report.get("split") != "validation":
+            row.warnings.append(f"scored on split {report.get('split') or 'unknown'}")
+        if report.get("synthetic"):
+            row.warnings.append("scored on synthetic images")
+    return row
+
+
+def _read(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): mend it or move the run folder away"
+        ) from None
+
+
+def _read_lines(path):
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): mend it or move the run folder away"
+        ) from None
+
+
+def commands(row, data="DATA"):
+    """What is left to do for a row: lists of words, each a call of ``nucleus-course``."""
+    steps = []
+    if not row.finished and not (row.metrics and not row.epochs[0]):
+        train = ["train", "--data", data, "--preset", row.preset, "--run", str(row.folder)]
+        train += ["--weights", row.start] if row.start and not row.epochs[0] else []
+        steps.append(train + ([*row.asked, "--resume"] if row.epochs[0] else []))
+    if steps or not row.metrics:
+        weights = str(row.folder / "weights")
+        steps.append(["thresholds", "--data", data, "--weights", weights])
+        steps.append(
+            [
+                "evaluate",
+                "--data",
+                data,
+                "--weights",
+                weights,
+                "--out",
+                str(row.folder / "report.json"),
+            ]
+        )
+    return steps
+
+
+def shell(words):
+    """The command as one types it."""
+    return shlex.join(["nucleus-course", *words])
+
+
+def table_of(name, rows):
+    """The table as a rich table of at most 80 columns, the published rows on top."""
+    from rich import box
+    from rich.table import Table
+
+    notes = [f"{row.preset}: {text}." for row in rows for text in row.warnings]
+    published = [preset for preset in PUBLISHED if any(row.preset == preset for row in rows)]
+    if published:
+        notes.insert(0, "Published: Johnson (2018), on a validation split and with an AP evaluator and a 'mask average "
+                        "IoU' that the paper does not define. Ours: the 67 images of split 'validation'.")  # fmt: skip
+    table = Table(
+        title=f"{TITLES[name]}, percent", caption="\n".join(notes) or None, box=box.SIMPLE_HEAD, width=80,
+        title_justify="left", caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    table.add_column("run", overflow="fold")
+    table.add_column("start", no_wrap=True)
+    table.add_column("epochs", justify="right", no_wrap=True)
+    for title in METRICS.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    for preset in published:
+        ap, iou = PUBLISHED[preset]
+        table.add_row(
+            f"{get_preset(preset).model.backbone}, published",
+            "coco",
+            "100",
+            f"{ap:.2f}",
+            "",
+            f"{iou:.2f}",
+            "",
+        )
+    if published:
+        table.add_section()
+    for row in rows:
+        values = [row.metrics.get(key) for key in METRICS]
+        mark = "*" if row.warnings else ""
+        cells = ["" if v is None else f"{v:.2f}" for v in values]
+        style = "" if row.metrics else "dim"
+        table.add_row(row.label + mark, row.start or "random", row.state, *cells, style=style)
+    return table
+
+
+def to_json(name, rows):
+    """The table as JSON types."""
+    return {
+        "table": name,
+        "published": {p: {"coco_ap": ap, "mask_average_iou": iou} for p, (ap, iou) in PUBLISHED.items()},
+        "rows": [
+            {"preset": r.preset, "start": r.start, "state": r.state, "epochs": list(r.epochs), "metrics": r.metrics, "warnings": r.warnings}
+            for r in rows
+        ],
+    }  # fmt: skip
+
+
+def draw_table(name, rows):
+    """Figure and caption: AP and mask IoU of every run beside the published ones, and validation AP by epoch."""
+    from matplotlib.figure import Figure
+
+    from nucleus_course.figures.base import BLUE, CYCLE, GREY, ORANGE, tidy
+
+    figure = Figure(figsize=(10.0, 1.6 + 0.34 * (len(rows) + 2)), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    places = []
+    for preset in (p for p in PUBLISHED if any(r.preset == p for r in rows)):
+        ap, iou = PUBLISHED[preset]
+        place = len(places)
+        left.plot(ap, place, "o", mfc="white", mec=BLUE, ms=8)
+        left.plot(iou, place, "s", mfc="white", mec=ORANGE, ms=8)
+        places.append(f"{get_preset(preset).model.backbone}, published")
+    missing = 0
+    for row in rows:
+        place = len(places)
+        places.append(row.label)
+        if row.metrics:
+            left.plot(row.metrics.get("coco_ap"), place, "o", color=BLUE, ms=8)
+            left.plot(row.metrics.get("mean_mask_iou"), place, "s", color=ORANGE, ms=8)
+        else:
+            missing += 1
+            white = {"fc": "white", "ec": "none", "pad": 1.0}
+            where = {"xycoords": ("axes fraction", "data"), "ha": "center", "va": "center"}
+            left.annotate(row.state, (0.5, place), **where, color=GREY, fontsize=8, bbox=white)
+    left.plot([], [], "o", color=BLUE, label="COCO AP")
+    left.plot([], [], "s", color=ORANGE, label="mean mask IoU")
+    left.set_yticks(range(len(places)), places, fontsize=8)
+    left.set_ylim(len(places) - 0.5, -0.5)
+    left.grid(axis="y", color="0.9")
+    left.legend(fontsize=8, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    tidy(left, "percent (hollow: published)", "")
+    curves = {
+        row.preset: [(r["epoch"], r["coco_ap"]) for r in row.log if r.get("coco_ap") is not None]
+        for row in rows
+    }
+    for (preset, points), colour, style in zip(
+        curves.items(), CYCLE * 2, ("-", "--", "-.", ":") * 4
+    ):
+        if points:
+            right.plot(*zip(*points), color=colour, ls=style, marker=".", label=preset)
+    if any(curves.values()):
+        right.legend(fontsize=7, frameon=False)
+    else:
+        right.annotate(
+            "not run", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY, fontsize=8
+        )
+    tidy(right, "epoch", "validation AP, percent")
+    caption = (
+        f"{TITLES[name]}: {len(rows) - missing} of {len(rows)} runs scored on the validation split"
+    )
+    return figure, caption + (
+        ", beside the published values." if PUBLISHED.keys() & curves.keys() else "."
+    )

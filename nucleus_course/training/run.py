@@ -1,0 +1,126 @@
+"""What a run was begun with: ``config.json`` in its folder, which a resumed run goes on with."""
+
+import dataclasses
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.config import (
+    AugmentConfig,
+    ModelConfig,
+    Preset,
+    StageConfig,
+    Thresholds,
+    TrainingConfig,
+    UNetConfig,
+    from_dict,
+    to_dict,
+)
+
+NAME = "config.json"
+
+
+class Begun:
+    """The contents of a run folder's config.json: ``values`` as JSON types, and what they mean.
+
+    ``preset``, ``stages`` and ``minutes`` raise :class:`UserError` where the file lacks them or another
+    version wrote it.
+    """
+
+    def __init__(self, folder, values):
+        self.folder, self.values = Path(folder), values
+
+    @cached_property
+    def preset(self):
+        """The :class:`~nucleus_course.config.Preset` as it was, options and all."""
+        model = (
+            UNetConfig if self._read(lambda v: v["model"].get("kind")) == "unet" else ModelConfig
+        )
+        parts = {
+            "model": model,
+            "training": TrainingConfig,
+            "augment": AugmentConfig,
+            "thresholds": Thresholds,
+        }
+        found = self._read(
+            lambda v: {name: from_dict(kind, v[name]) for name, kind in parts.items()}
+        )
+        return Preset(**found, summary=self.values.get("summary", ""))
+
+    @property
+    def stages(self):
+        """The schedule's :class:`~nucleus_course.config.StageConfig`, scaled to the epochs asked for."""
+        return self._read(lambda v: tuple(from_dict(StageConfig, stage) for stage in v["stages"]))
+
+    @property
+    def minutes(self):
+        """Wall time in all, or None where epochs decide."""
+        return self._read(lambda v: v.get("minutes"))
+
+    @property
+    def split(self):
+        """Name or file of the split, or None where the images were listed in Python."""
+        split = self.values.get("split")
+        return None if split == "listed" else split
+
+    def trained_on(self, dataset):
+        """Whether a data set holds the images that the run learns from: the same ids."""
+        if "ids_sha256" in self.values:
+            return self.values["ids_sha256"] == _digest(dataset.ids)
+        return self.values.get("images", len(dataset)) == len(dataset)
+
+    def _read(self, get):
+        try:
+            return get(self.values)
+        except UserError as error:
+            raise UserError(f"{self.folder / NAME}: {error}") from None
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.folder / NAME} does not say how the run was begun ({error!r}): start a new run"
+            ) from None
+
+
+def read_begun(folder):
+    """The :class:`Begun` of a run folder, or None where it has no config.json.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = Path(folder) / NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): mend it or start a new run") from None
+    return Begun(folder, values)
+
+
+def length(stages, minutes):
+    """The entries of config.json that a resumed run may change."""
+    return {"stages": [to_dict(stage) for stage in stages], "minutes": minutes}
+
+
+def describe(model, dataset, preset, stages, minutes, notes=None):
+    """What config.json holds, as JSON types; ``notes`` are further entries."""
+    # The model's thresholds: weights that it began with may have brought their own.
+    preset = dataclasses.replace(preset, thresholds=model.thresholds)
+    about = {
+        "data": dataset.name,
+        "split": dataset.split,
+        "images": len(dataset),
+        "ids_sha256": _digest(dataset.ids),
+    }
+    return {
+        **to_dict(preset),
+        **length(stages, minutes),
+        **about,
+        "start": getattr(model, "start", None),
+        **(notes or {}),
+    }
+
+
+def _digest(ids):
+    return hashlib.sha256("\n".join(map(str, ids)).encode("utf-8", "surrogateescape")).hexdigest()

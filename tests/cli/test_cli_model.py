@@ -1,0 +1,469 @@
+"""The command line with a network: predict, evaluate, train, thresholds on small images that the tests draw."""
+
+import csv
+import errno
+import json
+import os
+import re
+
+import keras
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from terminal import one_line_error, plain
+from typer.testing import CliRunner
+
+from nucleus_course.cli import common
+from nucleus_course.cli.app import app
+
+runner = CliRunner()
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def discs(seed, size=64, count=4):
+    """A picture (size, size) uint8 of bright discs and the masks of those that are not hidden."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size]
+    image, masks = rng.normal(20, 3, (size, size)), []
+    taken = np.zeros((size, size), bool)
+    while len(masks) < count:
+        (y, x), r = rng.uniform(10, size - 10, 2), rng.uniform(5, 8)
+        mask = (rows - y) ** 2 + (columns - x) ** 2 < r * r
+        if not (mask & taken).any():
+            masks.append(mask)
+            taken |= mask
+            image[mask] += 150
+    return image.clip(0, 255).astype(np.uint8), masks
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Twelve annotated images in BBBC038's layout: validation gets ids 0 and 10."""
+    folder = tmp_path_factory.mktemp("data") / "discs"
+    for number in range(12):
+        image, masks = discs(number)
+        place = folder / f"image{number:02d}"
+        (place / "images").mkdir(parents=True), (place / "masks").mkdir()
+        Image.fromarray(image).save(place / "images" / f"{place.name}.png")
+        for index, mask in enumerate(masks):
+            Image.fromarray(mask.astype(np.uint8) * 255).save(place / "masks" / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model folder of the compact network with random weights."""
+    import keras
+
+    from nucleus_course import MaskRCNN
+
+    keras.utils.set_random_seed(1)
+    return MaskRCNN.from_preset("compact").save(tmp_path_factory.mktemp("model") / "weights")
+
+
+LOADED = {}
+
+
+@pytest.fixture(autouse=True)
+def one_model_for_all(monkeypatch):
+    """Load each set of weights once: a model compiles on its first image, and these tests are about the commands."""
+    real = common.open_model
+
+    def open_once(weights, preset=None, dtype=None):
+        key = (str(weights), preset, dtype)
+        if key not in LOADED:
+            LOADED[key] = real(weights, preset, dtype)
+        return LOADED[key]
+
+    monkeypatch.setattr(common, "open_model", open_once)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words):
+    return runner.invoke(app, [str(w) for w in words])
+
+
+# -------------------------------------------------------------------------------------- predict
+
+
+def table(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_predict_writes_everything_and_names_the_bad_ones(here, model):
+    image, _ = discs(3)
+    folder = here / "in"
+    (folder / "sub").mkdir(parents=True)
+    Image.fromarray(np.stack([image] * 3, -1)).save(folder / "rgb.png")
+    tifffile.imwrite(folder / "sub" / "deep.tif", image.astype(np.uint16) * 200)
+    (folder / "cut.png").write_bytes((folder / "rgb.png").read_bytes()[:200])
+    (folder / "words.png").write_text("no image")
+    result = run(
+        "predict",
+        folder,
+        "--weights",
+        model,
+        "--out",
+        here / "out",
+        "--overlay",
+        "--score-threshold",
+        "0.3",
+    )
+    one_line_error(result, "2 of 4 images", code=1)
+    for name in ("cut.png", "words.png"):
+        assert any("skipped" in line and name in line for line in plain(result.stderr).splitlines())
+
+    from nucleus_course import Predictions
+
+    found = Predictions.load(here / "out" / "predictions.json")
+    assert sorted(found.images) == ["deep", "rgb"] and found.score_threshold == 0.3
+    document = json.loads((here / "out" / "predictions.json").read_text())
+    assert {i["file_name"] for i in document["images"]} == {"rgb.png", "sub/deep.tif"}
+    counts, measured = (
+        {r["image"]: r for r in table(here / "out" / "counts.csv")},
+        table(here / "out" / "measurements.csv"),
+    )
+    for stem, name in (("rgb", "rgb.png"), ("deep", "sub/deep.tif")):
+        labels = tifffile.imread(here / "out" / "labels" / f"{stem}.tif")
+        assert counts[name] | {"median_area_px": ""} == dict(
+            zip(counts[name], (name, "64", "64", str(labels.max()), ""))
+        )
+        areas = [float(r["area_px"]) for r in measured if r["image"] == name]
+        assert areas == np.bincount(labels.ravel())[1:].tolist() and float(
+            counts[name]["median_area_px"]
+        ) == np.median(areas)
+    assert name in plain(result.stdout) and len(areas) > 0
+    for stem in found.images:
+        labels = tifffile.imread(here / "out" / "labels" / f"{stem}.tif")
+        assert labels.shape == (64, 64) and labels.dtype == np.uint16
+        np.testing.assert_array_equal(labels > 0, found.images[stem].label_image(0.3) > 0)
+        overlay = np.array(Image.open(here / "out" / "overlays" / f"{stem}.png"))
+        assert overlay.shape == (64, 64, 3)
+    assert not list((here / "out").rglob("*.partial"))
+
+
+def test_predict_reads_the_layout_of_bbbc038_and_not_its_own_results(here, model, data):
+    for _ in range(2):  # the second time, results of the first lie inside the folder
+        result = run(
+            "predict",
+            data / "image00",
+            data / "image01",
+            "--weights",
+            model,
+            "--out",
+            data / "image00" / "out",
+        )
+        assert result.exit_code == 0, result.stderr
+    document = json.loads((data / "image00" / "out" / "predictions.json").read_text())
+    assert [i["file_name"] for i in document["images"]] == [
+        "images/image00.png",
+        "images/image01.png",
+    ]
+    import shutil
+
+    shutil.rmtree(data / "image00" / "out")
+
+
+def test_interrupted_prediction_keeps_what_is_done(here, model, data, monkeypatch):
+    from nucleus_course.cli import predict
+
+    real, calls = predict._one, []
+
+    def second_is_interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(predict, "_one", second_is_interrupted)
+    result = run(
+        "predict", data / "image00", data / "image01", "--weights", model, "--out", here / "out"
+    )
+    one_line_error(result, "interrupted", code=130)
+    assert len(json.loads((here / "out" / "predictions.json").read_text())["images"]) == 1
+
+
+def test_full_disk_while_predicting(here, model, data, monkeypatch):
+    from nucleus_course._util import output
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr(output.os, "replace", full)
+    result = run("predict", data / "image00", "--weights", model, "--out", here / "out")
+    one_line_error(result, "disk is full", "image00.tif")
+    assert not list((here / "out").rglob("*.*"))
+
+
+# ----------------------------------------------------------------------------------- weights
+
+
+def test_a_model_in_half_precision_has_the_same_weights(here, model):
+    whole, half = (
+        common.open_model(str(model)),
+        common.open_model(str(model), dtype="mixed_bfloat16"),
+    )
+    assert (
+        whole.box_head.dtype_policy.name == "float32"
+        and half.box_head.dtype_policy.name == "mixed_bfloat16"
+    )
+    for a, b in zip(whole.weights, half.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    picture = str(here / "picture.png")
+    Image.fromarray(discs(1)[0]).save(picture)
+    one_line_error(
+        run("predict", picture, "--weights", model, "--dtype", "float16"), "--dtype 'float16'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "native", "runtime", "expected"),
+    [
+        ("tensorflow", "cpu", True, "keras", "mixed_bfloat16"),
+        ("tensorflow", "cpu", False, "keras", "float32"),
+        (
+            "tensorflow",
+            "cpu",
+            True,
+            "openvino",
+            "float32",
+        ),  # which computes in what it likes itself
+        ("jax", "cpu", True, "keras", "float32"),
+        ("jax", "gpu: one", True, "keras", "mixed_bfloat16"),
+    ],
+)
+def test_predict_takes_half_precision_where_it_is_the_faster(
+    monkeypatch, backend, device, native, runtime, expected
+):
+    from nucleus_course.cli import predict
+
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(predict, "has_bfloat16", lambda name: native)
+    monkeypatch.setattr(predict, "devices", lambda name: [device])
+    assert predict._fastest(runtime) == expected
+
+
+def test_weights_of_another_architecture(here, data):
+    import h5py
+
+    with h5py.File(here / "other.h5", "w") as file:
+        file["conv1/kernel"] = np.zeros((7, 7, 3, 5), "float32")
+    one_line_error(run("evaluate", "--data", data, "--weights", here / "other.h5"), "--preset")
+    for words in (
+        ("evaluate", "--data", data, "--weights", here / "other.h5", "--preset", "compact"),
+        ("train", "--data", data, "--weights", here / "other.h5"),
+    ):
+        one_line_error(run(*words), "another architecture", "compact")
+
+
+def test_weights_that_are_no_weights(here, data):
+    (here / "text.h5").write_text("no weights")
+    one_line_error(
+        run("predict", data / "image00", "--weights", here / "text.h5", "--preset", "compact"),
+        "text.h5",
+    )
+    (here / "empty").mkdir()
+    one_line_error(
+        run("predict", data / "image00", "--weights", here / "empty"), "no weights in folder"
+    )
+
+
+def test_a_weights_file_is_as_good_as_its_folder(here, model, data):
+    for number, weights in enumerate((model, model / "weights.h5")):
+        assert (
+            run(
+                "predict", data / "image00", "--weights", weights, "--out", here / str(number)
+            ).exit_code
+            == 0
+        )
+    first, second = (json.loads((here / n / "predictions.json").read_text()) for n in "01")
+    assert first["annotations"] == second["annotations"]
+
+
+# ----------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate_weights_then_the_predictions_it_wrote(here, model, data):
+    from nucleus_course.evaluation import KEYS
+
+    words = ("--data", data, "--bootstrap", "20", "--types", "--errors")
+    result = run("evaluate", *words, "--weights", model)
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((here / "report.json").read_text())
+    assert set(report["metrics"]) == set(KEYS) and set(report["images"]) == {"image00", "image10"}
+    for key in KEYS:
+        assert key in plain(result.stdout)
+    again = run(
+        "evaluate",
+        *words,
+        "--predictions",
+        "report.predictions.json",
+        "--out",
+        "again.json",
+        "--against",
+        model,
+    )
+    assert again.exit_code == 0, again.stderr
+    assert json.loads((here / "again.json").read_text())["metrics"] == report["metrics"]
+    compared = json.loads((here / "again.against.json").read_text())
+    assert all(row["difference"] in (0, None) for row in compared["metrics"].values())
+    assert (here / "report.errors.json").exists()
+
+
+def test_evaluate_a_perfect_folder_of_label_images_on_a_split_file(here, data):
+    for number in (4, 7):
+        labels = np.zeros((64, 64), np.uint16)
+        for index, mask in enumerate(discs(number)[1], start=1):
+            labels[mask] = index
+        (here / "labels").mkdir(exist_ok=True)
+        tifffile.imwrite(here / "labels" / f"image{number:02d}.tif", labels)
+    (here / "split.txt").write_text("image04\n\n# a remark\nimage07\n")
+    result = run(
+        "evaluate", "--data", data, "--split", here / "split.txt", "--predictions", here / "labels"
+    )
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((here / "report.json").read_text())
+    assert report["metrics"]["coco_ap"] == pytest.approx(100) and report["metrics"][
+        "mean_mask_iou"
+    ] == pytest.approx(100)
+    one = run(
+        "evaluate",
+        "--data",
+        data,
+        "--split",
+        "all",
+        "--limit",
+        5,
+        "--predictions",
+        here / "labels",
+        "--out",
+        "limited.json",
+    )
+    assert one.exit_code == 0
+    assert len(json.loads((here / "limited.json").read_text())["images"]) == 5
+
+
+# -------------------------------------------------------------------------------------- train
+
+
+@pytest.mark.slow
+def test_rescore_writes_scores_that_prediction_then_uses(here, data, model, monkeypatch):
+    import shutil
+
+    from nucleus_course import MaskRCNN
+    from nucleus_course.evaluation import rescoring
+
+    shutil.copytree(model, here / "mine")
+    words = ("rescore", "--data", data, "--weights", here / "mine")
+    one_line_error(
+        run(*words, "--check", "none", "--limit", 1), "no ground to fit scores to", "more images"
+    )
+    assert not (here / "mine" / "rescoring.json").exists()
+
+    rng, count = np.random.default_rng(0), 40
+
+    def collected(model, dataset, progress=True):
+        features = rng.normal(size=(len(dataset), count, len(rescoring.FEATURES))).astype("float32")
+        return [
+            rescoring.Seen(
+                f, np.full(count, 0.5, "float32"), np.diag(1 / (1 + np.exp(-3 * f[:, 2])))
+            )
+            for f in features
+        ]
+
+    monkeypatch.setattr(rescoring, "collect", collected)
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
+    said = plain(result.stdout)
+    before, after = (float(w) for w in re.findall(r"(\d+\.\d\d) by", said))
+    assert after > before + 5 and "nucleus-course thresholds --data" in said.replace("\n", " ")
+    assert "mean score 0." in said and "knows the images" not in result.stderr
+    info = json.loads((here / "mine" / "rescoring.json").read_text())["info"]
+    assert info == {
+        "split": "train",
+        "dataset": "discs",
+        "images": 10,
+        "flips": 4,
+        "detections": 400,
+        "seed": 0,
+    }
+
+    monkeypatch.setattr(rescoring, "told_and_true", lambda *_: (0.8, 0.7))
+    assert "knows the images of train too well" in plain(run(*words).stderr).replace("\n", " ")
+
+    image = discs(0)[0]
+    found, old = MaskRCNN.load(here / "mine").predict(image), MaskRCNN.load(model).predict(image)
+    assert sorted(found.boxes.tolist()) == sorted(old.boxes.tolist()) and not np.allclose(
+        found.scores, old.scores
+    )
+
+
+def test_rescore_refuses_what_has_no_scores_to_fit(here, data, model):
+    from nucleus_course.models.unet import UNet
+    from nucleus_course.presets import get_preset
+
+    one_line_error(run("rescore", "--data", data, "--weights", model / "weights.h5"), "is a file")
+    UNet(get_preset("unet").model).save(here / "unet")
+    one_line_error(
+        run("rescore", "--data", data, "--weights", here / "unet", "--check", "none"),
+        "only Mask R-CNN",
+    )
+
+
+def test_train_then_refuse_then_resume_then_choose_thresholds(here, data):
+    import filelock
+
+    words = ("train", "--data", data, "--run", here / "run", "--epochs", 1, "--steps-per-epoch", 2, "--crop", 64,
+             "--batch-size", 2, "--seed", 3, "--validation", "none", "--dtype", "float32")  # fmt: skip
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
+    for name in ("config.json", "log.csv", "log.jsonl", "checkpoint.npz", "weights/weights.h5"):
+        assert (here / "run" / name).exists(), name
+    config = json.loads((here / "run" / "config.json").read_text())["training"]
+    assert (config["crop"], config["batch_size"], config["seed"], config["dtype"]) == (
+        64,
+        2,
+        3,
+        "float32",
+    )
+
+    one_line_error(run(*words), "already holds a training", "--resume")
+    with filelock.FileLock(here / "run" / "run.lock"):
+        one_line_error(run(*words, "--resume"), "in use", "--run")
+    resumed = run(*words, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert len((here / "run" / "log.jsonl").read_text().splitlines()) == 1
+
+    chosen = run("thresholds", "--data", data, "--weights", here / "run")
+    assert chosen.exit_code == 0, chosen.stderr
+    stored = json.loads((here / "run" / "weights" / "thresholds.json").read_text())
+    assert stored["metric"] == "dsb_score" and stored["split"] == "validation"
+    one_line_error(
+        run("thresholds", "--data", data, "--weights", here / "run", "--metric", "coco_ap"),
+        "coco_ap",
+    )
+
+
+@pytest.mark.slow
+def test_full_disk_while_training(here, data, monkeypatch):
+    from nucleus_course.training import loop
+
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(loop, "save_checkpoint", full)
+    result = run("train", "--data", data, "--run", here / "run", "--epochs", 1, "--steps-per-epoch", 1, "--crop", 64,
+                 "--batch-size", 1, "--validation", "none", "--dtype", "float32")  # fmt: skip
+    one_line_error(result, "disk is full", "checkpoint.npz")
+
+
+def test_run_folder_that_is_a_file(here, data):
+    (here / "run").write_text("")
+    one_line_error(run("train", "--data", data, "--run", here / "run", "--epochs", 1), "is a file")

@@ -1,0 +1,229 @@
+"""`nucleus-course train --resume` goes on with what the run was begun with, and says so where an option is against it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from terminal import one_line_error
+from tiny import discs, tiny_config, tiny_preset
+from training.toy import Toy
+from typer.testing import CliRunner
+
+from nucleus_course import config
+from nucleus_course.cli.app import app
+from nucleus_course.config import StageConfig
+from nucleus_course.models.weights import folder as weights_module
+from nucleus_course.training.progress import EpochWatch
+
+runner = CliRunner()
+pytestmark = pytest.mark.filterwarnings("ignore")
+TIMES = ("seconds", "images_per_s", "waiting")
+# Every one of them is other than the preset's.
+BEGUN = ("--preset", "tiny", "--split", "all", "--limit", 5, "--batch-size", 4, "--crop", 96, "--augment", "plain", "--seed", 7,
+         "--steps-per-epoch", 1, "--dtype", "float32", "--validation", "none")  # fmt: skip
+
+
+def run(*words):
+    return runner.invoke(app, ["train", *(str(w) for w in words)])
+
+
+def write_discs(folder, count, seed=0):
+    """Annotated images in BBBC038's layout."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        labels, image = discs(80, 88, 5, rng)
+        place = folder / f"image{seed}{number:02d}"
+        (place / "images").mkdir(parents=True), (place / "masks").mkdir()
+        Image.fromarray(image).save(place / "images" / f"{place.name}.png")
+        for label in range(1, labels.max() + 1):
+            Image.fromarray((labels == label).astype(np.uint8) * 255).save(
+                place / "masks" / f"{label}.png"
+            )
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def presets(tmp_path_factory):
+    """Two presets, and for the network a toy that trains in moments."""
+    stages = (
+        StageConfig("heads", layers="heads", epochs=2, rate=1e-3),
+        StageConfig("all", layers="all", epochs=2, rate=1e-3),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(config.PRESETS, "tiny", tiny_preset(stages=stages, ema=0.9))
+        patch.setitem(config.PRESETS, "other", tiny_preset(tiny_config(name="other")))
+        patch.setenv("NUCLEUS_COURSE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(weights_module, "model_class", lambda config: toy)
+        yield
+
+
+def toy(config, thresholds, dtype_policy, seed):
+    model = Toy(seed=seed)
+    model.config, model.thresholds, model.start = config, thresholds, None
+    return model
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_discs(tmp_path_factory.mktemp("data") / "discs", 6)
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory):
+    """Folders of the same training: ``straight``, and ``cut`` short by Ctrl-C in its second epoch of three."""
+    folder = tmp_path_factory.mktemp("runs")
+    done = run("--data", data, "--run", folder / "straight", "--epochs", 3, *BEGUN)
+    assert done.exit_code == 0, done.output
+    ended = EpochWatch.on_train_batch_end
+
+    def interrupt(self, step, logs=None):
+        ended(self, step, logs)
+        if self.batches.epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EpochWatch, "on_train_batch_end", interrupt)
+        assert run("--data", data, "--run", folder / "cut", "--epochs", 3, *BEGUN).exit_code == 130
+    assert len(log(folder / "cut")) == 1
+    return folder
+
+
+@pytest.fixture
+def cut(runs, tmp_path):
+    """A copy of the run that was cut short."""
+    return shutil.copytree(runs / "cut", tmp_path / "run")
+
+
+def log(folder):
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def settings(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def forget(folder, *keys):
+    """As another version would have left config.json."""
+    values = {key: value for key, value in settings(folder).items() if key not in keys}
+    (folder / "config.json").write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("words", [(), (*BEGUN, "--epochs", 3)], ids=["not repeated", "repeated"])
+def test_the_settings_come_from_the_run_folder(cut, runs, data, words):
+    before = settings(cut)
+    done = run("--data", data, "--run", cut, "--resume", *words)
+    assert done.exit_code == 0, done.output
+    assert log(cut) == log(runs / "straight") and len(log(cut)) == 3
+    assert (cut / "weights" / "weights.h5").read_bytes() == (
+        runs / "straight" / "weights" / "weights.h5"
+    ).read_bytes()
+    assert settings(cut) == before
+
+
+@pytest.mark.parametrize(
+    "option, value, begun",
+    [
+        ("--preset", "other", "with tiny"),
+        ("--split", "validation", "with all"),
+        ("--limit", 4, "with 5"),
+        ("--batch-size", 2, "with 4"),
+        ("--crop", 64, "with 96"),
+        ("--augment", "gentle", "with plain"),
+        ("--seed", 8, "with 7"),
+        ("--steps-per-epoch", 5, "with 1"),
+        ("--dtype", "mixed_bfloat16", "with float32"),
+        ("--weights", "compact", "without --weights"),
+    ],
+)
+def test_an_option_against_them_is_refused(cut, data, option, value, begun):
+    before = {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()}
+    one_line_error(
+        run("--data", data, "--run", cut, "--resume", option, value),
+        f"{option} {value}",
+        f"was begun {begun}",
+        "leave it out",
+    )
+    assert {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()} == before
+
+
+def test_other_images_are_refused(cut, data, tmp_path):
+    words = ("--run", cut, "--resume")
+    other = write_discs(tmp_path / "others", 6, seed=1)
+    one_line_error(run("--data", other, *words), "others", "not the 5", "discs all")
+    moved = shutil.copytree(data, tmp_path / "moved")
+    shutil.rmtree(moved / "image005")  # beyond --limit
+    forget(cut, "limit")
+    one_line_error(
+        run("--data", moved, *words, "--split", "all", "--limit", 4), "4 images", "not the 5"
+    )
+    done = run("--data", moved, *words, "--limit", 5, "--epochs", 1)
+    assert done.exit_code == 0, done.output
+
+
+def test_another_length_is_kept_for_the_next_time(cut, data):
+    done = run("--data", data, "--run", cut, "--resume", "--epochs", 2, "--workers", 1)
+    assert done.exit_code == 0, done.output
+    assert len(log(cut)) == 2 and [stage["epochs"] for stage in settings(cut)["stages"]] == [1, 1]
+    assert run("--data", data, "--run", cut, "--resume").exit_code == 0 and len(log(cut)) == 2
+    assert settings(cut)["training"]["batch_size"] == 4
+
+
+def test_minutes_are_read_back_as_well(cut, data):
+    config = settings(cut)
+    (cut / "config.json").write_text(json.dumps({**config, "minutes": 1e-6}))
+    done = run("--data", data, "--run", cut, "--resume")
+    assert done.exit_code == 0 and len(log(cut)) == 1, "the time is over"
+    one_line_error(
+        run("--data", data, "--run", cut, "--resume", "--epochs", 2, "--minutes", 1),
+        "--epochs and --minutes",
+    )
+
+
+def test_a_run_folder_of_an_older_version(cut, runs, data):
+    forget(cut, "limit", "validation", "ids_sha256")
+    one_line_error(run("--data", data, "--run", cut, "--resume"), "6 images", "not the 5")
+    done = run("--data", data, "--run", cut, "--resume", "--limit", 5)
+    assert done.exit_code == 0, done.output
+    assert log(cut) == log(runs / "straight")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "cannot be read"),
+        ("{}", "does not say how the run was begun"),
+        ('{"model": {"name": "x", "depth": 3}}', "ModelConfig has no depth"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_named(cut, data, text, message):
+    (cut / "config.json").write_text(text)
+    one_line_error(run("--data", data, "--run", cut, "--resume"), "config.json", message)
+
+
+def test_before_the_first_checkpoint_it_begins_again_as_it_was_begun(cut, runs, data):
+    (cut / "checkpoint.npz").unlink()
+    done = run("--data", data, "--run", cut, "--resume")
+    assert done.exit_code == 0 and "no checkpoint yet" in done.stderr, done.output
+    assert log(cut) == log(runs / "straight") and settings(cut) == settings(runs / "straight")
+
+
+def test_weights_it_began_with_are_not_asked_for_again(runs, data, tmp_path):
+    """Their thresholds stay with it, too."""
+    start = shutil.copytree(runs / "straight" / "weights", tmp_path / "start")
+    stored = json.loads((start / "thresholds.json").read_text())
+    (start / "thresholds.json").write_text(json.dumps({**stored, "score": 0.123}))
+    words = ("--data", data, "--run", tmp_path / "run", "--epochs", 1, *BEGUN)
+    assert run(*words, "--weights", start).exit_code == 0
+    one_line_error(
+        run(*words, "--resume", "--weights", runs / "cut" / "weights"), "--weights", f"with {start}"
+    )
+    shutil.rmtree(start)
+    done = run("--data", data, "--run", tmp_path / "run", "--resume", "--epochs", 2)
+    assert done.exit_code == 0, done.output
+    assert (
+        json.loads((tmp_path / "run" / "weights" / "thresholds.json").read_text())["score"] == 0.123
+    )
+    assert settings(tmp_path / "run")["start"] == str(start)

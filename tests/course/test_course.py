@@ -1,0 +1,300 @@
+"""What the notebooks lean on: the choice of data and weights, their numbers against slow references, their figures."""
+
+import numpy as np
+import pytest
+
+import nucleus_course as nc
+from nucleus_course._util.errors import UserError
+from nucleus_course.course import numbers as course_numbers
+from nucleus_course.course import setup as course
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return nc.load_dataset("sample", "all", progress=False)
+
+
+# ---------------------------------------------------------------- data, weights, paths
+
+
+def test_sample_can_be_asked_for(monkeypatch, capsys):
+    monkeypatch.setenv(course.DATA_VARIABLE, "sample")
+    data = course.find_data()
+    assert data.source == "sample" and data.synthetic and data.evaluation_split == "all"
+    assert "synthetic" in capsys.readouterr().out
+
+
+def test_a_wrong_variable_is_an_error_that_names_it(monkeypatch):
+    monkeypatch.setenv(course.DATA_VARIABLE, "no/such/folder")
+    with pytest.raises(UserError, match=course.DATA_VARIABLE):
+        course.find_data()
+
+
+def test_a_folder_in_bbbc038_s_layout_is_taken(monkeypatch, tmp_path, capsys):
+    (tmp_path / "stage1_train" / "abc" / "images").mkdir(parents=True)
+    monkeypatch.setenv(course.DATA_VARIABLE, str(tmp_path))
+    data = course.find_data()
+    assert not data.synthetic and data.evaluation_split == "validation"
+    assert str(tmp_path) not in capsys.readouterr().out, "no absolute path is printed"
+
+
+def test_nothing_found_means_the_sample(monkeypatch):
+    monkeypatch.delenv(course.DATA_VARIABLE, raising=False)
+    monkeypatch.setattr("nucleus_course.reports.doctor.find_bbbc038", lambda: None)
+    assert course.find_data(verbose=False).source == "sample"
+
+
+def test_shown_paths_are_short(tmp_path):
+    root = course.project_root()
+    assert course.shown(root / "data" / "bbbc038") == "data/bbbc038"
+    assert not course.shown(tmp_path / "deep" / "er" / "images").startswith("/")
+
+
+def test_work_folder_is_inside_out_and_can_be_emptied():
+    folder = course.work_folder("test-of-the-course", fresh=True)
+    (folder / "old").write_text("x")
+    assert folder.parent.name == "course" and folder.parent.parent.name == "out"
+    assert not list(course.work_folder("test-of-the-course", fresh=True).iterdir())
+    folder.rmdir()
+
+
+@pytest.mark.slow
+def test_unknown_weights_in_the_variable_are_an_error(monkeypatch):
+    monkeypatch.setenv(course.WEIGHTS_VARIABLE, "no-such-weights")
+    with pytest.raises(UserError):
+        course.find_model()
+
+
+def test_crowded_and_typical_records(sample):
+    crowded = course.pick_crowded(sample)
+    assert crowded.count >= 2 and crowded.id == course.pick_crowded(sample).id
+    typical = course.pick_each_type(sample)
+    assert [one.type for one in typical] == [
+        kind for kind in nc.data.IMAGE_TYPES if kind in sample.types.values()
+    ]
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_touching_and_edge_ids():
+    labels = np.array([[1, 1, 0, 0], [2, 0, 3, 0], [0, 0, 3, 4], [0, 0, 0, 0]])
+    assert course_numbers.touching_ids(labels).tolist() == [1, 2, 3, 4]
+    assert course_numbers.edge_touching_ids(labels).tolist() == [1, 2, 4]
+    assert course_numbers.touching_ids(np.zeros((3, 3), int)).size == 0
+
+
+def test_best_anchor_equals_all_anchors():
+    from nucleus_course.models.mask_rcnn.anchors import pyramid_anchors
+
+    rng = np.random.default_rng(5)
+    corner = rng.uniform(0, 90, (40, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(3, 38, (40, 2))], axis=1).astype(
+        np.float32
+    )
+    for name in ("compact", "paper-resnet50"):
+        config = nc.get_preset(name).model
+        side = int(128 * config.upsample)
+        anchors = pyramid_anchors(
+            side, side, config.strides, config.anchor_sizes, config.anchor_ratios
+        )
+        slow = course_numbers.box_iou_matrix(boxes * config.upsample, anchors).max(axis=1)
+        fast = course_numbers.best_anchor_iou(boxes, 128, 128, config)
+        np.testing.assert_allclose(fast, slow, atol=1e-5)
+
+
+def test_paste_equals_the_library_s():
+    from nucleus_course.geometry.masks import paste as library_paste
+
+    rng = np.random.default_rng(8)
+    for box in ((3.2, 4.7, 20.1, 31.9), (-3.0, 10.0, 9.5, 45.0), (30.0, 30.0, 31.0, 33.0)):
+        probs = rng.uniform(0, 1, (28, 28)).astype(np.float32)
+        ours = np.zeros((40, 40), bool)
+        rows, columns, values = course_numbers.paste(probs, box, 40, 40)
+        ours[rows, columns] = values >= 0.5
+        _, row, column = library_paste(probs[None], np.array([box]), 40, 40)
+        theirs = np.zeros((40, 40), bool)
+        theirs[row, column] = True
+        assert (ours != theirs).sum() <= 1, (
+            box
+        )  # a probability of 0.5 to the last bit may fall either way
+
+
+def test_round_trip_of_discs():
+    rows, columns = np.mgrid[:200, :200] + 0.5
+    for radius in (7, 20, 60):
+        mask = (rows - 100) ** 2 + (columns - 100) ** 2 <= radius**2
+        box = nc.boxes_from_labels(mask.astype(np.int32))[1][0]
+        result = course_numbers.round_trip(mask, box)
+        assert result.iou > 0.965 and result.grid.shape == (28, 28)
+        assert result.iou == (mask & result.pasted).sum() / (mask | result.pasted).sum()
+
+
+def test_f1_of_two_agrees_with_the_evaluation(sample):
+    one = sample[0]
+    moved = np.roll(one.labels, 3, axis=1)
+    report = nc.evaluate(
+        sample.subset([one.id]), nc.Predictions.from_label_images({one.id: moved}), progress=False
+    )
+    assert 100 * course_numbers.f1_of_two(one.labels, moved) == pytest.approx(
+        report.metrics["f1_50"]
+    )
+    assert course_numbers.f1_of_two(one.labels, one.labels) == 1.0
+    empty = np.zeros((4, 4), int)
+    assert course_numbers.f1_of_two(empty, empty) == 1.0
+
+
+def test_edge_overlap_by_hand():
+    truth = np.zeros((6, 6), int)
+    truth[0:2, 0:2] = 1  # at the edge, 4 pixels
+    truth[3:5, 2:4] = 2  # inside
+    found = np.zeros((6, 6), int)
+    found[0:2, 0:1] = 7  # half of the first
+    assert course_numbers.edge_overlap(truth, found) == 0.5
+    assert course_numbers.edge_overlap(truth, np.zeros((6, 6), int)) == 0.0
+
+
+def test_mirrored_edges_keep_the_geometry():
+    class Threshold:
+        """Finds bright pixels: a model whose answer is known."""
+
+        def predict(self, image):
+            labels = (image[..., 0] > 100).astype(np.int32)
+            return type("Found", (), {"label_image": lambda self: labels})()
+
+    image = np.zeros((40, 50, 3), np.uint8)
+    image[5:9, 44:50] = 200
+    found = course_numbers.predict_with_mirrored_edges(Threshold(), image, margin=16)
+    np.testing.assert_array_equal(found, image[..., 0] > 100)
+
+
+# ---------------------------------------------------------------- figures
+
+
+def figures(sample):
+    """Every figure that needs no network, by name."""
+    from nucleus_course.figures import (
+        data,
+        explore,
+    )
+    from nucleus_course.figures import (
+        error_cases as errors,
+    )
+    from nucleus_course.figures import (
+        matching as evaluation,
+    )
+    from nucleus_course.figures import (
+        network as model,
+    )
+    from nucleus_course.figures import (
+        own_images as own,
+    )
+    from nucleus_course.figures import (
+        stages as training,
+    )
+
+    one = sample[0]
+    kinds = sorted(set(sample.types.values()))
+    yield "task", lambda: data.draw_task(one)
+    yield "detections", lambda: data.draw_detections(one, np.roll(one.labels, 3, axis=0))
+    yield "samples", lambda: data.draw_samples(course.pick_each_type(sample))
+    yield (
+        "sizes",
+        lambda: data.draw_sizes({k: [3, 9, 30] for k in kinds}, {k: [50, 90, 400] for k in kinds}),
+    )
+    yield "crowding", lambda: data.draw_crowding(dict.fromkeys(kinds, (20.0, 10.0)))
+    yield "augmentations", lambda: data.draw_augmentations(one, [(one.image, one.labels)] * 3)
+    trip = course_numbers.round_trip(one.labels == 1, one.boxes[0], crop=True)
+    yield (
+        "round trip",
+        lambda: data.draw_round_trip(trip.mask, trip.grid, trip.pasted, [10, 20], [0.99, trip.iou]),
+    )
+    yield (
+        "coverage",
+        lambda: data.draw_anchor_coverage(np.array([10.0, 20.0]), {"a": np.array([0.4, 0.8])}),
+    )
+    yield "discs", lambda: evaluation.draw_shifted_discs(20, (0, 1, 4))
+    grid = np.linspace(0, 1, 101)
+    yield (
+        "precision",
+        lambda: evaluation.draw_precision_recall(
+            np.array([1, 0.5]), np.array([0.5, 0.5]), grid, grid, 0.5
+        ),
+    )
+    yield (
+        "paired",
+        lambda: errors.draw_paired_test(np.array([1.0, -1.0, 2.0]), (-0.5, 1.5), "points"),
+    )
+    yield (
+        "schedules",
+        lambda: training.draw_schedules(
+            {n: nc.get_preset(n).training.stages for n in ("compact", "paper-resnet50")}
+        ),
+    )
+    yield "moving", lambda: training.draw_moving({"a": {"heads": (1, 4), "all": (4, 4)}})
+    rows = [
+        {"epoch": e, "stage": "one" if e < 3 else "two", "loss": 5.0 / e, "class_loss": 1.0 / e}
+        for e in (1, 2, 3, 4)
+    ]
+    yield "curves", lambda: training.draw_curves(rows, interrupted_after=2)
+    yield "own", lambda: own.draw_found({"a": one.image}, {"a": one.labels})
+    yield "measurements", lambda: own.draw_measurements(np.array([5.0, 9.0]), np.array([0.2, 0.9]))
+    yield "no measurements", lambda: own.draw_measurements(np.zeros(0), np.zeros(0))
+    yield (
+        "scales",
+        lambda: own.draw_scales(
+            (0.5, 1.0), [(one.image, one.labels), (one.image, np.zeros_like(one.labels))]
+        ),
+    )
+    yield "scores", lambda: own.draw_scores(np.array([0.1, 0.6, 0.9]), 0.5)
+    yield (
+        "roi align",
+        lambda: model.draw_roi_align(
+            np.arange(25.0).reshape(5, 5), (0, 0, 2, 2), 2, np.ones((4, 2)), np.arange(4.0)
+        ),
+    )
+    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30]], np.float32)
+    yield "nms", lambda: model.draw_nms_steps(one.image, boxes, np.array([0.9, 0.8, 0.7]), 0.3)
+    yield (
+        "levels",
+        lambda: model.draw_levels(np.array([2, 2, 3]), np.array([10.0, 12.0, 60.0]), 112.0),
+    )
+    yield (
+        "case",
+        lambda: explore.draw_case(
+            one.image, one.labels == 1, one.labels == 2, one.boxes[0], "a case"
+        ),
+    )
+
+
+def test_figures_are_pictures_with_captions(sample):
+    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
+
+    before = plt.get_fignums()
+    for name, draw in figures(sample):
+        figure, caption = draw()
+        assert isinstance(figure, Figure) and caption.endswith(".") and len(caption) > 15, name
+        assert len(course.png(figure)) > 1000, name
+    assert plt.get_fignums() == before, "no global figure is left open"
+
+
+def test_captions_hold_the_numbers(sample):
+    from nucleus_course.figures import data
+    from nucleus_course.figures import error_cases as errors
+    from nucleus_course.figures import stages as training
+
+    one = sample[0]
+    assert f"{one.count} nuclei" in data.draw_task(one)[1]
+    assert (
+        "+0.67 on average over 3 images"
+        in errors.draw_paired_test(np.array([1.0, -1.0, 2.0]), (-0.5, 1.5), "points")[1]
+    )
+    assert "1.0 of 4.0 million" in training.draw_moving({"a": {"heads": (1_000_000, 4_000_000)}})[1]
+
+
+def test_filled_labels_separate_neighbours():
+    from nucleus_course.figures.base import filled
+
+    out = filled(np.array([[1, 1, 2, 2], [0, 0, 0, 0]]))
+    assert (out[0, 2] == 255).all() and not (out[0, 0] == 255).all() and (out[1] == 0).all()

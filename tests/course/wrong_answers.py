@@ -1,0 +1,512 @@
+"""Three typical wrong answers to each exercise, as learners write them."""
+
+import numpy as np
+
+WRONG = {}
+
+
+def wrong(name):
+    def register(function):
+        WRONG.setdefault(name, []).append(function)
+        return function
+
+    return register
+
+
+# --- notebook 00
+@wrong("box_of")
+def inclusive_end(mask):
+    rows, columns = np.nonzero(mask)
+    return rows.min(), columns.min(), rows.max(), columns.max()
+
+
+@wrong("box_of")
+def x_before_y(mask):
+    rows, columns = np.nonzero(mask)
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+@wrong("box_of")
+def height_and_width(mask):
+    rows, columns = np.nonzero(mask)
+    return rows.min(), columns.min(), np.ptp(rows) + 1, np.ptp(columns) + 1
+
+
+# --- notebook 01
+def _pairs(a, b):
+    return {
+        (min(i, j), max(i, j)) for i, j in zip(a.ravel().tolist(), b.ravel().tolist()) if i != j
+    }
+
+
+@wrong("touching_pairs")
+def rows_only(labels):
+    return {pair for pair in _pairs(labels[:, 1:], labels[:, :-1]) if pair[0]}
+
+
+@wrong("touching_pairs")
+def with_background(labels):
+    return _pairs(labels[:, 1:], labels[:, :-1]) | _pairs(labels[1:], labels[:-1])
+
+
+@wrong("touching_pairs")
+def both_orders(labels):
+    pairs = {
+        p for p in _pairs(labels[:, 1:], labels[:, :-1]) | _pairs(labels[1:], labels[:-1]) if p[0]
+    }
+    return pairs | {(j, i) for i, j in pairs}
+
+
+@wrong("flip_boxes")
+def off_by_one(boxes, width):
+    return np.stack(
+        [boxes[:, 0], width - 1 - boxes[:, 3], boxes[:, 2], width - 1 - boxes[:, 1]], axis=1
+    )
+
+
+@wrong("flip_boxes")
+def edges_not_swapped(boxes, width):
+    return np.stack([boxes[:, 0], width - boxes[:, 1], boxes[:, 2], width - boxes[:, 3]], axis=1)
+
+
+@wrong("flip_boxes")
+def flipped_upside_down(boxes, width):
+    return np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+
+
+@wrong("recall_under_cap")
+def mean_over_images(counts, cap):
+    counts = np.maximum(counts, 1)
+    return np.mean(np.minimum(counts, cap) / counts)
+
+
+@wrong("recall_under_cap")
+def cap_on_the_total(counts, cap):
+    return min(cap, counts.sum()) / counts.sum()
+
+
+@wrong("recall_under_cap")
+def share_of_images(counts, cap):
+    return np.mean(counts <= cap)
+
+
+# --- notebook 02
+@wrong("box_iou")
+def negative_lengths(a, b):
+    shared = (min(a[2], b[2]) - max(a[0], b[0])) * (min(a[3], b[3]) - max(a[1], b[1]))
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+@wrong("box_iou")
+def union_counts_twice(a, b):
+    shared = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]))
+
+
+@wrong("box_iou")
+def plus_one(a, b):
+    shared = max(min(a[2], b[2]) - max(a[0], b[0]) + 1, 0) * max(
+        min(a[3], b[3]) - max(a[1], b[1]) + 1, 0
+    )
+    area = lambda box: (box[2] - box[0] + 1) * (box[3] - box[1] + 1)  # noqa: E731
+    return shared / (area(a) + area(b) - shared)
+
+
+@wrong("encode_box")
+def corner_not_centre(anchor, box):
+    height, width = anchor[2] - anchor[0], anchor[3] - anchor[1]
+    return (
+        (box[0] - anchor[0]) / height,
+        (box[1] - anchor[1]) / width,
+        np.log((box[2] - box[0]) / height),
+        np.log((box[3] - box[1]) / width),
+    )
+
+
+@wrong("encode_box")
+def no_logarithm(anchor, box):
+    height, width = anchor[2] - anchor[0], anchor[3] - anchor[1]
+    return (
+        ((box[0] + box[2]) - (anchor[0] + anchor[2])) / 2 / height,
+        ((box[1] + box[3]) - (anchor[1] + anchor[3])) / 2 / width,
+        (box[2] - box[0]) / height,
+        (box[3] - box[1]) / width,
+    )
+
+
+@wrong("encode_box")
+def in_pixels(anchor, box):
+    height, width = anchor[2] - anchor[0], anchor[3] - anchor[1]
+    return (
+        ((box[0] + box[2]) - (anchor[0] + anchor[2])) / 2,
+        ((box[1] + box[3]) - (anchor[1] + anchor[3])) / 2,
+        np.log((box[2] - box[0]) / height),
+        np.log((box[3] - box[1]) / width),
+    )
+
+
+def _iou(p, q):
+    shared = max(min(p[2], q[2]) - max(p[0], q[0]), 0) * max(min(p[3], q[3]) - max(p[1], q[1]), 0)
+    return shared / ((p[2] - p[0]) * (p[3] - p[1]) + (q[2] - q[0]) * (q[3] - q[1]) - shared)
+
+
+@wrong("nms")
+def not_sorted(boxes, scores, iou_threshold):
+    kept = []
+    for i in range(len(boxes)):
+        if all(_iou(boxes[i], boxes[j]) <= iou_threshold for j in kept):
+            kept.append(i)
+    return np.array(kept)
+
+
+@wrong("nms")
+def one_round(boxes, scores, iou_threshold):
+    order = np.argsort(-scores)
+    return np.array(
+        [
+            i
+            for n, i in enumerate(order)
+            if all(_iou(boxes[i], boxes[j]) <= iou_threshold for j in order[:n])
+        ]
+    )
+
+
+@wrong("nms")
+def keeps_the_overlapping(boxes, scores, iou_threshold):
+    kept = []
+    for i in np.argsort(-scores):
+        if all(_iou(boxes[i], boxes[j]) > iou_threshold for j in kept):
+            kept.append(i)
+    return np.array(kept)
+
+
+@wrong("bilinear")
+def no_half_pixel(grid, y, x):
+    y, x = np.clip(y, 0, grid.shape[0] - 1), np.clip(x, 0, grid.shape[1] - 1)
+    r, c = min(int(y), grid.shape[0] - 2), min(int(x), grid.shape[1] - 2)
+    v, u = y - r, x - c
+    return (1 - v) * ((1 - u) * grid[r, c] + u * grid[r, c + 1]) + v * (
+        (1 - u) * grid[r + 1, c] + u * grid[r + 1, c + 1]
+    )
+
+
+@wrong("bilinear")
+def nearest(grid, y, x):
+    return grid[int(y), int(x)]
+
+
+@wrong("bilinear")
+def x_and_y_swapped(grid, y, x):
+    x, y = np.clip(y - 0.5, 0, grid.shape[0] - 1), np.clip(x - 0.5, 0, grid.shape[1] - 1)
+    r, c = min(int(y), grid.shape[0] - 2), min(int(x), grid.shape[1] - 2)
+    v, u = y - r, x - c
+    return (1 - v) * ((1 - u) * grid[r, c] + u * grid[r, c + 1]) + v * (
+        (1 - u) * grid[r + 1, c] + u * grid[r + 1, c + 1]
+    )
+
+
+@wrong("pyramid_level")
+def rounded(height, width):
+    return int(np.clip(np.round(4 + np.log2(np.sqrt(height * width) / 224)), 2, 5))
+
+
+@wrong("pyramid_level")
+def not_clipped(height, width):
+    return int(np.floor(4 + np.log2(np.sqrt(height * width) / 224)))
+
+
+@wrong("pyramid_level")
+def longest_side(height, width):
+    return int(np.clip(np.floor(4 + np.log2(max(height, width) / 224)), 2, 5))
+
+
+@wrong("paste_mask")
+def nearest_cell(probs, box, height, width):
+    out = np.zeros((height, width), bool)
+    for r in range(height):
+        for c in range(width):
+            v = (r + 0.5 - box[0]) / (box[2] - box[0]) * probs.shape[0]
+            u = (c + 0.5 - box[1]) / (box[3] - box[1]) * probs.shape[1]
+            if 0 <= v < probs.shape[0] and 0 <= u < probs.shape[1]:
+                out[r, c] = probs[int(v), int(u)] >= 0.5
+    return out
+
+
+@wrong("paste_mask")
+def fills_the_box(probs, box, height, width):
+    out = np.zeros((height, width), bool)
+    out[max(round(box[0]), 0) : round(box[2]), max(round(box[1]), 0) : round(box[3])] = True
+    return out
+
+
+@wrong("paste_mask")
+def transposed(probs, box, height, width):
+    return nearest_cell(probs.T, box, height, width)
+
+
+@wrong("smooth_l1")
+def always_square(difference):
+    return 0.5 * difference**2
+
+
+@wrong("smooth_l1")
+def plain_l1(difference):
+    return np.abs(difference)
+
+
+@wrong("smooth_l1")
+def no_absolute_value(difference):
+    return np.where(difference < 1, 0.5 * difference**2, difference - 0.5)
+
+
+# --- notebook 03
+@wrong("clip_by_global_norm")
+def each_by_itself(gradients, limit):
+    return [g * min(1, limit / max(np.linalg.norm(g), 1e-12)) for g in gradients]
+
+
+@wrong("clip_by_global_norm")
+def by_value(gradients, limit):
+    return [np.clip(g, -limit, limit) for g in gradients]
+
+
+@wrong("clip_by_global_norm")
+def always_to_the_limit(gradients, limit):
+    norm = np.sqrt(sum((g**2).sum() for g in gradients))
+    return [g * limit / max(norm, 1e-12) for g in gradients]
+
+
+@wrong("warmup_cosine")
+def no_warmup(step, total, warmup, peak):
+    return peak * 0.5 * (1 + np.cos(np.pi * step / total))
+
+
+@wrong("warmup_cosine")
+def cosine_over_all_steps(step, total, warmup, peak):
+    return (
+        peak * step / warmup if step < warmup else peak * 0.5 * (1 + np.cos(np.pi * step / total))
+    )
+
+
+@wrong("warmup_cosine")
+def linear_decay(step, total, warmup, peak):
+    return peak * step / warmup if step < warmup else peak * (total - step) / (total - warmup)
+
+
+# --- notebook 04
+@wrong("mask_iou")
+def dice(a, b):
+    total = a.sum() + b.sum()
+    return 2 * (a & b).sum() / total if total else 0.0
+
+
+@wrong("mask_iou")
+def no_empty_case(a, b):
+    return (a & b).sum() / max((a | b).sum(), 1) if (a | b).any() else 1.0
+
+
+@wrong("mask_iou")
+def over_the_first(a, b):
+    return (a & b).sum() / a.sum() if a.any() else 0.0
+
+
+@wrong("match")
+def not_taken_once(iou, threshold):
+    return np.array([row.argmax() if row.size and row.max() >= threshold else -1 for row in iou])
+
+
+@wrong("match")
+def best_partner_or_none(iou, threshold):
+    taken, out = set(), []
+    for row in iou:
+        j = int(row.argmax()) if row.size else -1
+        good = j >= 0 and row[j] >= threshold and j not in taken
+        out.append(j if good else -1)
+        taken.add(j)
+    return np.array(out)
+
+
+@wrong("match")
+def strictly_above(iou, threshold):
+    taken, out = set(), []
+    for row in iou:
+        free = [j for j in range(len(row)) if j not in taken and row[j] > threshold]
+        out.append(max(free, key=lambda j: row[j]) if free else -1)
+        taken.add(out[-1])
+    return np.array(out)
+
+
+def _curve(hits, nuclei):
+    tp = np.cumsum(hits)
+    return tp / nuclei, tp / np.arange(1, len(hits) + 1)
+
+
+@wrong("average_precision")
+def area_under_the_curve(hits, nuclei):
+    recall, precision = _curve(hits, nuclei)
+    return float(np.sum(np.diff(recall, prepend=0) * precision)) if len(hits) else 0.0
+
+
+@wrong("average_precision")
+def not_interpolated(hits, nuclei):
+    recall, precision = _curve(hits, nuclei)
+    if not len(hits):
+        return 0.0
+    return float(
+        np.mean(
+            [
+                precision[np.searchsorted(recall, r)] if r <= recall[-1] else 0.0
+                for r in np.linspace(0, 1, 101)
+            ]
+        )
+    )
+
+
+@wrong("average_precision")
+def eleven_points(hits, nuclei):
+    recall, precision = _curve(hits, nuclei)
+    return float(
+        np.mean(
+            [
+                precision[recall >= r].max() if (recall >= r).any() else 0.0
+                for r in np.linspace(0, 1, 11)
+            ]
+        )
+    )
+
+
+@wrong("label_image")
+def last_wins(masks, scores):
+    out = np.zeros(masks.shape[1:], int)
+    for i, mask in enumerate(masks):
+        out[mask] = i + 1
+    return out
+
+
+@wrong("label_image")
+def lowest_score_wins(masks, scores):
+    out = np.zeros(masks.shape[1:], int)
+    for i in np.argsort(-scores):
+        out[masks[i]] = i + 1
+    return out
+
+
+@wrong("label_image")
+def numbered_by_score(masks, scores):
+    out = np.zeros(masks.shape[1:], int)
+    order = np.argsort(-scores)
+    for rank in range(len(order) - 1, -1, -1):
+        out[masks[order[rank]]] = rank + 1
+    return out
+
+
+# --- notebook 05
+@wrong("classify_detection")
+def ignores_taken(ious, taken):
+    best = ious.max() if len(ious) else 0
+    return "matched" if best >= 0.5 else "poor boundary" if best >= 0.1 else "spurious"
+
+
+@wrong("classify_detection")
+def best_only(ious, taken):
+    if not len(ious) or ious.max() < 0.1:
+        return "spurious"
+    if ious.max() < 0.5:
+        return "poor boundary"
+    return "duplicate" if taken[ious.argmax()] else "matched"
+
+
+@wrong("classify_detection")
+def any_taken_overlap_is_a_duplicate(ious, taken):
+    free = np.where(taken, 0.0, ious)
+    if len(ious) and free.max() >= 0.5:
+        return "matched"
+    if len(ious) and np.any(ious[taken] > 0.1):
+        return "duplicate"
+    return "poor boundary" if len(ious) and ious.max() >= 0.1 else "spurious"
+
+
+@wrong("paired_interval")
+def a_minus_b(a, b, draws):
+    return tuple(np.percentile((a - b)[draws].mean(axis=1), [2.5, 97.5]))
+
+
+@wrong("paired_interval")
+def ninety_percent(a, b, draws):
+    return tuple(np.percentile((b - a)[draws].mean(axis=1), [5, 95]))
+
+
+@wrong("paired_interval")
+def unpaired(a, b, draws):
+    return tuple(np.percentile(b[draws].mean(axis=1) - a[draws[::-1]].mean(axis=1), [2.5, 97.5]))
+
+
+@wrong("edge_ids")
+def with_zero(labels):
+    return set(
+        np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])).tolist()
+    )
+
+
+@wrong("edge_ids")
+def top_and_left_only(labels):
+    return set(np.unique(np.concatenate([labels[0], labels[:, 0]])).tolist()) - {0}
+
+
+@wrong("edge_ids")
+def inner_frame(labels):
+    return set(
+        np.unique(
+            np.concatenate(
+                [
+                    labels[:2].ravel(),
+                    labels[-2:].ravel(),
+                    labels[:, :2].ravel(),
+                    labels[:, -2:].ravel(),
+                ]
+            )
+        ).tolist()
+    ) - {0}
+
+
+# --- notebook 06
+def _areas(labels):
+    ids = np.unique(labels)
+    ids = ids[ids > 0]
+    return ids, np.array([(labels == i).sum() for i in ids], float)
+
+
+@wrong("measure")
+def scaled_once(labels, micrometres_per_pixel):
+    ids, areas = _areas(labels)
+    areas = areas * micrometres_per_pixel
+    return np.stack([ids, areas, np.sqrt(4 * areas / np.pi)], axis=1)
+
+
+@wrong("measure")
+def background_measured(labels, micrometres_per_pixel):
+    ids, counts = np.unique(labels, return_counts=True)
+    areas = counts * micrometres_per_pixel**2
+    return np.stack([ids, areas, np.sqrt(4 * areas / np.pi)], axis=1)
+
+
+@wrong("measure")
+def radius(labels, micrometres_per_pixel):
+    ids, areas = _areas(labels)
+    areas = areas * micrometres_per_pixel**2
+    return np.stack([ids, areas, np.sqrt(areas / np.pi)], axis=1)
+
+
+@wrong("density")
+def per_square_micrometre(count, height, width, micrometres_per_pixel):
+    return count / (height * width * micrometres_per_pixel**2)
+
+
+@wrong("density")
+def pixel_size_once(count, height, width, micrometres_per_pixel):
+    return count / (height * width * micrometres_per_pixel) * 1e6
+
+
+@wrong("density")
+def per_pixel(count, height, width, micrometres_per_pixel):
+    return count / (height * width)

@@ -1,0 +1,331 @@
+"""From any image to detections at its own size, and the trace of how they came about."""
+
+import re
+
+import numpy as np
+import pytest
+from tiny import disc_dataset, lively_model
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.config import Thresholds
+from nucleus_course.data.preprocess import to_network
+from nucleus_course.models.weights.folder import named_variables
+from nucleus_course.prediction import pipeline as prediction
+from nucleus_course.presets import get_preset
+
+
+def lively(**changes):
+    return lively_model(Thresholds(score=0.1), **changes)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lively()
+
+
+@pytest.fixture(scope="module")
+def image():
+    return disc_dataset(1)[0].image
+
+
+def check(found, height, width, limit=20, slack=0.0):
+    """Everything a Detections promises."""
+    n = len(found)
+    assert (found.height, found.width) == (height, width) and n <= limit
+    assert found.boxes.shape == (n, 4) and found.boxes.dtype == np.float32
+    assert found.scores.shape == (n,) and found.scores.dtype == np.float32
+    assert found.mask_probs.shape == (n, 28, 28) and found.mask_probs.dtype == np.float32
+    assert (np.diff(found.scores) <= 0).all() and ((found.scores > 0) & (found.scores <= 1)).all()
+    assert (found.boxes >= -slack).all() and (
+        found.boxes[:, 2:] <= [height + slack, width + slack]
+    ).all()
+    assert ((found.boxes[:, 2:] - found.boxes[:, :2]) > 0).all()
+    assert ((found.mask_probs >= 0) & (found.mask_probs <= 1)).all()
+    assert found.label_image().shape == (height, width)
+
+
+# ------------------------------------------------------------------ any image
+
+
+def test_every_kind_of_image_says_the_same(model, image):
+    expected = model.predict(image)
+    assert len(expected) > 3
+    check(expected, *image.shape[:2])
+    grey = image[..., 0]
+    forms = {
+        "grey": grey,
+        "one channel": grey[..., None],
+        "RGBA": np.concatenate([image, np.full((*grey.shape, 1), 255, "uint8")], axis=2),
+        "uint16": image.astype("uint16") * 257,
+        "float in 0..1": image / 255.0,
+        "float32 of grey levels": grey.astype("float32"),
+        "big-endian uint16": (grey.astype("uint16") * 257).astype(">u2"),
+    }
+    for name, form in forms.items():
+        found = model.predict(form)
+        np.testing.assert_array_equal(found.boxes, expected.boxes, err_msg=name)
+        np.testing.assert_array_equal(found.mask_probs, expected.mask_probs, err_msg=name)
+
+
+def test_channels_first(model, image):
+    """Its height and width are the last two axes; a wide image, so that taking the first two would show."""
+    wide = image[:40]
+    found, expected = model.predict(np.moveaxis(wide, 2, 0)), model.predict(wide)
+    check(found, 40, image.shape[1])
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_array_equal(
+        model.trace(np.moveaxis(wide, 2, 0)).detections.boxes, model.trace(wide).detections.boxes
+    )
+
+
+@pytest.mark.parametrize("size", [(37, 51), (1, 1), (64, 64), (3, 100)])
+def test_every_size_comes_back_as_it_was(model, size):
+    image = np.random.default_rng(1).integers(0, 255, (*size, 3)).astype("uint8")
+    check(model.predict(image), *size)
+
+
+def test_a_large_image(model):
+    labels, image = (
+        np.zeros((1400, 1400)),
+        np.random.default_rng(1).integers(0, 255, (1400, 1400)).astype("uint8"),
+    )
+    check(model.predict(image), *labels.shape)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((40, 56), "uint8"), np.full((40, 56, 3), 255, "uint8")],
+    ids=["black", "white"],
+)
+def test_an_even_image_is_no_trouble(model, image):
+    check(model.predict(image), 40, 56)
+
+
+def test_nothing_found():
+    model = lively()
+    named_variables(model)["mrcnn_class_logits/bias"].assign([50.0, -50.0])
+    found = model.predict(np.zeros((40, 56), "uint8"))
+    check(found, 40, 56)
+    assert (
+        len(found) == 0
+        and found.masks.shape == (0, 40, 56)
+        and found.rles() == []
+        and not found.label_image().any()
+    )
+    trace = model.trace(np.zeros((40, 56), "uint8"))
+    assert (
+        len(trace.detections) == 0
+        and trace.kept.shape == (0,)
+        and trace.mask_logits.shape == (0, 28, 28)
+    )
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((4, 5, 6, 7)), np.zeros(9), np.full((8, 8), np.nan), np.zeros((0, 5)), np.array([["a"] * 8] * 8)],
+    ids=["four axes", "one axis", "NaN", "no pixels", "text"],
+)  # fmt: skip
+def test_what_is_no_image_is_refused(model, bad):
+    with pytest.raises(UserError):
+        model.predict(bad)
+
+
+# ------------------------------------------------------------------ options
+
+
+def test_options(model, image):
+    everything = model.predict(image)
+    middle = float(np.median(everything.scores))
+    assert len(model.predict(image, score_threshold=middle)) == (everything.scores >= middle).sum()
+    assert len(model.predict(image, max_detections=3)) == 3
+    loose, strict = model.predict(image, nms_iou=0.9), model.predict(image, nms_iou=0.01)
+    assert len(loose) >= len(everything) >= len(strict)
+    assert model.predict(image, mask_threshold=0.2).thresholds.mask == 0.2
+    assert model.thresholds == Thresholds(score=0.1), "options change the call, not the model"
+
+
+def test_nms_holds_what_it_promises(model, image):
+    from nucleus_course.prediction.flips import box_iou
+
+    boxes = model.predict(image, nms_iou=0.3).boxes
+    iou = box_iou(boxes, boxes) - np.eye(len(boxes))
+    assert len(boxes) > 3 and iou.max() <= 0.3 + 1e-5
+
+
+def test_new_weights_count_at_once(image):
+    """The compiled pieces read the variables at each call, on every backend."""
+    model = lively()
+    before = model.predict(image)
+    kernel = named_variables(model)["mrcnn_class_logits/kernel"]
+    kernel.assign(kernel.numpy()[:, ::-1])
+    after = model.predict(image)
+    assert not np.array_equal(before.scores, after.scores)
+
+
+def test_flips_average_the_four_views(image):
+    """An image and its mirror image have mirrored detections once all four flips are looked at."""
+    model = lively()
+    found, mirrored = model.predict(image, flips=4), model.predict(image[:, ::-1].copy(), flips=4)
+    check(found, *image.shape[:2], slack=1e-4)  # a weighted mean rounds
+    assert len(found) == len(mirrored) > 3
+    width = image.shape[1]
+    expected = found.boxes.copy()
+    expected[:, [1, 3]] = width - found.boxes[:, [3, 1]]
+    order = np.lexsort(np.round(expected, 1).T)
+    other = np.lexsort(np.round(mirrored.boxes, 1).T)
+    np.testing.assert_allclose(mirrored.boxes[other], expected[order], atol=1e-2)
+    np.testing.assert_allclose(mirrored.scores[other], found.scores[order], atol=1e-4)
+
+
+# ------------------------------------------------------------------ coordinates
+
+
+@pytest.mark.parametrize("preset", ["paper-resnet50", "compact"])
+def test_a_rectangle_lies_where_it_should_in_network_pixels(preset):
+    """Through upsampling and padding: rows 21..40, columns 10..52 of a 60 x 75 image."""
+    config = get_preset(preset).model
+    image = np.zeros((60, 75, 3), "uint8")
+    image[21:41, 10:53] = 255
+    prepared, window = prediction.prepare(image, config)
+    scale = config.upsample
+    np.testing.assert_array_equal(window, [[60 * scale, 75 * scale]])
+    assert prepared.shape[1] % config.pad_multiple == prepared.shape[2] % config.pad_multiple == 0
+    real = prepared[0, : int(60 * scale), : int(75 * scale)]
+    assert not prepared[0, int(60 * scale) :].any() and not prepared[0, :, int(75 * scale) :].any()
+    np.testing.assert_array_equal(real, to_network(image, config))
+    bright = real[..., 0] > (real[..., 0].max() + real[..., 0].min()) / 2
+    rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
+    box = np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1])
+    np.testing.assert_array_equal(box, np.array([21, 10, 41, 53]) * scale)
+
+
+@pytest.mark.parametrize("preset", ["paper-resnet50", "compact"])
+def test_a_predicted_box_and_mask_come_back_to_the_images_pixels(preset):
+    config = get_preset(preset).model
+    network = np.array([[21, 10, 41, 53], [0, 0, 60, 75]], "float32") * config.upsample
+    scores = np.array([0.5, 0.9], "float32")
+    # A mask that is full inside the box, whose grid may reach over it.
+    size, reach = config.mask_size, config.mask_roi_scale
+    inside = np.abs((np.arange(size) + 0.5) / size - 0.5) * reach <= 0.5
+    probs = np.repeat((inside[:, None] & inside)[None].astype("float32"), 2, axis=0)
+    found = prediction.assemble(config, (60, 75), network, scores, probs, Thresholds())
+    np.testing.assert_array_equal(found.boxes, [[0, 0, 60, 75], [21, 10, 41, 53]])
+    assert (np.diff(found.scores) < 0).all()
+    rows, columns = np.nonzero(found.masks[1])
+    edges = np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1])
+    cell = np.array([20, 43, 20, 43]) * reach / size
+    assert (np.abs(edges - [21, 10, 41, 53]) <= np.maximum(1, cell)).all()
+    if reach == 1.0:
+        np.testing.assert_array_equal(edges, [21, 10, 41, 53])
+
+
+def test_padding_brings_no_detections(model):
+    """37 x 51 pixels are padded to 64 x 64; what is found lies inside, and no proposal's centre outside."""
+    image = np.random.default_rng(4).integers(0, 255, (37, 51, 3)).astype("uint8")
+    trace = model.trace(image)
+    assert trace.input.shape == (64, 64, 3) and trace.window.tolist() == [37, 51]
+    for boxes in (trace.proposals, trace.boxes):
+        assert (
+            (boxes >= 0).all() and (boxes[:, [0, 2]] <= 37).all() and (boxes[:, [1, 3]] <= 51).all()
+        )
+
+
+def test_buckets_are_few_and_large_enough():
+    config = get_preset("paper-resnet50").model
+    sides = [prediction._bucket(side, config) for side in range(1, 2801)]
+    assert all(b >= side and b % config.pad_multiple == 0 for side, b in enumerate(sides, 1))
+    assert len(set(sides)) < 30
+
+
+# ------------------------------------------------------------------ whole data sets
+
+
+def test_predict_dataset_is_predict_image_by_image(model):
+    data = disc_dataset(3)
+    predictions = prediction.predict_dataset(model, data, progress=False)
+    assert list(predictions.images) == list(data.ids)
+    for record in data:
+        found, kept = model.predict(record.image), predictions.images[record.id]
+        np.testing.assert_array_equal(kept.boxes, found.boxes)
+        np.testing.assert_array_equal(kept.scores, found.scores)
+        assert kept.rles == found.rles() and (kept.height, kept.width) == record.labels.shape
+    assert predictions.score_threshold == 0.1
+
+
+def test_progress_stays_out_of_the_results(capsys):
+    assert list(prediction._tracked([1, 2], "predicting", True)) == [1, 2]
+    assert capsys.readouterr().out == ""
+
+
+def test_variants_are_predictions_at_other_thresholds(model):
+    data = disc_dataset(2)
+    variants = prediction.predict_variants(model, data, (0.2, 0.5), (0.4, 0.6), progress=False)
+    assert set(variants) == {(0.2, 0.4), (0.2, 0.6), (0.5, 0.4), (0.5, 0.6)}
+    for (nms_iou, mask), predictions in variants.items():
+        for record in data:
+            found = model.predict(record.image, nms_iou=nms_iou, mask_threshold=mask)
+            np.testing.assert_array_equal(predictions.images[record.id].scores, found.scores)
+            assert predictions.images[record.id].rles == found.rles()
+
+
+# ------------------------------------------------------------------ the trace
+
+
+@pytest.fixture(scope="module")
+def trace(model, image):
+    return model.trace(image)
+
+
+def test_trace_has_every_name_of_its_docstring(trace):
+    returns = prediction.trace_image.__doc__.split("Returns:")[1]
+    named = set(re.findall(r"``([a-z_]+)``", returns))
+    assert len(named) >= 20 and named == set(trace)
+    assert trace.boxes is trace["boxes"]
+    with pytest.raises(AttributeError):
+        trace.nothing
+    lines = repr(trace).splitlines()
+    assert (
+        len(lines) == len(trace)
+        and lines[1].startswith("input")
+        and "float32 (128, 128, 3)" in lines[1]
+    )
+
+
+def test_traces_detections_are_predicts(model, image, trace):
+    expected = model.predict(image)
+    found = trace.detections
+    assert len(found) == len(expected)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    np.testing.assert_allclose(
+        found.mask_probs, expected.mask_probs, atol=1e-3
+    )  # prediction folds BatchNorm
+    np.testing.assert_allclose(found.mask_boxes, expected.mask_boxes, atol=1e-3)
+
+
+def test_traces_shapes_fit_together(model, trace):
+    config = model.config
+    anchors, proposals, kept = len(trace.anchors), len(trace.proposals), len(trace.kept)
+    assert [p.shape for p in trace.pyramid] == [(128 // s, 128 // s, 8) for s in config.strides]
+    assert [c.shape for c in trace.stages] == [
+        (128 // s, 128 // s, w) for s, w in zip(config.strides, config.widths)
+    ]
+    assert trace.rpn_logits.shape == (anchors, 2) and trace.rpn_deltas.shape == (anchors, 4)
+    np.testing.assert_allclose(
+        trace.rpn_scores,
+        1 / (1 + np.exp(trace.rpn_logits[:, 0] - trace.rpn_logits[:, 1])),
+        rtol=1e-4,
+    )
+    assert trace.pooled.shape == (proposals, 7, 7, 8) and trace.class_logits.shape == (proposals, 2)
+    assert (np.diff(trace.proposal_scores) <= 0).all() and set(trace.proposal_levels) <= {
+        2,
+        3,
+        4,
+        5,
+    }
+    assert trace.boxes.shape == trace.box_deltas.shape == (proposals, 4)
+    assert trace.mask_boxes.shape == (kept, 4) and trace.mask_pooled.shape == (kept, 14, 14, 8)
+    assert trace.mask_logits.shape == (kept, 28, 28)
+    assert (np.diff(trace.class_scores[trace.kept]) <= 0).all()
+    np.testing.assert_allclose(
+        trace.mask_boxes, prediction.dilate_numpy(trace.boxes[trace.kept], 1.2), atol=1e-3
+    )

@@ -24,7 +24,7 @@ _HOMES = {
     "Dataset": "data",
     "Detections": "prediction.detections",
     "History": "training",
-    "MaskRCNN": "model",
+    "MaskRCNN": "models",
     "ModelConfig": "config",
     "PRESETS": "presets",
     "Predictions": "prediction.interchange",

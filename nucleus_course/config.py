@@ -178,17 +178,17 @@ class AugmentConfig:
     min_fraction: float = 0.0
 
     def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(field.default, tuple):  # JSON brings lists
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(each.default, tuple):  # JSON brings lists
                 low, high = value
                 if not 0 <= low <= high:
                     raise ValueError(
-                        f"{field.name}={value}: a range (low, high) with 0 <= low <= high"
+                        f"{each.name}={value}: a range (low, high) with 0 <= low <= high"
                     )
-                object.__setattr__(self, field.name, (float(low), float(high)))
-            elif field.name != "border" and value < 0:
-                raise ValueError(f"{field.name}={value} must not be negative")
+                object.__setattr__(self, each.name, (float(low), float(high)))
+            elif each.name != "border" and value < 0:
+                raise ValueError(f"{each.name}={value} must not be negative")
         if self.scale[0] == 0 or self.gamma[0] == 0:
             raise ValueError("scale and gamma must be above zero")
         if self.border not in BORDERS:

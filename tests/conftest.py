@@ -45,7 +45,7 @@ def command():
     """Run `nucleus-course ARGS` in a process of its own: CompletedProcess with text streams."""
 
     def run(*args, cwd=None, timeout=600, python=(), **env):
-        words = [sys.executable, *python, "-m", "nucleus_course.cli.app", *map(str, args)]
+        words = [sys.executable, *python, "-m", "nucleus_course.cli", *map(str, args)]
         paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         environment = {**os.environ, "PYTHONPATH": paths, "NO_COLOR": "1", **env}
         return subprocess.run(

@@ -77,7 +77,7 @@ def fixed_candidates(count, places, height, width):
     return boxes[None], np.linspace(0.99, 0.5, len(boxes), dtype="float32")[None]
 
 
-def calm(model):
+def damp_random_weights(model):
     """Random weights whose numbers stay of size one: BatchNorm that has seen nothing lets each block double them.
 
     Masks are filled, for one without a cell would be no detection.
@@ -117,7 +117,7 @@ def predict(preset, runtime, side, detections, threads=None):
 
     name, _, precision = runtime.partition(" ")
     policy = "mixed_bfloat16" if runtime == "keras bfloat16" else "float32"
-    model = calm(MaskRCNN.from_preset(preset, dtype_policy=policy))
+    model = damp_random_weights(MaskRCNN.from_preset(preset, dtype_policy=policy))
     use_runtime(
         model,
         name,

@@ -158,7 +158,7 @@ def main(
     from nucleus_course.cli.resume import check_as_begun, check_images
     from nucleus_course.cli.train import adapted
     from nucleus_course.presets import get_preset
-    from nucleus_course.training.run import read_begun
+    from nucleus_course.training.run import read_run_config
 
     if score not in ("end", "always", "never"):
         raise UserError(f"unknown --score '{score}': choose end, always or never")
@@ -178,7 +178,7 @@ def main(
         "steps_per_epoch": steps,
         "dtype": dtype,
     }
-    begun = read_begun(out) if (out / "checkpoint.npz").exists() else None
+    begun = read_run_config(out) if (out / "checkpoint.npz").exists() else None
     if begun is None:
         recipe = adapted(get_preset(preset), **options)
     else:

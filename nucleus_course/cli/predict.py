@@ -15,9 +15,6 @@ from nucleus_course._util.text import counted
 from nucleus_course.backend import devices, has_bfloat16, load_backend
 from nucleus_course.cli import common
 from nucleus_course.cli.inputs import find_images
-from nucleus_course.prediction.engines import use_runtime
-from nucleus_course.prediction.label_images import write_labels, write_overlay
-from nucleus_course.prediction.measurements import PROPERTIES, count_image, measure_nuclei, to_csv
 
 TABLE_ROWS = 25  # more images than that are in counts.csv alone
 
@@ -82,6 +79,8 @@ def predict(
     stem is the image id. Images that share a stem are called by their path, with __ for /.
     An image that cannot be read is named and skipped: the others go on, and the exit code is 1.
     """
+    from nucleus_course.prediction.engines import use_runtime
+
     load_backend(backend)
     files = find_images(images, exclude=out)
     folder = common.output_folder(out)
@@ -141,6 +140,8 @@ def _one(model, file, folder: Path, threshold: float, overlay: bool):
     """Detect on one file and write its label image: (ImagePredictions, a dict of measurements for each nucleus)."""
     from nucleus_course.data import read_image, to_rgb8
     from nucleus_course.prediction.interchange import ImagePredictions
+    from nucleus_course.prediction.label_images import write_labels, write_overlay
+    from nucleus_course.prediction.measurements import measure_nuclei
 
     try:
         values = read_image(file.path)
@@ -179,6 +180,8 @@ def _save(images: dict, model, weights: str, threshold: float, folder: Path) -> 
 
 def _save_tables(images: dict, nuclei: dict, folder: Path) -> list[dict]:
     """Write counts.csv and measurements.csv; gives the rows of the first."""
+    from nucleus_course.prediction.measurements import PROPERTIES, count_image, to_csv
+
     counts = [
         count_image(i.file_name, (i.height, i.width), nuclei[stem]) for stem, i in images.items()
     ]

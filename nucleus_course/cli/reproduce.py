@@ -121,7 +121,7 @@ def _run(row, data: str, backend: str | None) -> None:
     for words in commands(row, data):
         words = words + (["--backend", backend] if backend else [])
         common.note(shell(words))
-        code = subprocess.run([sys.executable, "-m", "nucleus_course.cli.app", *words]).returncode
+        code = subprocess.run([sys.executable, "-m", "nucleus_course.cli", *words]).returncode
         if code == 130:
             raise KeyboardInterrupt
         if code:

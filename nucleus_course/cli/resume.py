@@ -8,7 +8,7 @@ from nucleus_course._util.errors import UserError
 from nucleus_course.config import AugmentConfig
 from nucleus_course.data.splits import NAMES
 from nucleus_course.presets import get_preset, settled
-from nucleus_course.training.run import Begun
+from nucleus_course.training.run import RunConfig
 
 # How much the crops vary: name -> AugmentConfig of the preset -> AugmentConfig.
 AUGMENTS = {
@@ -21,7 +21,7 @@ AUGMENTS = {
 
 
 def check_as_begun(
-    begun: Begun,
+    begun: RunConfig,
     *,
     preset=None,
     augment=None,
@@ -65,7 +65,7 @@ def check_as_begun(
             )
 
 
-def check_images(begun: Begun, dataset, data: str, split: str) -> None:
+def check_images(begun: RunConfig, dataset, data: str, split: str) -> None:
     """Raise a UserError where a run was begun on other images."""
     if not begun.trained_on(dataset):
         was = " ".join(str(begun.values.get(key, "")) for key in ("data", "split"))

@@ -14,7 +14,7 @@ from nucleus_course._util.text import counted
 from nucleus_course.backend import has_bfloat16, load_backend
 from nucleus_course.cli import common
 from nucleus_course.cli.resume import AUGMENTS, check_as_begun, check_images
-from nucleus_course.training.run import read_begun
+from nucleus_course.training.run import read_run_config
 
 DEFAULT = "compact"
 # The split that judges a training, by the split that it learns from.
@@ -161,7 +161,7 @@ def train(
         "dtype": dtype,
     }
     folder = Path("runs") / (preset or DEFAULT) if run is None else run
-    begun, stages = read_begun(folder) if resume else None, None
+    begun, stages = read_run_config(folder) if resume else None, None
     if begun is None:
         recipe = adapted(get_preset(preset or DEFAULT), **options)
         recipe = dataclasses.replace(recipe, augment=AUGMENTS[augment or "preset"](recipe.augment))

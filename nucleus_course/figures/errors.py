@@ -86,7 +86,7 @@ def draw_size_breakdown(analysis, by="size"):
     Returns:
         (Figure, caption): stacked bars, percent of the nuclei of a bin; their number stands above.
     """
-    table = {group: row for group, row in analysis.breakdown(by)["nuclei"].items()}
+    table = dict(analysis.breakdown(by)["nuclei"].items())
     figure, (axis,) = new_figure(max(7.4, 1.25 * len(table) + 2.0), 3.7)
     totals = {group: sum(row.values()) for group, row in table.items()}
     shown = [name for name in CLASS_COLOURS if any(row.get(name) for row in table.values())]

@@ -227,7 +227,7 @@ def draw_nms_steps(image, boxes, scores, threshold: float, steps: int = 4):
     picture(axes[0], view, f"{len(boxes)} boxes")
     for box in boxes:
         rectangle(axes[0], box, FOUND, width=0.8)
-    for axis, (number, (index, dropped, left)) in zip(axes[1:], enumerate(shown, start=1)):
+    for axis, (number, (index, dropped, _left)) in zip(axes[1:], enumerate(shown, start=1)):
         picture(axis, view, f"step {number}: keep {scores[index]:.2f}\ndrop {len(dropped)}")
         for other in dropped:
             rectangle(axis, boxes[other], VERMILION, style=":", width=1.0)

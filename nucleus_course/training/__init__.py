@@ -1,6 +1,14 @@
-"""Staged training with full-state resume."""
+"""Staged training with full-state resume. The names below load on first use."""
 
-from nucleus_course.training.loop import History, TrainingDiverged, train
-from nucleus_course.training.stages import count_trainable, set_trainable
+from nucleus_course._util.lazy import lazy
 
-__all__ = ["History", "TrainingDiverged", "count_trainable", "set_trainable", "train"]
+_HOMES = {
+    "History": "loop",
+    "TrainingDiverged": "loop",
+    "count_trainable": "stages",
+    "set_trainable": "stages",
+    "train": "loop",
+}
+
+__all__ = sorted(_HOMES)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -14,7 +14,7 @@ from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.models.weights.folder import read_config
 from nucleus_course.prediction.rescorer import Rescorer
 from nucleus_course.presets import get_preset
-from nucleus_course.training import run as begun
+from nucleus_course.training import run as run_config
 from nucleus_course.training.checkpoint import (
     RunFolder,
     load_checkpoint,
@@ -95,7 +95,7 @@ def train(
         raise UserError(
             f"validate_metric={validate_metric!r}: choose one of {', '.join(VALIDATED)}"
         )
-    earlier = begun.read_begun(run) if resume and run is not None else None
+    earlier = run_config.read_run_config(run) if resume and run is not None else None
     if preset is None and earlier is not None:
         preset = earlier.preset
         if stages is None and epochs is None and minutes is None:
@@ -121,7 +121,7 @@ def train(
             history.rows, history.best = resumed["rows"], resumed["best"]
         elif folder:
             folder.write_json(
-                begun.NAME, begun.describe(model, dataset, preset, stages, minutes, notes)
+                run_config.NAME, run_config.describe(model, dataset, preset, stages, minutes, notes)
             )
         batches = TrainingBatches(dataset, preset, epoch=start)
         reporter = Reporter(progress, total, len(batches), minutes)
@@ -136,7 +136,9 @@ def train(
             load_checkpoint(folder.checkpoint, model)
             folder.write_log(history.rows)
             if earlier is not None:
-                folder.write_json(begun.NAME, {**earlier.values, **begun.length(stages, minutes)})
+                folder.write_json(
+                    run_config.NAME, {**earlier.values, **run_config.length(stages, minutes)}
+                )
             good, current = snapshot(model), number
             reporter.stage(stages[number], count_trainable(model), len(moving))
         if not last:

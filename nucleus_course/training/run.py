@@ -1,4 +1,4 @@
-"""What a run was begun with: ``config.json`` in its folder, which a resumed run goes on with."""
+"""A run's settings: ``config.json`` in its folder, which a resumed run goes on with."""
 
 import dataclasses
 import hashlib
@@ -22,7 +22,7 @@ from nucleus_course.config import (
 NAME = "config.json"
 
 
-class Begun:
+class RunConfig:
     """The contents of a run folder's config.json: ``values`` as JSON types, and what they mean.
 
     ``preset``, ``stages`` and ``minutes`` raise :class:`UserError` where the file lacks them or another
@@ -78,12 +78,12 @@ class Begun:
             raise UserError(f"{self.folder / NAME}: {error}") from None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"{self.folder / NAME} does not say how the run was begun ({error!r}): start a new run"
+                f"{self.folder / NAME} does not hold a run's settings ({error!r}): start a new run"
             ) from None
 
 
-def read_begun(folder):
-    """The :class:`Begun` of a run folder, or None where it has no config.json.
+def read_run_config(folder):
+    """The :class:`RunConfig` of a run folder, or None where it has no config.json.
 
     Raises:
         UserError: the file cannot be read.
@@ -94,8 +94,8 @@ def read_begun(folder):
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): mend it or start a new run") from None
-    return Begun(folder, values)
+        raise UserError(f"{path} cannot be read ({error}): correct it or start a new run") from None
+    return RunConfig(folder, values)
 
 
 def length(stages, minutes):

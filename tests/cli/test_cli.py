@@ -342,17 +342,18 @@ def test_bugs_keep_their_traceback():
 
 def test_a_full_disk_leaves_no_half_file(tmp_path, grey):
     """A report written to a device that is always full (Linux has one); elsewhere the write is made to fail."""
-    from nucleus_course._util import output
+    from nucleus_course._util.files import write_atomically
+    from nucleus_course.prediction.label_images import write_labels
 
     def full(place):
         place.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
 
     target = tmp_path / "labels" / "a.tif"
-    output.write_labels(target, np.ones((4, 4), np.int32))
+    write_labels(target, np.ones((4, 4), np.int32))
     before = target.read_bytes()
     with pytest.raises(OSError):
-        output.write_atomically(target, full)
+        write_atomically(target, full)
     assert target.read_bytes() == before
     assert [p.name for p in target.parent.iterdir()] == ["a.tif"]
 
@@ -390,7 +391,7 @@ def test_interrupt_of_the_real_command_exits_130(tmp_path, grey):
         "import signal, os, nucleus_course.cli.predict as p\n"
         "p.find_images = lambda *a, **k: signal.raise_signal(signal.SIGINT)\n"
         "p.load_backend = lambda *a: None\n"
-        "from nucleus_course.cli.app import main; main()\n"
+        "from nucleus_course.cli import main; main()\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", code, "predict", str(image)],

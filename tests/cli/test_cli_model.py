@@ -191,12 +191,12 @@ def test_interrupted_prediction_keeps_what_is_done(here, model, data, monkeypatc
 
 
 def test_full_disk_while_predicting(here, model, data, monkeypatch):
-    from nucleus_course._util import output
+    from nucleus_course._util import files
 
     def full(source, target):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
-    monkeypatch.setattr(output.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     result = run("predict", data / "image00", "--weights", model, "--out", here / "out")
     one_line_error(result, "disk is full", "image00.tif")
     assert not list((here / "out").rglob("*.*"))

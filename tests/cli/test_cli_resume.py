@@ -11,7 +11,7 @@ from tiny import discs, tiny_config, tiny_preset
 from training.toy import Toy
 from typer.testing import CliRunner
 
-from nucleus_course import config
+from nucleus_course import presets as presets_module
 from nucleus_course.cli.app import app
 from nucleus_course.config import StageConfig
 from nucleus_course.models.weights import folder as weights_module
@@ -52,8 +52,8 @@ def presets(tmp_path_factory):
         StageConfig("all", layers="all", epochs=2, rate=1e-3),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(config.PRESETS, "tiny", tiny_preset(stages=stages, ema=0.9))
-        patch.setitem(config.PRESETS, "other", tiny_preset(tiny_config(name="other")))
+        patch.setitem(presets_module.PRESETS, "tiny", tiny_preset(stages=stages, ema=0.9))
+        patch.setitem(presets_module.PRESETS, "other", tiny_preset(tiny_config(name="other")))
         patch.setenv("NUCLEUS_COURSE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(weights_module, "model_class", lambda config: toy)
         yield
@@ -194,7 +194,7 @@ def test_a_run_folder_of_an_older_version(cut, runs, data):
     "text, message",
     [
         ("{", "cannot be read"),
-        ("{}", "does not say how the run was begun"),
+        ("{}", "does not hold a run's settings"),
         ('{"model": {"name": "x", "depth": 3}}', "ModelConfig has no depth"),
     ],
 )

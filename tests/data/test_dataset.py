@@ -92,7 +92,7 @@ def test_preload_gives_the_same(source):
         load_dataset(source, progress=False),
         load_dataset(source, progress=False).preload(),
     )
-    for one, other in zip(lazy, loaded.subset(["a", "c"]).preload()):
+    for _, other in zip(lazy, loaded.subset(["a", "c"]).preload()):
         assert np.array_equal(lazy[other.id].image, other.image) and np.array_equal(
             lazy[other.id].labels, other.labels
         )

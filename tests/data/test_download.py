@@ -115,10 +115,7 @@ def test_a_server_without_ranges(server, fetch):
 def test_a_partial_file_that_is_already_complete(server, fetch, tmp_path):
     body = server.content["stage1_train.zip"]
     (tmp_path / "stage1_train.zip.partial").write_bytes(body)
-    notes = '{"url": "%s/stage1_train.zip", "validator": "\\"%s\\""}' % (
-        server.url,
-        hashlib.md5(body).hexdigest(),
-    )
+    notes = f'{{"url": "{server.url}/stage1_train.zip", "validator": "\\"{hashlib.md5(body).hexdigest()}\\""}}'
     (tmp_path / "stage1_train.zip.partial.json").write_text(notes)
     assert fetch()[0].read_bytes() == body
 

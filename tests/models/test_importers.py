@@ -297,7 +297,7 @@ def test_a_file_of_two_classes_loads_whole(shallow, tmp_path):
     assert not report.excluded and not report.missing
     np.testing.assert_array_equal(
         model.mask_head.logits.kernel,
-        dict((l, a) for l, k, a in groups["mrcnn_mask"] if k == "kernel")["mrcnn_mask"],
+        {layer: a for layer, k, a in groups["mrcnn_mask"] if k == "kernel"}["mrcnn_mask"],
     )
 
 

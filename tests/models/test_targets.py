@@ -330,7 +330,7 @@ def test_pad_ground_truth():
     np.testing.assert_array_equal(padded[1], np.concatenate([boxes, np.zeros((2, 4))]))
     np.testing.assert_array_equal(padded[2], [1, 3, 7, 0, 0])
     cut, _, ids = pad_ground_truth(labels, boxes, np.array([1, 3, 7], "int32"), 2, seed=1)
-    gone = (set([1, 3, 7]) - set(ids)).pop()
+    gone = ({1, 3, 7} - set(ids)).pop()
     np.testing.assert_array_equal(cut, np.where(labels == gone, -1, labels))
     again = pad_ground_truth(labels, boxes, np.array([1, 3, 7], "int32"), 2, seed=1)
     np.testing.assert_array_equal(ids, again[2])

@@ -249,7 +249,8 @@ def import_weights(model, path, layout=None):
 def _outputs(model, layer):
     """Output channels of one of the model's CLASS_LAYERS."""
     own = {
-        l.name: l for l in (model.box_head.logits, model.box_head.deltas, model.mask_head.logits)
+        each.name: each
+        for each in (model.box_head.logits, model.box_head.deltas, model.mask_head.logits)
     }
     return own[layer].kernel.shape[-1]
 

@@ -12,7 +12,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGE1 = ROOT.parent / "shared" / "bbbc038" / "stage1_train.zip"
 # Decoded data stays in the project, and only that of the real images stays for the next run.
 CACHE = Path(
     os.environ.setdefault("NUCLEUS_COURSE_CACHE", str(ROOT / ".pytest_cache" / "nucleus_course"))
@@ -21,7 +20,7 @@ CACHE = Path(
 
 def pytest_sessionfinish(session):
     for file in CACHE.glob("*.zip") if CACHE.is_relative_to(ROOT) else ():
-        if not file.name.startswith(STAGE1.stem):
+        if not file.name.startswith("stage1_train"):
             file.unlink(missing_ok=True)
 
 
@@ -34,10 +33,13 @@ def seeded():
 
 @pytest.fixture(scope="session")
 def stage1_zip():
-    """The real BBBC038 stage 1 training images; the test skips where they are not."""
-    if not STAGE1.is_file():
-        pytest.skip("BBBC038 is not at ../shared/bbbc038/stage1_train.zip")
-    return STAGE1
+    """The real BBBC038 stage 1 training images; the test skips where there are none."""
+    from nucleus_course.reports.doctor import find_bbbc038
+
+    found = find_bbbc038()
+    if found is None or not found.is_file():
+        pytest.skip("no stage1_train.zip: run `nucleus-course download` or set NUCLEUS_COURSE_DATA")
+    return found
 
 
 @pytest.fixture

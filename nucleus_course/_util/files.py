@@ -1,34 +1,64 @@
-"""Files are written whole or not at all."""
+"""Files appear under their names complete, or not at all."""
 
+import contextlib
 import os
+import secrets
+import time
 from pathlib import Path
+
+PARTIAL = ".partial"
+STALE_SECONDS = 3600
+
+
+@contextlib.contextmanager
+def atomic_write(path):
+    """Give the path of an empty temporary file; on a clean exit it becomes ``path``.
+
+    The file lies beside the target, keeps its endings (some writers choose the format by them) and
+    has a name that no other process uses. Missing folders are made. On an error the temporary file
+    is removed and the old one stays.
+
+        with atomic_write("report.json") as place:
+            place.write_text("{}")
+    """
+    path = Path(os.path.realpath(path))  # a link stays a link
+    path.parent.mkdir(parents=True, exist_ok=True)
+    endings = "".join(path.suffixes[-2:])
+    endings = endings if len(os.fsencode(endings)) < 32 else ""
+    place = path.with_name(f".{os.getpid():x}-{secrets.token_hex(8)}{PARTIAL}{endings}")
+    # Created here, so that the umask alone decides who may read it.
+    os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield place
+        with open(place, "r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(place, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            place.unlink()
+        raise
+
+
+def write_file(path, data):
+    """Write bytes or text (UTF-8, line ends as they are) with :func:`atomic_write`."""
+    with atomic_write(path) as place:
+        place.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8"))
+
+
+def remove_stale(folder):
+    """Remove temporary files that killed processes left in a folder, from an hour of age on."""
+    for place in Path(folder).glob(f".*{PARTIAL}*"):
+        with contextlib.suppress(OSError):  # gone by now, or somebody else's
+            if time.time() - place.stat().st_mtime > STALE_SECONDS:
+                place.unlink()
 
 
 def write_atomic(path, data):
-    """Write bytes or text to a file that is either the old one or the whole new one, never a part."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    mode = "wb" if isinstance(data, bytes) else "w"
-    try:
-        with open(
-            partial, mode, **({} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"})
-        ) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:  # a full disk: leave it no fuller
-        partial.unlink(missing_ok=True)
-        raise
+    """The former name of :func:`write_file`."""
+    write_file(path, data)
 
 
-def write_atomically(path: Path, write) -> None:
-    """Call ``write`` with a temporary path beside ``path``, then move the result into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    place = path.with_name(f".{path.name}.partial")
-    try:
+def write_atomically(path, write):
+    """The former way to :func:`atomic_write`: ``write`` is called with the temporary path."""
+    with atomic_write(path) as place:
         write(place)
-        os.replace(place, path)
-    except BaseException:
-        place.unlink(missing_ok=True)
-        raise

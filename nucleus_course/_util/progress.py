@@ -1,24 +1,33 @@
-"""The one progress bar."""
+"""The one progress bar: on standard error, with the time left, gone when it is done."""
 
 
-def progress():
-    """A progress bar with the time left, on standard error."""
+def progress(show=True, sizes=False):
+    """A ``rich`` progress bar as a context manager; ``sizes`` counts bytes instead of items."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
+        DownloadColumn,
         MofNCompleteColumn,
         Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
+        TransferSpeedColumn,
     )
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    count = (DownloadColumn(), TransferSpeedColumn()) if sizes else (MofNCompleteColumn(),)
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), *count, *times)
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not show)
+
+
+def track(items, text, total=None, show=True):
+    """Iterate over ``items`` with a progress bar; ``total`` where they have no length."""
+    if not show:
+        return items
+    return _tracked(items, text, len(items) if total is None else total)
+
+
+def _tracked(items, text, total):
+    with progress() as bar:
+        yield from bar.track(items, total=total, description=text)

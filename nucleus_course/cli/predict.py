@@ -11,7 +11,7 @@ from rich.text import Text
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import write_atomically
 from nucleus_course._util.progress import progress
-from nucleus_course._util.text import counted
+from nucleus_course._util.text import pluralize
 from nucleus_course.backend import devices, has_bfloat16, load_backend
 from nucleus_course.cli import common
 from nucleus_course.cli.inputs import find_images
@@ -116,7 +116,7 @@ def predict(
         "chosen by --score-threshold" if score_threshold is not None else f"stored with {weights}"
     )
     common.out().print(
-        f"{counted(sum(map(len, nuclei.values())), 'nucleus', 'nuclei')} in {counted(len(done), 'image')} at scores of {threshold:.2f} and up ({source})"
+        f"{pluralize(sum(map(len, nuclei.values())), 'nucleus', 'nuclei')} in {pluralize(len(done), 'image')} at scores of {threshold:.2f} and up ({source})"
     )
     pictures = f", {folder / 'overlays'}/" if overlay else ""
     written = ", ".join(

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.text import counted
+from nucleus_course._util.text import pluralize
 from nucleus_course.backend import has_bfloat16, load_backend
 from nucleus_course.cli import common
 from nucleus_course.cli.resume import AUGMENTS, check_as_begun, check_images
@@ -240,7 +240,7 @@ def train(
     if history.stopped == "interrupted":
         raise KeyboardInterrupt
     best = f", best validation AP {history.best:.1f}" if history.best is not None else ""
-    common.out().print(f"{counted(len(history.rows), 'epoch')}{best}")
+    common.out().print(f"{pluralize(len(history.rows), 'epoch')}{best}")
     common.out().print(
         Text(f"written: {folder / 'weights'}/, {folder / 'log.csv'}"), soft_wrap=True
     )

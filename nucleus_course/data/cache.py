@@ -7,13 +7,12 @@ the work twice. Its name holds the source's fingerprint (path, size, time) and t
 a changed source or a newer package never meets an old cache.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-import tempfile
 import threading
-import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -21,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import atomic_write, remove_stale
 
 FORMAT = 4  # raise it whenever decoding, linting, names or image types change; tests/data/test_cache.py notices most
-STALE_SECONDS = 3600
 ENVIRONMENT = "NUCLEUS_COURSE_CACHE"
 
 
@@ -123,17 +122,9 @@ def write_cache(path, index, blobs):
     """Write the cache and open it. When that fails (no permission, disk full) warn once, leave no
     half file behind, and go on in memory."""
     path = Path(path)
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            prefix=f"{path.stem}.", suffix=".partial", dir=path.parent
-        )
-        with os.fdopen(handle, "wb") as file:
-            _write_zip(file, index, blobs)
-        os.chmod(temporary, 0o666 & ~_umask())  # a folder for a whole class is read by all of it
-        os.replace(temporary, path)
-        temporary = None
+        with atomic_write(path) as place:
+            _write_zip(place, index, blobs)
         _sweep(path)
     except OSError as error:
         warnings.warn(
@@ -141,12 +132,6 @@ def write_cache(path, index, blobs):
             f"set {ENVIRONMENT} to a folder with room to decode only once",
             stacklevel=2,
         )
-    finally:
-        if temporary is not None:
-            try:
-                os.unlink(temporary)
-            except OSError:
-                pass
     return open_cache(path) or MemoryStore(index, blobs)
 
 
@@ -157,21 +142,11 @@ def _write_zip(file, index, blobs):
             archive.writestr(name, data)
 
 
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _sweep(path):
-    """Remove older caches of the same source, and temporary files that a kill left behind."""
+    """Remove older caches of the same source, and what killed processes left behind."""
+    remove_stale(path.parent)
     family = path.stem.rsplit("-", 1)[0]
-    for other in path.parent.glob(f"{family}-*"):
-        try:
-            stale = (
-                other.suffix == ".partial" and time.time() - other.stat().st_mtime > STALE_SECONDS
-            )
-            if stale or (other.suffix == ".zip" and other != path):
+    for other in path.parent.glob(f"{family}-*.zip"):
+        if other != path:
+            with contextlib.suppress(OSError):  # another process' file, or gone by now
                 other.unlink()
-        except OSError:  # another process' file, or gone by now
-            pass

@@ -1,6 +1,5 @@
 """Data sets as the rest of the package sees them: ``load_dataset``, ``Dataset`` and ``Record``."""
 
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from nucleus_course._util.cores import usable_cores
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.progress import track
 from nucleus_course.data import cache
 from nucleus_course.data.bbbc038 import open_source, source_name
 from nucleus_course.data.decode import decode_entry
@@ -61,10 +62,11 @@ class Record:
 class Dataset:
     """A set of images of one source, in order of their ids; pixels are decoded when asked for."""
 
-    def __init__(self, store, ids, source, split="all"):
+    def __init__(self, store, ids, source, split="all", whole=None):
         self._store = store
         self._entries = store.index["images"]
-        self._loaded = {}
+        self._loaded = {} if whole is None else whole._loaded
+        self._whole = whole
         self.ids = tuple(ids)
         self.source = source
         self.split = str(split) if isinstance(split, (str, Path)) else "listed"
@@ -109,7 +111,7 @@ class Dataset:
         """Decode everything into RAM once (grey as one channel, labels as uint16: 0.4 GB for the 664
         images), so that training waits for no file. Subsets taken afterwards share it."""
         missing = [image_id for image_id in self.ids if image_id not in self._loaded]
-        with ThreadPoolExecutor(workers or worker_count()) as pool:
+        with ThreadPoolExecutor(workers or usable_cores()) as pool:
             self._loaded.update(zip(missing, pool.map(self._pixels, missing)))
         return self
 
@@ -123,18 +125,22 @@ class Dataset:
             chosen = _split(self.whole, which)
         else:
             chosen = split_ids(self.ids, which)
-        subset = Dataset(self._store, [i for i in chosen if i in self], self.source, which)
+        kept = [image_id for image_id in chosen if image_id in self]
+        subset = Dataset(self._store, kept, self.source, which, self.whole)
         if not len(subset):
             raise UserError(f"split {str(which)!r}: none of its images are in {self!r}")
-        subset._loaded = self._loaded
         return subset
 
     @property
     def whole(self):
         """The :class:`Dataset` of all usable images of the same source."""
-        whole = Dataset(self._store, sorted(self._entries), self.source)
-        whole._loaded = self._loaded
-        return whole
+        if self._whole is not None:
+            return self._whole
+        if set(self.ids) == set(self._entries):
+            return self
+        self._whole = Dataset(self._store, sorted(self._entries), self.source)
+        self._whole._loaded = self._loaded
+        return self._whole
 
     @property
     def types(self):
@@ -204,7 +210,7 @@ def load_dataset(source, split="all", *, strict=False, cache_dir=None, progress=
     usable = [image_id for image_id in _split(whole, split) if image_id in index["images"]]
     if not usable:
         raise UserError(f"{path}: split {str(split)!r} holds no usable image")
-    dataset = Dataset(store, usable, path, split)
+    dataset = Dataset(store, usable, path, split, whole)
     if progress and dataset.lint.refused:
         for issue in dataset.lint.refused[:10]:
             print(f"left out: {issue}", file=sys.stderr)
@@ -230,11 +236,6 @@ def _split(whole, split):
     if str(split).startswith("grouped-"):
         return split_ids(whole.ids, split, groups=whole.groups)
     return split_ids(whole._store.index["all_ids"], split)
-
-
-def worker_count():
-    """Threads for decoding: the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _open_store(source, cache_dir, progress, workers):
@@ -278,10 +279,10 @@ def _decode_all(files_of, name, progress, workers):
             "not among the protocol's 664: in no named split, but a list or split file can name it"
         )
         issues.append(Issue(image_id, image_id, "withdrawn", message, NOTED))
-    with ThreadPoolExecutor(workers or worker_count()) as pool:
-        for number, (decoded, stored) in enumerate(
-            _tracked(pool.map(work, entries), len(entries), name, progress)
-        ):
+    with ThreadPoolExecutor(workers or usable_cores()) as pool:
+        results = pool.map(work, entries)
+        results = track(results, f"decoding {name}", len(entries), progress and len(entries) > 1)
+        for number, (decoded, stored) in enumerate(results):
             issues.extend(decoded.issues)
             if stored is None:
                 continue
@@ -303,14 +304,3 @@ def _decode_all(files_of, name, progress, workers):
         "issues": [vars(issue) for issue in issues],
     }
     return index, blobs
-
-
-def _tracked(results, total, name, progress):
-    if not progress or total < 2:
-        return results
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(
-        results, f"decoding {name}", total=total, console=Console(stderr=True), transient=True
-    )

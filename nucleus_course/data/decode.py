@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.text import counted
+from nucleus_course._util.text import pluralize
 from nucleus_course.data.image_types import image_type
 from nucleus_course.data.lint import NOTED, REFUSED, REPAIRED, Issue
 from nucleus_course.data.read import is_grey, read_image, to_rgb8
@@ -178,7 +178,7 @@ def _paint(masks, shape, image_name, report):
         report(
             image_name,
             "overlap",
-            f"{counted(hidden, 'pixel')} in more than one mask: each goes to the smaller nucleus",
+            f"{pluralize(hidden, 'pixel')} in more than one mask: each goes to the smaller nucleus",
             REPAIRED,
         )
     if masks and not visible.all():

@@ -5,6 +5,7 @@ The Broad Bioimage Benchmark Collection publishes no checksums for these archive
 against the SHA-256 that an earlier download of the same name left in ``SHA256SUMS`` beside it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import write_file
+from nucleus_course._util.progress import progress as progress_bar
 
 PAGE = "https://bbbc.broadinstitute.org/BBBC038"
 BASE_URL = "https://data.broadinstitute.org/bbbc/BBBC038/"
@@ -44,10 +47,28 @@ def download_bbbc038(
             f"{folder}: cannot make this folder ({error.strerror or error}); choose another with --to"
         ) from None
     known = {**CHECKSUMS, **(checksums or {})}
-    return [
-        _fetch(base_url.rstrip("/") + "/" + name, folder, name, known.get(name), progress)
-        for name in files
-    ]
+    paths = []
+    for name in files:
+        url = base_url.rstrip("/") + "/" + name
+        with _alone(folder / f"{name}.lock"):
+            paths.append(_fetch(url, folder, name, known.get(name), progress))
+    return paths
+
+
+@contextlib.contextmanager
+def _alone(path):
+    """Keep other processes out: two that append to one partial file would spoil it."""
+    import filelock
+
+    try:
+        with filelock.FileLock(path, timeout=0):
+            yield
+    except filelock.Timeout:
+        raise UserError(
+            f"{path.with_suffix('')}: another process is downloading this file; wait for it"
+        ) from None
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _fetch(url, folder, name, checksum, progress):
@@ -156,27 +177,7 @@ class ResumingDownloader:
         return 0, ""
 
     def _receive(self, response, start, total, url):
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with (
-            Progress(*columns, console=Console(stderr=True), disable=not self.progress) as bar,
-            open(self.partial, "ab") as file,
-        ):
+        with progress_bar(self.progress, sizes=True) as bar, open(self.partial, "ab") as file:
             file.truncate(start)
             task = bar.add_task(url.rsplit("/", 1)[-1], total=total, completed=start)
             for piece in response.iter_content(CHUNK):
@@ -222,6 +223,4 @@ def _record(folder, name, digest):
             stacklevel=3,
         )
     sums[name] = digest
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text("".join(f"{value}  {key}\n" for key, value in sorted(sums.items())))
-    os.replace(temporary, path)
+    write_file(path, "".join(f"{value}  {key}\n" for key, value in sorted(sums.items())))

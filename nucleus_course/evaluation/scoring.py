@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nucleus_course._util.text import counted
+from nucleus_course._util.text import pluralize
 from nucleus_course.evaluation.coco import (
     COCO_MAX_DETECTIONS,
     MAX_DETECTIONS,
@@ -188,14 +188,14 @@ def cautions(scores):
     over = [s.image_id for s in scores if s.candidates > MAX_DETECTIONS]
     if over:
         found.append(
-            f"AP sees the {MAX_DETECTIONS} best detections of an image; {counted(len(over), 'image')} with more: {_some(over)}"
+            f"AP sees the {MAX_DETECTIONS} best detections of an image; {pluralize(len(over), 'image')} with more: {_some(over)}"
         )
     over = sum(s.candidates > COCO_MAX_DETECTIONS for s in scores)
     crowded = sum(s.matches.nuclei > COCO_MAX_DETECTIONS for s in scores)
     if over or crowded:
         found.append(
             f"the cap of {COCO_MAX_DETECTIONS} in coco_ap_maxdets100 bites: more detections than that in "
-            f"{counted(over, 'image')}, more nuclei in {crowded}"
+            f"{pluralize(over, 'image')}, more nuclei in {crowded}"
         )
     values = np.concatenate([s.matches.scores for s in scores])
     if values.size > 1 and np.ptp(values) == 0:
@@ -205,7 +205,7 @@ def cautions(scores):
     empty = sum(s.empty_masks for s in scores)
     if empty:
         found.append(
-            f"{counted(empty, 'empty mask')} among the detections: false positives in AP, absent at the operating point"
+            f"{pluralize(empty, 'empty mask')} among the detections: false positives in AP, absent at the operating point"
         )
     if not any(s.matches.nuclei for s in scores):
         found.append(

@@ -4,7 +4,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from nucleus_course._util.text import counted
+from nucleus_course._util.text import pluralize
 from nucleus_course.evaluation.metrics import METRICS
 
 WIDTH = 80
@@ -26,8 +26,8 @@ def _caption(report):
     lines = []
     if counts:
         lines.append(
-            f"{counted(counts['images'], 'image')}, {counted(counts['nuclei'], 'nucleus', 'nuclei')}, "
-            f"{counted(counts['detections'], 'detection')} scored "
+            f"{pluralize(counts['images'], 'image')}, {pluralize(counts['nuclei'], 'nucleus', 'nuclei')}, "
+            f"{pluralize(counts['detections'], 'detection')} scored "
             f"{point.get('score_threshold', 0):g} or more; percent"
         )
     lines += [f"Note: {text}" for text in report.warnings]
@@ -117,7 +117,7 @@ def comparison_of_two(comparison):
     """A :class:`~nucleus_course.evaluation.bootstrap.Comparison`: both values, the difference and its interval."""
     caption = (
         f"{100 * comparison.level:g}% intervals of the difference, {comparison.replicates} paired bootstrap samples of "
-        f"{counted(comparison.images, 'image')}; an interval that holds 0 shows no difference"
+        f"{pluralize(comparison.images, 'image')}; an interval that holds 0 shows no difference"
     )
     caption = escape("\n".join([caption, *(f"Note: {text}" for text in comparison.warnings)]))
     table = _grid(escape(f"{comparison.second} against {comparison.first}"), caption)

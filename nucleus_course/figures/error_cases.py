@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from nucleus_course._util.text import counted
+from nucleus_course._util.text import pluralize
 from nucleus_course.figures.base import BLUE, GREY, ORANGE, VERMILION, tidy
 
 
@@ -31,10 +31,10 @@ def draw_error_counts(analysis):
     tidy(axis, "count", "")
     totals = analysis.totals
     listed = "; ".join(
-        f"{name} {counted(both['nuclei'], 'nucleus', 'nuclei')} and {counted(both['detections'], 'detection')}"
+        f"{name} {pluralize(both['nuclei'], 'nucleus', 'nuclei')} and {pluralize(both['detections'], 'detection')}"
         for name, both in counts.items()
     )
-    return figure, f"{counted(totals['tp'], 'matched pair')}. Of the rest: {listed}."
+    return figure, f"{pluralize(totals['tp'], 'matched pair')}. Of the rest: {listed}."
 
 
 def draw_paired_test(differences, interval, what: str):
@@ -50,6 +50,6 @@ def draw_paired_test(differences, interval, what: str):
     axis.set_ylim(-0.4, 0.8)
     tidy(axis, what, "")
     return figure, (
-        f"{what}: {np.mean(differences):+.2f} on average over {counted(len(differences), 'image')}, 95% interval {interval[0]:+.2f} to "
+        f"{what}: {np.mean(differences):+.2f} on average over {pluralize(len(differences), 'image')}, 95% interval {interval[0]:+.2f} to "
         f"{interval[1]:+.2f}; better on {int((np.asarray(differences) > 0).sum())}, worse on {int((np.asarray(differences) < 0).sum())}."
     )

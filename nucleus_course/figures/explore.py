@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from nucleus_course._util.text import counted
+from nucleus_course._util.text import pluralize
 from nucleus_course.figures.base import (
     BLUE,
     FOUND,
@@ -58,8 +58,8 @@ def draw_operating_point(image, labels, truth, curve, point, settings: str, coun
     figure = Figure(figsize=(9.2, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
     view = outlined(outlined(stretch(image), truth, TRUTH), labels, FOUND)
-    found = counted(counts["found"], "detection")
-    picture(left, view, f"{found}, {counted(counts['nuclei'], 'nucleus', 'nuclei')}")
+    found = pluralize(counts["found"], "detection")
+    picture(left, view, f"{found}, {pluralize(counts['nuclei'], 'nucleus', 'nuclei')}")
     right.step(*curve, where="post", color=BLUE, lw=1.5)
     right.plot(*point, "o", color=VERMILION, ms=9)
     right.annotate(
@@ -100,6 +100,6 @@ def draw_case(image, truth, found, box, title: str, margin: int = 14):
     shared, either = int((truth & found).sum()), int((truth | found).sum())
     iou = shared / either if either else 0.0
     return figure, (
-        f"{title}. The annotation covers {counted(int(truth.sum()), 'pixel')} here, the detection {found.sum()}, "
+        f"{title}. The annotation covers {pluralize(int(truth.sum()), 'pixel')} here, the detection {found.sum()}, "
         f"{shared} of them shared: IoU {iou:.2f}."
     )

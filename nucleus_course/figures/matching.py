@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from nucleus_course._util.text import counted
+from nucleus_course._util.text import pluralize
 from nucleus_course.figures.base import BLUE, GREY, VERMILION, picture, tidy
 
 
@@ -27,7 +27,7 @@ def draw_shifted_discs(diameter: int, shifts):
         view[truth & found] = (60, 60, 60)
         iou = (truth & found).sum() / (truth | found).sum()
         picture(axis, view, f"moved by {shift:g}: IoU {iou:.2f}")
-        parts.append(f"{counted(shift, 'pixel')} {iou:.2f}")
+        parts.append(f"{pluralize(shift, 'pixel')} {iou:.2f}")
     return figure, (
         f"A disc {diameter} pixels across and the same disc moved to the right (dark: shared, orange: only the "
         f"first, light blue: only the second). IoU after a move by {', '.join(parts)}."
@@ -53,7 +53,7 @@ def draw_precision_recall(precision, recall, grid, interpolated, ap: float):
     )
     return (
         figure,
-        f"Precision against recall for {counted(len(recall), 'detection')} in order of score; {end}. The mean of the blue points is the AP, {100 * ap:.1f}.",
+        f"Precision against recall for {pluralize(len(recall), 'detection')} in order of score; {end}. The mean of the blue points is the AP, {100 * ap:.1f}.",
     )
 
 
@@ -74,5 +74,5 @@ def draw_intervals(report, keys):
     tidy(axis, "percent", "")
     return (
         figure,
-        f"Each metric and its 95% interval over {counted(report.counts['images'], 'image')}: {'; '.join(parts)}.",
+        f"Each metric and its 95% interval over {pluralize(report.counts['images'], 'image')}: {'; '.join(parts)}.",
     )

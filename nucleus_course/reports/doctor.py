@@ -18,9 +18,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DATA_VARIABLE = "NUCLEUS_COURSE_DATA"
-# Places that may hold BBBC038, relative to the current folder, its parent and the checkout. The last
-# is a shared folder beside the project, where a class or a laboratory keeps one copy for everybody.
-CANDIDATES = ("data/bbbc038", "bbbc038", "../shared/bbbc038/stage1_train.zip")
+# Places that may hold BBBC038, relative to the current folder, its parent and the checkout.
+CANDIDATES = ("data/bbbc038", "bbbc038")
 # At least these, or the demo and the notebooks get slow or fail.
 ENOUGH_MEMORY_GB = 1.8
 ENOUGH_DISK_GB = 1.0
@@ -41,16 +40,17 @@ def find_bbbc038() -> Path | None:
     """A zip or folder with BBBC038's stage 1 training images, or None.
 
     Where the environment variable NUCLEUS_COURSE_DATA is set, it alone decides ("sample" asks for the
-    embedded images, so gives None); otherwise the ``CANDIDATES`` are looked at in turn. A folder counts
-    when it holds stage1_train.zip, stage1_train/, or image folders `<id>/images/`.
+    embedded images, so gives None); otherwise the ``CANDIDATES`` are looked at in turn, then
+    ``bbbc038`` in the folders beside the checkout, where several share one copy. A folder counts when it holds stage1_train.zip, stage1_train/, or image folders `<id>/images/`.
     """
     named = os.environ.get(DATA_VARIABLE, "").strip()
     if named:
         return None if named == "sample" else _as_bbbc038(Path(named).expanduser())
-    bases = [Path.cwd(), Path.cwd().parent]
+    bases, beside = [Path.cwd(), Path.cwd().parent], []
     if (CHECKOUT / "pyproject.toml").exists():
         bases.append(CHECKOUT)
-    places = (base / candidate for base in bases for candidate in CANDIDATES)
+        beside = sorted(CHECKOUT.parent.glob("*/bbbc038"))
+    places = [*(base / candidate for base in bases for candidate in CANDIDATES), *beside]
     return next((found for found in map(_as_bbbc038, places) if found), None)
 
 

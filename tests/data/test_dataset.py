@@ -321,3 +321,20 @@ def test_real_data(stage1):
     assert (counts.sum(), counts.min(), np.median(counts), counts.max()) == (28986, 1, 27, 375)
     record = stage1[stage1.ids[int(counts.argmax())]]
     assert record.count == 375 and len(boxes_from_labels(record.labels)[0]) == 375
+
+
+def test_the_whole_data_set_is_made_once(source, monkeypatch):
+    """A grouped split needs near-duplicates of the whole: they are looked for once, whoever asks."""
+    from nucleus_course.data import duplicates
+
+    calls = []
+    original = duplicates.near_duplicate_groups
+    monkeypatch.setattr(
+        duplicates, "near_duplicate_groups", lambda d: calls.append(d) or original(d)
+    )
+    dataset = load_dataset(source, "grouped-train", progress=False)
+    part = dataset.subset(dataset.ids[:1])
+    assert part.whole is dataset.whole and part.whole.whole is part.whole
+    assert part.whole.ids == ("a", "b", "c") and dataset.whole.groups == part.whole.groups
+    dataset.whole.subset("grouped-validation"), dataset.whole.subset("grouped-train")
+    assert len(calls) == 1

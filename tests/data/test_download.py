@@ -177,3 +177,12 @@ def test_full_disk(server, fetch, monkeypatch):
     monkeypatch.setattr(ResumingDownloader, "_receive", full)
     with pytest.raises(UserError, match="No space left on device"):
         fetch()
+
+
+def test_two_downloads_of_one_file_do_not_mix(server, fetch, tmp_path):
+    import filelock
+
+    with filelock.FileLock(tmp_path / "stage1_train.zip.lock"):
+        with pytest.raises(UserError, match="stage1_train.zip: another process"):
+            fetch()
+    assert not server.requests and fetch()[0].exists()

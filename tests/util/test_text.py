@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from nucleus_course._util.text import counted
+from nucleus_course._util.text import pluralize
 from nucleus_course.figures.error_cases import draw_error_counts
 from nucleus_course.figures.explore import draw_case
 from nucleus_course.figures.matching import draw_shifted_discs
@@ -17,7 +17,7 @@ from nucleus_course.figures.matching import draw_shifted_discs
      ((1, "nucleus", "nuclei"), "1 nucleus"), ((1234567, "nucleus", "nuclei"), "1234567 nuclei"), ((np.int64(1), "image"), "1 image")],
 )  # fmt: skip
 def test_a_number_and_its_noun(words, expected):
-    assert counted(*words) == expected
+    assert pluralize(*words) == expected
 
 
 def test_captions_of_the_notebooks_on_evaluation_and_errors():

@@ -3,7 +3,7 @@
     import nucleus_course as nc
 
     dataset = nc.load_dataset("sample", "validation")
-    model = nc.MaskRCNN.from_preset("compact", weights="compact")
+    model = nc.load("compact")
     detections = model.predict(dataset[0].image)
     report = nc.evaluate(dataset, nc.predict_dataset(model, dataset))
 
@@ -24,7 +24,7 @@ _HOMES = {
     "Dataset": "data",
     "Detections": "prediction.detections",
     "History": "training",
-    "MaskRCNN": "models",
+    "MaskRCNN": "prediction.segmenter",
     "ModelConfig": "config",
     "PRESETS": "presets",
     "Predictions": "prediction.interchange",
@@ -34,15 +34,18 @@ _HOMES = {
     "StageConfig": "config",
     "Thresholds": "config",
     "TrainingConfig": "config",
+    "UNet": "prediction.segmenter",
     "UserError": "_util.errors",
     "boxes_from_labels": "data",
     "download_bbbc038": "data",
+    "create": "prediction.segmenter",
     "evaluate": "evaluation",
     "get_preset": "presets",
     "image_type": "data",
     "lint_dataset": "data",
+    "load": "prediction.segmenter",
     "load_dataset": "data",
-    "predict_dataset": "prediction.pipeline",
+    "predict_dataset": "prediction.datasets",
     "read_image": "data",
     "to_rgb8": "data",
     "train": "training",

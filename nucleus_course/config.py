@@ -216,7 +216,9 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     global_clipnorm: float = 5.0
     ema: float = 0.0  # decay of the averaged weights; 0: none
-    settle: float = 0.0  # last share of the schedule, trained on gently varied images (see settled)
+    settle: float = (
+        0.0  # last share of the schedule, trained on gently varied images (see presets.gentle)
+    )
     balance_types: float = 0.0  # 0: every image equally often; 1: every image type equally often
     type_factors: dict = field(
         default_factory=dict
@@ -254,6 +256,10 @@ class Thresholds:
     split: str = ""
     dataset: str = ""
     value: float | None = None
+
+    def __post_init__(self):
+        if self.flips not in (1, 2, 3, 4):
+            raise UserError(f"flips={self.flips}: 1 (the image alone), 2, 3 or 4 are possible")
 
 
 @dataclass(frozen=True)

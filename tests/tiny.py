@@ -131,8 +131,8 @@ def random_boxes(rng, count, height, width, smallest=2.0, largest=60.0):
 
 def lively_model(thresholds=None, **changes):
     """A tiny model whose random weights find plenty, no two with the same score: ties go by each backend's order."""
-    from nucleus_course.models import MaskRCNN
     from nucleus_course.models.weights.folder import named_variables
+    from nucleus_course.prediction.segmenter import MaskRCNN
 
     model = MaskRCNN(tiny_config(**changes), thresholds, seed=2)
     rng = np.random.default_rng(0)

@@ -82,7 +82,7 @@ course.show(figures.draw_schedules(schedules))
 # %%
 table = {}
 for name in ("paper-resnet50", "compact"):
-    network = nc.MaskRCNN.from_preset(name)
+    network = nc.MaskRCNN.from_preset(name).network
     table[name] = {}
     for layers in ("heads", "4+", "all"):
         set_trainable(network, layers)

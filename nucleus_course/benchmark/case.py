@@ -111,36 +111,36 @@ def predict(preset, runtime, side, detections, threads=None):
 
         return peers.PEERS[runtime](side, detections, threads)
     set_threads(threads)
-    from nucleus_course.models import MaskRCNN
-    from nucleus_course.prediction.engines import use_runtime
-    from nucleus_course.prediction.pipeline import Predictor, assemble, select
+    import nucleus_course as nc
+    from nucleus_course.prediction.pipeline import assemble, prepare, select
 
     name, _, precision = runtime.partition(" ")
     policy = "mixed_bfloat16" if runtime == "keras bfloat16" else "float32"
-    model = damp_random_weights(MaskRCNN.from_preset(preset, dtype_policy=policy))
-    use_runtime(
-        model,
-        name,
-        **({"precision": precision or "auto", "threads": threads} if name == "openvino" else {}),
-    )
-    predictor = Predictor.of(model)
-    pixels = int(side / model.config.upsample)
+    model = nc.create(preset, dtype_policy=policy)
+    damp_random_weights(model.network)
+    options = {"precision": precision or "auto", "threads": threads} if name == "openvino" else {}
+    model.use_engine(name, **options)
+    config, thresholds = model.config, model.thresholds
+    pixels = int(side / config.upsample)
     image = np.random.default_rng(0).integers(0, 255, (pixels, pixels, 3), "uint8")
     found = []
 
     def run():
-        pyramid, boxes, _, window = predictor.candidates(image)
-        boxes, scores = fixed_candidates(detections, boxes.shape[1], *window)
-        boxes, scores = select(boxes, scores, model.thresholds.nms_iou, detections)
-        probs = predictor.masks(pyramid, boxes, window)
-        result = assemble(model.config, image.shape[:2], boxes, scores, probs, model.thresholds)
+        prepared = prepare(image, config)
+        pyramid, boxes, _ = model.engine.candidates(prepared)
+        boxes, scores = fixed_candidates(detections, boxes.shape[1], *prepared.window)
+        boxes, scores = select(boxes, scores, thresholds.nms_iou, detections)
+        masks = model.engine.masks(pyramid, boxes, prepared)
+        result = assemble(config, prepared.shape, boxes, scores, masks, thresholds)
         result.label_image(score_threshold=0.0)
         found.append(len(result))
 
     numbers = measure(run)
     if set(found) != {detections}:
         raise RuntimeError(f"{set(found)} detections instead of {detections}")
-    return numbers | {"precision": getattr(predictor, "precision", policy.removeprefix("mixed_"))}
+    return numbers | {
+        "precision": getattr(model.engine, "precision", policy.removeprefix("mixed_"))
+    }
 
 
 def startup(preset, threads=None):
@@ -148,10 +148,11 @@ def startup(preset, threads=None):
     import psutil
 
     set_threads(threads)
-    from nucleus_course.models import MaskRCNN
+    import nucleus_course as nc
 
+    nc.MaskRCNN  # noqa: B018
     imported = time.time()
-    model = MaskRCNN.from_preset(preset)
+    model = nc.create(preset)
     model.predict(np.zeros((256, 256, 3), "uint8"))
     begun = psutil.Process().create_time()
     note = f"{imported - begun:.1f} s of it imports"
@@ -165,7 +166,7 @@ def train(preset, steps, data, batch=None, threads=None):
     set_threads(threads)
     from nucleus_course.data import load_dataset
     from nucleus_course.data.batches import TrainingBatches
-    from nucleus_course.models import MaskRCNN
+    from nucleus_course.models import MaskRCNNNetwork
     from nucleus_course.presets import get_preset
     from nucleus_course.training.progress import EpochWatch, Reporter
     from nucleus_course.training.stages import compile_for
@@ -174,7 +175,7 @@ def train(preset, steps, data, batch=None, threads=None):
     size = batch or preset.training.batch_size
     training = dataclasses.replace(preset.training, batch_size=size, steps_per_epoch=steps + 1)
     preset = dataclasses.replace(preset, training=training)
-    model = MaskRCNN(preset.model, dtype_policy=training.dtype)
+    model = MaskRCNNNetwork(preset.model, dtype_policy=training.dtype)
     batches = TrainingBatches(load_dataset(data, progress=False), preset)
     compile_for(model, training, "all")
     model.fit(batches, epochs=1, steps_per_epoch=2, verbose=0)

@@ -180,20 +180,17 @@ def open_model(weights: str, preset: str | None = None, dtype: str | None = None
     """
     dtype = dtype or DTYPES[0]
     check_dtype(dtype)
-    from nucleus_course.models.weights.folder import load_into, load_model, model_class
-    from nucleus_course.presets import get_preset
+    from nucleus_course.prediction.segmenter import create, load
 
     path = Path(weights)
     if not path.is_file():
-        return load_model(weights, dtype_policy=dtype)
+        return load(weights, dtype_policy=dtype)
     if preset is not None:
-        return model_class(get_preset(preset).model).from_preset(
-            preset, weights=path, dtype_policy=dtype
-        )
+        return create(preset, weights=path, dtype_policy=dtype)
     if (path.parent / "config.json").is_file() and (path.parent / "thresholds.json").is_file():
-        model = load_model(path.parent, dtype_policy=dtype)
+        model = load(path.parent, dtype_policy=dtype)
         if path.name != "weights.h5":
-            load_into(model, path)
+            model.load_weights(path)
         return model
     raise UserError(
         f"{weights} is a file without a config.json beside it: say which network it is for with --preset"

@@ -201,7 +201,7 @@ def _predictions(
     if not is_weights:
         return Predictions.load(source)
     load_backend(backend)
-    from nucleus_course.prediction.pipeline import predict_dataset
+    from nucleus_course.prediction.datasets import predict_dataset
 
     model = common.open_model(source, preset, dtype)
     predictions = predict_dataset(model, dataset)

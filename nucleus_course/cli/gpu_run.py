@@ -234,10 +234,10 @@ def _train(recipe, sets, out, weights, deadline, count, *, epochs, minutes, vali
     import keras
 
     from nucleus_course.models.weights import importers
-    from nucleus_course.models.weights.folder import model_class
+    from nucleus_course.prediction.segmenter import build
     from nucleus_course.training import train
     from nucleus_course.training.distribute import data_parallel
-    from nucleus_course.training.loop import scale_stages
+    from nucleus_course.training.schedule import scale_stages
 
     training = recipe.training
     model_config, path, layout = recipe.model, None, None
@@ -250,12 +250,10 @@ def _train(recipe, sets, out, weights, deadline, count, *, epochs, minutes, vali
         _say(
             f"devices: {', '.join(devices(keras.backend.backend()))}; {count} in use ({', '.join(names)})"
         )
-        kind = model_class(model_config)
-        model = kind(
-            model_config, recipe.thresholds, dtype_policy=training.dtype, seed=training.seed
-        )
+        options = {"dtype_policy": training.dtype, "seed": training.seed}
+        model = build(model_config, recipe.thresholds, **options)
         if path is not None:
-            _say(str(importers.load_any(model, path, layout)))
+            _say(str(importers.load_any(model.network, path, layout)))
             model.start = weights
         history = train(
             model, sets[0], preset=recipe, validation=sets[1] if validate_every else None, run=out, resume=True,
@@ -275,11 +273,11 @@ def _score(out: Path, validation, max_mb: float):
     """Pack the weights, choose thresholds for them, score them as they are packed; the :class:`Report`."""
     from nucleus_course.evaluation import evaluate
     from nucleus_course.evaluation.thresholds import choose_thresholds
-    from nucleus_course.models.weights.folder import load_model, save_model
-    from nucleus_course.prediction.pipeline import predict_dataset
+    from nucleus_course.prediction.datasets import predict_dataset
+    from nucleus_course.prediction.segmenter import load
 
-    place = save_model(load_model(out / "weights"), out / "model", half=True, max_mb=max_mb)
-    model = load_model(place)
+    place = load(out / "weights").save(out / "model", half=True, max_mb=max_mb)
+    model = load(place)
     begun = time.perf_counter()
     predictions = predict_dataset(model, validation, progress=False)
     _say(

@@ -79,7 +79,6 @@ def predict(
     stem is the image id. Images that share a stem are called by their path, with __ for /.
     An image that cannot be read is named and skipped: the others go on, and the exit code is 1.
     """
-    from nucleus_course.prediction.engines import use_runtime
 
     load_backend(backend)
     files = find_images(images, exclude=out)
@@ -89,7 +88,7 @@ def predict(
     precision = (
         {"precision": dtype.removeprefix("mixed_")} if dtype and runtime == "openvino" else {}
     )
-    model = use_runtime(model, runtime, **precision)
+    model.use_engine(runtime, **precision)
     threshold = model.thresholds.score if score_threshold is None else score_threshold
     done, nuclei, failed = {}, {}, []
     try:

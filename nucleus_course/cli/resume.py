@@ -7,13 +7,13 @@ from pathlib import Path
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import AugmentConfig
 from nucleus_course.data.splits import NAMES
-from nucleus_course.presets import get_preset, settled
+from nucleus_course.presets import gentle, get_preset
 from nucleus_course.training.run import RunConfig
 
 # How much the crops vary: name -> AugmentConfig of the preset -> AugmentConfig.
 AUGMENTS = {
     "preset": lambda augment: augment,
-    "gentle": settled,
+    "gentle": gentle,
     "plain": lambda augment: AugmentConfig.none(
         crop=True, flip_horizontal=0.5, flip_vertical=0.5, quarter_turns=True, border=augment.border
     ),

@@ -71,7 +71,7 @@ def thresholds(
     check_metrics(metric, *floors)  # a mistyped name should not cost the prediction of the split
     load_backend(backend)
     from nucleus_course.models.weights.folder import find_weights
-    from nucleus_course.prediction.pipeline import predict_dataset, predict_variants
+    from nucleus_course.prediction.datasets import predict_dataset, predict_variants
 
     folder = find_weights(weights)
     if folder.is_file():
@@ -81,7 +81,7 @@ def thresholds(
     if flips is not None:
         model.thresholds = dataclasses.replace(model.thresholds, flips=flips)
     start = model.thresholds
-    boxes = hasattr(model, "candidates")  # a U-Net has none to select anew
+    boxes = model.kind == "mask_rcnn"  # a U-Net has none to select anew
     overlaps = (0.2, 0.3, 0.4, 0.5) if nms and boxes else ()
     cuts = (0.4, 0.45, 0.5, 0.55, 0.6) if mask else ()
     if boxes:  # one run of the network serves all pairs

@@ -214,19 +214,15 @@ def train(
 
     import keras
 
-    from nucleus_course.models.weights.folder import model_class
+    from nucleus_course.prediction.segmenter import build
     from nucleus_course.training import TrainingDiverged
     from nucleus_course.training import train as run_training
 
     keras.utils.set_random_seed(recipe.training.seed)  # the initial weights
-    model = model_class(recipe.model)(
-        recipe.model,
-        recipe.thresholds,
-        dtype_policy=recipe.training.dtype,
-        seed=recipe.training.seed,
-    )
+    options = {"dtype_policy": recipe.training.dtype, "seed": recipe.training.seed}
+    model = build(recipe.model, recipe.thresholds, **options)
     if weights is not None:
-        common.note(str(importers.load_any(model, path, layout)))
+        common.note(str(importers.load_any(model.network, path, layout)))
         model.start = weights
     elif not whole and not getattr(recipe.model, "train_norm", True):
         common.note(FROZEN.format(preset=recipe.name))

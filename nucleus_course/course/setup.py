@@ -113,23 +113,22 @@ def find_model(name: str = "compact", verbose: bool = True):
     """
     quiet_backend()
     import nucleus_course as nc
+    from nucleus_course.models.weights.folder import shipped_weights
 
     wanted = os.environ.get(WEIGHTS_VARIABLE, "").strip()
-    try:
-        model = nc.MaskRCNN.load(wanted or name)
+    if wanted or name in shipped_weights():  # damaged weights are an error, not "untrained"
+        model = nc.load(wanted or name)
         model.trained = True
         message = (
-            f"Weights: {Path(wanted).name}, chosen by {WEIGHTS_VARIABLE}."
-            if wanted
-            else f"Weights: {name}, trained on BBBC038's training split; they come with the course."
+            f"Weights: {name}, trained on BBBC038's training split; they come with the course."
         )
-    except UserError:
         if wanted:
-            raise
+            message = f"Weights: {Path(wanted).name}, chosen by {WEIGHTS_VARIABLE}."
+    else:
         import keras
 
         keras.utils.set_random_seed(2018)
-        model = nc.MaskRCNN.from_preset(name)
+        model = nc.create(name)
         model.trained = False
         message = f"Weights: none found for '{name}', so this network is untrained: expect figures without sense."
     if verbose:

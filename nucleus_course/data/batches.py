@@ -9,7 +9,7 @@ import numpy as np
 from nucleus_course.data.augment import Augmenter
 from nucleus_course.data.labels import boxes_from_labels
 from nucleus_course.data.preprocess import resize, stretch, to_network
-from nucleus_course.presets import settled
+from nucleus_course.presets import gentle
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -43,9 +43,9 @@ class TrainingBatches(keras.utils.PyDataset):
                 f"crop {training.crop} is not a multiple of upsample {preset.model.upsample}"
             )
         self.augmenters = [
-            Augmenter(a, int(side)) for a in (preset.augment, settled(preset.augment))
+            Augmenter(a, int(side)) for a in (preset.augment, gentle(preset.augment))
         ]
-        self.settled = False  # the training loop's: whether the gentle augmentation is on
+        self.gentle = False  # the training loop's: whether the gentle augmentation is on
         self.weights = _weights(
             [dataset.types[i] for i in self.ids], training.balance_types, training.type_factors
         )
@@ -84,7 +84,7 @@ class TrainingBatches(keras.utils.PyDataset):
     def crop(self, pick, epoch, index):
         """One training example as a dict of arrays without the batch axis."""
         image, labels = self._stretched(pick)
-        image, labels = self.augmenters[self.settled](image, labels, (self.seed, epoch, index))
+        image, labels = self.augmenters[self.gentle](image, labels, (self.seed, epoch, index))
         image = to_network(image, self.config)
         if self.config.upsample != 1.0:
             labels = resize(labels, self.config.upsample)

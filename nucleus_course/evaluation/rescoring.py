@@ -8,10 +8,10 @@ from nucleus_course._util.errors import UserError
 from nucleus_course.evaluation.coco import PrecisionTable, average_precisions, match_image
 from nucleus_course.evaluation.matching import mask_iou
 from nucleus_course.evaluation.scoring import track
+from nucleus_course.geometry.boxes import dilate
 from nucleus_course.geometry.rle import rle_from_labels
-from nucleus_course.prediction import flips as tta
 from nucleus_course.prediction.detections import Detections
-from nucleus_course.prediction.pipeline import Predictor, dilate_numpy, select
+from nucleus_course.prediction.pipeline import drawn, raw_detections
 from nucleus_course.prediction.rescorer import FEATURES, REACH, Rescorer, describe, own_scores
 
 FEWEST = 200  # detections: fewer say too little about 12 features
@@ -36,23 +36,18 @@ def collect(model, dataset, progress=True):
     """What a model finds on images whose nuclei are known: a list of :class:`Seen`, one an image.
 
     Args:
-        model: :class:`~nucleus_course.models.MaskRCNN`; its thresholds say how often images are flipped.
+        model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN`; its thresholds say how often images are flipped.
         dataset: :class:`~nucleus_course.data.Dataset`.
     """
-    seen = []
-    predictor, views = Predictor.of(model), tta.VIEWS[: model.thresholds.flips]
+    seen, config, thresholds = [], model.config, model.thresholds
     for record in track(dataset, "predicting", progress):
-        pyramid, boxes, scores, window = predictor.candidates(record.image, views)
-        boxes, scores = select(boxes, scores, model.thresholds.nms_iou, model.config.max_detections)
-        probs = predictor.masks(pyramid, boxes, window, views)
-        drawn = (probs >= model.thresholds.mask).any(axis=(1, 2))
-        boxes, scores, probs = boxes[drawn], scores[drawn], probs[drawn]
-        grids = dilate_numpy(boxes, model.config.mask_roi_scale) / model.config.upsample
-        found = Detections(boxes, scores, probs, grids, *record.image.shape[:2], model.thresholds)
+        prepared, *found = raw_detections(model, record.image, thresholds)
+        boxes, scores, probs = drawn(*found, thresholds.mask)
+        grids = dilate(boxes, config.mask_roi_scale) / config.upsample
+        found = Detections(boxes, scores, probs, grids, *prepared.shape, thresholds)
         iou = mask_iou(found.rles(), rle_from_labels(record.labels)[1])
-        seen.append(
-            Seen(describe(boxes, scores, probs), own_scores(model.config, scores, probs), iou)
-        )
+        features = describe(boxes, scores, probs)
+        seen.append(Seen(features, own_scores(config, scores, probs), iou))
     return seen
 
 

@@ -1,4 +1,4 @@
-"""Mask R-CNN, one idea of the paper a file."""
+"""The networks, in :mod:`keras.ops` alone: Mask R-CNN and the U-Net, and their weights on disk."""
 
 import os
 
@@ -8,7 +8,7 @@ from nucleus_course._util.lazy import lazy
 # GPU is told so as an error. Exceptions come all the same.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-_HOMES = {"MaskRCNN": "mask_rcnn.network"}
+_HOMES = {"MaskRCNNNetwork": "mask_rcnn.network", "UNetNetwork": "unet"}
 
 __all__ = sorted(_HOMES)
 __getattr__, __dir__ = lazy(__name__, _HOMES)

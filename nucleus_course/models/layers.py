@@ -12,7 +12,7 @@ def weighted_layers(model):
     ]
 
 
-def _replicas():
+def replicas():
     """How many replicas tf.distribute sums gradients over; 1 elsewhere."""
     if keras.backend.backend() != "tensorflow":
         return 1

@@ -10,8 +10,7 @@ loss, as in the U-Net paper. :mod:`nucleus_course.prediction.unet_objects` turns
 import keras
 from keras import layers, ops
 
-from nucleus_course.config import Thresholds
-from nucleus_course.presets import get_preset
+from nucleus_course.models.layers import replicas
 
 MAPS = ("nucleus", "interior")
 
@@ -101,53 +100,27 @@ def map_losses(logits, target, weight):
     return entropy + 1.0 - (2.0 * shared + 1.0) / (total + 1.0)
 
 
-class UNet(keras.Model):
-    """A U-Net for nuclei, with the interface of :class:`~nucleus_course.models.MaskRCNN`: ``config``, ``thresholds``,
-    ``predict(image)``, ``save(folder)``, ``UNet.load(folder)``; it trains through the same ``train()``.
+class UNetNetwork(keras.Model):
+    """A U-Net for nuclei: the network behind :class:`nucleus_course.prediction.segmenter.UNet`.
 
     Args:
         config: :class:`~nucleus_course.config.UNetConfig`.
-        thresholds: the operating point; ``mask`` cuts the nucleus map. NMS does not apply.
         dtype_policy: of the network but its last layer.
-        seed: not used, there is nothing to draw.
+        seed: not used; nothing is drawn.
 
-    Calling it takes images (B, H, W, 3) float32 prepared by :func:`nucleus_course.data.preprocess.to_network`, or a
-    training batch's dict with ``image`` and ``labels``; it gives logits (B, H, W, 2).
+    It takes images (B, H, W, 3) float32 prepared by
+    :func:`nucleus_course.data.preprocess.to_network`, or a training batch's dict with ``image`` and
+    ``labels``, and gives logits (B, H, W, 2).
     """
 
-    def __init__(self, config, thresholds=None, dtype_policy="float32", seed=0, name="unet_model"):
+    def __init__(self, config, dtype_policy="float32", seed=0, name="unet_model"):
         super().__init__(name=name, dtype="float32")
         self.config = config
-        self.thresholds = thresholds or Thresholds()
         self.loss_weights_ = dict.fromkeys(MAPS, 1.0)
         self.batch_size = None
         self.network = build_unet(config, dtype_policy)
         self.loss_trackers = [keras.metrics.Mean(name=f"{name}_loss") for name in MAPS]
         self.built = True
-
-    @classmethod
-    def from_preset(cls, name="unet", weights=None, **kwargs):
-        """A model by preset name, with random weights, or with ``weights``: a shipped name, folder or file."""
-        preset = get_preset(name)
-        model = cls(preset.model, preset.thresholds, **kwargs)
-        if weights is not None:
-            from nucleus_course.models.weights.folder import load_into
-
-            load_into(model, weights)
-        return model
-
-    @classmethod
-    def load(cls, source, **kwargs):
-        """A model from a folder that :meth:`save` wrote, or by the name of shipped weights."""
-        from nucleus_course.models.weights.folder import load_model
-
-        return load_model(source, **kwargs)
-
-    def save(self, folder):
-        """Write config.json, thresholds.json and weights.h5 into ``folder``."""
-        from nucleus_course.models.weights.folder import save_model
-
-        return save_model(self, folder)
 
     def call(self, inputs, training=False):
         return self.network(
@@ -155,17 +128,9 @@ class UNet(keras.Model):
         )
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        from nucleus_course.models.layers import _replicas
-
         values = map_losses(y_pred, *pixel_targets(x["labels"], self.config))
         total = 0.0
         for number, tracker in enumerate(self.loss_trackers):
             tracker.update_state(values[number])
             total = total + values[number] * self.loss_weights_[MAPS[number]]
-        return total / _replicas()
-
-    def predict(self, image, **kwargs):
-        """Nuclei in one image; see :func:`nucleus_course.prediction.unet_objects.predict_pixels`."""
-        from nucleus_course.prediction.unet_objects import predict_pixels
-
-        return predict_pixels(self, image, **kwargs)
+        return total / replicas()

@@ -7,6 +7,8 @@ fusion", Solovyev et al. 2021). Masks are predicted for the fused boxes in every
 
 import numpy as np
 
+from nucleus_course.geometry.boxes import iou_matrix
+
 # (vertical, horizontal); the first n are used.
 VIEWS = ((False, False), (False, True), (True, False), (True, True))
 AGREE = 0.6  # boxes of two views with at least this IoU are of one nucleus
@@ -44,21 +46,12 @@ def fuse_boxes(boxes, scores, kept):
     box_sum = np.zeros((len(kept), 4), "float32")
     score_sum = np.zeros(len(kept), "float32")
     for view in range(views):
-        iou = box_iou(centres, boxes[view])  # (K, P)
+        iou = iou_matrix(centres, boxes[view])  # (K, P)
         weight = np.where((iou >= AGREE) & (scores[view] > 0), np.maximum(scores[view], 0), 0)
         score_sum += weight.max(axis=1, initial=0)
         box_sum += weight @ boxes[view]
         weight_sum += weight.sum(axis=1)
     return box_sum / np.maximum(weight_sum, 1e-9)[:, None], score_sum / views
-
-
-def box_iou(a, b):
-    """IoU of boxes a (N, 4) with b (M, 4) -> (N, M), NumPy."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.prod(np.maximum(high - low, 0), axis=2)
-    area_a, area_b = (np.prod(np.maximum(v[:, 2:] - v[:, :2], 0), axis=1) for v in (a, b))
-    return overlap / np.maximum(area_a[:, None] + area_b[None] - overlap, 1e-9)
 
 
 def flip_masks(masks, view):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import write_atomic
 
 FILE, FORMAT = "rescoring.json", 1
 SURE, SOME = (
@@ -137,13 +138,16 @@ class Rescorer:
 
     def save(self, folder):
         """Write rescoring.json into a model folder."""
-        from nucleus_course._util.files import write_atomic
-
         values = {
             k: _shortest(v) if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()
         }
         text = json.dumps({"format": FORMAT, "features": FEATURES, **values})
         write_atomic(Path(folder) / FILE, text.replace('], "', '],\n "') + "\n")
+
+    @staticmethod
+    def remove(folder):
+        """Take rescoring.json out of a model folder, if it is there."""
+        (Path(folder) / FILE).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder):

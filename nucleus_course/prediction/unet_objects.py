@@ -1,14 +1,15 @@
 """From a U-Net's pixel maps to nuclei: image in, :class:`~nucleus_course.prediction.label_detections.LabelDetections` out."""
 
-import dataclasses
-
 import numpy as np
+from keras import ops
 
 from nucleus_course.data.preprocess import resize, stretch, to_network
 from nucleus_course.data.read import to_rgb8
 from nucleus_course.geometry.watershed import separate
-from nucleus_course.prediction import flips as tta
+from nucleus_course.prediction import flips
+from nucleus_course.prediction.engines.compiled import compiled
 from nucleus_course.prediction.label_detections import LabelDetections
+from nucleus_course.prediction.pipeline import round_up
 
 TILE = 1024  # larger images are predicted in tiles, network pixels
 MARGIN = 96  # what a tile sees beyond its own part; most of the network's view
@@ -17,36 +18,12 @@ INTERIOR = 0.5  # probability from which a pixel is taken as interior
 DEPTH = 1.0  # pixels: a waist of the interior deeper than that separates two nuclei
 
 
-def predict_pixels(
-    model,
-    image,
-    *,
-    score_threshold=None,
-    max_detections=None,
-    nms_iou=None,
-    mask_threshold=None,
-    flips=None,
-):
-    """Nuclei in one image, at its own size.
+def predict_pixels(model, image, thresholds, max_detections=None, score_threshold=None):
+    """Nuclei in one image, at its own size, as
+    :class:`~nucleus_course.prediction.label_detections.LabelDetections`.
 
-    Args:
-        model: :class:`~nucleus_course.models.unet.UNet`.
-        image: (H, W), (H, W, 3) or (H, W, 4); uint8, uint16 or float.
-        score_threshold: drop nuclei below it here; by default all come, and ``label_image`` applies the operating point.
-        max_detections: most nuclei; by default no limit.
-        mask_threshold, flips: override the model's thresholds.
-        nms_iou: taken for the sake of one interface, without effect: pixels belong to one nucleus each.
-
-    Returns:
-        :class:`~nucleus_course.prediction.label_detections.LabelDetections`.
-
-    Raises:
-        UserError: the array is no image.
+    Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`. NMS does not apply.
     """
-    changes = {"mask": mask_threshold, "flips": flips}
-    thresholds = dataclasses.replace(
-        model.thresholds, **{k: v for k, v in changes.items() if v is not None}
-    )
     maps = pixel_maps(model, image, thresholds.flips)
     labels, scores = objects_from_maps(maps[..., 0], maps[..., 1], thresholds.mask)
     found = LabelDetections.from_labels(labels, scores, thresholds)
@@ -56,14 +33,12 @@ def predict_pixels(
     return found if score_threshold is None else found.confident(score_threshold)
 
 
-def pixel_maps(model, image, flips=1):
-    """Probabilities that a pixel is nucleus and interior, (H, W, 2) float32, the mean over ``flips`` views."""
+def pixel_maps(model, image, views=1):
+    """Probabilities that a pixel is nucleus and interior, (H, W, 2) float32, the mean over ``views`` flips."""
     image = to_rgb8(image)
     network = to_network(stretch(image, model.config), model.config)
-    views = tta.VIEWS[:flips]
-    maps = np.mean(
-        [tta.flip_image(_tiled(model, tta.flip_image(network, v)), v) for v in views], axis=0
-    )
+    turned = [(flips.flip_image(network, view), view) for view in flips.VIEWS[:views]]
+    maps = np.mean([flips.flip_image(_tiled(model, seen), view) for seen, view in turned], axis=0)
     if model.config.upsample != 1.0:
         maps = resize(maps, 1.0 / model.config.upsample)[: image.shape[0], : image.shape[1]]
     return maps
@@ -78,29 +53,28 @@ def _tiled(model, image):
             y, x = max(0, top - MARGIN), max(0, left - MARGIN)
             part = image[y : top + TILE + MARGIN, x : left + TILE + MARGIN]
             own = out[top : top + TILE, left : left + TILE]
-            own[...] = _maps(model, part)[top - y :, left - x :][: own.shape[0], : own.shape[1]]
+            maps = model.engine.maps(_padded(part, model.config))
+            own[...] = maps[top - y :, left - x :][: own.shape[0], : own.shape[1]]
     return out
 
 
-def _maps(model, image):
-    from keras import ops
-
-    from nucleus_course.prediction.engines.compiled import compiled
-
-    if getattr(model, "_compiled_maps", None) is None:
-        object.__setattr__(
-            model, "_compiled_maps", compiled(lambda x: ops.sigmoid(model.network(x)), model)
-        )
-    height, width = image.shape[:2]
-    # Few sizes, so that few are compiled; mirrored, because a grey rim is nothing the network has seen.
-    padding = [(0, _rounded(side, model.config.pad_multiple) - side) for side in (height, width)]
-    padded = np.pad(image, [*padding, (0, 0)], mode="symmetric")
-    return ops.convert_to_numpy(model._compiled_maps(padded[None]))[0, :height, :width]
+def _padded(image, config):
+    """Few sizes, so that few are compiled; mirrored, because the network has never seen a grey rim."""
+    sides = [(0, round_up(side, config.pad_multiple) - side) for side in image.shape[:2]]
+    return np.pad(image, [*sides, (0, 0)], mode="symmetric")
 
 
-def _rounded(side, multiple):
-    step = max(64 if side <= 512 else 128, multiple)
-    return -(-side // step) * step
+class UNetEngine:
+    """Runs a U-Net on the backend that Keras uses, compiled once a shape."""
+
+    name = "keras"
+
+    def __init__(self, network):
+        self._maps = compiled(lambda x: ops.sigmoid(network.network(x)), network)
+
+    def maps(self, image):
+        """Both maps of one prepared image: (H, W, 3) float32 -> (H, W, 2) float32."""
+        return ops.convert_to_numpy(self._maps(image[None]))[0]
 
 
 def objects_from_maps(

@@ -19,7 +19,7 @@ from nucleus_course.config import (
 from nucleus_course.presets import variants as recipes
 
 
-def settled(augment):
+def gentle(augment):
     """A gentle edition of an :class:`AugmentConfig` for the end of training.
 
     Blur, noise, inversion and elastic deformation go, colours vary by a third as much, sizes by half (in

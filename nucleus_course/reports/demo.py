@@ -109,7 +109,7 @@ def run_demo(out: Path, epochs: int = 15, console: Console | None = None) -> dic
 def _train_briefly(training, validation, run: Path, epochs: int):
     """A real training of the compact preset, cut short: (model, log rows)."""
     from nucleus_course.backend import has_bfloat16
-    from nucleus_course.models import MaskRCNN
+    from nucleus_course.prediction.segmenter import create
     from nucleus_course.presets import get_preset
     from nucleus_course.training import train
 
@@ -122,7 +122,7 @@ def _train_briefly(training, validation, run: Path, epochs: int):
     brief = dataclasses.replace(preset.training, steps_per_epoch=STEPS, dtype=dtype)
     preset = dataclasses.replace(preset, training=brief)
     keras.utils.set_random_seed(brief.seed)
-    model = MaskRCNN.from_preset(SHIPPED, dtype_policy=dtype, seed=brief.seed)
+    model = create(SHIPPED, dtype_policy=dtype, seed=brief.seed)
     history = train(
         model, training, preset=preset, validation=validation, run=run, epochs=epochs, validate_every=5,
         on_epoch=lambda row: row["seconds"] > 60 * PATIENCE,
@@ -134,11 +134,11 @@ def _train_briefly(training, validation, run: Path, epochs: int):
 
 def _best_weights(trained):
     """The shipped model where there is one, else the one just trained."""
-    from nucleus_course.models import MaskRCNN
     from nucleus_course.models.weights.folder import shipped_weights
+    from nucleus_course.prediction.segmenter import load
 
     if SHIPPED in shipped_weights():
-        return MaskRCNN.load(SHIPPED), SHIPPED
+        return load(SHIPPED), SHIPPED
     return trained, "brief"
 
 

@@ -63,25 +63,25 @@ class RunFolder:
         write_atomic(self.path / name, json.dumps(values, indent=1) + "\n")
 
 
-def state_variables(model):
+def state_variables(network):
     """What a training step reads and writes, in a fixed order: weights, random state, optimiser.
 
     ``.weights.h5`` files leave out the random state that samples anchors and RoIs, so a resumed run
     would draw others.
     """
-    metrics = {id(v) for metric in model.metrics for v in metric.variables}
-    variables = [v for v in model.variables if id(v) not in metrics]
-    return variables + list(model.optimizer.variables)
+    metrics = {id(v) for metric in network.metrics for v in metric.variables}
+    variables = [v for v in network.variables if id(v) not in metrics]
+    return variables + list(network.optimizer.variables)
 
 
-def snapshot(model):
+def snapshot(network):
     """[(variable, a copy of its value)] of :func:`state_variables`."""
-    return [(v, v.numpy()) for v in state_variables(model)]
+    return [(v, v.numpy()) for v in state_variables(network)]
 
 
-def save_checkpoint(path, model, meta):
+def save_checkpoint(path, network, meta):
     """Write the full state and ``meta`` (JSON) to one ``.npz`` file, atomically."""
-    arrays = {f"v{i:05d}": v.numpy() for i, v in enumerate(state_variables(model))}
+    arrays = {f"v{i:05d}": v.numpy() for i, v in enumerate(state_variables(network))}
     arrays = {k: (a.view("uint16") if a.dtype.name == "bfloat16" else a) for k, a in arrays.items()}
     buffer = io.BytesIO()
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), "uint8"), **arrays)
@@ -107,13 +107,13 @@ def _read(path, whole=True):
         raise UserError(f"checkpoint {path} cannot be read ({error}): start a new run") from None
 
 
-def load_checkpoint(path, model):
+def load_checkpoint(path, network):
     """Put the stored state back into a model compiled for the same stage; gives ``meta``.
 
     Raises:
-        UserError: if the file does not fit the model.
+        UserError: if the file does not fit the network.
     """
-    variables = state_variables(model)
+    variables = state_variables(network)
     meta, arrays = _read(path)
     if len(arrays) != len(variables) or any(
         a.shape != tuple(v.shape) for a, v in zip(arrays, variables)

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +10,13 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.data.batches import TrainingBatches
+from nucleus_course.evaluation.report import evaluate
 from nucleus_course.models.weights.folder import read_config
+from nucleus_course.prediction.datasets import predict_dataset
 from nucleus_course.prediction.rescorer import Rescorer
 from nucleus_course.presets import get_preset
 from nucleus_course.training import run as run_config
+from nucleus_course.training.average import averaged, restart_average, take_average
 from nucleus_course.training.checkpoint import (
     RunFolder,
     load_checkpoint,
@@ -23,6 +25,7 @@ from nucleus_course.training.checkpoint import (
     snapshot,
 )
 from nucleus_course.training.progress import EpochWatch, Reporter
+from nucleus_course.training.schedule import Schedule, locate, scale_stages
 from nucleus_course.training.stages import compile_for, count_trainable
 
 # Metrics of a validation in a log row; one of them may judge the weights.
@@ -61,10 +64,10 @@ def train(
     on_epoch=None,
     notes=None,
 ):
-    """Train a Mask R-CNN stage by stage.
+    """Train a model stage by stage.
 
     Args:
-        model: :class:`~nucleus_course.models.MaskRCNN`.
+        model: :class:`~nucleus_course.prediction.segmenter.Segmenter`.
         dataset: :class:`~nucleus_course.data.Dataset` to learn from.
         preset: :class:`~nucleus_course.config.Preset`; by default the one of the model's name, or the one that
             ``run`` was begun with, if ``resume``; then the length is as begun, too, where none is given.
@@ -101,200 +104,189 @@ def train(
         if stages is None and epochs is None and minutes is None:
             stages, minutes = earlier.stages, earlier.minutes
     preset = preset or get_preset(model.config.name)
-    config = preset.training
     if seed is not None:
-        config = dataclasses.replace(config, seed=seed)
-        preset = dataclasses.replace(preset, training=config)
-    stages = scale_stages(stages or config.stages, epochs)
-    total = sum(s.epochs for s in stages)
-    every = config.validate_every if validate_every is None else validate_every
-
-    folder = RunFolder(run, resume) if run is not None else None
-    history = History(run=folder and folder.path)
-    start, elapsed, resumed = 0, 0.0, None
-    current, reporter, since = None, None, time.perf_counter()
-    good = []  # (variable, value) after the last whole epoch
+        preset = dataclasses.replace(
+            preset, training=dataclasses.replace(preset.training, seed=seed)
+        )
+    stages = scale_stages(stages or preset.training.stages, epochs)
+    schedule = Schedule(stages, minutes)
+    loop = _Loop(model, preset, schedule, run, resume, progress)
+    loop.validation, loop.metric, loop.on_epoch = validation, validate_metric, on_epoch
+    if validate_every is not None:
+        loop.every = validate_every
     try:
-        if folder and resume and folder.checkpoint.exists():
-            resumed = read_meta(folder.checkpoint)
-            start, elapsed = resumed["epoch"], resumed["elapsed"]
-            history.rows, history.best = resumed["rows"], resumed["best"]
-        elif folder:
-            folder.write_json(
-                run_config.NAME, run_config.describe(model, dataset, preset, stages, minutes, notes)
-            )
-        batches = TrainingBatches(dataset, preset, epoch=start)
-        reporter = Reporter(progress, total, len(batches), minutes)
-        epoch = start
-        # By the seconds in the log alone: the epoch that is found to be the last is then validated as such, and a resumed run agrees.
-        last = epoch >= total if minutes is None else elapsed >= 60.0 * minutes
-        if resumed is not None:
-            # The state of the epoch's own stage: where the next epoch opens another, the loop changes over as it
-            # would have without the break.
-            number = min(resumed.get("number", 0), len(stages) - 1)
-            moving = compile_for(model, config, stages[number].layers)
-            load_checkpoint(folder.checkpoint, model)
-            folder.write_log(history.rows)
-            if earlier is not None:
-                folder.write_json(
-                    run_config.NAME, {**earlier.values, **run_config.length(stages, minutes)}
-                )
-            good, current = snapshot(model), number
-            reporter.stage(stages[number], count_trainable(model), len(moving))
-        if not last:
-            model.rescorer = None  # it was fitted to the weights as they are
-        while not last:
-            spent = elapsed + time.perf_counter() - since
-            share = min(1.0, spent / (60.0 * minutes)) if minutes else None
-            number, within, part = locate(stages, epoch, share)
-            if number != current:
-                moving = compile_for(model, config, stages[number].layers)
-                good, current = snapshot(model), number
-                reporter.stage(stages[number], count_trainable(model), len(moving))
-            rate = stages[number].rate_at(within, part)
-            model.optimizer.learning_rate = rate
-            batches.epoch = epoch
-            batches.settled = (epoch / total if share is None else share) >= 1.0 - config.settle
-            watch = EpochWatch(batches, reporter, bool(config.ema))
-            # shuffle=False: the batches are in a seeded order, and Keras would change it by an unseeded one.
-            result = model.fit(
-                batches,
-                epochs=epoch + 1,
-                initial_epoch=epoch,
-                shuffle=False,
-                verbose=0,
-                callbacks=[watch],
-            ).history
-            row = {"epoch": epoch + 1, "stage": stages[number].name, "rate": rate}
-            row |= {k: float(v[-1]) for k, v in result.items() if np.ndim(v[-1]) == 0}
-            if not math.isfinite(row["loss"]):
-                raise TrainingDiverged(
-                    f"the loss was {row['loss']} in epoch {epoch + 1}: lower the rate or the augmentation"
-                )
-            row |= watch.summary(config.batch_size)
-            epoch += 1
-            if config.ema and epoch * len(batches) < 2.0 / (1.0 - config.ema):
-                restart_average(model)
-            row["seconds"] = round(elapsed + time.perf_counter() - since, 1)
-            last = epoch >= total if minutes is None else row["seconds"] >= 60.0 * minutes
-            if validation is not None and (last or (every and epoch % every == 0)):
-                with averaged(model, config):
-                    row |= validate(model, validation)
-                    if history.best is None or row[validate_metric] > history.best:
-                        history.best = row[validate_metric]
-                        if folder:
-                            model.save(folder.path / "weights")
-                row["seconds"] = round(elapsed + time.perf_counter() - since, 1)
-                last = last or (minutes is not None and row["seconds"] >= 60.0 * minutes)
-            history.rows.append(row)
-            good = snapshot(model)
-            if folder:
-                meta = {"epoch": epoch, "elapsed": row["seconds"], "rows": history.rows, "best": history.best,
-                        "stage": stages[number].name, "number": number}  # fmt: skip
-                save_checkpoint(folder.checkpoint, model, meta)
-                folder.write_log(history.rows)
-            reporter.epoch(row)
-            if on_epoch is not None and on_epoch(row):
-                history.stopped = "stopped by on_epoch"
-                break
+        loop.open(dataset, earlier, notes)
+        loop.run()
     except (TrainingDiverged, KeyboardInterrupt) as reason:
-        history.stopped = str(reason) or "interrupted"
-        for variable, value in good:
-            variable.assign(value)
-        _finish(model, config, folder if good else None, history, start)
+        loop.stop(reason)
         if isinstance(reason, TrainingDiverged):
             raise
-        reporter.say(
-            f"stopped after epoch {len(history.rows)}"
-            + ("; --resume goes on from there" if folder else "")
-        )
     else:
-        _finish(model, config, folder if good else None, history, start)
+        loop.finish()
     finally:
-        if reporter:
-            reporter.close()
-        if folder:
-            folder.close()
-    return history
+        loop.close()
+    return loop.history
 
 
-def _finish(model, config, folder, history, start):
-    """Leave the averaged weights in the model, and in the run's folder where no best ones are kept."""
-    if config.ema and model.optimizer is not None:
-        take_average(model)
-    if folder and history.best is None:
-        place = folder.path / "weights"
-        if len(history.rows) == start and (place / "thresholds.json").exists():
-            # Nothing was trained: what was chosen since then still holds.
-            model.thresholds, model.rescorer = read_config(place)[1], Rescorer.load(place)
-        model.save(place)
+class _Loop:
+    """One call of :func:`train`: what it knows between epochs."""
 
+    def __init__(self, model, preset, schedule, run, resume, progress):
+        self.model, self.network = model, model.network
+        self.preset, self.config, self.schedule = preset, preset.training, schedule
+        self.folder = RunFolder(run, resume) if run is not None else None
+        self.resume, self.progress, self.every = resume, progress, self.config.validate_every
+        self.history = History(run=self.folder and self.folder.path)
+        self.start = self.epoch = self.first = 0  # of the run, now, and of the stage
+        self.elapsed, self.since = 0.0, time.perf_counter()
+        self.stage, self.reporter = None, None  # number of the stage that is compiled
+        self.good = []  # (variable, value) after the last whole epoch
 
-def scale_stages(stages, epochs):
-    """Stages with their epochs scaled to ``epochs`` in all, at least one each while they last."""
-    if epochs is None:
-        return tuple(stages)
-    ends = np.cumsum([s.epochs for s in stages])
-    ends = np.round(ends * epochs / ends[-1]).astype(int)
-    first = np.arange(1, len(stages) + 1)  # one epoch each
-    ends = np.minimum(np.clip(ends, first, np.maximum(first, epochs - first[::-1] + 1)), epochs)
-    counts = np.diff(np.concatenate([[0], ends]))
-    return tuple(dataclasses.replace(s, epochs=int(n)) for s, n in zip(stages, counts) if n > 0)
+    @property
+    def seconds(self):
+        """Training time so far, over all pieces of a resumed run."""
+        return self.elapsed + time.perf_counter() - self.since
 
+    def open(self, dataset, earlier, notes):
+        """Begin, or go on from the run folder's checkpoint."""
+        folder, saved = self.folder, None
+        if folder and self.resume and folder.checkpoint.exists():
+            saved = read_meta(folder.checkpoint)
+            self.start = self.epoch = saved["epoch"]
+            self.first = saved.get("first", 0)
+            self.elapsed = saved["elapsed"]
+            self.history.rows, self.history.best = saved["rows"], saved["best"]
+        elif folder:
+            about = (self.preset, self.schedule.stages, self.schedule.minutes, notes)
+            folder.write_json(run_config.NAME, run_config.describe(self.model, dataset, *about))
+        self.batches = TrainingBatches(dataset, self.preset, epoch=self.start)
+        self.reporter = Reporter(
+            self.progress, self.schedule.epochs, len(self.batches), self.schedule.minutes
+        )
+        # By the seconds in the log alone: a resumed run then agrees which epoch is the last.
+        self.last = self.schedule.over(self.epoch, self.elapsed)
+        if saved is not None:
+            # The state belongs to the epoch's own stage. Where the next epoch opens another, the loop
+            # changes over as it would have without the break.
+            self.enter(
+                min(saved.get("number", 0), len(self.schedule.stages) - 1), folder.checkpoint
+            )
+            folder.write_log(self.history.rows)
+            if earlier is not None:
+                length = run_config.length(self.schedule.stages, self.schedule.minutes)
+                folder.write_json(run_config.NAME, {**earlier.values, **length})
+        if not self.last:
+            self.model.rescorer = None  # it was fitted to the weights as they are
 
-def locate(stages, epoch, share=None):
-    """(stage number, epoch within it, progress within it or None) of an epoch, or of a share of the time."""
-    ends = np.cumsum([s.epochs for s in stages])
-    if share is None:
-        number = int(np.searchsorted(ends, epoch, side="right"))
-        return number, epoch - int(ends[number] - stages[number].epochs), None
-    edges = np.concatenate([[0.0], ends / ends[-1]])
-    number = min(int(np.searchsorted(edges, share, side="right")) - 1, len(stages) - 1)
-    part = (share - edges[number]) / (edges[number + 1] - edges[number])
-    return number, epoch, part
+    def enter(self, number, checkpoint=None):
+        """Compile for a stage, and take over a checkpoint's state."""
+        stage = self.schedule.stages[number]
+        moving = compile_for(self.network, self.config, stage.layers)
+        if checkpoint is not None:
+            load_checkpoint(checkpoint, self.network)
+        self.good, self.stage = snapshot(self.network), number
+        self.reporter.stage(stage, count_trainable(self.network), len(moving))
 
+    def run(self):
+        """Epoch after epoch until the schedule ends or ``on_epoch`` stops it."""
+        while not self.last:
+            row = self.train_epoch()
+            self.validate(row)
+            self.history.rows.append(row)
+            self.good = snapshot(self.network)
+            if self.folder:
+                name = self.schedule.stages[self.stage].name
+                meta = {"epoch": self.epoch, "elapsed": row["seconds"], "rows": self.history.rows}
+                meta |= {
+                    "best": self.history.best,
+                    "stage": name,
+                    "number": self.stage,
+                    "first": self.first,
+                }
+                save_checkpoint(self.folder.checkpoint, self.network, meta)
+                self.folder.write_log(self.history.rows)
+            self.reporter.epoch(row)
+            if self.on_epoch is not None and self.on_epoch(row):
+                self.history.stopped = "stopped by on_epoch"
+                break
 
-def take_average(model):
-    """Overwrite the live weights with the optimiser's averaged ones; before its first step there are none."""
-    if int(model.optimizer.iterations) == 0:
-        return
-    model.optimizer.use_ema = True
-    model.optimizer.finalize_variable_values(model.trainable_variables)
-    model.optimizer.use_ema = False
+    def train_epoch(self):
+        """One epoch; its log row."""
+        share = self.schedule.share(self.seconds)
+        number, within, part = locate(self.schedule.stages, self.epoch, share)
+        if number != self.stage:
+            self.enter(number)
+            self.first = self.epoch
+        within = self.epoch - self.first if within is None else within
+        stage, network, batches = self.schedule.stages[number], self.network, self.batches
+        rate = stage.rate_at(within, part)
+        network.optimizer.learning_rate = rate
+        batches.epoch = self.epoch
+        done = self.epoch / self.schedule.epochs if share is None else share
+        batches.gentle = done >= 1.0 - self.config.settle
+        watch = EpochWatch(batches, self.reporter, bool(self.config.ema))
+        # shuffle=False: the batches are in a seeded order, and Keras would change it by an unseeded one.
+        options = {"shuffle": False, "verbose": 0, "callbacks": [watch]}
+        result = network.fit(batches, epochs=self.epoch + 1, initial_epoch=self.epoch, **options)
+        row = {"epoch": self.epoch + 1, "stage": stage.name, "rate": rate}
+        row |= {k: float(v[-1]) for k, v in result.history.items() if np.ndim(v[-1]) == 0}
+        if not math.isfinite(row["loss"]):
+            raise TrainingDiverged(
+                f"the loss was {row['loss']} in epoch {self.epoch + 1}: lower the rate or the augmentation"
+            )
+        row |= watch.summary(self.config.batch_size)
+        self.epoch += 1
+        if self.config.ema and self.epoch * len(batches) < 2.0 / (1.0 - self.config.ema):
+            restart_average(network)
+        return row
 
+    def validate(self, row):
+        """Measure the epoch where it is its turn; keep the weights if they are the best so far."""
+        row["seconds"] = round(self.seconds, 1)
+        self.last = self.schedule.over(self.epoch, row["seconds"])
+        turn = self.last or (self.every and self.epoch % self.every == 0)
+        if self.validation is None or not turn:
+            return
+        with averaged(self.network, self.config):
+            row |= validate(self.model, self.validation)
+            best = self.history.best
+            if best is None or row[self.metric] > best:
+                self.history.best = row[self.metric]
+                if self.folder:
+                    self.model.save(self.folder.path / "weights")
+        row["seconds"] = round(self.seconds, 1)
+        self.last = self.last or self.schedule.over(self.epoch, row["seconds"])
 
-def restart_average(model):
-    """Begin the averaged weights again at the live ones.
-
-    Keras starts the average at the first step, so early on it would be mostly the random start: after n steps
-    that keeps a share of decay ** n. Until 2 / (1 - decay) steps are done the average is the live weights.
-    """
-    optimizer = model.optimizer
-    for average, variable in zip(
-        optimizer._model_variables_moving_average, optimizer._trainable_variables
-    ):
-        average.assign(variable.numpy())  # a copy: JAX may give the buffer of either away
-
-
-@contextmanager
-def averaged(model, config):
-    """The model with its averaged weights (EMA) in place; the live ones come back afterwards."""
-    if not config.ema:
-        yield
-        return
-    live = [v.numpy() for v in model.trainable_variables]
-    take_average(model)
-    try:
-        yield
-    finally:
-        for variable, value in zip(model.trainable_variables, live):
+    def stop(self, reason):
+        """End early: back to the state after the last whole epoch."""
+        self.history.stopped = str(reason) or "interrupted"
+        for variable, value in self.good:
             variable.assign(value)
+        self.finish()
+        if not isinstance(reason, TrainingDiverged) and self.reporter:
+            again = "; --resume goes on from there" if self.folder else ""
+            self.reporter.say(f"stopped after epoch {len(self.history.rows)}{again}")
+
+    def finish(self):
+        """Leave the averaged weights in the network, and in the run folder where no best ones are kept."""
+        if self.config.ema and self.network.optimizer is not None:
+            take_average(self.network)
+        if not self.folder or not self.good or self.history.best is not None:
+            return
+        place = self.folder.path / "weights"
+        if len(self.history.rows) == self.start and (place / "thresholds.json").exists():
+            # Nothing was trained: what was chosen since then still holds.
+            self.model.thresholds, self.model.rescorer = read_config(place)[1], Rescorer.load(place)
+        self.model.save(place)
+
+    def close(self):
+        if self.reporter:
+            self.reporter.close()
+        if self.folder:
+            self.folder.close()
 
 
 def validate(model, dataset):
     """The metrics that a log row carries, on a whole split, at the model's thresholds."""
-    from nucleus_course.evaluation import evaluate
-    from nucleus_course.prediction.pipeline import predict_dataset
-
     report = evaluate(dataset, predict_dataset(model, dataset, progress=False), progress=False)
     return {key: report.metrics[key] for key in VALIDATED}

@@ -117,7 +117,7 @@ def describe(model, dataset, preset, stages, minutes, notes=None):
         **to_dict(preset),
         **length(stages, minutes),
         **about,
-        "start": getattr(model, "start", None),
+        "start": model.start,
         **(notes or {}),
     }
 

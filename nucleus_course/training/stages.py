@@ -5,7 +5,7 @@ import re
 import keras
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.models.layers import _replicas, weighted_layers
+from nucleus_course.models.layers import replicas, weighted_layers
 
 HEADS = r"fpn_|rpn_|mrcnn_"
 PATTERNS = {
@@ -16,11 +16,11 @@ PATTERNS = {
 NOT_DECAYED = ("bias", "gamma", "beta")
 
 
-def set_trainable(model, layers):
+def set_trainable(network, layers):
     """Freeze all but the layers of a stage; compile the model again for it to take effect.
 
     Args:
-        model: :class:`~nucleus_course.models.MaskRCNN`.
+        network: the Keras model.
         layers: ``heads`` (pyramid, RPN, heads), ``4+`` (and ResNet stages 4 and 5) or ``all``.
 
     Returns:
@@ -34,14 +34,14 @@ def set_trainable(model, layers):
             f"unknown layers '{layers}' in a stage: choose one of {', '.join(PATTERNS)}"
         )
     moving = []
-    for layer in weighted_layers(model):
+    for layer in weighted_layers(network):
         layer.trainable = bool(PATTERNS[layers].match(layer.name))
         if layer.trainable:
             moving.append(layer.name)
     return moving
 
 
-def count_trainable(model):
+def count_trainable(network):
     """(weights that move, weights in all), counted as numbers."""
 
     def count(variables):
@@ -50,7 +50,7 @@ def count_trainable(model):
             for v in variables
         )
 
-    return count(model.trainable_variables), count(model.weights)
+    return count(network.trainable_variables), count(network.weights)
 
 
 def _product(shape):
@@ -72,7 +72,7 @@ def make_optimizer(config):
         "learning_rate": 1e-3,
         "weight_decay": config.weight_decay,
         # Keras clips each replica's gradient before it sums them, and each is its share of the whole.
-        "global_clipnorm": config.global_clipnorm / _replicas() if config.global_clipnorm else None,
+        "global_clipnorm": config.global_clipnorm / replicas() if config.global_clipnorm else None,
         "use_ema": bool(config.ema),
         "ema_momentum": config.ema or 0.99,
     }
@@ -86,16 +86,16 @@ def make_optimizer(config):
     return optimizer
 
 
-def compile_for(model, training, layers):
+def compile_for(network, training, layers):
     """Freeze for a stage and compile with a fresh optimiser (momentum does not carry over, as in Matterport)."""
-    moving = set_trainable(model, layers)
-    model.batch_size = training.batch_size // _replicas()
-    model.loss_weights_ = dict(training.loss_weights)
+    moving = set_trainable(network, layers)
+    network.batch_size = training.batch_size // replicas()
+    network.loss_weights_ = dict(training.loss_weights)
     # XLA compiles for minutes and then runs slower on a CPU under TensorFlow; JAX is XLA.
     backend = keras.backend.backend()
     jit = backend == "jax" or (backend == "tensorflow" and _on_gpu())
-    model.compile(optimizer=make_optimizer(training), jit_compile=jit)
-    model.optimizer.build(model.trainable_variables)
+    network.compile(optimizer=make_optimizer(training), jit_compile=jit)
+    network.optimizer.build(network.trainable_variables)
     return moving
 
 

@@ -35,7 +35,7 @@ def thin_trunk(config, height, width):
 
 def test_operations_of_a_small_network_in_closed_form():
     from nucleus_course.benchmark.operations import count_operations
-    from nucleus_course.models import MaskRCNN
+    from nucleus_course.prediction.segmenter import MaskRCNN
 
     config = tiny_config(
         pyramid_channels=8, rpn_channels=8, box_head_channels=16, mask_head_channels=8
@@ -54,7 +54,7 @@ def test_operations_of_a_small_network_in_closed_form():
 def test_operations_of_resnet50_are_the_published_ones():
     """He et al. give 3.8 GMAC at 224 x 224 for a ResNet-50 with its stride in the first 1x1 convolution."""
     from nucleus_course.benchmark.operations import count_operations
-    from nucleus_course.models import MaskRCNN
+    from nucleus_course.prediction.segmenter import MaskRCNN
 
     model = MaskRCNN.from_preset("paper-resnet50")
     small, large = (count_operations(model, side, side, 30) for side in (512, 1024))

@@ -406,7 +406,7 @@ def test_rescore_writes_scores_that_prediction_then_uses(here, data, model, monk
 
 
 def test_rescore_refuses_what_has_no_scores_to_fit(here, data, model):
-    from nucleus_course.models.unet import UNet
+    from nucleus_course.prediction.segmenter import UNet
     from nucleus_course.presets import get_preset
 
     one_line_error(run("rescore", "--data", data, "--weights", model / "weights.h5"), "is a file")

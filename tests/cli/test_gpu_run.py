@@ -96,8 +96,8 @@ def test_two_chunks_and_every_file(tmp_path):
         == report.operating_point["score_threshold"]
     )
 
-    from nucleus_course.models import MaskRCNN
     from nucleus_course.models.weights.folder import named_variables
+    from nucleus_course.prediction.segmenter import MaskRCNN
 
     kept, packed = (named_variables(MaskRCNN.load(out / name)) for name in ("weights", "model"))
     for name, variable in kept.items():

@@ -16,9 +16,9 @@ from nucleus_course.evaluation.rescoring import (
     matched_iou,
     told_and_true,
 )
-from nucleus_course.models import MaskRCNN
 from nucleus_course.prediction.pipeline import predict_dataset
 from nucleus_course.prediction.rescorer import FEATURES
+from nucleus_course.prediction.segmenter import MaskRCNN
 
 
 def test_matched_iou_by_a_loop():

@@ -18,7 +18,7 @@ import keras, numpy as np
 from keras import ops
 from tiny import disc_dataset, tiny_preset
 from nucleus_course.data.batches import TrainingBatches
-from nucleus_course.models import MaskRCNN
+from nucleus_course.prediction.segmenter import MaskRCNN
 from nucleus_course.prediction.engines.compiled import compiled
 from nucleus_course.models.weights.folder import named_variables
 from nucleus_course.prediction import Predictor, prepare

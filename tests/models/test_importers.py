@@ -10,10 +10,10 @@ from keras import ops
 
 from nucleus_course import config as presets
 from nucleus_course._util.errors import UserError
-from nucleus_course.models import MaskRCNN
 from nucleus_course.models.mask_rcnn import backbone
 from nucleus_course.models.weights import importers, pretrained
 from nucleus_course.models.weights.folder import named_variables
+from nucleus_course.prediction.segmenter import MaskRCNN
 from nucleus_course.presets import get_preset
 
 SMALL = dict(pyramid_channels=8, rpn_channels=8, box_head_channels=16, mask_head_channels=8)

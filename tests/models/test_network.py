@@ -8,10 +8,10 @@ from tiny import FakeDataset, Record, disc_dataset, ground_truth, tiny_config, t
 
 from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.data.preprocess import to_network
-from nucleus_course.models import MaskRCNN
 from nucleus_course.models.mask_rcnn import network as mask_rcnn
 from nucleus_course.models.mask_rcnn.network import LOSSES
 from nucleus_course.models.weights.folder import named_variables
+from nucleus_course.prediction.segmenter import MaskRCNN
 from nucleus_course.presets import get_preset
 from nucleus_course.training import count_trainable, set_trainable
 

@@ -5,9 +5,9 @@ import pytest
 from tiny import tiny_config
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.models import MaskRCNN
 from nucleus_course.models.weights.folder import load_into, load_model, named_variables, save_model
 from nucleus_course.models.weights.shards import pack, weight_files, write_weights
+from nucleus_course.prediction.segmenter import MaskRCNN
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from tiny import disc_dataset, discs, python, tiny_preset
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import StageConfig, Thresholds, UNetConfig
 from nucleus_course.evaluation.matching import iou_from_overlap, overlap_matrix
-from nucleus_course.models.unet import UNet, map_losses, pixel_targets
+from nucleus_course.models.unet import map_losses, pixel_targets
+from nucleus_course.prediction.segmenter import UNet
 from nucleus_course.prediction.unet_objects import objects_from_maps, pixel_maps
 from nucleus_course.presets import get_preset
 
@@ -173,7 +174,7 @@ def test_training_starts_from_another_run(tmp_path):
 
 
 def test_save_and_load_give_the_same_model(tmp_path):
-    from nucleus_course.models import MaskRCNN
+    from nucleus_course.prediction.segmenter import MaskRCNN
 
     model = UNet(TINY, Thresholds(score=0.3, mask=0.4, min_area=5))
     model.save(tmp_path / "model")
@@ -225,7 +226,8 @@ BACKENDS = """
 import keras, numpy as np
 from tiny import disc_dataset, tiny_preset
 from nucleus_course.config import UNetConfig
-from nucleus_course.models.unet import UNet, pixel_targets
+from nucleus_course.models.unet import pixel_targets
+from nucleus_course.prediction.segmenter import UNet
 from nucleus_course.training import train
 keras.utils.set_random_seed(1)
 config = UNetConfig(widths=(4, 8))

@@ -10,7 +10,6 @@ from tiny import disc_dataset, lively_model, tiny_config
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import Thresholds
-from nucleus_course.models import MaskRCNN
 from nucleus_course.models.weights import folder as weights
 from nucleus_course.models.weights.folder import (
     find_weights,
@@ -20,6 +19,7 @@ from nucleus_course.models.weights.folder import (
     save_thresholds,
     shipped_weights,
 )
+from nucleus_course.prediction.segmenter import MaskRCNN
 
 THRESHOLDS = Thresholds(
     score=0.42,

@@ -6,9 +6,9 @@ import pytest
 from keras import ops
 from tiny import random_boxes, tiny_config
 
-from nucleus_course.models import MaskRCNN
 from nucleus_course.models.mask_rcnn.proposals import run_rpn
 from nucleus_course.prediction.engines.folded import fold, run_folded
+from nucleus_course.prediction.segmenter import MaskRCNN
 
 NORMS = keras.layers.BatchNormalization
 

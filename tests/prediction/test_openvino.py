@@ -262,9 +262,9 @@ def test_margins_hold_what_grown_boxes_reach(model):
 
 
 def test_an_export_says_how_scores_are_made(model, tmp_path, monkeypatch):
-    from nucleus_course.models import MaskRCNN
     from nucleus_course.prediction.engines.export import description, export_model
     from nucleus_course.prediction.rescorer import FEATURES, Rescorer
+    from nucleus_course.prediction.segmenter import MaskRCNN
 
     monkeypatch.setattr(model, "rescorer", None)
     assert description(model, "onnx", 64)["scores"].startswith("times the mean")

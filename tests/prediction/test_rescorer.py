@@ -7,8 +7,8 @@ import pytest
 from tiny import tiny_config
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.models import MaskRCNN
 from nucleus_course.prediction.rescorer import FEATURES, REACH, Rescorer, describe, mask_certainty
+from nucleus_course.prediction.segmenter import MaskRCNN
 
 
 def column(features, name):

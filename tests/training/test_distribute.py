@@ -14,7 +14,7 @@ import numpy as np, keras
 from tiny import disc_dataset, tiny_config, tiny_preset
 from nucleus_course.config import StageConfig
 from nucleus_course.data.batches import TrainingBatches
-from nucleus_course.models import MaskRCNN
+from nucleus_course.prediction.segmenter import MaskRCNN
 from nucleus_course.training import train
 from nucleus_course.training.distribute import data_parallel, device_names
 from nucleus_course.training.stages import compile_for

@@ -13,7 +13,7 @@ from tiny import disc_dataset
 from typer.testing import CliRunner
 
 from nucleus_course.config import StageConfig
-from nucleus_course.models import MaskRCNN
+from nucleus_course.prediction.segmenter import MaskRCNN
 from nucleus_course.presets import get_preset
 from nucleus_course.training import train
 

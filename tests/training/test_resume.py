@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from tiny import disc_dataset, python, tiny_config, tiny_preset
 
-from nucleus_course.models import MaskRCNN
 from nucleus_course.models.weights.folder import named_variables
+from nucleus_course.prediction.segmenter import MaskRCNN
 from nucleus_course.training import train
 
 TIMES = ("seconds", "images_per_s", "waiting")

@@ -12,9 +12,9 @@ from toy import Toy
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import StageConfig
 from nucleus_course.data.batches import TrainingBatches
-from nucleus_course.models import MaskRCNN
 from nucleus_course.models.layers import weighted_layers
 from nucleus_course.models.weights.folder import named_variables
+from nucleus_course.prediction.segmenter import MaskRCNN
 from nucleus_course.presets import PAPER_STAGES, get_preset
 from nucleus_course.training import count_trainable, set_trainable
 from nucleus_course.training.loop import locate, scale_stages

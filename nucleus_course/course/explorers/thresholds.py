@@ -16,31 +16,19 @@ def collect_candidates(model, image, limit: int = 400, min_score: float = 0.05):
     overlapping boxes: what the thresholds choose from. A model with a rescorer scores what NMS leaves
     (hand :class:`ThresholdExplorer` the ``model.rescorer``); the scores here are then class probabilities.
     """
-    from nucleus_course.prediction.detections import Detections
-    from nucleus_course.prediction.pipeline import Predictor, dilate_numpy
-    from nucleus_course.prediction.rescorer import own_scores
+    from nucleus_course.prediction.pipeline import assemble, prepare
 
-    predictor = Predictor.of(model)
-    pyramid, boxes, scores, window = predictor.candidates(image)  # one view: (1, P, 4) and (1, P)
-    boxes, scores = boxes[0], scores[0]
-    good = np.flatnonzero(
-        (scores >= min_score) & ((boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1.0)
-    )[:limit]
+    prepared = prepare(image, model.config)
+    pyramid, boxes, scores = model.engine.candidates(prepared)
+    boxes, scores = boxes[0], scores[0]  # of one view
+    sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+    good = np.flatnonzero((scores >= min_score) & (sides >= 1.0))[:limit]
     boxes, scores = boxes[good], scores[good]
-    grids = predictor.masks(pyramid, boxes, window)
+    masks = model.engine.masks(pyramid, boxes, prepared)
     if model.rescorer is None:
-        scores = own_scores(model.config, scores, grids)
-    order = np.argsort(-scores, kind="stable")
-    spans = dilate_numpy(boxes[order], model.config.mask_roi_scale) / model.config.upsample
-    return Detections(
-        boxes[order] / model.config.upsample,
-        scores[order],
-        grids[order],
-        spans,
-        image.shape[0],
-        image.shape[1],
-        model.thresholds,
-    )
+        return assemble(model.config, prepared.shape, boxes, scores, masks, model.thresholds)
+    keep = {"rescorer": lambda boxes, scores, masks: scores}  # rescored after NMS
+    return assemble(model.config, prepared.shape, boxes, scores, masks, model.thresholds, **keep)
 
 
 def suppress(iou: np.ndarray, threshold: float) -> np.ndarray:

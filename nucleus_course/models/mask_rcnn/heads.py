@@ -3,9 +3,6 @@
 import keras
 from keras import layers, ops
 
-from nucleus_course.prediction.engines import winograd
-from nucleus_course.prediction.engines.folded import add_bias, convolve, fold
-
 CLASSES = 2  # background, nucleus
 
 
@@ -115,45 +112,3 @@ class MaskHead(keras.layers.Layer):
                 x = self.norms[i](x, training=training, mask=valid)
             x = ops.relu(x)
         return self.logits(self.deconv(x))
-
-    def nucleus(self, pooled):
-        """The nucleus class alone, in prediction: (M, 14, 14, C) -> logits (M, 28, 28), float32.
-
-        BatchNorm is folded, and the doubling is one matrix product a cell: with a 2x2 kernel and a stride of 2
-        no two input cells meet in an output cell. Wide convolutions in float32 go Winograd's way on a CPU.
-        """
-        if not winograd.pays(self.convolutions):
-            x = pooled
-            for i, layer in enumerate(self.convolutions):
-                x = ops.relu(convolve(layer, x, self.norms[i] if self.norms else None))
-            return self._doubled(x)
-        folded = []
-        for i, layer in enumerate(self.convolutions):
-            kernel, bias = (
-                fold(layer.kernel, layer.bias, self.norms[i])
-                if self.norms
-                else (layer.kernel, layer.bias)
-            )
-            folded.append((winograd.transform_kernel(kernel), bias))
-
-        def nucleus(x):
-            for kernel, bias in folded:
-                x = ops.relu(add_bias(winograd.convolve_3x3(x, kernel), bias))
-            return self._doubled(x)
-
-        logits = winograd.in_chunks(nucleus, ops.cast(pooled, "float32"))
-        return ops.reshape(logits, (-1, 2 * self.input_shape_[1], 2 * self.input_shape_[2]))
-
-    def _doubled(self, x):
-        """The doubling and the last 1x1 convolution: (M, 14, 14, C) -> logits (M, 28, 28), float32."""
-        side, width = self.input_shape_[1], self.deconv.filters
-        kernel = ops.transpose(self.deconv.kernel, (3, 0, 1, 2))  # (in, row, column, out)
-        kernel = ops.cast(ops.reshape(kernel, (-1, 4 * width)), x.dtype)
-        x = ops.matmul(ops.reshape(x, (-1, kernel.shape[0])), kernel)
-        x = ops.relu(add_bias(x, ops.tile(self.deconv.bias, (4,))))
-        x = ops.matmul(
-            ops.reshape(x, (-1, width)), ops.cast(self.logits.kernel[0, 0, :, 1:], x.dtype)
-        )
-        x = ops.cast(x, "float32") + self.logits.bias[1]
-        x = ops.transpose(ops.reshape(x, (-1, side, side, 2, 2)), (0, 1, 3, 2, 4))
-        return ops.reshape(x, (-1, 2 * side, 2 * side))

@@ -6,7 +6,6 @@ from keras import layers, ops
 from nucleus_course.geometry.boxes import clip, decode
 from nucleus_course.models.mask_rcnn.nms import nms_keep
 from nucleus_course.models.mask_rcnn.pyramid import dtype_of
-from nucleus_course.prediction.engines.folded import add_bias, convolve
 
 
 def build_rpn(config, dtype="float32"):
@@ -30,35 +29,12 @@ def build_rpn(config, dtype="float32"):
     return keras.Model(feature, [logits, deltas], name="rpn_model")
 
 
-def run_rpn(rpn, pyramid, training=False, fast=False):
-    """RPN over all levels: [P2..P6] -> logits (B, A, 2), deltas (B, A, 4), in the order of the anchors.
-
-    ``fast``: in prediction, both 1x1 convolutions as one, so that the finest level is read once.
-    """
-    logits, deltas = [], []
-    for feature in pyramid:
-        level_logits, level_deltas = (
-            _run_merged(rpn, feature) if fast else rpn(feature, training=training)
-        )
-        batch = feature.shape[0]
-        logits.append(ops.reshape(level_logits, (batch, -1, 2)))
-        deltas.append(ops.reshape(level_deltas, (batch, -1, 4)))
-    return ops.concatenate(logits, axis=1), ops.concatenate(deltas, axis=1)
-
-
-def _run_merged(rpn, feature):
-    shared, *ends = (
-        rpn.get_layer(name) for name in ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")
+def merge_levels(levels):
+    """[(logits, deltas) of a level, …] with any inner axes -> logits (B, A, 2), deltas (B, A, 4)."""
+    return tuple(
+        ops.concatenate([ops.reshape(x, (x.shape[0], -1, last)) for x in part], axis=1)
+        for part, last in zip(zip(*levels), (2, 4))
     )
-    x = ops.cast(convolve(shared, feature), "float32")
-    x = ops.conv(
-        x,
-        ops.concatenate([end.kernel for end in ends], axis=-1),
-        padding="same",
-        data_format="channels_last",
-    )
-    x = add_bias(x, ops.concatenate([end.bias for end in ends], axis=0))
-    return x[..., : ends[0].filters], x[..., ends[0].filters :]
 
 
 def level_budget(anchors, limit):

@@ -1,4 +1,4 @@
-"""Save and load a model folder: config.json, thresholds.json, weights.h5, and rescoring.json for some.
+"""A model folder: config.json, thresholds.json, weights.h5, and rescoring.json for some.
 
 ``weights.h5`` is flat: one dataset a variable under ``<layer>/<variable>``, without optimiser or random
 state, so it moves between backends, and a layer that does not fit is named rather than skipped.
@@ -6,14 +6,17 @@ state, so it moves between backends, and a layer that does not fit is named rath
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import write_atomic
 from nucleus_course.config import ModelConfig, Thresholds, UNetConfig, from_dict, to_dict
+from nucleus_course.models.layers import weighted_layers
+from nucleus_course.models.mask_rcnn.backbone import blocks_beyond
+from nucleus_course.models.weights.shards import read_h5, weight_files, write_weights
 
 FORMAT = 1
 KINDS = {"mask_rcnn": ModelConfig, "unet": UNetConfig}  # config.json's "kind"; without it mask_rcnn
@@ -81,12 +84,10 @@ def find_weights(source):
     )
 
 
-def named_variables(model):
+def named_variables(network):
     """{"layer/variable": variable} of everything that is learned, BatchNorm statistics included."""
-    from nucleus_course.models.layers import weighted_layers
-
     found = {}
-    for layer in weighted_layers(model):
+    for layer in weighted_layers(network):
         for variable in layer.weights:
             key = f"{layer.name}/{variable.name}"
             if key in found:
@@ -95,49 +96,24 @@ def named_variables(model):
     return found
 
 
-def write_h5(path, arrays, half=False):
-    """Write {name: array} to a flat HDF5 file, atomically; ``half`` stores kernels as float16, the rest as is."""
-    import h5py
+def save_network(network, folder, half=False, max_mb=None):
+    """Write config.json and the weights into a folder, which is made if it does not exist.
 
-    partial = Path(path).with_name(Path(path).name + ".partial")
-    with h5py.File(partial, "w") as file:
-        for name, array in arrays.items():
-            array = np.asarray(array, "float32")
-            file[name] = array.astype("float16") if half and array.ndim > 1 else array
-    os.replace(partial, path)
-
-
-def save_model(model, folder, half=False, max_mb=None):
-    """Write a model folder; an existing one is replaced file by file. Gives the folder's path.
-
-    ``max_mb`` spreads the weights over files of at most so many MB, see :mod:`nucleus_course.models.weights.shards`.
+    ``half`` stores kernels as float16; ``max_mb`` spreads the weights over files of at most so many
+    MB, see :mod:`nucleus_course.models.weights.shards`.
     """
-    from nucleus_course._util.files import write_atomic
-    from nucleus_course.models.weights.shards import write_weights
-    from nucleus_course.prediction import rescorer as rescoring
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / rescoring.FILE).unlink(
-        missing_ok=True
-    )  # it told the scores of the weights that were here
-    arrays = {k: v.numpy() if hasattr(v, "numpy") else v for k, v in named_variables(model).items()}
+    arrays = {
+        k: v.numpy() if hasattr(v, "numpy") else v for k, v in named_variables(network).items()
+    }
     write_weights(folder, arrays, half, max_mb)
-    write_atomic(
-        folder / "thresholds.json",
-        json.dumps(dataclasses.asdict(model.thresholds), indent=1) + "\n",
-    )
-    config = {"format": FORMAT, "kind": kind_of(model.config), "model": to_dict(model.config)}
+    config = {"format": FORMAT, "kind": kind_of(network.config), "model": to_dict(network.config)}
     write_atomic(folder / "config.json", json.dumps(config, indent=1) + "\n")
-    if getattr(model, "rescorer", None) is not None:
-        model.rescorer.save(folder)
-    return folder
 
 
 def save_thresholds(thresholds, folder):
     """Replace a model folder's thresholds.json."""
-    from nucleus_course._util.files import write_atomic
-
     write_atomic(
         Path(folder) / "thresholds.json",
         json.dumps(dataclasses.asdict(thresholds), indent=1) + "\n",
@@ -155,14 +131,14 @@ def read_config(folder):
         try:
             values[name] = json.loads((folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"{folder} has no {name}: it is no model folder") from None
+            raise UserError(f"{folder} has no {name}: it is not a model folder") from None
         except json.JSONDecodeError as error:
             raise UserError(
                 f"{folder / name} is not JSON ({error.msg}, line {error.lineno})"
             ) from None
     config = values["config.json"]
     if config.get("format") != FORMAT or "model" not in config:
-        raise UserError(f"{folder / 'config.json'} is no model config of format {FORMAT}")
+        raise UserError(f"{folder / 'config.json'} is not a model config of format {FORMAT}")
     kind = config.get("kind", "mask_rcnn")
     if kind not in KINDS:
         raise UserError(
@@ -176,36 +152,8 @@ def kind_of(config):
     return getattr(config, "kind", "mask_rcnn")
 
 
-def model_class(config):
-    """The class of model that a config is for: MaskRCNN or UNet."""
-    if kind_of(config) == "unet":
-        from nucleus_course.models.unet import UNet
-
-        return UNet
-    from nucleus_course.models.mask_rcnn.network import MaskRCNN
-
-    return MaskRCNN
-
-
-def load_model(source, **kwargs):
-    """A :class:`~nucleus_course.models.MaskRCNN`, or a U-Net, from a model folder or a shipped name.
-
-    Raises:
-        UserError: not found, or not whole.
-    """
-    folder = find_weights(source)
-    if folder.is_file():
-        raise UserError(
-            f"{source} is a file: give the model folder it lies in, or a preset with --preset"
-        )
-    config, thresholds = read_config(folder)
-    model = model_class(config)(config, thresholds, **kwargs)
-    load_into(model, folder)
-    return model
-
-
-def load_into(model, source, strict=True, grow=False):
-    """Load weights into a model of the same architecture.
+def load_into(network, source, strict=True, grow=False):
+    """Load weights into a network of the same architecture.
 
     Args:
         source: shipped name, model folder or weights.h5 file.
@@ -217,52 +165,27 @@ def load_into(model, source, strict=True, grow=False):
         :class:`LoadReport`.
 
     Raises:
-        UserError: nothing fits, or, if strict, not everything does; the model is unchanged then.
+        UserError: nothing fits, or, if strict, not everything does; the network is unchanged then.
     """
-    import h5py
-
-    from nucleus_course.models.mask_rcnn.backbone import blocks_beyond
-    from nucleus_course.models.weights.shards import weight_files
-    from nucleus_course.prediction.rescorer import Rescorer
-
-    path = find_weights(source)
-    files, thresholds, rescorer, new = [path], model.thresholds, None, {}
+    path, files, new = find_weights(source), None, {}
     if path.is_dir():
-        files, (config, thresholds), rescorer = (
-            weight_files(path),
-            read_config(path),
-            Rescorer.load(path),
-        )
-        new = blocks_beyond(config, model.config) if grow else {}
+        files = weight_files(path)
+        new = blocks_beyond(read_config(path)[0], network.config) if grow else {}
     arrays = {}
-    for path in files:
-        try:
-            with h5py.File(path, "r") as file:
-                file.visititems(
-                    lambda name, item: (
-                        arrays.__setitem__(name, item[()])
-                        if isinstance(item, h5py.Dataset)
-                        else None
-                    )
-                )
-        except OSError as error:
-            raise UserError(
-                f"weights {path} cannot be read: {str(error).splitlines()[0]}"
-            ) from None
-    report = assign(model, arrays, str(source), strict, new)
-    model.thresholds, model.rescorer = thresholds, rescorer
-    return report
+    for file in files or [path]:
+        arrays |= read_h5(file)
+    return assign(network, arrays, str(source), strict, new)
 
 
-def assign(model, arrays, source, strict=True, new=()):
-    """Assign {"layer/variable": array} to a model's variables by name; gives a :class:`LoadReport`.
+def assign(network, arrays, source, strict=True, new=()):
+    """Assign {"layer/variable": array} to a network's variables by name; gives a :class:`LoadReport`.
 
     ``new`` are blocks that may be missing, see :func:`load_into`.
 
     Raises:
         UserError: as :func:`load_into`.
     """
-    variables = named_variables(model)
+    variables = named_variables(network)
     report = LoadReport(source, unexpected=sorted(set(arrays) - set(variables)), grown=list(new))
     for name, variable in variables.items():
         if name.replace("bn", "res", 1).startswith(tuple(f"{block}_" for block in new)):
@@ -275,11 +198,11 @@ def assign(model, arrays, source, strict=True, new=()):
             report.loaded.append(name)
     if not report.loaded:
         raise UserError(
-            f"weights {source} are of another architecture than {model.config.name}: nothing fits"
+            f"weights {source} are of another architecture than {network.config.name}: nothing fits"
         )
     if strict and (report.missing or report.mismatched or report.unexpected):
         raise UserError(
-            f"weights {source} are of another architecture than {model.config.name}: {report}"
+            f"weights {source} are of another architecture than {network.config.name}: {report}"
         )
     for name in report.loaded:
         variables[name].assign(np.asarray(arrays[name], "float32"))

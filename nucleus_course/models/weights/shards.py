@@ -1,5 +1,6 @@
 """Weights in several files, for places that limit a file's size: weights-00001-of-00003.h5 and so on."""
 
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,40 @@ from nucleus_course._util.errors import UserError
 WHOLE = "weights.h5"
 NAME = re.compile(r"weights-(\d{5})-of-(\d{5})\.h5")
 OVERHEAD = 4096  # bytes a variable, at the most, that HDF5 adds
+
+
+def write_h5(path, arrays, half=False):
+    """Write {name: array} to a flat HDF5 file, atomically; ``half`` stores kernels as float16, the rest as is."""
+    import h5py
+
+    partial = Path(path).with_name(Path(path).name + ".partial")
+    with h5py.File(partial, "w") as file:
+        for name, array in arrays.items():
+            array = np.asarray(array, "float32")
+            file[name] = array.astype("float16") if half and array.ndim > 1 else array
+    os.replace(partial, path)
+
+
+def read_h5(path):
+    """The arrays of a flat HDF5 file: {name: array}.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    import h5py
+
+    arrays = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[()]
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+    except OSError as error:
+        raise UserError(f"weights {path} cannot be read: {str(error).splitlines()[0]}") from None
+    return arrays
 
 
 def pack(sizes, limit):
@@ -37,8 +72,6 @@ def write_weights(folder, arrays, half=False, max_mb=None):
 
     Files of an earlier save go when the new ones are complete.
     """
-    from nucleus_course.models.weights.folder import write_h5
-
     folder = Path(folder)
     groups = [list(arrays)]
     if max_mb is not None:
@@ -70,7 +103,7 @@ def weight_files(folder):
         return [folder / WHOLE]
     parts = {path.name: path for path in folder.glob("weights-*.h5") if NAME.fullmatch(path.name)}
     if not parts:
-        raise UserError(f"{folder} has no {WHOLE}: it is no model folder")
+        raise UserError(f"{folder} has no {WHOLE}: it is not a model folder")
     count = max(int(NAME.fullmatch(name).group(2)) for name in parts)
     names = [f"weights-{i:05d}-of-{count:05d}.h5" for i in range(1, count + 1)]
     absent = [name for name in names if name not in parts]

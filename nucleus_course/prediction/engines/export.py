@@ -23,7 +23,7 @@ def export_model(model, folder, format="onnx", size=512):
     rescorer, its ``rescoring.json`` comes along, for the score threshold is one of its scores.
 
     Args:
-        model: :class:`~nucleus_course.models.MaskRCNN` on any backend.
+        model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN` on any backend.
         folder: made if it is missing.
         format: ``onnx`` (.onnx) or ``openvino`` (.xml and .bin).
         size: side of the input in network pixels, which are image pixels times the preset's ``upsample``.

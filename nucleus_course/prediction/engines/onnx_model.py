@@ -33,7 +33,7 @@ class MaskRCNNWriter:
     """Writes a model's graphs for an input of height x width network pixels (multiples of ``pad_multiple``)."""
 
     def __init__(self, model, height, width):
-        self.model, self.config = model, model.config
+        self.network, self.config, self.thresholds = model.network, model.config, model.thresholds
         self.height, self.width = height, width
         self.shapes = level_shapes(height, width, self.config.strides)
         self.counts = [
@@ -162,7 +162,7 @@ class MaskRCNNWriter:
         return count, self.config.pyramid_channels, size, size
 
     def _metadata(self):
-        t = self.model.thresholds
+        t = self.thresholds
         return {
             "preset": self.config.name,
             "score_threshold": t.score,
@@ -190,12 +190,12 @@ class MaskRCNNWriter:
 
     def write_trunk(self, g, image):
         """Image (1, H, W, 3) -> [P2, …, P5], logit differences (A,), deltas (A, 4) in the order of the anchors."""
-        model = self.model
+        network = self.network
         x = g.node("Transpose", image, perm=[0, 3, 1, 2])
-        stages = write_functional(g, model.backbone, [(x, self.height, self.width)])
-        pyramid = write_functional(g, model.pyramid, stages)
+        stages = write_functional(g, network.backbone, [(x, self.height, self.width)])
+        pyramid = write_functional(g, network.pyramid, stages)
         shared, logits, deltas = (
-            model.rpn.get_layer(n) for n in ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")
+            network.rpn.get_layer(n) for n in ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")
         )
         kernel, bias = array(logits.kernel), array(logits.bias)
         all_scores, all_deltas = [], []
@@ -222,7 +222,7 @@ class MaskRCNNWriter:
     def write_proposals(self, g, scores, deltas, window):
         """As :func:`nucleus_course.models.mask_rcnn.proposals.propose`: boxes (P, 4), valid (P,) bool."""
         c = self.config
-        anchors, limits = self.model.anchors(self.height, self.width), self._limits(g, window)
+        anchors, limits = self.network.anchors(self.height, self.width), self._limits(g, window)
         height_width = g.node("Reshape", window, np.array([1, 2]))
         kept_boxes, kept_scores, start = [], [], 0
         for size, budget in zip(self.counts, self.budgets):
@@ -321,7 +321,7 @@ class MaskRCNNWriter:
 
     def write_box_head(self, g, x, channels_last=False):
         """(P, C, 7, 7), or (P, 7, 7, C) -> the two logits' difference (P,), the nucleus class' deltas (P, 4)."""
-        head, c = self.model.box_head, self.config
+        head, c = self.network.box_head, self.config
         size, channels = c.box_pool, c.pyramid_channels
         x = g.node("Reshape", x, np.array([self.places, channels * size * size]))
         for i, layer in enumerate(head.fc):
@@ -343,7 +343,7 @@ class MaskRCNNWriter:
 
     def write_mask_head(self, g, x):
         """(M, C, 14, 14) -> mask probabilities (M, S, S)."""
-        head, c = self.model.mask_head, self.config
+        head, c = self.network.mask_head, self.config
         for i, layer in enumerate(head.convolutions):
             x = g.convolution(x, array(layer.kernel), array(layer.bias), (1, 1, 1, 1))
             if head.norms:

@@ -1,4 +1,4 @@
-"""Prediction through OpenVINO: the same pieces as :class:`nucleus_course.prediction.pipeline.Predictor`, compiled for CPUs.
+"""Prediction through OpenVINO: the same pieces as :class:`~nucleus_course.prediction.engines.keras_fast.KerasEngine`, compiled for CPUs.
 
 In float32 its detections are Keras' to within rounding. Where the CPU computes in bfloat16 itself
 (AVX512_BF16, AMX), trunk and heads may run in it, at up to twice the speed; boxes never do.
@@ -13,24 +13,24 @@ from keras import ops
 from scipy.special import expit
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.geometry.boxes import clip, decode, pyramid_level
-from nucleus_course.prediction import flips as tta
+from nucleus_course.geometry.boxes import clip, decode, dilate, pyramid_level
+from nucleus_course.prediction import flips
 from nucleus_course.prediction.engines import need
 from nucleus_course.prediction.engines.compiled import compiled
+from nucleus_course.prediction.engines.keras_fast import FastForward, bucket_count
 from nucleus_course.prediction.engines.onnx_model import LEVELS, MaskRCNNWriter, require_mask_rcnn
-from nucleus_course.prediction.pipeline import bucket_count, dilate_numpy, prepare
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 SIZES_KEPT = 4  # compiled input sizes; the one longest unused goes first
 
 
-class OpenVINOPredictor:
+class OpenVINOEngine:
     """A model's prediction on OpenVINO; weights are taken over as they are when an image of a size is
     first met: make it anew after changing them.
 
     Args:
-        model: :class:`~nucleus_course.models.MaskRCNN` on any backend.
+        model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN` on any backend.
         precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the CPU computes in it.
         threads: CPU threads; by default one a core.
         cache: folder for compiled graphs, so that the next process starts faster; None keeps none.
@@ -48,7 +48,8 @@ class OpenVINOPredictor:
         require_mask_rcnn(model)
         openvino = need("openvino")
         need("onnx")
-        self.model, self.core = model, openvino.Core()
+        self.model, self.config = model, model.config
+        self.core, self._fast = openvino.Core(), FastForward(model.network)
         native = "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precision = ("bfloat16" if native else "float32") if precision == "auto" else precision
         self.options = {"PERFORMANCE_HINT": "LATENCY"}
@@ -61,15 +62,15 @@ class OpenVINOPredictor:
         self._pool = self._pool_masks = None
         if keras.backend.backend() == "tensorflow":
             self._pool, self._pool_masks = (
-                compiled(f, model, free=1) for f in (self._box_pool, self._mask_pool)
+                compiled(f, model.network, free=1) for f in (self._box_pool, self._mask_pool)
             )
 
     def _box_pool(self, boxes, *pyramid):
         index = ops.zeros(ops.shape(boxes)[0], "int32")
-        return self.model.pool(pyramid, boxes, index, self.model.config.box_pool, 2, fast=True)
+        return self._fast.pool(pyramid, boxes, index, self.config.box_pool, 2)
 
     def _mask_pool(self, boxes, *pyramid):
-        return self.model.pool_masks(pyramid, boxes, ops.zeros(ops.shape(boxes)[0], "int32"))
+        return self._fast.pool_masks(pyramid, boxes, ops.zeros(ops.shape(boxes)[0], "int32"))
 
     def _compile(self, proto, precision):
         model = self.core.read_model(proto.SerializeToString())
@@ -104,22 +105,21 @@ class OpenVINOPredictor:
         self._sizes.move_to_end(key)
         return self._sizes[key]
 
-    def candidates(self, image, views=tta.VIEWS[:1]):
-        """As :meth:`nucleus_course.prediction.pipeline.Predictor.candidates`; the pyramid is for :meth:`masks` alone."""
-        prepared, window = prepare(image, self.model.config, views)
-        graphs = self._graphs(*prepared.shape[1:3])
+    def candidates(self, prepared):
+        """As :meth:`~nucleus_course.prediction.engines.keras_fast.KerasEngine.candidates`."""
+        graphs = self._graphs(*prepared.input.shape[1:3])
         pyramid, boxes, scores = [], [], []
-        for row, size, view in zip(prepared, window, views):
+        for row, size, view in zip(prepared.input, prepared.windows, prepared.views):
             trunk = _run(graphs.trunk, {"image": row[None]})
             found, score = self._boxes(graphs, trunk, size)
             pyramid.append((graphs, trunk))
-            boxes.append(tta.flip_boxes(found, view, *size) if len(views) > 1 else found)
+            boxes.append(flips.flip_boxes(found, view, *size))
             scores.append(score)
-        return pyramid, np.stack(boxes), np.stack(scores), window[0]
+        return pyramid, np.stack(boxes), np.stack(scores)
 
     def _boxes(self, graphs, trunk, window):
         """Boxes (P, 4) by falling score and scores (P,) from the trunk's output; window (2,) height, width."""
-        config = self.model.config
+        config = self.config
         shared = {name: trunk.get_tensor(name) for name in ("rpn_scores", "rpn_deltas")}
         found = _run(graphs.proposals, {"window": window[None]}, shared)
         boxes, valid = (found.get_tensor(name).data.copy() for name in ("proposals", "valid"))
@@ -141,31 +141,32 @@ class OpenVINOPredictor:
         order = np.argsort(-scores, kind="stable")
         return boxes[order], scores[order]
 
-    def masks(self, pyramid, boxes, window, views=tta.VIEWS[:1]):
-        """As :meth:`nucleus_course.prediction.pipeline.Predictor.masks`."""
-        config = self.model.config
+    def masks(self, pyramid, boxes, prepared):
+        """As :meth:`~nucleus_course.prediction.engines.keras_fast.KerasEngine.masks`."""
+        config, views = self.config, prepared.views
         count, size = len(boxes), config.mask_size
         if count == 0:
             return np.zeros((0, size, size), "float32")
         rows = np.zeros((bucket_count(count, config.max_detections), 4), "float32")
         total = np.zeros((count, size, size), "float32")
         for (graphs, trunk), view in zip(pyramid, views):
-            rows[:count] = dilate_numpy(tta.flip_boxes(boxes, view, *window), config.mask_roi_scale)
-            if self._pool_masks is not None:
-                pooled = self._pool_masks(rows, *_arrays(trunk))
-                masks = (
-                    _run(graphs.mask_head, {"pooled": ops.convert_to_numpy(pooled)})
-                    .get_tensor("masks")
-                    .data
-                )
-            else:
-                rois, order = split_levels(rows, config, graphs.margins)
-                pooled = _run(graphs.mask_pool, rois, _pyramid(trunk))
-                head = _run(graphs.mask_head, {}, {"pooled": pooled.get_tensor("pooled")})
-                masks = np.empty((len(rows), size, size), "float32")
-                masks[order] = head.get_tensor("masks").data
-            total += tta.flip_masks(masks[:count], view)
+            turned = flips.flip_boxes(boxes, view, *prepared.window)
+            rows[:count] = dilate(turned, config.mask_roi_scale)
+            total += flips.flip_masks(self._view_masks(graphs, trunk, rows)[:count], view)
         return total / len(views)
+
+    def _view_masks(self, graphs, trunk, rows):
+        """Mask probabilities (M, S, S) of one view for boxes (M, 4) that are dilated already."""
+        if self._pool_masks is not None:
+            pooled = self._pool_masks(rows, *_arrays(trunk))
+            head = _run(graphs.mask_head, {"pooled": ops.convert_to_numpy(pooled)})
+            return head.get_tensor("masks").data
+        rois, order = split_levels(rows, self.config, graphs.margins)
+        pooled = _run(graphs.mask_pool, rois, _pyramid(trunk))
+        head = _run(graphs.mask_head, {}, {"pooled": pooled.get_tensor("pooled")})
+        masks = np.empty((len(rows), *head.get_tensor("masks").data.shape[1:]), "float32")
+        masks[order] = head.get_tensor("masks").data
+        return masks
 
 
 def _run(graph, arrays, tensors=None):

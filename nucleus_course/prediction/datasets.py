@@ -1,0 +1,62 @@
+"""Predictions on whole data sets, encoded image by image, so that memory does not grow with them."""
+
+import dataclasses
+
+from nucleus_course._util.progress import track
+from nucleus_course.prediction import flips
+from nucleus_course.prediction.interchange import ImagePredictions, Predictions
+from nucleus_course.prediction.pipeline import assemble, prepare, select
+
+
+def predict_dataset(model, dataset, *, progress=True, **options):
+    """Detections on every image of a data set.
+
+    Args:
+        model: :class:`~nucleus_course.prediction.segmenter.Segmenter`.
+        dataset: :class:`~nucleus_course.data.Dataset`.
+        options: for :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
+
+    Returns:
+        :class:`~nucleus_course.prediction.interchange.Predictions`.
+    """
+    found = {}
+    for record in track(dataset, "predicting", show=progress):
+        found[record.id] = image_predictions(model.predict(record.image, **options))
+    return _predictions(model, found)
+
+
+def predict_variants(model, dataset, nms_ious, mask_thresholds, *, progress=True):
+    """Predictions of a Mask R-CNN at every pair of NMS IoU and mask threshold, the network run once.
+
+    Returns:
+        {(nms_iou, mask_threshold): :class:`~nucleus_course.prediction.interchange.Predictions`}.
+    """
+    config = model.config
+    images = {(n, m): {} for n in nms_ious for m in mask_thresholds}
+    for record in track(dataset, "predicting", show=progress):
+        prepared = prepare(record.image, config, flips.VIEWS[: model.thresholds.flips])
+        pyramid, boxes, scores = model.engine.candidates(prepared)
+        for nms_iou in nms_ious:
+            kept = select(boxes, scores, nms_iou, config.max_detections)
+            probs = model.engine.masks(pyramid, kept[0], prepared)
+            for mask in mask_thresholds:
+                thresholds = dataclasses.replace(model.thresholds, nms_iou=nms_iou, mask=mask)
+                found = assemble(config, prepared.shape, *kept, probs, thresholds, model.rescorer)
+                images[nms_iou, mask][record.id] = image_predictions(found)
+    return {key: _predictions(model, found) for key, found in images.items()}
+
+
+def image_predictions(found):
+    """:class:`~nucleus_course.prediction.detections.Detections` as interchange's ImagePredictions."""
+    return ImagePredictions(
+        height=found.height,
+        width=found.width,
+        rles=found.rles(),
+        scores=found.scores,
+        boxes=found.boxes,
+    )
+
+
+def _predictions(model, images):
+    info = {"model": model.config.name, "min_area": model.thresholds.min_area}
+    return Predictions(images=images, score_threshold=model.thresholds.score, info=info)

@@ -1,0 +1,263 @@
+"""The object that detects: a network with its operating point, its rescorer and the engine that runs it.
+
+    model = nucleus_course.load("compact")
+    detections = model.predict(image)
+
+:class:`MaskRCNN` and :class:`UNet` are the two kinds. The Keras model is ``model.network``.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.config import Thresholds
+from nucleus_course.models.mask_rcnn.network import MaskRCNNNetwork
+from nucleus_course.models.unet import UNetNetwork
+from nucleus_course.models.weights import importers
+from nucleus_course.models.weights.folder import (
+    find_weights,
+    kind_of,
+    load_into,
+    read_config,
+    save_network,
+    save_thresholds,
+)
+from nucleus_course.prediction.engines.keras_fast import KerasEngine
+from nucleus_course.prediction.pipeline import predict_image
+from nucleus_course.prediction.rescorer import Rescorer
+from nucleus_course.prediction.trace import trace_image
+from nucleus_course.prediction.unet_objects import UNetEngine, predict_pixels
+from nucleus_course.presets import get_preset
+
+ENGINES = ("keras", "openvino")
+
+
+class Segmenter:
+    """A network and what it needs to find nuclei.
+
+    Attributes:
+        network: the Keras model; ``nucleus_course.train`` trains it.
+        thresholds: :class:`~nucleus_course.config.Thresholds`, the operating point.
+        rescorer: :class:`~nucleus_course.prediction.rescorer.Rescorer` fitted to these weights, or None.
+        start: name of the weights it began with; None for random ones.
+        load_report: what came of loading them.
+    """
+
+    kind, network_class, engine_class = "", None, None
+
+    def __init__(self, network, thresholds=None, rescorer=None):
+        self.network = network
+        self.thresholds = thresholds or Thresholds()
+        self.rescorer = rescorer
+        self.start = self.load_report = None
+        self._engine = None
+
+    def __repr__(self):
+        return (
+            f"{type(self).__name__}({self.config.name!r}, {self.network.count_params():,} weights)"
+        )
+
+    @property
+    def config(self):
+        """The network's :class:`~nucleus_course.config.ModelConfig` or UNetConfig."""
+        return self.network.config
+
+    @property
+    def engine(self):
+        """What runs the network in prediction; made on first use."""
+        if self._engine is None:
+            self._engine = self.engine_class(self.network)
+        return self._engine
+
+    @classmethod
+    def from_preset(cls, name, weights=None, **options):
+        """A model by preset name, with random weights or with ``weights``.
+
+        Args:
+            name: a preset, such as ``compact`` or ``paper-resnet50``.
+            weights: a shipped name, folder or file; ``coco`` and ``imagenet`` fetch published weights;
+                a file of Matterport's or keras.applications' layout is imported.
+            options: ``dtype_policy`` ("float32" or "mixed_bfloat16") and ``seed`` of the network.
+
+        Raises:
+            UserError: unknown preset, or of another kind of model; weights not found or not fitting.
+        """
+        preset = get_preset(name)
+        cls._check(preset.model, f"preset '{name}'")
+        if weights is None:
+            return cls(cls.network_class(preset.model, **options), preset.thresholds)
+        path, layout = importers.locate(weights, preset.model)
+        network = cls.network_class(importers.adapted(preset.model, layout), **options)
+        model = cls(network, preset.thresholds)
+        point = model._operating_point(path)
+        model.load_report = importers.load_any(network, path, layout)
+        model.thresholds, model.rescorer = point
+        model.start = str(weights)
+        return model
+
+    @classmethod
+    def load(cls, source, **options):
+        """A model from a folder that :meth:`save` wrote, or by the name of shipped weights.
+
+        Raises:
+            UserError: not found, not whole, or of another kind of model.
+        """
+        folder = find_weights(source)
+        if folder.is_file():
+            raise UserError(
+                f"{source} is a file: give the model folder it lies in, or a preset with --preset"
+            )
+        config, thresholds = read_config(folder)
+        cls._check(config, str(source))
+        model = cls(cls.network_class(config, **options), thresholds)
+        model.load_weights(folder)
+        return model
+
+    @classmethod
+    def _check(cls, config, what):
+        if kind_of(config) != cls.kind:
+            raise UserError(
+                f"{what} is a {kind_of(config)}, not a {cls.kind}: use nucleus_course.load or create"
+            )
+
+    def load_weights(self, source, grow=False):
+        """Load weights of the same architecture, with their thresholds and rescorer.
+
+        Args:
+            source: shipped name, model folder or weights.h5 file.
+            grow: see :func:`nucleus_course.models.weights.folder.load_into`.
+
+        Raises:
+            UserError: not everything fits; the model is unchanged then.
+        """
+        path = find_weights(source)
+        point = self._operating_point(path)
+        self.load_report = load_into(self.network, path, grow=grow)
+        self.thresholds, self.rescorer = point
+
+    def _operating_point(self, path):
+        """Thresholds and rescorer that belong to weights at ``path``."""
+        if path.is_dir():
+            return read_config(path)[1], Rescorer.load(path)
+        return self.thresholds, None
+
+    def save(self, folder, half=False, max_mb=None):
+        """Write config.json, thresholds.json, the weights and, where there is one, rescoring.json.
+
+        Args:
+            folder: made if it does not exist; files in it are replaced one by one.
+            half: store kernels as float16.
+            max_mb: most MB a file; the weights are spread over several where they need more.
+
+        Returns:
+            The folder's path.
+        """
+        folder = Path(folder)
+        save_network(self.network, folder, half, max_mb)
+        Rescorer.remove(folder)  # it told the scores of the weights that were here
+        save_thresholds(self.thresholds, folder)
+        if self.rescorer is not None:
+            self.rescorer.save(folder)
+        return folder
+
+    def use_engine(self, name, **options):
+        """Run predictions on ``keras`` (the backend that is loaded) or ``openvino``; gives the model.
+
+        Args:
+            options: for :class:`~nucleus_course.prediction.engines.openvino.OpenVINOEngine`.
+
+        Raises:
+            UserError: an unknown engine, one that is not installed, or a model it cannot run.
+        """
+        if name not in ENGINES:
+            raise UserError(f"unknown runtime '{name}': choose one of {', '.join(ENGINES)}")
+        self._engine = None
+        if name == "openvino":
+            from nucleus_course.prediction.engines.openvino import OpenVINOEngine
+
+            self._engine = OpenVINOEngine(self, **options)
+        return self
+
+    def predict(
+        self,
+        image,
+        *,
+        score_threshold=None,
+        max_detections=None,
+        nms_iou=None,
+        mask_threshold=None,
+        flips=None,
+    ):
+        """Nuclei in one image, at its own size.
+
+        Args:
+            image: (H, W), (H, W, 3 or 4) or (3 or 4, H, W); uint8, uint16 or float.
+            score_threshold: drop detections below it here. By default all above 0.02 come, as AP
+                needs them; ``label_image`` and ``confident`` apply the model's operating point.
+            max_detections: most detections; by default the preset's.
+            nms_iou, mask_threshold, flips: override the model's thresholds; ``flips`` is how many of
+                the image's four flips are looked at (1: the image alone).
+
+        Returns:
+            :class:`~nucleus_course.prediction.detections.Detections`, or LabelDetections of a U-Net.
+
+        Raises:
+            UserError: the array is not an image, or an option is out of range.
+        """
+        changes = {"nms_iou": nms_iou, "mask": mask_threshold, "flips": flips}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        thresholds = dataclasses.replace(self.thresholds, **changes)
+        return self._predict(image, thresholds, max_detections, score_threshold)
+
+
+class MaskRCNN(Segmenter):
+    """Mask R-CNN, ready to predict: see :class:`Segmenter`."""
+
+    kind, network_class, engine_class = "mask_rcnn", MaskRCNNNetwork, KerasEngine
+    _predict = predict_image
+
+    def trace(self, image):
+        """Every intermediate of one prediction, by name: a :class:`~nucleus_course.prediction.trace.Trace`."""
+        return trace_image(self, image)
+
+
+class UNet(Segmenter):
+    """The U-Net baseline, ready to predict: see :class:`Segmenter`."""
+
+    kind, network_class, engine_class = "unet", UNetNetwork, UNetEngine
+    _predict = predict_pixels
+
+
+KINDS = {kind.kind: kind for kind in (MaskRCNN, UNet)}
+
+
+def load(source, **options):
+    """The model of a folder or a shipped name, whatever its kind.
+
+    Args:
+        source: ``compact`` or another shipped name, a model folder, or a run folder.
+        options: ``dtype_policy`` and ``seed`` of the network.
+
+    Raises:
+        UserError: not found, or not whole.
+    """
+    folder = find_weights(source)
+    kind = KINDS["mask_rcnn"] if folder.is_file() else KINDS[kind_of(read_config(folder)[0])]
+    return kind.load(source, **options)
+
+
+def build(config, thresholds=None, **options):
+    """A model with random weights from a ModelConfig or UNetConfig.
+
+    Args:
+        config: :class:`~nucleus_course.config.ModelConfig` or UNetConfig.
+        thresholds: :class:`~nucleus_course.config.Thresholds`.
+        options: ``dtype_policy`` and ``seed`` of the network.
+    """
+    kind = KINDS[kind_of(config)]
+    return kind(kind.network_class(config, **options), thresholds)
+
+
+def create(preset, weights=None, **options):
+    """A model by preset name, whatever its kind; arguments as :meth:`Segmenter.from_preset`."""
+    return KINDS[kind_of(get_preset(preset).model)].from_preset(preset, weights, **options)

@@ -1,28 +1,26 @@
-"""Figures of data, training and evaluation, one pure function each.
+"""Figures of data, network, training and evaluation: each a function of plain results.
 
-Every ``draw_*`` takes plain results and returns ``(matplotlib.figure.Figure, caption)``. No global matplotlib
-state is touched, so they work in scripts, threads and notebooks alike: show the figure, or ``figure.savefig(...)``.
-The caption says in words what the figure shows, with its numbers, and serves as alternative text. Colours are Okabe
-and Ito's and never carry a meaning alone. Where the images are synthetic the figure and the caption say so.
+Every ``draw_*`` returns ``(matplotlib.figure.Figure, caption)`` and touches no global matplotlib
+state, so it works in scripts, threads and notebooks: ``course.show(...)`` or ``figure.savefig(...)``.
+The caption says in words what the figure shows, with its numbers; it is the alternative text.
+Where the images are synthetic, figure and caption say so. Names are loaded on first use.
 """
 
 from nucleus_course._util.lazy import lazy
 
-_HOMES = {
-    "CLASS_COLOURS": "style",
-    "draw_ap_costs": "errors",
-    "draw_comparison": "metrics",
-    "draw_detections": "images",
-    "draw_error_map": "images",
-    "draw_f1_curve": "curves",
-    "draw_learning_curve": "training",
-    "draw_pr_curves": "curves",
-    "draw_reliability": "curves",
-    "draw_samples": "images",
-    "draw_size_breakdown": "errors",
-    "draw_threshold_curve": "curves",
-    "draw_type_breakdown": "metrics",
+_MODULES = {
+    "style": "CLASS_COLOURS png short",
+    "images": "draw_augmentations draw_case draw_detections draw_error_map draw_found draw_record draw_samples draw_task",
+    "objects": "draw_anchor_coverage draw_crowding draw_measurements draw_round_trip draw_scales draw_scores draw_sizes",
+    "network": "crowded_group draw_anchors draw_architecture draw_levels draw_masks draw_nms_steps draw_proposals draw_pyramid "
+    "draw_refinement draw_roi_align",
+    "training": "draw_learning_curve draw_moving draw_schedules LiveCurves",
+    "curves": "disc_mask draw_f1_curve draw_operating_point draw_pr_curves draw_precision_recall draw_reliability "
+    "draw_shifted_discs draw_threshold_curve",
+    "metrics": "draw_comparison draw_intervals draw_paired_test draw_type_breakdown",
+    "errors": "draw_ap_costs draw_error_counts draw_size_breakdown",
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = sorted(_HOMES)
 __getattr__, __dir__ = lazy(__name__, _HOMES)

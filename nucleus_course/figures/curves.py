@@ -1,78 +1,142 @@
-"""Curves: precision and recall, F1 against the IoU asked for, reliability of scores, choice of thresholds."""
+"""Curves and what they are made of: overlap, precision and recall, F1, reliability, thresholds."""
 
 import numpy as np
 
+from nucleus_course._util.text import pluralize
 from nucleus_course.figures.style import (
     BLUE,
+    FOUND,
     GREY,
-    MODEL_COLOURS,
-    MODEL_MARKERS,
+    MARKERS,
     ORANGE,
+    SKY,
+    TRUTH,
+    VERMILION,
     any_synthetic,
+    difference,
     empty,
+    legend,
     looks,
     named,
     new_figure,
+    outline,
+    panels,
+    picture,
     signed,
+    stretch,
     text,
     tidy,
 )
+
+
+def disc_mask(diameter, shift=0.0, margin=12):
+    """A disc as a bool mask (H, W), moved right by ``shift`` pixels."""
+    side = diameter + 2 * margin
+    rows, columns = np.mgrid[:side, :side] + 0.5 - side / 2
+    return rows**2 + (columns - shift) ** 2 <= (diameter / 2) ** 2
+
+
+def draw_shifted_discs(diameter, shifts):
+    """What an IoU looks like: a disc and the same disc moved."""
+    figure, axes = panels(len(shifts), len(shifts), side=2.6, ratio=1.12)
+    parts = []
+    for axis, shift in zip(axes, shifts):
+        truth, found = disc_mask(diameter), disc_mask(diameter, shift)
+        iou = (truth & found).sum() / (truth | found).sum()
+        picture(axis, difference(truth, found), f"moved by {shift:g}: IoU {iou:.2f}")
+        parts.append(f"{pluralize(shift, 'pixel')} {iou:.2f}")
+    return figure, (
+        f"A disc {diameter} pixels across and the same disc moved to the right (white: shared, striped: only the "
+        f"first, light blue: only the second). IoU after a move by {', '.join(parts)}."
+    )
+
+
+def draw_precision_recall(precision, recall, grid, interpolated, ap):
+    """Precision and recall (D,) detection by detection, and COCO's interpolated points (101,)."""
+    figure, (axis,) = new_figure(6.2, 3.8)
+    axis.plot(recall, precision, "o-", color=GREY, ms=4, lw=0.8, label="after each detection")
+    axis.plot(grid, interpolated, ".", color=BLUE, ms=5, label="best precision at that recall or beyond")  # fmt: skip
+    axis.set(xlim=(-0.02, 1.02), ylim=(0, 1.05))
+    legend(axis, "below")
+    tidy(axis, "recall", "precision", f"AP at IoU 0.5: {100 * ap:.1f}")
+    end = "no detections"
+    if len(recall):
+        end = f"the last point has recall {recall[-1]:.2f} at precision {precision[-1]:.2f}"
+    return figure, (
+        f"Precision against recall for {pluralize(len(recall), 'detection')} in order of score; {end}. "
+        f"The mean of the blue points is the AP, {100 * ap:.1f}."
+    )
+
+
+def draw_operating_point(image, labels, truth, curve, point, settings, counts):
+    """Detections on the image beside the precision-recall curve with the operating point on it.
+
+    Args:
+        image: (H, W, 3) uint8; labels, truth: label images (H, W).
+        curve: (recall, precision), each (D,); point: the pair (recall, precision) at the present threshold.
+        settings: the thresholds in words.
+        counts: {"found", "nuclei", "matched", "missed", "spurious"}.
+    """
+    figure, (left, right) = new_figure(10.4, 5.0, 2, width_ratios=(1.1, 1))
+    found = pluralize(counts["found"], "detection")
+    picture(left, stretch(image), f"{found}, {pluralize(counts['nuclei'], 'nucleus', 'nuclei')}")
+    outline(left, labels, FOUND)
+    outline(left, truth, TRUTH)
+    right.step(*curve, where="post", color=BLUE, lw=1.5)
+    right.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    tidy(right, "recall", "precision", "at IoU 0.5, on this image")
+    said = f"Recall {point[0]:.2f}, precision undefined without detections"
+    if counts["found"]:
+        right.plot(*point, "o", color=VERMILION, ms=9)
+        said = f"Precision {point[1]:.2f}, recall {point[0]:.2f}"
+    return figure, (
+        f"{settings}: {found}, {counts['matched']} of them matched with a nucleus at an IoU of 0.5 or more and "
+        f"{counts['spurious']} not; {counts['missed']} of {counts['nuclei']} nuclei missed. "
+        f"{said}. Detections solid light blue, annotation dashed orange."
+    )
 
 
 def draw_pr_curves(reports, thresholds=(0.5, 0.75, 0.9)):
     """COCO's precision-recall curves.
 
     Args:
-        reports: a :class:`~nucleus_course.evaluation.Report`, or {name: report}. One gets a curve for each IoU threshold;
-            several get a panel for each, a curve a model.
+        reports: a :class:`~nucleus_course.evaluation.Report`, or {name: report}. One gets a curve for each
+            IoU threshold; several get a panel for each threshold, with a curve for each model.
         thresholds: IoUs, of 0.50, 0.55, ... 0.95.
 
     Returns:
-        (Figure, caption). The area under a curve is the AP at that IoU, given in the legend in percent.
+        (Figure, caption). The area under a curve is the AP at that IoU, in the legend in percent.
     """
     reports = named(reports)
     single = len(reports) == 1
-    # Curves fill any corner of their axes, so legends lie outside: beside one, below several.
-    size = (6.6, 3.8) if single else (3.9 * len(thresholds), 3.9 + 0.18 * len(reports))
-    place = (
-        {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
-        if single
-        else {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
-    )
+    # Curves fill any corner of their axes, so legends lie outside.
+    size = (7.0, 3.8) if single else (4.0 * len(thresholds), 4.0 + 0.18 * len(reports))
     figure, axes = new_figure(*size, 1 if single else len(thresholds), sharey=True)
-    said, drawn = [], 0
+    said = []
     for row, threshold in enumerate(thresholds):
         axis = axes[0 if single else row]
+        axis.set_title("" if single else f"IoU {threshold:.2f}", fontsize=10)
         for number, (name, report) in enumerate(reports.items()):
             precision = report.curves.get("precision", {}).get(f"{threshold:.2f}")
             if precision is None:
                 continue
-            drawn += 1
             area = 100 * float(np.mean(precision))
-            label = f"IoU {threshold:.2f}: {area:.1f}" if single else f"{name}: {area:.1f}"
-            axis.plot(
-                report.curves["recall"], precision, label=label, **looks(row if single else number)
-            )
+            label = f"{f'IoU {threshold:.2f}' if single else name}: {area:.1f}"
+            look = looks(row if single else number)
+            axis.plot(report.curves["recall"], precision, label=label, **look)
             said.append(f"{'' if single else name + ' '}{area:.1f} at IoU {threshold:.2f}")
-        if not single:
-            axis.set_title(f"IoU {threshold:.2f}", fontsize=10)
     for axis in axes:
         axis.set(xlim=(0, 1), ylim=(0, 1.02))
         tidy(axis, "recall", "precision" if axis is axes[0] else "", axis.get_title())
-        if drawn:
-            axis.legend(
-                fontsize=8, frameon=False, title="area = AP, percent", title_fontsize=8, **place
-            )
+        if said:
+            legend(axis, "right" if single else "below", title="area = AP, percent")
         else:
             empty(axis, "undefined: no nuclei")
     who = next(iter(reports)) if single else f"{len(reports)} models"
+    areas = f"Average precision, the area under the curve, in percent: {'; '.join(said)}."
     caption = (
         f"Precision and recall of {who} as the score threshold falls, all detections, COCO's interpolation at 101 recalls. "
-        + (
-            f"Average precision, the area under the curve, in percent: {'; '.join(said)}."
-            if said
-            else "Undefined without nuclei."
-        )
+        + (areas if said else "Undefined without nuclei.")
     )
     return signed(figure, caption, any_synthetic(reports))
 
@@ -84,34 +148,24 @@ def draw_f1_curve(reports):
         reports: a :class:`~nucleus_course.evaluation.Report`, or {name: report}.
     """
     reports = named(reports)
-    figure, (axis,) = new_figure(5.2, 3.6)
+    figure, (axis,) = new_figure(5.8, 3.8)
     said = []
     for number, (name, report) in enumerate(reports.items()):
-        curve = report.curves.get("f1", {})
-        if not curve:
-            continue
-        place = [float(key) for key in curve]
-        value = [100 * v for v in curve.values()]
-        axis.plot(
-            place,
-            value,
-            label=name,
-            marker=MODEL_MARKERS[number % 6],
-            markersize=4,
-            **looks(number),
-        )
-        said.append(
-            f"{name} {value[0]:.1f} at IoU {place[0]:.2f}, {text(dict(zip(curve, value)).get('0.75'))} at 0.75 and {value[-1]:.1f} at {place[-1]:.2f}"
-        )
+        curve = {key: 100 * value for key, value in report.curves.get("f1", {}).items()}
+        if curve:
+            look = {**looks(number), "marker": MARKERS[number % 6], "markersize": 4}
+            axis.plot([float(key) for key in curve], list(curve.values()), label=name, **look)
+            (first, low), *_, (last, high) = curve.items()
+            said.append(f"{name} {low:.1f} at IoU {first}, {text(curve.get('0.75'))} at 0.75 and {high:.1f} at {last}")  # fmt: skip
     axis.set(ylim=(0, 101), xlim=(0.48, 0.97))
     tidy(axis, "IoU that a match must exceed", "F1, percent")
-    axis.legend(fontsize=8, frameon=False, loc="lower left")
-    caption = f"F1 at the operating point, pooled over all nuclei, against the IoU asked for: {'; '.join(said)}."
+    legend(axis, loc="lower left")
+    caption = f"F1 at the operating point, pooled over all nuclei, by the IoU that a match must exceed: {'; '.join(said)}."
     return signed(figure, caption, any_synthetic(reports))
 
 
 def draw_reliability(calibration, *, name="", synthetic=False):
-    """Do scores mean what they say: precision of the detections in each bin of scores, and how many there are.
+    """Do scores mean what they say: precision of the detections in each bin of scores, and their number.
 
     Args:
         calibration: an :class:`~nucleus_course.evaluation.ErrorAnalysis`, or its ``calibration``
@@ -120,41 +174,28 @@ def draw_reliability(calibration, *, name="", synthetic=False):
     if hasattr(calibration, "calibration"):
         name, synthetic = name or calibration.report.name, synthetic or calibration.report.synthetic
         calibration = calibration.calibration
-    figure, (left, right) = new_figure(8.0, 3.5, 2, width_ratios=(1.2, 1))
-    left.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1, label="score = precision")
-    bins = [] if calibration is None else calibration["bins"]
-    used = [b for b in bins if b["count"]]
-    middles = [(b["low"] + b["high"]) / 2 for b in bins]
+    of = f" of {name}" if name else ""
+    figure, (left, right) = new_figure(8.8, 4.0, 2, width_ratios=(1.2, 1))
+    left.plot((0, 1), (0, 1), color=GREY, ls="--", lw=1, label="score = precision")
+    used = [b for b in (calibration or {"bins": ()})["bins"] if b["count"]]
     if used:
-        width = bins[0]["high"] - bins[0]["low"]
-        left.bar([(b["low"] + b["high"]) / 2 for b in used], [b["precision"] for b in used], width * 0.92, color=MODEL_COLOURS[4],
-                 edgecolor=BLUE, label="precision of the bin")  # fmt: skip
-        left.plot(
-            [b["score"] for b in used],
-            [b["precision"] for b in used],
-            "o",
-            color=ORANGE,
-            markersize=5,
-            label="at its mean score",
-        )
-        right.bar(
-            middles,
-            [b["count"] for b in bins],
-            width * 0.92,
-            color=MODEL_COLOURS[4],
-            edgecolor=BLUE,
-        )
-        left.legend(fontsize=8, framealpha=0.8, edgecolor="none", loc="upper left")
+        rows = calibration["bins"]
+        width = 0.92 * (rows[0]["high"] - rows[0]["low"])
+        look = {"color": SKY, "edgecolor": BLUE}
+        left.bar([_middle(b) for b in used], [b["precision"] for b in used], width, label="precision of the bin", **look)  # fmt: skip
+        left.plot([b["score"] for b in used], [b["precision"] for b in used], "o", color=ORANGE, ms=5, label="at its mean score")  # fmt: skip
+        right.bar([_middle(b) for b in rows], [b["count"] for b in rows], width, **look)
+        legend(left, "below")
         caption = (
-            f"Reliability{' of ' + name if name else ''}: share of the detections in each bin of scores that match a nucleus at IoU "
-            f"0.5 (left) and their number (right), all {calibration['detections']} detections without threshold. Expected calibration "
-            f"error {calibration['ece']:.3f}, Brier score {calibration['brier']:.3f}. Bars above the line: the score is too modest; "
-            "below: too sure."
+            f"Reliability{of}: share of the detections in each bin of scores that match a nucleus at IoU 0.5 (left) and their "
+            f"number (right), all {calibration['detections']} detections without threshold. Expected calibration error "
+            f"{calibration['ece']:.3f}, Brier score {calibration['brier']:.3f}. Bars above the dashed line: the scores are too low; "
+            "below it: too high."
         )
     else:
         reason = "scores are no probabilities" if calibration is None else "no detections"
         empty(left, reason)
-        caption = f"Reliability{' of ' + name if name else ''}: not drawn, {reason}."
+        caption = f"Reliability{of}: not drawn, {reason}."
     left.set(xlim=(0, 1), ylim=(0, 1.02))
     right.set_xlim(0, 1)
     tidy(left, "score", "precision (share right)")
@@ -162,36 +203,34 @@ def draw_reliability(calibration, *, name="", synthetic=False):
     return signed(figure, caption, synthetic)
 
 
+def _middle(row):
+    return (row["low"] + row["high"]) / 2
+
+
 def draw_threshold_curve(choice, *, synthetic=False):
-    """How the chosen metric depends on the score threshold, and which was chosen.
+    """How the chosen metric depends on the score threshold, and which threshold was chosen.
 
     Args:
         choice: :class:`~nucleus_course.evaluation.ThresholdChoice`.
     """
     chosen, curves = choice.thresholds, {}
     for row in choice.tried:
-        curves.setdefault((row["nms_iou"], row["mask"], row["min_area"]), []).append(
-            (row["score"], row["value"])
-        )
-    figure, (axis,) = new_figure(5.6, 3.6)
-    several = len(curves) > 1
+        key = (row["nms_iou"], row["mask"], row["min_area"])
+        curves.setdefault(key, []).append((row["score"], row["value"]))
+    figure, (axis,) = new_figure(6.0, 4.0)
     for number, ((nms, mask, area), points) in enumerate(curves.items()):
-        label = (
-            f"NMS IoU {nms:g}, mask {mask:g}, smallest {area} px"
-            if several
-            else f"smallest area {area} px"
-        )
+        others = f"NMS IoU {nms:g}, mask {mask:g}, " if len(curves) > 1 else ""
         x, y = zip(*[(s, np.nan if v is None else v) for s, v in points])
-        axis.plot(x, y, label=label, **looks(number))
+        axis.plot(x, y, label=f"{others}smallest area {area} px", **looks(number))
     axis.axvline(chosen.score, color=GREY, linestyle=":", linewidth=1.2)
     if chosen.value is not None:
-        axis.plot(chosen.score, chosen.value, "o", markersize=9, markerfacecolor="none", markeredgecolor=ORANGE, markeredgewidth=2,
-                  label=f"chosen: {chosen.score:.2f}")  # fmt: skip
-    axis.legend(fontsize=7, frameon=False)
+        ring = {"mfc": "none", "mec": ORANGE, "mew": 2, "ms": 9}
+        axis.plot(chosen.score, chosen.value, "o", label=f"chosen: {chosen.score:.2f}", **ring)
+    legend(axis, "below")
     tidy(axis, "score threshold", f"{chosen.metric or 'metric'}, percent")
     where = " ".join(part for part in (chosen.dataset, chosen.split) if part)
     caption = (
-        f"{chosen.metric} on {where or 'the split it was chosen on'} against the score threshold. Chosen: score {chosen.score:.2f}, smallest area "
-        f"{chosen.min_area} pixels, NMS IoU {chosen.nms_iou:g}, mask threshold {chosen.mask:g}, which gives {text(chosen.value)}."
+        f"{chosen.metric} on {where or 'the split it was chosen on'} against the score threshold. Chosen: score {chosen.score:.2f}, "
+        f"smallest area {chosen.min_area} pixels, NMS IoU {chosen.nms_iou:g}, mask threshold {chosen.mask:g}, which gives {text(chosen.value)}."
     )
     return signed(figure, caption, synthetic or "synthetic" in chosen.dataset)

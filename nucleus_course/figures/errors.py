@@ -1,15 +1,19 @@
-"""What goes wrong: what each class of error costs in AP, and how it depends on the nuclei."""
+"""What goes wrong: how many errors of each class, what they cost in AP, and which nuclei are lost."""
 
 import numpy as np
 
+from nucleus_course._util.text import pluralize
 from nucleus_course.figures.style import (
-    BLUE,
     CLASS_COLOURS,
     CLASS_HATCHES,
     GREY,
-    SKY,
+    TEXT,
+    bars,
     empty,
+    legend,
     new_figure,
+    note,
+    row_ticks,
     signed,
     text,
     tidy,
@@ -24,6 +28,24 @@ AXES = {
 }
 
 
+def draw_error_counts(analysis):
+    """How many nuclei and detections are in each class of error, from an ErrorAnalysis."""
+    counts = {name: both for name, both in analysis.counts.items() if name != "matched"}
+    figure, (axis,) = new_figure(7.6, 3.4)
+    for number, (side, label) in enumerate((("nuclei", "nuclei without a detection"), ("detections", "detections without a nucleus"))):  # fmt: skip
+        place = np.arange(len(counts)) + 0.38 * number - 0.19
+        values = [both[side] for both in counts.values()]
+        axis.barh(place, values, 0.36, label=label, **bars(number))
+    row_ticks(axis, list(counts))
+    legend(axis, "above", 2)
+    tidy(axis, "count", "")
+    listed = "; ".join(
+        f"{name} {pluralize(both['nuclei'], 'nucleus', 'nuclei')} and {pluralize(both['detections'], 'detection')}"
+        for name, both in counts.items()
+    )
+    return figure, f"{pluralize(analysis.totals['tp'], 'matched pair')}. Of the rest: {listed}."
+
+
 def draw_ap_costs(costs, *, name="", synthetic=False):
     """Points of AP that fixing one class of error would gain.
 
@@ -31,42 +53,24 @@ def draw_ap_costs(costs, *, name="", synthetic=False):
         costs: an :class:`~nucleus_course.evaluation.ErrorAnalysis`, or its ``costs``.
 
     Returns:
-        (Figure, caption): one pair of bars a class, COCO AP and AP50, in percentage points, largest first.
+        (Figure, caption): two bars for each class, COCO AP and AP50, in percentage points, largest first.
     """
     if hasattr(costs, "costs"):
         name, synthetic = name or costs.report.name, synthetic or costs.report.synthetic
         costs = costs.costs
     classes = sorted(costs["classes"], key=lambda c: -(costs["classes"][c]["cost_ap"] or 0.0))
-    figure, (axis,) = new_figure(6.6, 0.46 * len(classes) + 1.2)
-    rows = np.arange(len(classes))
-    for key, colour, hatch, shift, label in (
-        ("cost_ap", BLUE, "", -0.2, "COCO AP"),
-        ("cost_ap50", SKY, "///", 0.2, "AP50"),
-    ):
+    figure, (axis,) = new_figure(7.4, 0.5 * len(classes) + 1.4)
+    for number, (key, label) in enumerate((("cost_ap", "COCO AP"), ("cost_ap50", "AP50"))):
         gains = [costs["classes"][c][key] or 0.0 for c in classes]
-        axis.barh(
-            rows + shift,
-            gains,
-            0.38,
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            label=f"{label}, now {text(costs['coco_' + key[5:]])}",
-        )
-        for row, gain in zip(rows, gains):
-            axis.annotate(
-                f"{gain:+.1f}",
-                (max(gain, 0), row + shift),
-                (3, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7,
-            )
-    axis.set_yticks(rows, classes, fontsize=8)
-    axis.invert_yaxis()
+        place = np.arange(len(classes)) + 0.4 * number - 0.2
+        label = f"{label}, now {text(costs['coco_' + key[5:]])}"
+        axis.barh(place, gains, 0.38, label=label, **bars(number))
+        for row, gain in zip(place, gains):
+            note(axis, max(gain, 0), row, f"{gain:+.1f}", (3, 0), ha="left", va="center")
+    row_ticks(axis, classes)
     axis.axvline(0, color=GREY, linewidth=0.8)
     axis.margins(x=0.12)
-    axis.legend(fontsize=8, frameon=False, loc="lower right")
+    legend(axis, "above", 2)
     tidy(axis, "gain if this class of error were fixed, percentage points of AP", "class of error")
     listed = ", ".join(f"{c} {text(costs['classes'][c]['cost_ap'])}" for c in classes)
     caption = (
@@ -77,7 +81,7 @@ def draw_ap_costs(costs, *, name="", synthetic=False):
 
 
 def draw_size_breakdown(analysis, by="size"):
-    """How the nuclei of each bin of a property fared: matched, or lost in which way.
+    """What happened to the nuclei of each bin of a property: matched, or lost in which way.
 
     Args:
         analysis: :class:`~nucleus_course.evaluation.ErrorAnalysis`.
@@ -86,51 +90,31 @@ def draw_size_breakdown(analysis, by="size"):
     Returns:
         (Figure, caption): stacked bars, percent of the nuclei of a bin; their number stands above.
     """
-    table = dict(analysis.breakdown(by)["nuclei"].items())
-    figure, (axis,) = new_figure(max(7.4, 1.25 * len(table) + 2.0), 3.7)
+    table = analysis.breakdown(by)["nuclei"]
     totals = {group: sum(row.values()) for group, row in table.items()}
     shown = [name for name in CLASS_COLOURS if any(row.get(name) for row in table.values())]
+    figure, (axis,) = new_figure(max(8.0, 1.3 * len(table) + 2.4), 3.9)
     bottom = np.zeros(len(table))
     for name in shown:
-        share = np.array(
-            [100 * row.get(name, 0) / totals[g] if totals[g] else 0.0 for g, row in table.items()]
-        )
-        axis.bar(range(len(table)), share, 0.72, bottom=bottom, color=CLASS_COLOURS[name], hatch=CLASS_HATCHES[name],
-                 edgecolor="white", linewidth=0.4, label=name)  # fmt: skip
+        share = np.array([100 * row.get(name, 0) / max(totals[g], 1) for g, row in table.items()])
+        look = {"color": CLASS_COLOURS[name], "hatch": CLASS_HATCHES[name], "edgecolor": "white"}
+        axis.bar(range(len(table)), share, 0.72, bottom=bottom, lw=0.4, label=name, **look)
         bottom += share
     for place, count in enumerate(totals.values()):
-        axis.annotate(
-            f"n = {count}",
-            (place, 100),
-            (0, 2),
-            textcoords="offset points",
-            ha="center",
-            fontsize=7,
-        )
-    if not shown:
-        empty(axis, "no nuclei")
-    axis.set_xticks(
-        range(len(table)),
-        [g.replace(" ", "\n", 1) if by == "type" else g for g in table],
-        fontsize=8,
-    )
-    axis.set_ylim(0, 107)
+        note(axis, place, 100, f"n = {count}")
+    names = [g.replace(" ", "\n", 1) if by == "type" else g for g in table]
+    axis.set_xticks(range(len(table)), names, fontsize=TEXT)
+    axis.set_ylim(0, 109)
     axis.set_yticks(range(0, 101, 20))
     if shown:
-        axis.legend(
-            fontsize=8,
-            frameon=False,
-            loc="center left",
-            bbox_to_anchor=(1.0, 0.5),
-            reverse=True,
-            title="nuclei",
-            title_fontsize=8,
-        )
+        legend(axis, "right", reverse=True, title="nuclei")
+    else:
+        empty(axis, "no nuclei")
     tidy(axis, AXES[by], "percent of the nuclei")
     found = "; ".join(
-        f"{g}: {100 * row.get('matched', 0) / totals[g]:.0f}% of {totals[g]}"
-        for g, row in table.items()
-        if totals[g]
+        f"{group}: {100 * row.get('matched', 0) / totals[group]:.0f}% of {totals[group]}"
+        for group, row in table.items()
+        if totals[group]
     )
     caption = f"Nuclei found (matched at IoU above 0.5, operating point) by {AXES[by]}, and how the others were lost. Found: {found or 'none'}."
     return signed(figure, caption, analysis.report.synthetic)

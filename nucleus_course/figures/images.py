@@ -1,28 +1,58 @@
-"""Images: samples with their masks, detections beside the truth, error maps."""
+"""Pictures of images: samples, annotations, detections, single errors and maps of errors."""
 
 import numpy as np
+from matplotlib.lines import Line2D
 
-from nucleus_course.data.labels import outlines
+from nucleus_course._util.text import pluralize
 from nucleus_course.evaluation.errors.taxonomy import CLASSES
 from nucleus_course.evaluation.matching import iou_from_overlap, overlap_matrix, pairs_above
 from nucleus_course.evaluation.scoring import compact_labels
-from nucleus_course.figures.base import filled, panels, picture, rgb, stretch
 from nucleus_course.figures.style import (
     CLASS_COLOURS,
     CLASS_LETTERS,
+    FOUND,
     GREEN,
     GREY,
-    ORANGE,
+    TEXT,
+    TRUTH,
     VERMILION,
+    difference,
+    draw_boxes,
+    filled,
+    outline,
+    panels,
+    picture,
+    short,
     signed,
+    stretch,
 )
 
-MOST_LETTERS = 100  # more would hide the image
+MOST_LETTERS = 60  # more would hide the image
 
 
-def short(image_id):
-    """An image id that fits a title: BBBC038's have 64 characters."""
-    return image_id if len(image_id) <= 16 else image_id[:8] + "…"
+def count_labels(labels):
+    """How many nuclei a label image (H, W) holds."""
+    return len(np.unique(labels)) - int((np.asarray(labels) == 0).any())
+
+
+def _nuclei(number):
+    return pluralize(number, "nucleus", "nuclei")
+
+
+def draw_task(record):
+    """Image, its foreground cut into connected pieces, and the nuclei one by one."""
+    from skimage.measure import label
+
+    pieces = label(record.labels > 0, connectivity=1)
+    connected = pluralize(int(pieces.max()), "connected piece")
+    figure, axes = panels(3, 3, side=4.2)
+    picture(axes[0], stretch(record.image), "the image")
+    picture(axes[1], filled(pieces), f"foreground: {connected}")
+    picture(axes[2], filled(record.labels), f"instances: {_nuclei(record.count)}")
+    return figure, (
+        f"Left, a {record.type} image. Middle, its foreground: {connected}. "
+        f"Right, its annotation: {_nuclei(record.count)}, white lines where two of them touch."
+    )
 
 
 def draw_samples(dataset, count=5, ids=None):
@@ -30,26 +60,25 @@ def draw_samples(dataset, count=5, ids=None):
 
     Args:
         dataset: :class:`~nucleus_course.data.Dataset`, or a list of records.
-        count: how many; image types take turns, each with its images of the most usual number of nuclei first.
-        ids: which, instead of a choice.
-
-    Returns:
-        (Figure, caption).
+        count: how many; image types take turns, the image with the most usual number of nuclei first.
+        ids: which images, instead of a choice.
     """
     if hasattr(dataset, "types"):
         records = [dataset[i] for i in (ids or _one_of_each(dataset, count))]
     else:
         records = [r for r in dataset if ids is None or r.id in ids][:count]
-    figure, axes = panels(2 * len(records), len(records), side=2.0, ratio=1.14)
-    for index, record in enumerate(records):
-        picture(axes[index], stretch(record.image), f"{short(record.id)}\n{record.type}")
-        picture(axes[len(records) + index], filled(record.labels), f"{record.count} nuclei")
-        axes[len(records) + index].set_xlabel(
-            f"{record.labels.shape[1]} x {record.labels.shape[0]} pixels", fontsize=8
-        )
-    listed = "; ".join(f"{short(r.id)}, {r.type}, {r.count} nuclei" for r in records)
-    caption = f"Images (top) and their masks merged into one label image, a colour a nucleus (below): {listed}."
+    figure, axes = panels(2 * len(records), len(records), side=2.4, ratio=1.14)
+    for above, below, record in zip(axes, axes[len(records) :], records):
+        picture(above, stretch(record.image), f"{short(record.id)}\n{record.type}")
+        picture(below, filled(record.labels), _nuclei(record.count))
+        below.set_xlabel(_size(record), fontsize=TEXT)
+    listed = "; ".join(f"{short(r.id)}, {r.type}, {_nuclei(r.count)}" for r in records)
+    caption = f"Top, images; below, their masks merged into one label image: {listed}."
     return signed(figure, caption, getattr(dataset, "synthetic", False))
+
+
+def _size(record):
+    return f"{record.labels.shape[1]} x {record.labels.shape[0]} pixels"
 
 
 def _one_of_each(dataset, count):
@@ -67,57 +96,102 @@ def _one_of_each(dataset, count):
     return chosen
 
 
-def sort_out(truth, found):
-    """Which nuclei and detections match at IoU above 0.5: (matched nuclei, missed, matched detections, spurious), label ids."""
-    truth, found = compact_labels(truth), compact_labels(found)
-    iou = iou_from_overlap(overlap_matrix(found, truth))
-    detection, nucleus = pairs_above(iou, 0.5)
-    return (
-        nucleus + 1,
-        np.setdiff1d(np.arange(1, truth.max(initial=0) + 1), nucleus + 1),
-        detection + 1,
-        np.setdiff1d(np.arange(1, found.max(initial=0) + 1), detection + 1),
+def draw_record(record, show="outlines"):
+    """One image for the browser: ``show`` is image, outlines, masks or boxes."""
+    figure, (axis,) = panels(1, 1, side=6.4)
+    title = f"{record.type}, {record.height} x {record.width}, {_nuclei(record.count)}"
+    picture(axis, filled(record.labels) if show == "masks" else stretch(record.image), title)
+    if show == "outlines":
+        outline(axis, record.labels, dashed=False)
+    elif show == "boxes":
+        draw_boxes(axis, record.boxes, TRUTH)
+    area = f", median area {np.median(record.areas):.0f} pixels" if record.count else ""
+    return figure, f"Image {short(record.id)}: {title}{area}. Shown: {show}."
+
+
+def draw_augmentations(record, views):
+    """The original and its augmented views with outlines; ``views`` is a list of (image, labels)."""
+    figure, axes = panels(1 + len(views), 4, side=3.0)
+    shown = [("original", record.image, record.labels)]
+    shown += [(f"view {n}", *view) for n, view in enumerate(views, start=1)]
+    for axis, (name, image, labels) in zip(axes, shown):
+        picture(axis, stretch(image), f"{name}\n{_nuclei(count_labels(labels))}")
+        outline(axis, labels, dashed=False)
+    counts = ", ".join(str(count_labels(labels)) for _, labels in views)
+    return figure, (
+        f"One image and {len(views)} augmented views of it. The outlines move with the pixels; "
+        f"cropping leaves {counts} of {_nuclei(record.count)} in view."
     )
 
 
-def draw_detections(record, detections, *, synthetic=False):
-    """The image, the truth, and the detections coloured by whether they are right.
+def draw_found(images, labels):
+    """Images (uint8 RGB, by name) with the outlines of what was detected in each."""
+    figure, axes = panels(len(images), min(3, len(images)), side=5.0)
+    for axis, (name, image) in zip(axes, images.items()):
+        found = pluralize(count_labels(labels[name]), "detection")
+        picture(axis, image, f"{name}: {found}")
+        outline(axis, labels[name], FOUND)
+    listed = ", ".join(f"{count_labels(labels[name])} in {name!r}" for name in images)
+    return figure, f"Detections outlined in light blue: {listed}."
+
+
+def sort_out(truth, found):
+    """Which nuclei and detections match at IoU above 0.5.
+
+    Args:
+        truth, found: (H, W) label images with labels 1..n.
+
+    Returns:
+        (matched nuclei, missed nuclei, matched detections, spurious detections), arrays of labels.
+    """
+    iou = iou_from_overlap(overlap_matrix(found, truth))
+    detection, nucleus = pairs_above(iou, 0.5)
+    rest = [
+        np.setdiff1d(np.arange(n) + 1, match + 1)
+        for n, match in zip(iou.shape, (detection, nucleus))
+    ]
+    return nucleus + 1, rest[1], detection + 1, rest[0]
+
+
+def draw_detections(record, detections, *, mark=False, what="detections", synthetic=False):
+    """The image, the annotation and the detections side by side.
 
     Args:
         record: :class:`~nucleus_course.data.Record`.
         detections: a model's detections (at their operating point), or a label image (H, W).
-
-    Returns:
-        (Figure, caption): green outlines matched at IoU above 0.5, orange nuclei missed, vermilion detections spurious.
+        mark: colour by whether nuclei and detections match at IoU above 0.5, instead of leaving that to the eye.
+        what: what the detections are called.
     """
-    labels = (
-        detections.label_image() if hasattr(detections, "label_image") else np.asarray(detections)
-    )
-    truth, labels = compact_labels(record.labels), compact_labels(labels)
-    _, missed, right, wrong = sort_out(truth, labels)
-    image = stretch(record.image)
-    figure, axes = panels(3, 3, side=3.5, ratio=_ratio(record))
-    picture(axes[0], image, f"{short(record.id)}: {record.type}")
-    picture(axes[1], _painted(image, truth, {ORANGE: missed, GREEN: np.setdiff1d(np.unique(truth), missed)}),
-            f"truth: {record.count} nuclei, {len(missed)} missed")  # fmt: skip
-    picture(
-        axes[2],
-        _painted(image, labels, {GREEN: right, VERMILION: wrong}),
-        f"found: {len(right) + len(wrong)}, {len(wrong)} spurious",
-    )
-    for axis in axes:
-        axis.set_xlabel(f"{record.labels.shape[1]} x {record.labels.shape[0]} pixels", fontsize=8)
-    _legend(
-        figure,
-        {
-            "matched (IoU > 0.5)": (GREEN, "-"),
-            "nucleus missed": (ORANGE, "-"),
-            "detection spurious": (VERMILION, "-"),
-        },
-    )
+    if hasattr(detections, "label_image"):
+        detections = detections.label_image()
+    truth, labels = compact_labels(record.labels), compact_labels(detections)
+    matched, missed, right, wrong = sort_out(truth, labels)
+    found = len(right) + len(wrong)
+    figure, axes = panels(3, 3, side=4.4, ratio=_ratio(record))
+    words = (f"{short(record.id)}: {record.type}", f"annotation: {_nuclei(record.count)}", f"{what}: {found}")  # fmt: skip
+    for axis, title in zip(axes, words):
+        picture(axis, stretch(record.image), title)
+    axes[0].set_xlabel(_size(record), fontsize=TEXT)
+    if not mark:
+        outline(axes[1], truth, TRUTH)
+        outline(axes[2], labels, FOUND)
+        return signed(figure, (
+            f"Image {short(record.id)} ({record.type}) with {_nuclei(record.count)} in the annotation (dashed orange outlines, "
+            f"middle) and {found} {what} (light blue outlines, right)."
+        ), synthetic)  # fmt: skip
+    axes[1].set_xlabel(f"{len(missed)} missed", fontsize=TEXT)
+    axes[2].set_xlabel(f"{len(wrong)} spurious", fontsize=TEXT)
+    for axis, image, good, bad, colour in (
+        (axes[1], truth, matched, missed, TRUTH),
+        (axes[2], labels, right, wrong, VERMILION),
+    ):
+        outline(axis, image, GREEN, good)
+        outline(axis, image, colour, bad, dashed=True)
+    looks = {"matched (IoU > 0.5)": (GREEN, "-"), "nucleus missed": (TRUTH, "--"), "detection spurious": (VERMILION, "--")}  # fmt: skip
+    _legend(figure, looks)
     caption = (
-        f"Image {short(record.id)} ({record.type}): {record.count} nuclei, {len(right)} of them found with an IoU above 0.5 (green), "
-        f"{len(missed)} missed (orange, in the middle); {len(wrong)} of {len(right) + len(wrong)} detections match no nucleus (vermilion, right)."
+        f"Image {short(record.id)} ({record.type}): {_nuclei(record.count)}, {len(right)} of them found with an IoU above 0.5 (green), "
+        f"{len(missed)} missed (dashed orange, middle); {len(wrong)} of {found} {what} match no nucleus (dashed vermilion, right)."
     )
     return signed(figure, caption, synthetic)
 
@@ -128,65 +202,79 @@ def draw_error_map(record, analysis, predictions):
     Args:
         record: :class:`~nucleus_course.data.Record` of the image.
         analysis: :class:`~nucleus_course.evaluation.ErrorAnalysis` that covers it.
-        predictions: the :class:`~nucleus_course.evaluation.Predictions` that were analysed.
+        predictions: the :class:`~nucleus_course.prediction.interchange.Predictions` that were analysed.
 
     Returns:
-        (Figure, caption): on the left the nuclei, on the right the detections at the operating point, outlined; each error has its
-        class' colour and, unless there are too many to read, its letter.
+        (Figure, caption): left the nuclei, right the detections at the operating point. Each error has
+        its class' colour and, unless there are too many to read, its letter.
     """
     point, image = analysis.report.operating_point, stretch(record.image)
     truth = compact_labels(record.labels)
     found = np.zeros_like(truth)
     if record.id in predictions.images:
-        found = predictions.images[record.id].label_image(
-            point["score_threshold"], point["min_area"]
-        )
-    figure, axes = panels(2, 2, side=4.4, ratio=_ratio(record))
-    colours = dict(CLASS_COLOURS)
-    if np.median(image) > 128:  # light grey would not show
-        colours["matched"] = GREY
+        detected = predictions.images[record.id]
+        found = detected.label_image(point["score_threshold"], point["min_area"])
+    figure, axes = panels(2, 2, side=5.2, ratio=_ratio(record))
     seen, said = [], []
     for axis, labels, table, what in (
         (axes[0], truth, analysis.nuclei, "nuclei"),
         (axes[1], found, analysis.detections, "detections"),
     ):
         here = np.flatnonzero(np.asarray(table["image"]) == record.id)
-        kinds = {
-            name: table["label"][here[table["class"][here] == number]]
-            for number, name in enumerate(CLASSES)
-        }
-        picture(
-            axis,
-            _painted(image, labels, {colours[name]: ids for name, ids in kinds.items()}),
-            f"{len(here)} {what}",
-        )
-        wrong = [i for i in here if CLASSES[table["class"][i]] in CLASS_LETTERS]
-        axis.set_xlabel(f"{record.labels.shape[1]} x {record.labels.shape[0]} pixels", fontsize=8)
-        for i in wrong if len(wrong) <= MOST_LETTERS else []:
-            name = CLASSES[table["class"][i]]
-            top, left, bottom, right = table["box"][i]
-            axis.text((left + right - 1) / 2, (top + bottom - 1) / 2, CLASS_LETTERS[name], color="black", fontsize=6, ha="center",
-                      va="center", bbox={"boxstyle": "round,pad=0.12", "fc": colours[name], "ec": "none", "alpha": 0.85})  # fmt: skip
-        counts = {name: len(ids) for name, ids in kinds.items() if len(ids)}
-        seen += [name for name in counts if name not in seen]
-        said.append(
-            f"{len(here)} {what}: "
-            + (", ".join(f"{n} {name}" for name, n in counts.items()) or "none")
-        )
-    entries = {}
-    for name in (n for n in CLASSES if n in seen):
-        entries[f"{CLASS_LETTERS[name]}  {name}" if name in CLASS_LETTERS else name] = (
-            colours[name],
-            "-",
-        )
+        picture(axis, image, f"{len(here)} {what}")
+        rows = {n: here[table["class"][here] == i] for i, n in enumerate(CLASSES)}
+        rows = {name: own for name, own in rows.items() if len(own)}
+        for name, own in rows.items():
+            outline(axis, labels, CLASS_COLOURS[name], table["label"][own], dashed=False)
+        wrong = {name: own for name, own in rows.items() if name in CLASS_LETTERS}
+        if sum(map(len, wrong.values())) <= MOST_LETTERS:
+            _letters(axis, table["box"], wrong)
+        axis.set_xlabel(_size(record), fontsize=TEXT)
+        seen += [name for name in rows if name not in seen]
+        listed = ", ".join(f"{len(own)} {name}" for name, own in rows.items()) or "none"
+        said.append(f"{len(here)} {what}: {listed}")
+    entries = {f"{CLASS_LETTERS.get(n, '')}  {n}".strip(): (CLASS_COLOURS[n], "-") for n in CLASSES if n in seen}  # fmt: skip
     _legend(figure, entries or {"nothing there": (GREY, "-")})
-    values = analysis.report.images.get(record.id, {})
-    score = values.get("dsb_score")
-    caption = f"Errors on {short(record.id)} ({record.type})" + (
-        f", dsb_score {score:.1f}" if score is not None else ""
+    score = analysis.report.images.get(record.id, {}).get("dsb_score")
+    scored = f", dsb_score {score:.1f}" if score is not None else ""
+    caption = (
+        f"Errors on {short(record.id)} ({record.type}){scored}. Left, {said[0]}. Right, {said[1]}."
     )
-    return signed(
-        figure, f"{caption}. Left, {said[0]}. Right, {said[1]}.", analysis.report.synthetic
+    return signed(figure, caption, analysis.report.synthetic)
+
+
+def _letters(axis, boxes, rows):
+    for name, own in rows.items():
+        look = {"boxstyle": "round,pad=0.1", "fc": CLASS_COLOURS[name], "ec": "black", "lw": 0.5}
+        for top, left, bottom, right in boxes[own]:
+            place = ((left + right - 1) / 2, (top + bottom - 1) / 2)
+            axis.text(*place, CLASS_LETTERS[name], fontsize=TEXT, ha="center", va="center", bbox=look)  # fmt: skip
+
+
+def draw_case(image, truth, found, box, title, margin=14):
+    """One error close up: image, annotation, detection, and the difference of the two.
+
+    Args:
+        image: (H, W, 3) uint8.
+        truth, found: (H, W) bool masks of the nucleus and the detection concerned; either may be empty.
+        box: (y1, x1, y2, x2) that the crop is centred on, pixels.
+    """
+    height, width = truth.shape
+    y1, x1, y2, x2 = (int(round(float(v))) for v in box)
+    rows = slice(max(y1 - margin, 0), min(y2 + margin, height))
+    columns = slice(max(x1 - margin, 0), min(x2 + margin, width))
+    crop = stretch(image[rows, columns])
+    truth, found = truth[rows, columns], found[rows, columns]
+    figure, axes = panels(4, 4, side=3.2, ratio=1.1)
+    for axis, name in zip(axes, ("the image", "annotation", "detection")):
+        picture(axis, crop, name)
+    outline(axes[1], truth.astype(int), TRUTH)
+    outline(axes[2], found.astype(int), FOUND)
+    picture(axes[3], difference(truth, found), "white: both, striped: missed\nlight blue: too much")
+    shared, either = int((truth & found).sum()), int((truth | found).sum())
+    return figure, (
+        f"{title}. The annotation covers {pluralize(int(truth.sum()), 'pixel')} here, the detection {found.sum()}, "
+        f"{shared} of them shared: IoU {shared / max(either, 1):.2f}."
     )
 
 
@@ -196,35 +284,10 @@ def _ratio(record):
     return min(2.0, height / width + 0.2)
 
 
-def _painted(image, labels, colours):
-    """The image with the outlines of labels in given colours: {colour: label ids}."""
-    size = int(labels.max(initial=0)) + 1
-    table = np.zeros((size, 3), np.uint8)
-    chosen = np.zeros(size, bool)
-    for colour, ids in colours.items():
-        ids = np.asarray(ids, int)
-        ids = ids[(ids > 0) & (ids < size)]
-        table[ids], chosen[ids] = rgb(colour), True
-    out = np.array(image)
-    edge = outlines(labels)
-    if min(labels.shape) >= 400:  # one pixel of a large image is thinner than the screen's
-        edge = edge | (np.pad(edge, 1)[:-2, 1:-1] | np.pad(edge, 1)[1:-1, :-2]) & (labels > 0)
-    edge &= chosen[labels]
-    out[edge] = table[labels[edge]]
-    return out
-
-
 def _legend(figure, entries):
-    from matplotlib.lines import Line2D
-
     handles = [
         Line2D([], [], color=colour, linestyle=style, linewidth=3, label=name)
         for name, (colour, style) in entries.items()
     ]
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(4, len(handles)),
-        fontsize=8,
-        frameon=False,
-    )
+    place = {"loc": "outside lower center", "ncols": min(4, len(handles))}
+    figure.legend(handles=handles, fontsize=TEXT, frameon=False, **place)

@@ -1,15 +1,21 @@
-"""Metrics as bars: several models side by side, and one model by image type."""
+"""Metrics as bars and intervals: several models, image types, and how sure a number is."""
 
 import numpy as np
 
+from nucleus_course._util.text import pluralize
 from nucleus_course.evaluation.metrics import METRICS
 from nucleus_course.figures.style import (
+    BLUE,
     GREY,
-    MODEL_COLOURS,
-    MODEL_HATCHES,
+    TEXT,
+    VERMILION,
     any_synthetic,
+    bars,
+    legend,
     named,
     new_figure,
+    note,
+    row_ticks,
     signed,
     text,
     tidy,
@@ -20,45 +26,30 @@ BY_TYPE = ("coco_ap", "dsb_score", "mean_mask_iou")
 LABELS = {metric.key: metric.label for metric in METRICS}
 
 
-def _bars(axis, groups, series, spans=None):
-    """Grouped bars: ``series[name]`` (len(groups),) percent, NaN for none; ``spans[name]`` (2, len(groups)) error bars."""
+def _grouped_bars(axis, groups, series, spans=None):
+    """``series[name]`` (len(groups),) percent, NaN for none; ``spans[name]`` (2, len(groups)) error bars."""
     width = 0.8 / max(1, len(series))
     for number, (name, values) in enumerate(series.items()):
         place = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width
         values = np.asarray(values, float)
-        bars = axis.bar(place, np.nan_to_num(values), width * 0.94, color=MODEL_COLOURS[number % 6], hatch=MODEL_HATCHES[number % 6],
-                        edgecolor="white", linewidth=0.5, label=name)  # fmt: skip
-        span = None if spans is None else spans.get(name)
+        axis.bar(place, np.nan_to_num(values), width * 0.94, label=name, lw=0.5, **bars(number))
+        span = (spans or {}).get(name)
         if span is not None:
-            axis.errorbar(
-                place, values, yerr=span, fmt="none", ecolor="black", elinewidth=1, capsize=2
-            )
+            axis.errorbar(place, values, yerr=span, fmt="none", ecolor="black", elinewidth=1, capsize=2)  # fmt: skip
         if len(series) * len(groups) <= 24:
-            tops = values if span is None else values + np.nan_to_num(span[1])
+            tops = values if span is None else values + span[1]
             for x, top, value in zip(place, tops, values):
                 if np.isfinite(value):
-                    axis.annotate(
-                        f"{value:.0f}",
-                        (x, top),
-                        (0, 2),
-                        textcoords="offset points",
-                        ha="center",
-                        fontsize=7,
-                    )
+                    note(axis, x, top, f"{value:.0f}")
                 else:
-                    axis.annotate(
-                        "none",
-                        (x, 0),
-                        (0, 2),
-                        textcoords="offset points",
-                        ha="center",
-                        fontsize=7,
-                        color=GREY,
-                    )
-        bars.set_label(name)
-    axis.set_xticks(range(len(groups)), groups, fontsize=8)
-    axis.set_ylim(0, 108)
+                    note(axis, x, 0, "none", color=GREY)
+    axis.set_xticks(range(len(groups)), groups, fontsize=TEXT)
+    axis.set_ylim(0, 112)
     axis.set_yticks(range(0, 101, 20))
+
+
+def _or_nan(values):
+    return [np.nan if value is None else value for value in values]
 
 
 def draw_comparison(reports, keys=COMPARED):
@@ -67,56 +58,39 @@ def draw_comparison(reports, keys=COMPARED):
     Args:
         reports: {name: :class:`~nucleus_course.evaluation.Report`}, or a list of reports.
         keys: which metrics.
-
-    Returns:
-        (Figure, caption).
     """
     reports = named(reports)
     series, spans = {}, {}
     for name, report in reports.items():
-        series[name] = [
-            np.nan if report.metrics.get(k) is None else report.metrics[k] for k in keys
-        ]
+        series[name] = _or_nan(report.metrics.get(k) for k in keys)
         held = [report.intervals.get(k) for k in keys]
-        if any(interval is not None for interval in held):
-            spans[name] = np.array([
-                (0, 0) if interval is None else (max(0, v - interval[0]), max(0, interval[1] - v)) for v, interval in zip(series[name], held)
-            ]).T  # fmt: skip
-    figure, (axis,) = new_figure(max(6.4, 1.3 * len(keys)), 3.8)
-    _bars(axis, [LABELS.get(k, k).replace(" ", "\n", 1) for k in keys], series, spans)
-    axis.legend(
-        fontsize=8,
-        frameon=False,
-        ncols=min(4, len(series)),
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-    )
-    tidy(axis, "", "percent")
-    axis.set_xlabel("metric", fontsize=9)
+        if any(held):
+            pairs = [interval or (v, v) for v, interval in zip(series[name], held)]
+            low, high = np.array(pairs, float).T
+            spans[name] = np.maximum([series[name] - low, high - series[name]], 0)
+    figure, (axis,) = new_figure(max(6.4, 1.3 * len(keys)), 4.0)
+    _grouped_bars(axis, [LABELS.get(k, k).replace(" ", "\n", 1) for k in keys], series, spans)
+    legend(axis, "above", min(4, len(series)))
+    tidy(axis, "metric", "percent")
     listed = "; ".join(
         f"{name}: " + ", ".join(f"{LABELS.get(k, k)} {text(report.metrics.get(k))}" for k in keys)
         for name, report in reports.items()
     )
     places = {" ".join(p for p in (r.dataset, r.split) if p) for r in reports.values()}
     where = places.pop() if len(places) == 1 else "different data sets, so not comparable"
-    whiskers = (
-        f" Whiskers{'' if len(spans) == len(reports) else ', where drawn'}: bootstrap intervals over images."
-        if spans
-        else ""
-    )
-    return signed(
-        figure, f"Metrics in percent on {where}. {listed}.{whiskers}", any_synthetic(reports)
-    )
+    some = "" if len(spans) == len(reports) else ", where drawn"
+    whiskers = f" Whiskers{some}: bootstrap intervals over images." if spans else ""
+    caption = f"Metrics in percent on {where}. {listed}.{whiskers}"
+    return signed(figure, caption, any_synthetic(reports))
 
 
 def draw_type_breakdown(reports, keys=BY_TYPE):
     """Metrics by image type.
 
     Args:
-        reports: one :class:`~nucleus_course.evaluation.Report` (bars: the metrics), or {name: report} (a panel a metric).
-
-    Returns:
-        (Figure, caption).
+        reports: one :class:`~nucleus_course.evaluation.Report` (one panel, a bar for each metric), or
+            {name: report} (a panel for each metric, a bar for each model).
+        keys: which metrics.
     """
     reports = named(reports)
     single = len(reports) == 1
@@ -128,37 +102,68 @@ def draw_type_breakdown(reports, keys=BY_TYPE):
     ticks = [_wrapped(kind) + (f"\n({counts[kind]})" if kind in counts else "") for kind in kinds]
 
     def values(report, key):
-        return [
-            np.nan if report.types.get(kind, {}).get(key) is None else report.types[kind][key]
-            for kind in kinds
-        ]
+        return _or_nan(report.types.get(kind, {}).get(key) for kind in kinds)
 
-    figure, axes = new_figure(
-        max(5.5, 1.5 * len(kinds)) if single else 5.6, 3.8 if single else 3.0 * len(keys)
-    )
+    wide = max(6.0, 1.7 * len(kinds))
     if single:
-        _bars(axes[0], ticks, {LABELS.get(k, k): values(first, k) for k in keys})
+        figure, axes = new_figure(wide, 4.0)
+        _grouped_bars(axes[0], ticks, {LABELS.get(k, k): values(first, k) for k in keys})
     else:
-        figure.clear()
-        axes = list(figure.subplots(len(keys), 1, squeeze=False)[:, 0])
+        figure, axes = new_figure(wide, 3.2 * len(keys), 1, len(keys))
         for axis, key in zip(axes, keys):
-            _bars(axis, ticks, {name: values(report, key) for name, report in reports.items()})
+            _grouped_bars(axis, ticks, {name: values(r, key) for name, r in reports.items()})
             axis.set_title(LABELS.get(key, key), fontsize=10)
     for axis in axes:
         tidy(axis, "image type (images)", "percent", axis.get_title())
-    axes[0].legend(
-        fontsize=8,
-        frameon=False,
-        ncols=3,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0 if single else 1.08),
-    )
+    legend(axes[0], "above", 3, bbox_to_anchor=(0.5, 1.0 if single else 1.08))
     listed = "; ".join(
-        f"{kind}: " + ", ".join(f"{'' if single else name + ' '}{LABELS.get(k, k)} {text(report.types.get(kind, {}).get(k))}"
-                                for name, report in reports.items() for k in keys) for kind in kinds)  # fmt: skip
+        f"{kind}: "
+        + ", ".join(
+            f"{'' if single else name + ' '}{LABELS.get(k, k)} {text(report.types.get(kind, {}).get(k))}"
+            for name, report in reports.items()
+            for k in keys
+        )
+        for kind in kinds
+    )
     return signed(figure, f"By image type, percent. {listed}.", any_synthetic(reports))
 
 
 def _wrapped(kind):
     words = kind.split(" ")
     return kind if len(kind) < 12 else " ".join(words[:-1]) + "\n" + words[-1]
+
+
+def draw_intervals(report, keys):
+    """Bootstrap intervals of a report's metrics as points with bars."""
+    known = [key for key in keys if report.intervals.get(key)]
+    figure, (axis,) = new_figure(7.6, 0.36 * len(known) + 1.0)
+    parts = []
+    for row, key in enumerate(known):
+        low, high = report.intervals[key]
+        axis.plot((low, high), (row, row), color=BLUE, lw=3, solid_capstyle="butt")
+        axis.plot(report.metrics[key], row, "o", color=VERMILION, ms=6)
+        parts.append(f"{key} {report.metrics[key]:.1f} ({low:.1f} to {high:.1f})")
+    row_ticks(axis, known)
+    axis.grid(axis="x", color="#dddddd", lw=0.8)
+    tidy(axis, "percent", "")
+    images = pluralize(report.counts["images"], "image")
+    return figure, f"Each metric and its 95% interval over {images}: {'; '.join(parts)}."
+
+
+def draw_paired_test(differences, interval, what):
+    """Differences image by image (N,), their mean, and its bootstrap interval (low, high)."""
+    differences = np.asarray(differences)
+    figure, (axis,) = new_figure(7.6, 2.4)
+    jitter = np.random.default_rng(0).uniform(-0.2, 0.2, len(differences))
+    axis.plot(differences, jitter, "o", color=BLUE, ms=4, alpha=0.5)
+    axis.plot(interval, (0.5, 0.5), color=VERMILION, lw=4, solid_capstyle="butt")
+    axis.plot(np.mean(differences), 0.5, "D", color=VERMILION, ms=7)
+    axis.axvline(0, color=GREY, lw=1)
+    axis.set_yticks([0, 0.5], ["each image", "mean and its\n95% interval"], fontsize=TEXT)
+    axis.set_ylim(-0.4, 0.8)
+    tidy(axis, what, "")
+    better, worse = int((differences > 0).sum()), int((differences < 0).sum())
+    return figure, (
+        f"{what}: {np.mean(differences):+.2f} on average over {pluralize(len(differences), 'image')}, "
+        f"95% interval {interval[0]:+.2f} to {interval[1]:+.2f}; better on {better}, worse on {worse}."
+    )

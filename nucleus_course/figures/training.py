@@ -1,4 +1,4 @@
-"""The learning curve: losses, rate and what validation said."""
+"""Training: schedules, which weights move, and learning curves."""
 
 import csv
 import json
@@ -9,17 +9,59 @@ import numpy as np
 from nucleus_course._util.errors import UserError
 from nucleus_course.figures.style import (
     BLUE,
+    CYCLE,
     GREY,
-    MODEL_COLOURS,
-    MODEL_MARKERS,
+    MARKERS,
     ORANGE,
-    empty,
+    VERMILION,
+    legend,
+    looks,
     new_figure,
+    png,
+    row_ticks,
     signed,
     tidy,
 )
 
 VALIDATION = ("coco_ap", "dsb_score", "mean_mask_iou")
+
+
+def draw_schedules(schedules):
+    """Learning rate by epoch, one panel for each preset; ``schedules[name]`` is a tuple of StageConfig."""
+    figure, axes = new_figure(5.0 * len(schedules), 3.4, len(schedules))
+    parts = []
+    for axis, (name, stages) in zip(axes, schedules.items()):
+        every = []
+        for number, stage in enumerate(stages):
+            rates = [stage.rate_at(epoch) for epoch in range(stage.epochs)]
+            epochs = np.arange(len(every), len(every) + len(rates) + 1)
+            label = f"{stage.name} ({stage.epochs} epochs)"
+            axis.step(epochs, [*rates, rates[-1]], where="post", label=label, **looks(number))
+            every += rates
+        axis.set_yscale("log")
+        legend(axis, "below")
+        tidy(axis, "epoch", "learning rate (log scale)", name)
+        parts.append(f"{name}: {len(every)} epochs, rate from {max(every):.2g} at most to {every[-1]:.2g} in the last")  # fmt: skip
+    return figure, "; ".join(parts) + "."
+
+
+def draw_moving(table):
+    """Weights that move and weights that are frozen, ``table[preset][stage] = (moving, all)``."""
+    rows = {f"{preset}, {stage}": pair for preset, stages in table.items() for stage, pair in stages.items()}  # fmt: skip
+    figure, (axis,) = new_figure(8.4, 0.42 * len(rows) + 1.2)
+    places = np.arange(len(rows))
+    share = np.array([100 * moving / total for moving, total in rows.values()])
+    axis.barh(places, share, color=BLUE, label="moves")
+    frozen = {"color": "white", "edgecolor": GREY, "hatch": "///", "label": "frozen"}
+    axis.barh(places, 100 - share, left=share, **frozen)
+    row_ticks(axis, list(rows))
+    legend(axis, "above", 2)
+    tidy(axis, "percent of the weights", "")
+    listed = "; ".join(
+        f"{name}: {moving / 1e6:.1f} of {total / 1e6:.1f} million"
+        for name, (moving, total) in rows.items()
+    )
+    return figure, f"Weights that move in each stage. {listed}."
 
 
 def read_log(log):
@@ -36,16 +78,13 @@ def read_log(log):
         lines = path.read_text(encoding="utf-8").splitlines()
         if path.suffix != ".csv":
             return [json.loads(line) for line in lines if line.strip()]
-        return [
-            {key: _number(value) for key, value in row.items() if value != ""}
-            for row in csv.DictReader(lines)
-        ]
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no training log there; a run folder holds log.jsonl and log.csv"
-        ) from None
-    except ValueError:
-        raise UserError(f"{path}: not the log of a training") from None
+        rows = csv.DictReader(lines)
+        return [{k: _number(v) for k, v in row.items() if v != ""} for row in rows]
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path}: no training log that can be read ({reason}): a run folder holds log.jsonl and log.csv") from None  # fmt: skip
+    except ValueError as error:
+        raise UserError(f"{path}: not a training log ({error})") from None
 
 
 def _number(value):
@@ -55,14 +94,12 @@ def _number(value):
         return value
 
 
-def draw_learning_curve(log, *, synthetic=False):
-    """Losses, learning rate and the validation metrics by epoch.
+def draw_learning_curve(log, *, interrupted_after=None, synthetic=False):
+    """Losses by epoch, and the learning rate and validation metrics where the log holds them.
 
     Args:
-        log: rows (list of dicts as in log.jsonl), a ``History``, a run folder, log.jsonl or log.csv.
-
-    Returns:
-        (Figure, caption).
+        log: rows (a list of dicts as in log.jsonl), a ``History``, a run folder, log.jsonl or log.csv.
+        interrupted_after: an epoch after which a dotted line marks an interruption.
 
     Raises:
         UserError: nothing to draw.
@@ -71,75 +108,101 @@ def draw_learning_curve(log, *, synthetic=False):
     if not rows:
         raise UserError("the training log is empty: nothing to draw")
     epochs = np.array([row["epoch"] for row in rows], float)
-    figure, (left, middle, right) = new_figure(11.0, 3.2, 3, width_ratios=(1.35, 0.8, 1.1))
-    marker = {"marker": ".", "markersize": 5 if len(rows) < 40 else 0}
 
     def column(key):
         return np.array([np.nan if row.get(key) is None else float(row[key]) for row in rows])
 
-    left.plot(epochs, column("loss"), color="black", linewidth=2, label="total", **marker)
-    parts = [key for key in rows[-1] if key.endswith("_loss")]
-    for number, key in enumerate(parts):
-        name = key.removesuffix("_loss").replace("_", " ").replace("rpn", "RPN")
-        left.plot(epochs, column(key), color=MODEL_COLOURS[number % 6], linewidth=1.2, label=name,
-                  marker=MODEL_MARKERS[number % 6], markersize=3, markevery=max(1, len(rows) // 12))  # fmt: skip
-    if (column("loss")[np.isfinite(column("loss"))] > 0).all():
-        left.set_yscale("log")
-    left.legend(fontsize=7, frameon=False, ncols=2)
-    tidy(left, "epoch", "loss (log scale)", "losses on the training crops")
-
-    middle.plot(epochs, column("rate"), color=BLUE, **marker)
-    middle.set_yscale("log")
-    tidy(middle, "epoch", "learning rate (log scale)", "learning rate")
-
-    said = []
-    for number, key in enumerate(VALIDATION):
-        values = column(key)
-        there = np.isfinite(values)
-        if there.any():
-            right.plot(
-                epochs[there],
-                values[there],
-                color=MODEL_COLOURS[number],
-                marker=MODEL_MARKERS[number],
-                markersize=4,
-                label=key,
-            )
-            said.append(f"{key} {values[there][-1]:.1f}")
-    tidy(right, "epoch", "metric, percent", "validation split")
-    if said:
-        right.set_ylim(0, 100)
-        right.legend(fontsize=8, frameon=False)
-    else:
-        empty(right, "not validated")
-    stages = [
-        (b["epoch"], b.get("stage"))
-        for a, b in zip(rows, rows[1:])
-        if a.get("stage") != b.get("stage")
+    rate, scored = column("rate"), [key for key in VALIDATION if np.isfinite(column(key)).any()]
+    shown = 1 + bool(np.isfinite(rate).any()) + bool(scored)
+    figure, (left, *others) = new_figure(4.2 * shown + 1.0, 4.2, shown)
+    _draw_losses(left, rows, epochs, column)
+    said = f"{len(rows)} epochs: the total loss goes from {rows[0]['loss']:.2f} to {rows[-1]['loss']:.2f}"
+    parts = [
+        f"{_loss_name(key)} {rows[0][key]:.2f} to {rows[-1][key]:.2f}"
+        for key in rows[0]
+        if key.endswith("_loss") and key in rows[-1]
     ]
-    for axis in (left, middle, right):
-        axis.set_xlim(min(epochs[0], 0), epochs[-1] + 0.5)
-        for epoch, _ in stages:
-            axis.axvline(float(epoch) - 0.5, color=GREY, linestyle="--", linewidth=1)
-    best = column("coco_ap")
-    if np.isfinite(best).any():
-        at = int(np.nanargmax(best))
-        right.plot(
-            epochs[at],
-            best[at],
-            "o",
-            markersize=11,
-            markerfacecolor="none",
-            markeredgecolor=ORANGE,
-            markeredgewidth=2,
-        )
-    caption = (
-        f"{len(rows)} epochs: the total loss goes from {rows[0]['loss']:.2f} to {rows[-1]['loss']:.2f}. "
-        + (
-            f"Last on validation: {', '.join(said)}; the ring marks the weights that were kept. "
-            if said
-            else ""
-        )
-        + ("Dashed lines: a new stage begins. " if stages else "")
-    )
+    caption = said + (f" ({', '.join(parts)}). " if parts else ". ")
+    if np.isfinite(rate).any():
+        others[0].plot(epochs, rate, color=BLUE, marker=".")
+        others[0].set_yscale("log")
+        tidy(others[0], "epoch", "learning rate (log scale)", "learning rate")
+    if scored:
+        _draw_validation(others[-1], epochs, {key: column(key) for key in scored})
+        last = (f"{k} {column(k)[np.isfinite(column(k))][-1]:.1f}" for k in scored)
+        caption += f"Last on validation: {', '.join(last)}"
+        ring = "; the ring marks the best epoch" if "coco_ap" in scored else ""
+        caption += f"{ring}. "
+    begins = [b["epoch"] for a, b in zip(rows, rows[1:]) if a.get("stage") != b.get("stage")]
+    for axis in (left, *others):
+        axis.set_xlim(min(epochs[0] - 0.5, 0), epochs[-1] + 0.5)
+        for epoch in begins:
+            axis.axvline(float(epoch) - 0.5, color=GREY, ls="--", lw=1)
+        if interrupted_after is not None and len(rows) > interrupted_after:
+            axis.axvline(interrupted_after + 0.5, color=VERMILION, ls=":", lw=2)
+    caption += "Dashed lines: a new stage begins. " if begins else ""
+    caption += "Dotted line: the interruption. " if interrupted_after is not None else ""
     return signed(figure, caption.strip(), synthetic)
+
+
+def _loss_name(key):
+    return key.removesuffix("_loss").replace("_", " ").replace("rpn", "RPN")
+
+
+def _draw_losses(axis, rows, epochs, column):
+    axis.plot(epochs, column("loss"), color="black", lw=2, marker=".", label="total")
+    every = max(1, len(rows) // 12)
+    for number, key in enumerate(k for k in rows[-1] if k.endswith("_loss")):
+        look = {"color": CYCLE[number % 6], "marker": MARKERS[number % 6], "markevery": every}
+        axis.plot(epochs, column(key), lw=1.2, ms=4, label=_loss_name(key), **look)
+    if np.nanmin(column("loss"), initial=1) > 0:
+        axis.set_yscale("log")
+    legend(axis, "below", 3)
+    tidy(axis, "epoch", f"loss ({axis.get_yscale()} scale)", "losses on the training crops")
+
+
+def _draw_validation(axis, epochs, columns):
+    for number, (key, values) in enumerate(columns.items()):
+        there = np.isfinite(values)
+        axis.plot(epochs[there], values[there], marker=MARKERS[number], ms=4, label=key, **looks(number))  # fmt: skip
+    axis.set_ylim(0, 100)
+    legend(axis, "below", 3)
+    tidy(axis, "epoch", "metric, percent", "validation split")
+    if "coco_ap" in columns:
+        best = int(np.nanargmax(columns["coco_ap"]))
+        ring = {"mfc": "none", "mec": ORANGE, "mew": 2, "ms": 11}
+        axis.plot(epochs[best], columns["coco_ap"][best], "o", **ring)
+
+
+class LiveCurves:
+    """Learning curves with their caption, drawn again after each epoch in the cell that made them.
+
+    Give the object to ``train(on_epoch=...)``.
+
+    Args:
+        rows: epochs of an earlier call, dicts as in log.jsonl.
+        interrupted_after: see :func:`draw_learning_curve`.
+        stop_after: end the training after so many epochs of this call, as a crash would.
+    """
+
+    def __init__(self, rows=(), interrupted_after=None, stop_after=None):
+        self.rows, self.interrupted_after, self.stop_after = (
+            list(rows),
+            interrupted_after,
+            stop_after,
+        )
+        self.seen, self.handles = 0, None
+
+    def __call__(self, row):
+        from IPython.display import Image, Markdown, display
+
+        self.rows.append(row)
+        self.seen += 1
+        figure, caption = draw_learning_curve(self.rows, interrupted_after=self.interrupted_after)
+        views = Image(data=png(figure), format="png", alt=caption), Markdown(f"*{caption}*")
+        if self.handles is None:
+            self.handles = [display(view, display_id=True) for view in views]
+        else:
+            for handle, view in zip(self.handles, views):
+                handle.update(view)
+        return self.stop_after is not None and self.seen >= self.stop_after

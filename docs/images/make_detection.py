@@ -17,7 +17,7 @@ POSITIONS = (1, 10, 2, 20)  # a look each
 def main(weights="compact"):
     load_backend(None)
     from nucleus_course import MaskRCNN, load_dataset
-    from nucleus_course.figures.base import ORANGE, outlined, panels, picture, stretch
+    from nucleus_course.figures.style import FOUND, outline, panels, picture, stretch
 
     dataset = load_dataset("sample", "all", progress=False)
     model = MaskRCNN.load(weights)
@@ -25,13 +25,10 @@ def main(weights="compact"):
     for column, position in enumerate(POSITIONS):
         record = dataset[position]
         labels = model.predict(record.image).label_image()
-        image = stretch(record.image)
-        picture(axes[column], image, f"{record.type} (synthetic)")
-        picture(
-            axes[len(POSITIONS) + column],
-            outlined(image, labels, ORANGE),
-            f"{labels.max()} found, {record.count} drawn",
-        )
+        below = axes[len(POSITIONS) + column]
+        picture(axes[column], stretch(record.image), f"{record.type} (synthetic)")
+        picture(below, stretch(record.image), f"{labels.max()} found, {record.count} drawn")
+        outline(below, labels, FOUND)
     figure.savefig(PLACE, dpi=90, facecolor="white")
     print(f"written: {PLACE}")
 

@@ -59,7 +59,7 @@ print(f"{len(dataset)} images that the course's network was not trained on.")
 # *Your prediction (double-click to write):*
 
 # %% tags=["nbval-ignore-output"]
-from nucleus_course.figures.data import draw_task
+from nucleus_course.figures import draw_task
 
 record = course.pick_crowded(dataset)
 course.show(draw_task(record))
@@ -94,7 +94,7 @@ course.show(draw_task(record))
 # *Your prediction:*
 
 # %% tags=["nbval-ignore-output"]
-from nucleus_course.figures.data import draw_detections
+from nucleus_course.figures import draw_detections
 
 model = course.find_model()
 detections = model.predict(record.image)

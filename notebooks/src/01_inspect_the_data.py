@@ -25,9 +25,8 @@
 import numpy as np
 
 import nucleus_course as nc
-from nucleus_course import course
+from nucleus_course import course, figures
 from nucleus_course.course import exercises
-from nucleus_course.figures import data as figures
 
 data = course.find_data()
 dataset = nc.load_dataset(data.source, "all", progress=False)

@@ -24,12 +24,11 @@
 # %%
 import numpy as np
 
-from nucleus_course import course
+from nucleus_course import course, figures
 from nucleus_course.course import exercises
 
 course.quiet_backend()
 import nucleus_course as nc
-from nucleus_course.figures import network as figures
 
 data = course.find_data()
 dataset = nc.load_dataset(data.source, data.evaluation_split, progress=False)

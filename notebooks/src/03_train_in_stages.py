@@ -28,13 +28,12 @@ import dataclasses
 
 import numpy as np
 
-from nucleus_course import course
+from nucleus_course import course, figures
 from nucleus_course.course import exercises
 
 course.quiet_backend()
 import nucleus_course as nc
-from nucleus_course.figures import stages as figures
-from nucleus_course.figures.data import draw_detections
+from nucleus_course.figures import draw_detections
 from nucleus_course.training import count_trainable, set_trainable
 
 data = course.find_data()

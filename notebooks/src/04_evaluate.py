@@ -26,13 +26,11 @@
 # %%
 import numpy as np
 
-from nucleus_course import course
+from nucleus_course import course, figures
 from nucleus_course.course import exercises
 
 course.quiet_backend()
 import nucleus_course as nc
-from nucleus_course import figures
-from nucleus_course.figures import matching as drawings
 
 data = course.find_data()
 dataset = nc.load_dataset(data.source, data.evaluation_split, progress=False)
@@ -52,14 +50,14 @@ print(f"{predictions.detections} detections of any score in {len(dataset)} image
 # *Your prediction:*
 
 # %%
-course.show(drawings.draw_shifted_discs(20, (0, 1, 2, 4, 7)))
+course.show(figures.draw_shifted_discs(20, (0, 1, 2, 4, 7)))
 
 # %% tags=["nbval-check-output"]
 for diameter in (10, 20, 40, 80):
-    truth = drawings.disc_mask(diameter, margin=60)
+    truth = figures.disc_mask(diameter, margin=60)
     ious = [
         (truth & moved).sum() / (truth | moved).sum()
-        for moved in (drawings.disc_mask(diameter, s, margin=60) for s in range(60))
+        for moved in (figures.disc_mask(diameter, s, margin=60) for s in range(60))
     ]
     print(
         f"{diameter:>3} pixels across: moved by 1 pixel IoU {ious[1]:.2f}, below 0.5 from {next(i for i, v in enumerate(ious) if v < 0.5)} pixels on"
@@ -204,7 +202,7 @@ recall, precision = right / record.count, right / np.arange(1, len(hits) + 1)
 grid = np.linspace(0, 1, 101)
 interpolated = np.array([precision[recall >= r].max(initial=0.0) for r in grid])
 course.show(
-    drawings.draw_precision_recall(precision, recall, grid, interpolated, interpolated.mean())
+    figures.draw_precision_recall(precision, recall, grid, interpolated, interpolated.mean())
 )
 
 # %%
@@ -309,7 +307,7 @@ course.show(figures.draw_f1_curve(report))
 
 # %%
 course.show(
-    drawings.draw_intervals(
+    figures.draw_intervals(
         report,
         (
             "coco_ap",

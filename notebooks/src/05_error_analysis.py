@@ -25,15 +25,13 @@
 # %%
 import numpy as np
 
-from nucleus_course import course
+from nucleus_course import course, figures
 from nucleus_course.course import exercises
 
 course.quiet_backend()
 import nucleus_course as nc
-from nucleus_course import figures
 from nucleus_course.evaluation import analyse_errors
-from nucleus_course.figures import error_cases as drawings
-from nucleus_course.figures.base import short
+from nucleus_course.figures import short
 
 data = course.find_data()
 dataset = nc.load_dataset(data.source, data.evaluation_split, progress=False)
@@ -84,7 +82,7 @@ exercises.check_classify_detection(classify_detection)
 # *Your prediction:*
 
 # %%
-course.show(drawings.draw_error_counts(analysis))
+course.show(figures.draw_error_counts(analysis))
 
 # %% [markdown]
 # **What was seen.** The caption holds the numbers. Many errors stand on both sides of the books: a nucleus with a poor boundary is a miss and a false alarm, though a person would call it one error. A merge loses several nuclei
@@ -295,7 +293,7 @@ print(
 draws = np.random.default_rng(2018).integers(0, len(plain), (2000, len(plain)))
 low, high = np.percentile((mirrored - plain)[draws].mean(axis=1), [2.5, 97.5])
 course.show(
-    drawings.draw_paired_test(
+    figures.draw_paired_test(
         100 * (mirrored - plain),
         (100 * low, 100 * high),
         "IoU of edge nuclei, points gained by mirroring",

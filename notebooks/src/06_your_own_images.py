@@ -24,12 +24,11 @@
 # %%
 import numpy as np
 
-from nucleus_course import course
+from nucleus_course import course, figures
 from nucleus_course.course import exercises
 
 course.quiet_backend()
 import nucleus_course as nc
-from nucleus_course.figures import own_images as drawings
 
 model = course.find_model()
 
@@ -72,9 +71,7 @@ for name, image in images.items():
 # %%
 found = {name: model.predict(image) for name, image in images.items()}
 labels = {name: detections.label_image() for name, detections in found.items()}
-course.show(
-    drawings.draw_found({name: nc.to_rgb8(image) for name, image in images.items()}, labels)
-)
+course.show(figures.draw_found({name: nc.to_rgb8(image) for name, image in images.items()}, labels))
 
 # %% [markdown]
 # **What was seen.** The same tissue, the same network, two different answers; the caption holds the counts, and both are far below the number of nuclei that you see. In the colour image nearly all of the blue ones are passed over. Look closely at the few
@@ -183,7 +180,7 @@ for row in [header, *rows[:3]]:
 # %%
 chosen = [row for row in rows if row[0] == "haematoxylin"]
 course.show(
-    drawings.draw_measurements(
+    figures.draw_measurements(
         np.array([row[5] for row in chosen]), np.array([row[6] for row in chosen])
     )
 )
@@ -243,7 +240,7 @@ for scale in scales:
     side = int(round(len(corner) * scale))
     scaled = (255 * resize(corner, (side, side), anti_aliasing=True)).astype(np.uint8)
     by_scale.append((scaled, model.predict(scaled).label_image()))
-course.show(drawings.draw_scales(scales, by_scale))
+course.show(figures.draw_scales(scales, by_scale))
 
 # %% [markdown]
 # **What was seen.** The same tissue gives another count at each scale: scale is a setting, like exposure. The caption also says how large the detections are at each. The middle 90% of the nuclei in BBBC038 are 6 to 43 pixels
@@ -298,7 +295,7 @@ print(
 # network has not seen this kind of thing often.
 
 # %%
-course.show(drawings.draw_scores(found["haematoxylin"].scores, model.thresholds.score))
+course.show(figures.draw_scores(found["haematoxylin"].scores, model.thresholds.score))
 
 # %% [markdown]
 # **What was seen.** Few scores, if any, come near 0.9 here, and those above the threshold are spread out and not piled up at the top: the network is seldom sure of this tissue. The caption says which share of the detections above the threshold is clearly above it

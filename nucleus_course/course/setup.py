@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucleus_course._util.errors import UserError
+from nucleus_course.figures.style import DPI, png
 
 DATA_VARIABLE = "NUCLEUS_COURSE_DATA"
 WEIGHTS_VARIABLE = "NUCLEUS_COURSE_WEIGHTS"
-SHOWN_DPI = 80
 
 
 @dataclass(frozen=True)
@@ -185,19 +185,7 @@ def quiet_backend() -> str:
     return load_backend(None)
 
 
-def png(figure, dpi: int = SHOWN_DPI) -> bytes:
-    """A matplotlib figure as PNG bytes; the figure is closed."""
-    import io
-
-    import matplotlib.pyplot as plt
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")
-    plt.close(figure)
-    return buffer.getvalue()
-
-
-def show(drawn, dpi: int = SHOWN_DPI) -> None:
+def show(drawn, dpi: int = DPI) -> None:
     """Display what a ``draw_*`` function returned, (figure, caption): the picture, with the caption
     as its alternative text and again, readable, below it."""
     from IPython.display import Image, Markdown, display

@@ -81,7 +81,7 @@ def draw_operating_point(image, labels, truth, curve, point, settings, counts):
     found = pluralize(counts["found"], "detection")
     picture(left, stretch(image), f"{found}, {pluralize(counts['nuclei'], 'nucleus', 'nuclei')}")
     outline(left, labels, FOUND)
-    outline(left, truth, TRUTH)
+    outline(left, truth, TRUTH, rim=False)
     right.step(*curve, where="post", color=BLUE, lw=1.5)
     right.set(xlim=(0, 1.02), ylim=(0, 1.02))
     tidy(right, "recall", "precision", "at IoU 0.5, on this image")

@@ -219,15 +219,9 @@ def draw_nms_steps(image, boxes, scores, threshold, steps=4):
     low, high = boxes[:, :2].min(axis=0) - 6, boxes[:, 2:].max(axis=0) + 6
     view = stretch(image)
     picture(axes[0], view, f"{len(boxes)} boxes")
-<<<<<<< HEAD
-    for box in boxes:
-        rectangle(axes[0], box, FOUND, width=0.8)
-    for axis, (number, (index, dropped, _left)) in zip(axes[1:], enumerate(shown, start=1)):
-=======
     draw_boxes(axes[0], boxes, FOUND, widths=0.8)
     parts = []
     for number, (axis, (index, dropped)) in enumerate(zip(axes[1:], shown), start=1):
->>>>>>> 6434496 (Figures: one home for the look, eight modules, vector outlines, no text under nine points)
         picture(axis, view, f"step {number}: keep {scores[index]:.2f}\ndrop {len(dropped)}")
         draw_boxes(axis, boxes[dropped], VERMILION, style=":", widths=1.0)
         draw_boxes(axis, boxes[[index]], TRUTH, widths=2.2)

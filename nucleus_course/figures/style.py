@@ -252,16 +252,17 @@ def outline_segments(labels, ids=None, dashed=False):
     return np.concatenate(parts)
 
 
-def outline(axis, labels, colour=TRUTH, ids=None, dashed=None):
+def outline(axis, labels, colour=TRUTH, ids=None, dashed=None, rim=True):
     """Draw outlines on an image shown by :func:`picture`, rimmed in black so that they show on any stain.
 
     Args:
         labels: (H, W) int; ids: the labels to outline, all where None.
         dashed: whether the line has gaps; by default the annotation's colour has.
+        rim: the black line behind it; leave it out for the second of two outlines on one image.
     """
     segments = outline_segments(labels, ids, colour == TRUTH if dashed is None else dashed)
     width = float(np.clip(450 / max(labels.shape), 0.7, 1.5))
-    for line, factor in (("black", 2.0), (colour, 1.0)):
+    for line, factor in (("black", 2.0), (colour, 1.0))[not rim :]:
         axis.add_collection(
             LineCollection(segments, colors=line, linewidths=factor * width), autolim=False
         )

@@ -4,18 +4,22 @@ import csv
 import json
 from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pytest
-from fakes import random_case  # noqa: E402
+from fakes import random_case
 from matplotlib.figure import Figure
-from tiny import disc_dataset  # noqa: E402
+from tiny import disc_dataset
 
-from nucleus_course import figures  # noqa: E402
-from nucleus_course._util.errors import UserError  # noqa: E402
-from nucleus_course.evaluation import analyse_errors, choose_thresholds, evaluate  # noqa: E402
-from nucleus_course.figures.base import ORANGE, VERMILION, rgb  # noqa: E402
-from nucleus_course.figures.images import sort_out  # noqa: E402
-from nucleus_course.prediction.interchange import Predictions  # noqa: E402
+import nucleus_course as nc
+from nucleus_course import figures
+from nucleus_course._util.errors import UserError
+from nucleus_course.evaluation import analyse_errors, choose_thresholds, evaluate
+from nucleus_course.evaluation.scoring import compact_labels
+from nucleus_course.figures import style
+from nucleus_course.figures.images import sort_out
+from nucleus_course.geometry.masks import round_trip
+from nucleus_course.prediction.interchange import Predictions
 
 
 @pytest.fixture(scope="module")
@@ -101,25 +105,38 @@ def test_synthetic_images_are_called_so(discs, case):
     assert figures.draw_learning_curve(rows(), synthetic=True)[1].startswith("Synthetic")
 
 
+def lines_of(axis, colour):
+    """The segments of the outlines of one colour, (S, 2, 2)."""
+    found = [np.stack(c.get_segments()) for c in axis.collections
+             if matplotlib.colors.to_hex(c.get_color()[0]).upper() == colour and len(c.get_segments())]  # fmt: skip
+    return np.concatenate(found) if found else np.zeros((0, 2, 2))
+
+
 def test_detections_are_sorted_by_whether_they_are_right(discs):
     record = discs[0]
     found = np.where(record.labels == 1, 0, record.labels)  # one missed
-    found[:3, :3] = 90  # one invented
-    matched, missed, right, wrong = sort_out(record.labels, found)
+    found[:3, :3] = record.count + 1  # one invented
+    compact = compact_labels(found)
+    matched, missed, right, wrong = sort_out(record.labels, compact)
     assert missed.tolist() == [1] and len(matched) == record.count - 1
     assert wrong.tolist() == [record.count] and len(right) == record.count - 1
-    figure, caption = check(figures.draw_detections(record, found))
-    middle, last = (np.asarray(axis.images[0].get_array()) for axis in figure.axes[1:])
-    inside = (middle == rgb(ORANGE)).all(axis=2)
-    assert inside.any() and (record.labels[inside] == 1).all()
-    assert (found[(last == rgb(VERMILION)).all(axis=2)] == 90).all()
+    figure, caption = check(figures.draw_detections(record, found, mark=True))
+    _, middle, last = figure.axes
+    for axis, colour, labels, ids in (
+        (middle, style.TRUTH, record.labels, missed),
+        (last, style.VERMILION, compact, wrong),
+    ):
+        expected = style.outline_segments(labels, ids, dashed=True)
+        assert len(expected) and np.array_equal(lines_of(axis, colour), expected)
     assert f"{record.count} nuclei, {record.count - 1} of them found" in caption
+    plain = check(figures.draw_detections(record, found))
+    assert not len(lines_of(plain[0].axes[2], style.VERMILION)) and "missed" not in plain[1]
 
 
 def test_detections_may_be_a_model_s(discs):
     record = discs[0]
     model = SimpleNamespace(label_image=lambda: record.labels)
-    assert "0 of" in figures.draw_detections(record, model)[1]
+    assert "0 of" in figures.draw_detections(record, model, mark=True)[1]
 
 
 def test_the_legend_of_precision_and_recall_hides_no_curve(case):
@@ -145,7 +162,11 @@ def test_learning_curve_draws_the_log(tmp_path):
     assert figure.axes[1].lines[0].get_ydata().tolist() == [r["rate"] for r in log]
     validated = next(line for line in figure.axes[2].lines if line.get_label() == "coco_ap")
     assert validated.get_xydata().tolist() == [[3, 40.0], [6, 30.0]]
-    ring = figure.axes[2].lines[-1]
+    ring = next(
+        line
+        for line in figure.axes[2].lines
+        if line.get_marker() == "o" and len(line.get_xdata()) == 1
+    )
     assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (3, 40.0)  # the best weights, not the last
     assert "from 6.00 to 1.00" in caption
 
@@ -289,8 +310,152 @@ def test_threshold_curve_marks_the_choice(case):
 
 def test_class_colours_stay_apart_without_colour_vision():
     """Classes that lie beside each other are told apart by more than hue: hatch and letter differ."""
-    from nucleus_course.figures.style import CLASS_HATCHES, CLASS_LETTERS
+    looks = (style.CLASS_COLOURS, style.CLASS_HATCHES, style.CLASS_LETTERS)
+    for look, number in zip(looks, (8, 8, 7)):
+        assert len(set(look.values())) == len(look) == number
 
-    assert len(set(figures.CLASS_COLOURS.values())) == len(figures.CLASS_COLOURS)
-    assert len(set(CLASS_HATCHES.values())) == len(CLASS_HATCHES) == len(figures.CLASS_COLOURS)
-    assert len(set(CLASS_LETTERS.values())) == len(figures.CLASS_COLOURS) - 1
+
+@pytest.mark.parametrize("ids", [None, [2], [1, 3]])
+def test_outlines_are_the_lines_between_pixels(ids):
+    labels = np.array([[1, 1, 2, 0], [1, 3, 2, 0], [0, 3, 3, 3]])
+    expected = set()
+    for r, c in np.ndindex(labels.shape):
+        own = labels[r, c]
+        if not own or (ids and own not in ids):
+            continue
+        for dr, dc in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+            r2, c2 = r + dr, c + dc
+            inside = 0 <= r2 < labels.shape[0] and 0 <= c2 < labels.shape[1]
+            if not inside or labels[r2, c2] != own:
+                y, x = r + dr / 2, c + dc / 2
+                expected.add(tuple(sorted([(x - abs(dr) / 2, y - abs(dc) / 2), (x + abs(dr) / 2, y + abs(dc) / 2)])))  # fmt: skip
+    segments = style.outline_segments(labels, ids)
+    assert {tuple(sorted(map(tuple, s))) for s in segments.tolist()} == expected
+    assert len(segments) == len(expected)
+    dashed = style.outline_segments(np.pad(np.ones((40, 40), int), 5), dashed=True)
+    assert 60 <= len(dashed) <= 100  # about half of 160
+
+
+def test_outlines_show_on_any_ground_and_in_grey():
+    """Every outline has a black rim of which it stands apart, and the annotation's has gaps."""
+
+    def luminance(colour):
+        parts = np.array(matplotlib.colors.to_rgb(colour))
+        linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    figure, (axis,) = style.panels(1, 1)
+    for colour in (style.TRUTH, style.FOUND, style.GREEN, style.VERMILION):
+        style.outline(axis, np.pad(np.ones((30, 30), int), 3), colour)
+        rim, line = axis.collections[-2:]
+        assert matplotlib.colors.to_hex(rim.get_color()[0]) == "#000000"
+        assert rim.get_linewidth()[0] > line.get_linewidth()[0]
+        assert (luminance(colour) + 0.05) / 0.05 > 3
+        assert (len(line.get_segments()) < 120) == (colour == style.TRUTH)
+
+
+def test_boxes_lie_on_pixel_edges():
+    figure, (axis,) = style.panels(1, 1)
+    style.draw_boxes(axis, np.array([[1, 2, 4, 7]]), style.FOUND)
+    corners = np.array(axis.collections[0].get_segments()[0])
+    assert corners.min(axis=0).tolist() == [1.5, 0.5] and corners.max(axis=0).tolist() == [6.5, 3.5]
+
+
+def test_filled_labels_separate_neighbours():
+    out = style.filled(np.array([[1, 1, 2, 2], [0, 0, 0, 0]]))
+    assert (out[0, 2] == 255).all() and not (out[0, 0] == 255).all() and (out[1] == 0).all()
+
+
+# ---------------------------------------------------------------- every figure
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return nc.load_dataset("sample", "all", progress=False)
+
+
+def every_figure(sample, discs, case):
+    """Every figure that needs no network, by name."""
+    one, kinds = sample[0], sorted(set(sample.types.values()))
+    trip = round_trip(one.labels == 1, one.boxes[0])
+    grid = np.linspace(0, 1, 101)
+    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30]], np.float32)
+    counts = {"found": 3, "nuclei": 4, "matched": 2, "spurious": 1, "missed": 2}
+    labels = np.roll(one.labels, 3, axis=0)
+    curve = (np.array([0.2, 0.5]), np.array([1, 0.6]))
+    stages = {n: nc.get_preset(n).training.stages for n in ("compact", "paper-resnet50")}
+    choice = choose_thresholds(case.dataset, case.predictions, metric="f1_50")
+    two = {"fake": case.report, "strict": case.strict}
+    calls = {
+        "task": (one,), "samples": (discs,), "record": (one, "boxes"), "augmentations": (one, [(one.image, one.labels)] * 3),
+        "detections": (one, labels), "found": ({"a": one.image}, {"a": one.labels}),
+        "case": (one.image, one.labels == 1, one.labels == 2, one.boxes[0], "a case"),
+        "error_map": (case.dataset["image1"], case.analysis, case.predictions),
+        "sizes": ({k: [3, 9, 30] for k in kinds}, {k: [50, 90, 400] for k in kinds}),
+        "crowding": (dict.fromkeys(kinds, (20.0, 10.0)),), "scores": (np.array([0.1, 0.6, 0.9]), 0.5),
+        "round_trip": (one.labels == 1, trip.grid >= 0.5, trip.pasted, [10, 20], [0.99, trip.iou]),
+        "anchor_coverage": (np.array([10.0, 20.0]), {"a": np.array([0.4, 0.8])}),
+        "measurements": (np.array([5.0, 9.0]), np.array([0.2, 0.9])),
+        "scales": ((0.5, 1.0), [(one.image, one.labels), (one.image, np.zeros_like(one.labels))]),
+        "roi_align": (np.arange(25.0).reshape(5, 5), (0, 0, 2, 2), 2, np.ones((4, 2)), np.arange(4.0)),
+        "nms_steps": (one.image, boxes, np.array([0.9, 0.8, 0.7]), 0.3),
+        "levels": (np.array([2, 2, 3]), np.array([10.0, 12.0, 60.0]), 112.0),
+        "schedules": (stages,), "moving": ({"a": {"heads": (1, 4), "all": (4, 4)}},), "learning_curve": (rows(),),
+        "shifted_discs": (20, (0, 1, 4)), "precision_recall": (np.array([1, 0.5]), np.array([0.5, 0.5]), grid, grid, 0.5),
+        "operating_point": (one.image, labels, one.labels, curve, (0.5, 0.6), "Score 0.50", counts),
+        "pr_curves": (two,), "f1_curve": (two,), "reliability": (case.analysis,), "threshold_curve": (choice,),
+        "comparison": (two,), "type_breakdown": (two,), "intervals": (case.report, ("coco_ap", "f1_50")),
+        "paired_test": (np.array([1.0, -1.0, 2.0]), (-0.5, 1.5), "points"),
+        "error_counts": (case.analysis,), "ap_costs": (case.analysis,), "size_breakdown": (case.analysis,),
+    }  # fmt: skip
+    for name, arguments in calls.items():
+        yield name, getattr(figures, f"draw_{name}")(*arguments)
+    proposals = figures.draw_proposals(one.image, boxes, [0.9, 0.8, 0.7], one.boxes, level="P2", shown=2, what="boxes")  # fmt: skip
+    yield "proposals", proposals
+
+
+def test_every_figure_can_be_read(sample, discs, case):
+    """A picture and a sentence; text of nine points or more; no legend on a bar; pyplot left alone."""
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    for name, (figure, caption) in every_figure(sample, discs, case):
+        assert isinstance(figure, Figure) and caption.endswith(".") and len(caption) > 15, name
+        assert len(figures.png(figure)) > 1000, name
+        for text in figure.findobj(matplotlib.text.Text):
+            assert not text.get_text().strip() or text.get_fontsize() >= 9, (name, text)
+        for axis in figure.axes:
+            legend = axis.get_legend()
+            for patch in axis.patches if legend else []:
+                extents = patch.get_window_extent(), legend.get_window_extent()
+                assert not patch.get_height() or not extents[0].overlaps(extents[1]), name
+    assert plt.get_fignums() == before, "no global figure is left open"
+
+
+def test_numbers_in_cells_are_not_crossed_by_lines():
+    """RoIAlign's figure: no bin's edge and no cross runs through a number."""
+    grid = np.arange(25.0).reshape(5, 5)
+    points = np.array([[1.25, 1.75], [1.25, 3.25], [3.25, 1.75], [3.25, 3.25]])
+    figure, _ = figures.draw_roi_align(grid, (0.5, 1.0, 4.0, 4.0), 2, points, np.arange(4.0))
+    figure.canvas.draw()
+    left = figure.axes[0]
+    below = max(line.get_zorder() for line in left.lines)
+    numbers = [t for t in left.texts if t.get_text()]
+    assert len(numbers) == 25
+    assert all(t.get_zorder() > below and t.get_bbox_patch() is not None for t in numbers)
+
+
+def test_captions_hold_the_numbers(sample):
+    one = sample[0]
+    assert f"{one.count} nuclei" in figures.draw_task(one)[1]
+    drawn = figures.draw_paired_test(np.array([1.0, -1.0, 2.0]), (-0.5, 1.5), "points")
+    assert "+0.67 on average over 3 images" in drawn[1]
+    moving = figures.draw_moving({"a": {"heads": (1_000_000, 4_000_000)}})
+    assert "1.0 of 4.0 million" in moving[1]
+    assert figures.draw_measurements(np.zeros(0), np.zeros(0))[1] == "No nuclei to measure."
+    nothing = {"found": 0, "nuclei": 4, "matched": 0, "spurious": 0, "missed": 4}
+    none = np.zeros_like(one.labels)
+    drawn = figures.draw_operating_point(
+        one.image, none, one.labels, ([], []), (0, 1), "x", nothing
+    )
+    assert "precision undefined without detections" in drawn[1]

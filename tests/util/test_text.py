@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from nucleus_course._util.text import pluralize
-from nucleus_course.figures.error_cases import draw_error_counts
-from nucleus_course.figures.explore import draw_case
-from nucleus_course.figures.matching import draw_shifted_discs
+from nucleus_course.figures import draw_case, draw_error_counts, draw_shifted_discs
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nucleus_course.course.explorers.base import Control, Explorer
-from nucleus_course.figures.explore import draw_proposals
+from nucleus_course.figures import draw_proposals
 
 ALL = "all levels"
 KINDS = ("anchors with the best scores", "anchors moved by the RPN", "proposals after NMS")

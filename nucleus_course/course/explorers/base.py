@@ -12,7 +12,7 @@ import html
 from dataclasses import dataclass, field
 from typing import Any
 
-from nucleus_course.course.setup import png
+from nucleus_course.figures import png
 
 
 @dataclass

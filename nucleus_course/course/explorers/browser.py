@@ -1,7 +1,7 @@
 """Browse the images of a data set, by type, with overlays."""
 
 from nucleus_course.course.explorers.base import Control, Explorer
-from nucleus_course.figures.data import draw_record
+from nucleus_course.figures import draw_record
 
 EVERY = "every type"
 VIEWS = ("outlines", "masks", "boxes", "nothing")

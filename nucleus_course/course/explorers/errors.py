@@ -3,8 +3,7 @@
 import numpy as np
 
 from nucleus_course.course.explorers.base import Control, Explorer
-from nucleus_course.figures.base import short
-from nucleus_course.figures.explore import draw_case
+from nucleus_course.figures import draw_case, short
 
 
 class ErrorBrowser(Explorer):

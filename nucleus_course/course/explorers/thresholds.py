@@ -6,7 +6,7 @@ import numpy as np
 
 from nucleus_course.course.explorers.base import Control, Explorer
 from nucleus_course.course.numbers import box_iou_matrix
-from nucleus_course.figures.explore import draw_operating_point
+from nucleus_course.figures import draw_operating_point
 
 
 def collect_candidates(model, image, limit: int = 400, min_score: float = 0.05):

@@ -78,7 +78,7 @@ def run_demo(out: Path, epochs: int = 15, console: Console | None = None) -> dic
     predictions, examples = _detect(model, dataset, validation, out, weights)
     say(f"{predictions.detections} detections, kept with their scores")
     for number, (record, labels) in enumerate(examples, start=1):
-        keep(f"detections_{number}", draw_detections(record, labels, synthetic=True))
+        keep(f"detections_{number}", draw_detections(record, labels, mark=True, synthetic=True))
 
     step(5, "Evaluation, percent")
     reports = _evaluate(

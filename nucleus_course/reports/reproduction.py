@@ -238,7 +238,7 @@ def draw_table(name, rows):
     """Figure and caption: AP and mask IoU of every run beside the published ones, and validation AP by epoch."""
     from matplotlib.figure import Figure
 
-    from nucleus_course.figures.base import BLUE, CYCLE, GREY, ORANGE, tidy
+    from nucleus_course.figures.style import BLUE, CYCLE, GREY, ORANGE, tidy
 
     figure = Figure(figsize=(10.0, 1.6 + 0.34 * (len(rows) + 2)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))

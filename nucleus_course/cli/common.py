@@ -6,7 +6,7 @@ import errno
 import functools
 import inspect
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -61,7 +61,17 @@ def note(message: str) -> None:
     err().print(Text(message, style="dim"), soft_wrap=True)
 
 
-def fail(message: str, code: int) -> None:
+def say(message: object) -> None:
+    """One line of result on standard output."""
+    out().print(Text(str(message)), soft_wrap=True)
+
+
+def written(*paths: object) -> None:
+    """The line that names the files a command made."""
+    say("written: " + ", ".join(map(str, paths)))
+
+
+def fail(message: str, code: int) -> NoReturn:
     """Print `error: message` on one line of standard error, red on a terminal, and exit with ``code``."""
     line = " ".join(str(message).split())
     err().print(Text(f"error: {line}", style="bold red"), soft_wrap=True)

@@ -1,28 +1,27 @@
-"""`nucleus-course train`: the staged training."""
+"""`nucleus-course train`: the staged training, without a time limit or within one."""
 
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
+from nucleus_course._util.cores import usable_cores
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.text import pluralize
-from nucleus_course.backend import has_bfloat16, load_backend
+from nucleus_course.backend import devices, has_bfloat16, load_backend
 from nucleus_course.cli import common
-from nucleus_course.cli.resume import AUGMENTS, check_as_begun, check_images
-from nucleus_course.training.run import read_run_config
+from nucleus_course.cli.recipe import AUGMENTS, Recipe, adapted, check_images, make_recipe
+from nucleus_course.training.time_limit import TimeLimit, fitted, largest_batch, step_seconds
 
-DEFAULT = "compact"
-# The split that judges a training, by the split that it learns from.
-JUDGES = {
-    "train": "validation",
-    "matterport-train": "matterport-validation",
-    "grouped-train": "grouped-validation",
-}
+FROZEN = (
+    "warning: {preset} keeps BatchNorm's statistics as loaded, and none were: losses will be huge. "
+    "Start from --weights coco or imagenet, or take a preset ending in -scratch, where BatchNorm learns"
+)
 
 
 @common.friendly
@@ -35,26 +34,20 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            "--preset",
             metavar="P",
             help="compact (the default), paper-resnet50, … ('nucleus-course reproduce' lists all).",
         ),
     ] = None,
     run: Annotated[
-        Path | None,
-        typer.Option("--run", metavar="DIR", help="The run folder; default: runs/<preset>."),
+        Path | None, typer.Option(metavar="DIR", help="The run folder; default: runs/<preset>.")
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume",
-            help="Go on from the run folder's checkpoint, with what the run was begun with.",
-        ),
+        typer.Option("--resume", help="Go on from the run folder's checkpoint, with its settings."),
     ] = False,
     weights: Annotated[
         str | None,
         typer.Option(
-            "--weights",
             metavar="W",
             help="Start from these: coco, imagenet, a shipped name, a folder or a file.",
         ),
@@ -69,6 +62,33 @@ def train(
             min=0.01, help="Train for this long instead of --epochs; the rates follow the clock."
         ),
     ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MINUTES",
+            min=0.1,
+            help="End before this, everything included. Without --epochs or --minutes the schedule is fitted to it.",
+        ),
+    ] = None,
+    reserve: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MINUTES",
+            min=0.0,
+            help="Of the time limit, kept for --pack; default: a quarter, at most 5.",
+        ),
+    ] = None,
+    pack: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="At the end: choose thresholds, score, and write the model in half precision.",
+        ),
+    ] = None,
+    max_mb: Annotated[
+        float,
+        typer.Option(metavar="MB", min=0.01, help="Largest file of --pack, in MB of 10^6 bytes."),
+    ] = 90.0,
     validation: Annotated[
         str | None,
         typer.Option(
@@ -78,7 +98,11 @@ def train(
     ] = None,
     validate_every: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Validate every N epochs; default: the preset's."),
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Validate every N epochs, 0: at the end; default: the preset's, 0 with --time-limit.",
+        ),
     ] = None,
     augment: Annotated[
         str | None,
@@ -94,6 +118,13 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Crops a step; default: the preset's.")
     ] = None,
+    largest: Annotated[
+        bool,
+        typer.Option(
+            "--largest-batch",
+            help="Double the batch while that is faster and fits; rates follow. Needs --time-limit.",
+        ),
+    ] = False,
     crop: Annotated[
         int | None,
         typer.Option(
@@ -102,16 +133,20 @@ def train(
             help="Side of a crop in network pixels; default: the preset's.",
         ),
     ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            "--steps-per-epoch", metavar="N", min=1, help="Steps an epoch; default: the preset's."
-        ),
+    steps_per_epoch: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Steps an epoch; default: the preset's.")
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Threads that prepare crops; default: the preset's."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Threads that prepare crops; default: the preset's, all cores with --time-limit.",
+        ),
     ] = None,
+    device_count: Annotated[
+        int, typer.Option("--devices", metavar="N", min=1, help="How many GPUs share a batch.")
+    ] = 1,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -132,134 +167,185 @@ def train(
       nucleus-course train --data data/bbbc038/stage1_train.zip --preset compact
       nucleus-course train --data D.zip --preset paper-resnet50 --weights coco
       nucleus-course train --data mine --preset compact+further --weights compact
+      nucleus-course train --data D.zip --time-limit 60 --pack packed
 
     \b
     Writes to the run folder
       config.json          everything that was set
-      log.csv, log.jsonl   a row an epoch: losses, rate, images/s, metrics
+      log.csv, log.jsonl   one row for each epoch: losses, rate, images/s, metrics
       checkpoint.npz       the full state: --resume goes on from it
       weights/             the best by validation AP, or the last without it:
                            use it as --weights DIR/weights
+    and with --pack to that folder
+      a model folder (half precision), report.json, predictions.json,
+      curves.png, summary.json, log.csv
 
-    Ctrl-C stops after the last whole epoch, and `train --data DATA --run DIR --resume` goes on from there, with
-    the settings in config.json. Only --epochs or --minutes, --validate-every, --workers, --backend and --strict
-    may be others then. A loss that is not a number stops the training with the last good weights kept.
+    Ctrl-C and SIGTERM stop after the last whole epoch, and `train --data DATA --run DIR --resume` goes on from there,
+    with the settings in config.json. Only --epochs or --minutes, --time-limit, --pack, --validate-every, --workers,
+    --backend and --strict may then differ. A loss that is not a number stops the training with the last good weights kept.
+
+    With --time-limit the speed is measured first, and the schedule is fitted to the time that is left, --pack included.
+    With --epochs or --minutes, or a run that has its length, the time limit only cuts: repeat the command with --resume.
     """
-    from nucleus_course.data.splits import NAMES
-    from nucleus_course.presets import get_preset
-
-    common.check_dtype(dtype)
-    if epochs is not None and minutes is not None:
-        raise UserError("--epochs and --minutes are alternatives: give one of them")
-    if augment is not None and augment not in AUGMENTS:
-        raise UserError(f"unknown --augment '{augment}': choose one of {', '.join(AUGMENTS)}")
-    options = {
-        "batch_size": batch_size,
-        "crop": crop,
-        "seed": seed,
-        "steps_per_epoch": steps,
-        "dtype": dtype,
-    }
-    folder = Path("runs") / (preset or DEFAULT) if run is None else run
-    begun, stages = read_run_config(folder) if resume else None, None
-    if begun is None:
-        recipe = adapted(get_preset(preset or DEFAULT), **options)
-        recipe = dataclasses.replace(recipe, augment=AUGMENTS[augment or "preset"](recipe.augment))
-    else:
-        check_as_begun(
-            begun,
-            preset=preset,
-            augment=augment,
-            split=split,
-            limit=limit,
-            validation=validation,
-            weights=weights,
-            **options,
-        )
-        recipe, values = begun.preset, begun.values
-        split, limit = split or begun.split, limit or values.get("limit")
-        validation, weights = validation or values.get("validation"), weights or values.get("start")
-        if epochs is None and minutes is None:
-            stages, minutes = begun.stages, begun.minutes
-    split = split or "train"
-    recipe = adapted(recipe, workers=workers, validate_every=validate_every)
-    whole = resume and (folder / "checkpoint.npz").exists()
-    if whole and begun is not None:
-        weights = None  # they are in the checkpoint
-    elif resume and not whole:
-        common.note(f"{folder} holds no checkpoint yet: starting from the beginning")
+    asked = SimpleNamespace(**locals())
+    _check(asked)
+    clock = TimeLimit(time_limit, _reserve(time_limit, reserve) if pack is not None else 0.0)
+    if time_limit is not None:
+        asked.workers = workers or usable_cores()
+        asked.validate_every = 0 if validate_every is None else validate_every
+    recipe = make_recipe(asked)
     backend = load_backend(backend)
-    if weights is not None:
-        from nucleus_course.models.weights import importers
-
-        # A mistyped name should not cost the reading of the data.
-        path, layout = importers.locate(weights, recipe.model)
-        recipe = dataclasses.replace(recipe, model=importers.adapted(recipe.model, layout))
-    if dtype is None and recipe.training.dtype != "float32" and not has_bfloat16(backend):
+    if backend == "jax" and time_limit is not None:
+        _keep_compiled(recipe.folder)
+    if dtype is None and recipe.preset.training.dtype != "float32" and not has_bfloat16(backend):
         common.note("no bfloat16 in this machine's processor: training in float32")
-        recipe = adapted(recipe, dtype="float32")
-    dataset = common.open_data(data, split, limit, strict, what="training on")
-    if whole and begun is not None:
-        check_images(begun, dataset, data, split)
-    judge = JUDGES.get(split) if validation is None else validation
-    judged = None
-    if judge and judge != "none":
-        judged = common.open_data(data, judge, what="validating on")
-        if set(judged.ids) & set(dataset.ids):
-            common.note(
-                "note: some images are in both; their metrics say how well they were learned, not how well others will be"
-            )
-    elif judge is None and split not in NAMES:
-        common.note("no validation split is known for a split file: name one with --validation")
+        recipe.preset = adapted(recipe.preset, dtype="float32")
+    build = _Builder(recipe)  # before the data: a mistyped name should not cost their reading
+    dataset, judged = _open(recipe, data, strict)
+    rows, finished = _train(recipe, build, dataset, judged, clock, device_count, largest)
+    if not finished:
+        common.say(
+            f"not finished: repeat the command with --resume to go on from epoch {len(rows)}"
+        )
+    elif pack is not None:
+        from nucleus_course.cli.pack import write_pack
 
-    import keras
+        write_pack(recipe, pack, rows, judged, max_mb, backend)
 
-    from nucleus_course.prediction.segmenter import build
+
+def _check(asked: SimpleNamespace) -> None:
+    common.check_dtype(asked.dtype)
+    if asked.epochs is not None and asked.minutes is not None:
+        raise UserError("--epochs and --minutes are alternatives: give one of them")
+    if asked.augment is not None and asked.augment not in AUGMENTS:
+        raise UserError(f"unknown --augment '{asked.augment}': choose one of {', '.join(AUGMENTS)}")
+    if asked.pack is not None and asked.validation == "none":
+        raise UserError("--pack chooses thresholds and scores: it needs a --validation split")
+    if asked.largest and (asked.time_limit is None or asked.batch_size is not None):
+        raise UserError("--largest-batch needs --time-limit, and no --batch-size")
+    if asked.reserve is not None and asked.pack is None:
+        raise UserError("--reserve keeps time for --pack: give both or neither")
+
+
+def _reserve(limit: float | None, reserve: float | None) -> float:
+    """Minutes kept for packing."""
+    if reserve is None:
+        return min(5.0, limit / 4) if limit else 0.0
+    return reserve
+
+
+def _keep_compiled(folder: Path) -> None:
+    """JAX keeps what it compiles: the probe's steps and later calls then do not compile again."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str((folder / "compiled").absolute()))
+
+
+class _Builder:
+    """Makes the model of a recipe, with its first weights."""
+
+    def __init__(self, recipe: Recipe):
+        self.recipe, self.found = recipe, None
+        if recipe.weights is not None:
+            from nucleus_course.models.weights import importers
+
+            self.found = importers.locate(recipe.weights, recipe.preset.model)
+            config = importers.adapted(recipe.preset.model, self.found[1])
+            recipe.preset = dataclasses.replace(recipe.preset, model=config)
+        elif not recipe.whole and not getattr(recipe.preset.model, "train_norm", True):
+            common.note(FROZEN.format(preset=recipe.preset.name))
+
+    def __call__(self, preset=None, quiet: bool = True):
+        import keras
+
+        from nucleus_course.models.weights import importers
+        from nucleus_course.prediction.segmenter import build
+
+        preset = preset or self.recipe.preset
+        keras.utils.set_random_seed(preset.training.seed)  # the initial weights
+        options = {"dtype_policy": preset.training.dtype, "seed": preset.training.seed}
+        model = build(preset.model, preset.thresholds, **options)
+        if self.found is not None:
+            report = importers.load_any(model.network, *self.found)
+            model.start = self.recipe.weights
+            if not quiet:
+                common.note(str(report))
+        return model
+
+
+def _open(recipe: Recipe, data: str, strict: bool):
+    """The data sets to learn from and to judge on; None for the second where there is none."""
+    dataset = common.open_data(data, recipe.split, recipe.limit, strict, what="training on")
+    if recipe.whole and recipe.earlier is not None:
+        check_images(recipe.earlier, dataset, data, recipe.split)
+    if recipe.validation is None:
+        return dataset, None
+    judged = common.open_data(data, recipe.validation, what="validating on")
+    if set(judged.ids) & set(dataset.ids):
+        common.note(
+            "note: some images are in both; their metrics say how well they were learned, not how well others will be"
+        )
+    return dataset, judged
+
+
+def _train(recipe: Recipe, build: _Builder, dataset, judged, clock: TimeLimit, count: int, largest):
+    """Train until the schedule or the time is over: (log rows, whether the schedule is)."""
     from nucleus_course.training import TrainingDiverged
     from nucleus_course.training import train as run_training
+    from nucleus_course.training.distribute import data_parallel
+    from nucleus_course.training.schedule import Schedule, scale_stages
 
-    keras.utils.set_random_seed(recipe.training.seed)  # the initial weights
-    options = {"dtype_policy": recipe.training.dtype, "seed": recipe.training.seed}
-    model = build(recipe.model, recipe.thresholds, **options)
-    if weights is not None:
-        common.note(str(importers.load_any(model.network, path, layout)))
-        model.start = weights
-    elif not whole and not getattr(recipe.model, "train_norm", True):
-        common.note(FROZEN.format(preset=recipe.name))
-    try:
-        history = run_training(
-            model, dataset, preset=recipe, validation=judged, run=folder, resume=resume,
-            stages=stages, epochs=epochs, minutes=minutes, notes={"split": split, "limit": limit, "validation": judge or "none"},
-        )  # fmt: skip
-    except TrainingDiverged as error:
-        raise UserError(f"{error}; {folder}/weights has the last good ones") from None
+    limited = clock.seconds is not None
+    parallel = (
+        data_parallel(count, recipe.preset.training.batch_size) if count > 1 else nullcontext()
+    )
+    fit = limited and not recipe.length_given
+    with parallel:
+        if fit:
+            _fit(recipe, build, dataset, clock, largest)
+        preset = recipe.preset
+        model = build(preset, quiet=False)
+        clock.start()
+        try:
+            history = run_training(
+                model, dataset, preset=preset, run=recipe.folder, resume=recipe.earlier is not None or recipe.whole,
+                validation=judged if preset.training.validate_every or not limited else None,
+                stages=recipe.stages, epochs=recipe.epochs, minutes=recipe.minutes,
+                notes=recipe.notes, on_epoch=clock if limited else None,
+            )  # fmt: skip
+        except TrainingDiverged as error:
+            raise UserError(f"{error}; {recipe.folder}/weights has the last good ones") from None
     if history.stopped == "interrupted":
         raise KeyboardInterrupt
-    best = f", best validation AP {history.best:.1f}" if history.best is not None else ""
-    common.out().print(f"{pluralize(len(history.rows), 'epoch')}{best}")
-    common.out().print(
-        Text(f"written: {folder / 'weights'}/, {folder / 'log.csv'}"), soft_wrap=True
-    )
-    follow = f"evaluate --data {data} --split {judge}" if judged is not None else "predict IMAGES"
-    common.out().print(
-        Text(f"next: nucleus-course {follow} --weights {folder / 'weights'}"), soft_wrap=True
-    )
-
-
-FROZEN = (
-    "warning: {preset} keeps BatchNorm's statistics as loaded, and none were: losses will be huge. "
-    "Start from --weights coco or imagenet, or take a preset ending in -scratch, where BatchNorm learns"
-)
-
-
-def adapted(preset, **changes):
-    """The preset with what the options override."""
-    changes = {key: value for key, value in changes.items() if value is not None}
-    crop = changes.get("crop")
-    multiple = int(preset.model.pad_multiple)
-    if crop is not None and crop % multiple:
-        nearest = max(multiple, round(crop / multiple) * multiple)
+    rows = history.rows
+    if not rows:
         raise UserError(
-            f"--crop {crop} is not a multiple of {multiple}, the coarsest stride of {preset.name}: try {nearest}"
+            "the time limit passed before the first epoch ended: raise --time-limit or lower --steps-per-epoch"
         )
-    return dataclasses.replace(preset, training=dataclasses.replace(preset.training, **changes))
+    best = f", best validation AP {history.best:.1f}" if history.best is not None else ""
+    common.say(f"{pluralize(len(rows), 'epoch')}{best}")
+    common.written(f"{recipe.folder / 'weights'}/", recipe.folder / "log.csv")
+    stages = scale_stages(recipe.stages or preset.training.stages, recipe.epochs)
+    over = Schedule(stages, recipe.minutes).over(len(rows), rows[-1]["seconds"])
+    return rows, fit or over
+
+
+def _fit(recipe: Recipe, build: _Builder, dataset, clock: TimeLimit, largest: bool) -> None:
+    """Measure the speed, and fit the recipe's schedule to the time that is left."""
+    import keras
+
+    preset = recipe.preset
+    if largest:
+        preset, step = largest_batch(build, dataset, preset)
+    else:
+        step = step_seconds(lambda: build(preset), dataset, preset)
+    if clock.left < 2 * step:
+        raise UserError(
+            f"--time-limit leaves {max(0.0, clock.left):.0f} s for training, and a step takes {step:.1f} s: raise it"
+        )
+    recipe.preset, recipe.minutes = fitted(preset, clock.left, step)
+    batch, steps = recipe.preset.training.batch_size, recipe.preset.training.steps_per_epoch
+    common.say(
+        f"measured on {', '.join(devices(keras.backend.backend()))}: {batch / step:.1f} images/s at a batch of {batch}; "
+        f"{recipe.minutes:.1f} minutes of training, in epochs of {pluralize(steps, 'step')}"
+    )

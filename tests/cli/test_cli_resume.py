@@ -143,7 +143,7 @@ def test_an_option_against_them_is_refused(cut, data, option, value, begun):
     one_line_error(
         run("--data", data, "--run", cut, "--resume", option, value),
         f"{option} {value}",
-        f"was begun {begun}",
+        f"was started {begun}",
         "leave it out",
     )
     assert {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()} == before

@@ -1,0 +1,188 @@
+"""What `train` trains: the preset with the options, or the run folder's settings with `--resume`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.cli import common
+from nucleus_course.config import AugmentConfig, Preset
+from nucleus_course.data.splits import NAMES
+from nucleus_course.presets import gentle, get_preset
+from nucleus_course.training.run import RunConfig, read_run_config
+
+DEFAULT = "compact"
+# How much the crops vary: name -> AugmentConfig of the preset -> AugmentConfig.
+AUGMENTS = {
+    "preset": lambda augment: augment,
+    "gentle": gentle,
+    "plain": lambda augment: AugmentConfig.none(
+        crop=True, flip_horizontal=0.5, flip_vertical=0.5, quarter_turns=True, border=augment.border
+    ),
+}
+# The split that judges a training, by the split that it learns from.
+JUDGES = {
+    "train": "validation",
+    "matterport-train": "matterport-validation",
+    "grouped-train": "grouped-validation",
+}
+# Options that become fields of TrainingConfig and cannot change within a run.
+FIELDS = ("batch_size", "crop", "seed", "steps_per_epoch", "dtype")
+
+
+@dataclasses.dataclass
+class Recipe:
+    """Everything that decides what a training does, and where it is kept.
+
+    Attributes:
+        preset: with the options in it.
+        folder: the run folder.
+        split, validation, limit: what to learn from; what to judge on (None: nothing); images.
+        weights: what to start from, or None.
+        stages, epochs, minutes: the length; all None is the preset's.
+        earlier: the run folder's settings, where the training goes on.
+        whole: whether the run folder has a checkpoint to go on from.
+    """
+
+    preset: Preset
+    folder: Path
+    split: str
+    validation: str | None
+    limit: int | None
+    weights: str | None
+    epochs: int | None
+    minutes: float | None
+    stages: tuple | None = None
+    earlier: RunConfig | None = None
+    whole: bool = False
+
+    @property
+    def length_given(self) -> bool:
+        """Whether options or the run folder say how long to train."""
+        return not self.stages is self.epochs is self.minutes is None
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Entries of config.json that :func:`check_as_begun` reads again."""
+        return {
+            "split": self.split, "limit": self.limit, "validation": self.validation or "none",
+        }  # fmt: skip
+
+
+def make_recipe(asked: SimpleNamespace) -> Recipe:
+    """The recipe for the options of `train`; with ``asked.resume`` the run folder's.
+
+    Raises:
+        UserError: an unknown preset, options that do not go together, or against the run folder.
+    """
+    folder = Path("runs") / (asked.preset or DEFAULT) if asked.run is None else asked.run
+    fields = {name: getattr(asked, name) for name in FIELDS}
+    same = ("split", "limit", "validation", "weights", "epochs", "minutes")
+    values = {name: getattr(asked, name) for name in same}
+    earlier, stages = read_run_config(folder) if asked.resume else None, None
+    if earlier is None:
+        preset = adapted(get_preset(asked.preset or DEFAULT), **fields)
+        augment = AUGMENTS[asked.augment or "preset"](preset.augment)
+        preset = dataclasses.replace(preset, augment=augment)
+    else:
+        given = {name: values[name] for name in ("split", "limit", "validation", "weights")}
+        check_as_begun(earlier, preset=asked.preset, augment=asked.augment, **given, **fields)
+        preset = earlier.preset
+        stored = {**earlier.values, "split": earlier.split, "weights": earlier.values.get("start")}
+        values |= {name: values[name] or stored.get(name) for name in given}
+        if values["epochs"] is None and values["minutes"] is None:
+            stages, values["minutes"] = earlier.stages, earlier.minutes
+    preset = adapted(preset, workers=asked.workers, validate_every=asked.validate_every)
+    whole = asked.resume and (folder / "checkpoint.npz").exists()
+    if whole and earlier is not None:
+        values["weights"] = None  # they are in the checkpoint
+    elif asked.resume and not whole:
+        common.note(f"{folder} holds no checkpoint yet: starting from the beginning")
+    values["split"] = values["split"] or "train"
+    if values["validation"] is None:
+        values["validation"] = JUDGES.get(values["split"])
+        if values["validation"] is None and values["split"] not in NAMES:
+            common.note("no validation split is known for a split file: name one with --validation")
+    elif values["validation"] == "none":
+        values["validation"] = None
+    return Recipe(preset, folder, stages=stages, earlier=earlier, whole=whole, **values)
+
+
+def adapted(preset: Preset, **changes: Any) -> Preset:
+    """The preset with what the options override; None is an option that was not given."""
+    changes = {key: value for key, value in changes.items() if value is not None}
+    crop, multiple = changes.get("crop"), int(preset.model.pad_multiple)
+    if crop is not None and crop % multiple:
+        nearest = max(multiple, round(crop / multiple) * multiple)
+        raise UserError(
+            f"--crop {crop} is not a multiple of {multiple}, the coarsest stride of {preset.name}: try {nearest}"
+        )
+    return dataclasses.replace(preset, training=dataclasses.replace(preset.training, **changes))
+
+
+def check_as_begun(
+    earlier: RunConfig,
+    *,
+    preset=None,
+    augment=None,
+    split=None,
+    limit=None,
+    validation=None,
+    weights=None,
+    **training,
+) -> None:
+    """Raise a UserError for an option that contradicts a run's settings.
+
+    None is an option that was not given. ``training`` are fields of :class:`~nucleus_course.config.TrainingConfig`.
+    What the run folder does not say (older versions, or a training from Python) contradicts nothing.
+    """
+    own, values = earlier.preset, earlier.values
+    pairs = {"preset": (preset, own.name), "augment": (augment, _augment(own))}
+    for name, given in training.items():
+        stored = getattr(own.training, name)
+        automatic = (name, stored) == ("steps_per_epoch", 0)  # as many as the images make
+        pairs[name] = (given, None if automatic else stored)
+    if "limit" in values:
+        pairs["limit"] = (limit, values["limit"])
+    # Of two split files the ids decide, not the names: see `check_images`.
+    if earlier.split is not None and (split in NAMES or earlier.split in NAMES):
+        pairs["split"] = (split, earlier.split)
+    # A validation may begin or end; the best of two data sets' metrics means nothing.
+    if values.get("validation", "none") != "none" and validation != "none":
+        pairs["validation"] = (validation, values["validation"])
+    if "start" in values and not (
+        weights and values["start"] and Path(weights).resolve() == Path(values["start"]).resolve()
+    ):
+        pairs["weights"] = (weights, values["start"])
+    for name, (given, stored) in pairs.items():
+        if given is not None and given != stored:
+            option = f"--{name.replace('_', '-')}"
+            how = f"without {option}" if stored is None else f"with {stored}"
+            raise UserError(
+                f"{option} {given}: run folder {earlier.folder} was started {how}; leave it out to go on, or choose another --run"
+            )
+
+
+def check_images(earlier: RunConfig, dataset, data: str, split: str) -> None:
+    """Raise a UserError where a run was started on other images."""
+    if not earlier.trained_on(dataset):
+        was = " ".join(str(earlier.values.get(key, "")) for key in ("data", "split"))
+        raise UserError(
+            f"--data {data} (split {split}) gives {len(dataset)} images, and not the {earlier.values['images']} that run folder "
+            f"{earlier.folder} was started on ({was}): give those, or choose another --run"
+        )
+
+
+def _augment(preset: Preset) -> str:
+    """The name in AUGMENTS of a preset's augmentation, as far as it has one."""
+    try:
+        usual = get_preset(preset.name).augment
+    except UserError:  # a preset made in Python
+        return "settings of its own"
+    return next(
+        (name for name, change in AUGMENTS.items() if change(usual) == preset.augment),
+        "settings of its own",
+    )

@@ -1,4 +1,4 @@
-"""`nucleus-course train --resume` goes on with what the run was begun with, and says so where an option is against it."""
+"""`nucleus-course train --resume` goes on with the run's settings, and says so where an option is against it."""
 
 import json
 import shutil

@@ -10,8 +10,9 @@ from nucleus_course.evaluation.matching import mask_iou
 from nucleus_course.evaluation.scoring import track
 from nucleus_course.geometry.boxes import dilate
 from nucleus_course.geometry.rle import rle_from_labels
+from nucleus_course.prediction import flips
 from nucleus_course.prediction.detections import Detections
-from nucleus_course.prediction.pipeline import drawn, raw_detections
+from nucleus_course.prediction.pipeline import drawn, prepare, raw_detections
 from nucleus_course.prediction.rescorer import FEATURES, REACH, Rescorer, describe, own_scores
 
 FEWEST = 200  # detections: fewer say too little about 12 features
@@ -41,7 +42,8 @@ def collect(model, dataset, progress=True):
     """
     seen, config, thresholds = [], model.config, model.thresholds
     for record in track(dataset, "predicting", progress):
-        prepared, *found = raw_detections(model, record.image, thresholds)
+        prepared = prepare(record.image, config, flips.VIEWS[: thresholds.flips])
+        found = raw_detections(model, prepared, thresholds)
         boxes, scores, probs = drawn(*found, thresholds.mask)
         grids = dilate(boxes, config.mask_roi_scale) / config.upsample
         found = Detections(boxes, scores, probs, grids, *prepared.shape, thresholds)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nucleus_course._util.errors import UserError
 from nucleus_course.data.preprocess import stretch, to_network
 from nucleus_course.data.read import to_rgb8
 from nucleus_course.geometry.boxes import dilate, greedy_nms
@@ -61,15 +60,19 @@ def prepare(image, config, views=flips.VIEWS[:1]):
     Raises:
         UserError: the array is not an image.
     """
-    image = to_rgb8(image)
-    network = to_network(stretch(image, config), config)
+    return prepare_picture(stretch(to_rgb8(image), config), config, views)
+
+
+def prepare_picture(picture, config, views=flips.VIEWS[:1]):
+    """Step 1 for an image, or a tile of one, that is normalised already: uint8 (H, W, 3)."""
+    network = to_network(picture, config)
     height, width = network.shape[:2]
     sides = (round_up(height, config.pad_multiple), round_up(width, config.pad_multiple))
     padded = np.zeros((len(views), *sides, 3), "float32")
     for row, view in zip(padded, views):
         row[:height, :width] = flips.flip_image(network, view)
     windows = np.tile(np.array([[height, width]], "float32"), (len(views), 1))
-    return Prepared(padded, windows, tuple(views), image.shape[:2])
+    return Prepared(padded, windows, tuple(views), picture.shape[:2])
 
 
 def round_up(side, multiple):
@@ -111,33 +114,21 @@ def assemble(config, shape, boxes, scores, probs, thresholds, rescorer=None):
     return Detections(boxes / config.upsample, scores, probs, grid, *shape, thresholds)
 
 
-def raw_detections(model, image, thresholds, limit=None, least=0.0):
-    """Steps 1 to 4.
+def raw_detections(model, prepared, thresholds, limit=None, least=0.0):
+    """Steps 2 to 4.
 
     Args:
         model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN`.
-        image: as :func:`prepare` takes it.
-        thresholds: :class:`~nucleus_course.config.Thresholds`; ``flips`` and ``nms_iou`` are read.
+        prepared: :class:`Prepared`.
+        thresholds: :class:`~nucleus_course.config.Thresholds`; ``nms_iou`` is read.
         limit: most detections; None is the preset's.
         least: class probability below which a box gets no mask.
 
     Returns:
-        :class:`Prepared`, boxes (N, 4) network pixels, class probabilities (N,), masks (N, S, S).
+        boxes (N, 4) network pixels, class probabilities (N,), masks (N, S, S).
     """
     limit = model.config.max_detections if limit is None else limit
-    if limit < 1:
-        raise UserError(f"max_detections={limit}: at least 1 is needed")
-    prepared = prepare(image, model.config, flips.VIEWS[: thresholds.flips])
     pyramid, boxes, scores = model.engine.candidates(prepared)
     boxes, scores = select(boxes, scores, thresholds.nms_iou, limit)
     boxes, scores = boxes[scores >= least], scores[scores >= least]
-    return prepared, boxes, scores, model.engine.masks(pyramid, boxes, prepared)
-
-
-def predict_image(model, image, thresholds, max_detections=None, score_threshold=None):
-    """All five steps; arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`."""
-    # A network's own score is its class probability or less, so boxes below need no mask.
-    least = score_threshold if score_threshold is not None and model.rescorer is None else 0.0
-    prepared, *found = raw_detections(model, image, thresholds, max_detections, least)
-    found = assemble(model.config, prepared.shape, *found, thresholds, model.rescorer)
-    return found if score_threshold is None else found.confident(score_threshold)
+    return boxes, scores, model.engine.masks(pyramid, boxes, prepared)

@@ -23,8 +23,8 @@ from nucleus_course.models.weights.folder import (
     save_thresholds,
 )
 from nucleus_course.prediction.engines.keras_fast import KerasEngine
-from nucleus_course.prediction.pipeline import predict_image
 from nucleus_course.prediction.rescorer import Rescorer
+from nucleus_course.prediction.tiles import predict_image
 from nucleus_course.prediction.trace import trace_image
 from nucleus_course.prediction.unet_objects import UNetEngine, predict_pixels
 from nucleus_course.presets import get_preset
@@ -187,6 +187,9 @@ class Segmenter:
         nms_iou=None,
         mask_threshold=None,
         flips=None,
+        tile=None,
+        overlap=None,
+        progress=None,
     ):
         """Nuclei in one image, at its own size.
 
@@ -197,6 +200,9 @@ class Segmenter:
             max_detections: most detections; by default the preset's.
             nms_iou, mask_threshold, flips: override the model's thresholds; ``flips`` is how many of
                 the image's four flips are looked at (1: the image alone).
+            tile, overlap: pixels a side, and pixels that neighbouring tiles share. By default images
+                with a side over 768 network pixels, and crowded ones, are tiled; ``tile=0`` never tiles.
+            progress: whether to show a progress bar; by default where there are many tiles.
 
         Returns:
             :class:`~nucleus_course.prediction.detections.Detections`, or LabelDetections of a U-Net.
@@ -207,7 +213,9 @@ class Segmenter:
         changes = {"nms_iou": nms_iou, "mask": mask_threshold, "flips": flips}
         changes = {name: value for name, value in changes.items() if value is not None}
         thresholds = dataclasses.replace(self.thresholds, **changes)
-        return self._predict(image, thresholds, max_detections, score_threshold)
+        options = {"max_detections": max_detections, "score_threshold": score_threshold}
+        options |= {"tile": tile, "overlap": overlap, "progress": progress}
+        return self._predict(image, thresholds, **options)
 
 
 class MaskRCNN(Segmenter):

@@ -18,11 +18,12 @@ INTERIOR = 0.5  # probability from which a pixel is taken as interior
 DEPTH = 1.0  # pixels: a waist of the interior deeper than that separates two nuclei
 
 
-def predict_pixels(model, image, thresholds, max_detections=None, score_threshold=None):
+def predict_pixels(model, image, thresholds, *, max_detections=None, score_threshold=None, **_):
     """Nuclei in one image, at its own size, as
     :class:`~nucleus_course.prediction.label_detections.LabelDetections`.
 
-    Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`. NMS does not apply.
+    Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`. NMS does not apply,
+    and tiles are the U-Net's own.
     """
     maps = pixel_maps(model, image, thresholds.flips)
     labels, scores = objects_from_maps(maps[..., 0], maps[..., 1], thresholds.mask)

@@ -1,0 +1,229 @@
+"""Images of any size, and with any number of nuclei: tile by tile, and merged as if untiled.
+
+The whole image is normalised first, so every tile is seen with the image's own statistics. Each tile
+has a core, and the cores divide the image; a tile also sees a margin around its core, so that a
+nucleus whose centre lies in the core is seen whole. Where a tile holds more nuclei than the network's
+fixed numbers of proposals serve well, it is looked at again in quarters.
+"""
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from nucleus_course._util.errors import UserError
+from nucleus_course._util.progress import track
+from nucleus_course.data.preprocess import stretch
+from nucleus_course.data.read import to_rgb8
+from nucleus_course.geometry.boxes import iou_matrix
+from nucleus_course.prediction import flips
+from nucleus_course.prediction.detections import Detections
+from nucleus_course.prediction.pipeline import assemble, prepare_picture, raw_detections
+
+CORE = 512  # side of a tile's core, network pixels
+MARGIN = 64  # what a tile sees around its core: half of the largest nucleus that is surely whole
+UNTILED = 768  # images with no side longer than this are looked at whole
+SMALLEST = 96  # sides of a core below which a crowded tile is not divided again
+CROWDED = 200  # sure detections in a tile from which proposals may have run out
+SURE = 0.5  # class probability of a sure detection
+INSIDE = 0.6  # share of a cut piece that lies in another nucleus, from which it is a part of it
+SHOWN = 12  # tiles from which on a progress bar shows
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One piece of an image, in image pixels: the core it answers for, as (top, left, bottom, right)."""
+
+    core: tuple
+
+    def seen(self, shape, margin):
+        """The core with its margin, cut to the image: (top, left, bottom, right)."""
+        top, left, bottom, right = self.core
+        height, width = shape
+        return (
+            max(0, top - margin),
+            max(0, left - margin),
+            min(height, bottom + margin),
+            min(width, right + margin),
+        )
+
+    def quarters(self):
+        """The core divided once along each side."""
+        top, left, bottom, right = self.core
+        row, column = (top + bottom) // 2, (left + right) // 2
+        rows, columns = ((top, row), (row, bottom)), ((left, column), (column, right))
+        return [Tile((a, c, b, d)) for a, b in rows for c, d in columns]
+
+
+def grid(shape, core):
+    """Tiles of an image of ``shape``, their cores nearly equal and at most ``core`` pixels a side."""
+    edges = [np.linspace(0, side, math.ceil(side / core) + 1).astype(int) for side in shape]
+    rows, columns = (list(zip(e[:-1].tolist(), e[1:].tolist())) for e in edges)
+    return [Tile((a, c, b, d)) for a, b in rows for c, d in columns]
+
+
+def predict_image(
+    model,
+    image,
+    thresholds,
+    *,
+    max_detections=None,
+    score_threshold=None,
+    tile=None,
+    overlap=None,
+    progress=None,
+):
+    """Nuclei in one image of any size: the pipeline, tile by tile where the image is large or crowded.
+
+    Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
+    """
+    if max_detections is not None and max_detections < 1:
+        raise UserError(f"max_detections={max_detections}: at least 1 is needed")
+    core, margin = tile_sizes(model.config, tile, overlap)
+    picture = stretch(to_rgb8(image), model.config)
+    shape = picture.shape[:2]
+    whole = max(shape) * model.config.upsample <= UNTILED if tile is None else core is None
+    tiles = [Tile((0, 0, *shape))] if whole else grid(shape, core)
+    look = _Look(model, picture, thresholds, score_threshold, margin)
+    for piece in track(
+        tiles, "detecting", show=len(tiles) >= SHOWN if progress is None else progress
+    ):
+        look.at(piece)
+    found = look.merged()
+    if max_detections is not None:
+        found = found.take(slice(0, max_detections))
+    if look.crowded:
+        warnings.warn(
+            f"{look.crowded} regions hold more than {CROWDED} nuclei on less than {2 * SMALLEST} pixels: "
+            "some may be missing; enlarge the image first",
+            stacklevel=3,
+        )
+    return found if score_threshold is None else found.confident(score_threshold)
+
+
+def tile_sizes(config, tile=None, overlap=None):
+    """Side of a core and margin, image pixels, from what a user asks for.
+
+    Args:
+        tile: side of what a tile sees, image pixels; None is automatic, 0 is no tiles.
+        overlap: pixels that neighbouring tiles share; None is automatic.
+
+    Returns:
+        (core, margin); a core of None for no tiles.
+
+    Raises:
+        UserError: tiles too small for their overlap.
+    """
+    margin = int(MARGIN / config.upsample) if overlap is None else -(-int(overlap) // 2)
+    if tile is None:
+        return int(CORE / config.upsample), margin
+    if tile == 0:
+        return None, margin
+    core = int(tile) - 2 * margin
+    if margin < 0 or core < 32:
+        raise UserError(
+            f"tile={tile}, overlap={2 * margin}: a tile needs 32 pixels more than its overlap"
+        )
+    return core, margin
+
+
+class _Look:
+    """Detections gathered over the tiles of one image, network pixels of the whole image."""
+
+    def __init__(self, model, picture, thresholds, score_threshold, margin):
+        self.model, self.picture, self.thresholds = model, picture, thresholds
+        self.config, self.shape, self.margin = model.config, picture.shape[:2], margin
+        # A network's own score is its class probability or less, so boxes below need no mask.
+        ready = score_threshold is not None and model.rescorer is None
+        self.least = score_threshold if ready else 0.0
+        self.crowded, self.parts = 0, []
+
+    def at(self, tile):
+        """Detect in a tile, or in its quarters where it is crowded."""
+        box = tile.seen(self.shape, self.margin)
+        view = self.picture[box[0] : box[2], box[1] : box[3]]
+        views = flips.VIEWS[: self.thresholds.flips]
+        prepared = prepare_picture(view, self.config, views)
+        found = raw_detections(self.model, prepared, self.thresholds, least=self.least)
+        if (found[1] >= SURE).sum() > CROWDED:
+            sides = (tile.core[2] - tile.core[0], tile.core[3] - tile.core[1])
+            if min(sides) >= 2 * SMALLEST / self.config.upsample:
+                for quarter in tile.quarters():
+                    self.at(quarter)
+                return
+            self.crowded += 1
+        found = assemble(self.config, view.shape[:2], *found, self.thresholds, self.model.rescorer)
+        self.parts.append((tile, box, found))
+
+    def merged(self):
+        """All tiles' detections as one :class:`Detections`."""
+        if len(self.parts) == 1 and self.parts[0][1] == (0, 0, *self.shape):
+            return self.parts[0][2]
+        owners, own, cut, moved = [], [], [], []
+        for number, (tile, box, found) in enumerate(self.parts):
+            offset = np.tile(np.float32(box[:2]), 2)
+            boxes, spans = found.boxes + offset, found.mask_boxes + offset
+            centre = 0.5 * (boxes[:, :2] + boxes[:, 2:])
+            own.append(((centre >= tile.core[:2]) & (centre < tile.core[2:])).all(axis=1))
+            cut.append(_cut(boxes, box, self.shape))
+            owners.append(np.full(len(found), number))
+            moved.append((boxes, found.scores, found.mask_probs, spans))
+        boxes, scores, probs, spans = (np.concatenate(part) for part in zip(*moved))
+        own, cut, owners = (np.concatenate(part) for part in (own, cut, owners))
+        keep = merge(boxes, scores, owners, own, cut, self.thresholds.nms_iou)
+        keep = keep[np.argsort(-scores[keep], kind="stable")]
+        return Detections(
+            boxes[keep], scores[keep], probs[keep], spans[keep], *self.shape, self.thresholds
+        )
+
+
+def _cut(boxes, seen, shape, reach=1.5):
+    """Which boxes (N, 4) touch an edge of what the tile sees that is not the image's edge: (N,) bool."""
+    inner = [seen[0] > 0, seen[1] > 0, seen[2] < shape[0], seen[3] < shape[1]]
+    gaps = np.abs(boxes - np.float32(seen))
+    return ((gaps < reach) & np.array(inner)).any(axis=1)
+
+
+def merge(boxes, scores, owners, own, cut, nms_iou):
+    """Which detections of overlapping tiles stay.
+
+    Of two tiles' detections of one nucleus, the tile in whose core it lies has the say. What a tile's
+    edge cuts stays only where no whole detection covers it.
+
+    Args:
+        boxes: (N, 4), pixels of the whole image; scores: (N,).
+        owners: (N,) int, the tile of each; own: (N,) bool, whether its centre is in its tile's core.
+        cut: (N,) bool, whether its tile's edge cuts it.
+        nms_iou: box IoU above which two tiles' detections are one nucleus.
+
+    Returns:
+        Indices that stay, (K,) int.
+    """
+    order = np.lexsort((-scores, ~own, cut))
+    cells, kept = {}, []
+    size = 128.0
+    alive = np.ones(len(boxes), bool)
+    for index in order:
+        low = (boxes[index, :2] // size).astype(int)
+        high = (boxes[index, 2:] // size).astype(int)
+        places = [(r, c) for r in range(low[0], high[0] + 1) for c in range(low[1], high[1] + 1)]
+        near = [j for place in places for j in cells.get(place, ()) if owners[j] != owners[index]]
+        if near:
+            others = boxes[near]
+            iou = iou_matrix(boxes[index][None], others)[0]
+            alive[index] = iou.max() <= nms_iou and not (
+                cut[index] and _covered(boxes[index], others).max() >= INSIDE
+            )
+        if alive[index]:
+            kept.append(index)
+            for place in places:
+                cells.setdefault(place, []).append(index)
+    return np.array(kept, int)
+
+
+def _covered(box, others):
+    """The share of a box (4,) that lies in each of ``others`` (M, 4)."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    shared = np.prod(np.maximum(high - low, 0.0), axis=1)
+    return shared / max(float(np.prod(box[2:] - box[:2])), 1e-6)

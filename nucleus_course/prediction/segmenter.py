@@ -7,10 +7,14 @@
 """
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import Thresholds
+from nucleus_course.data.read import read_image
 from nucleus_course.models.mask_rcnn.network import MaskRCNNNetwork
 from nucleus_course.models.unet import UNetNetwork
 from nucleus_course.models.weights import importers
@@ -191,10 +195,12 @@ class Segmenter:
         overlap=None,
         progress=None,
     ):
-        """Nuclei in one image, at its own size.
+        """Nuclei in one image, or in several, at their own size.
 
         Args:
-            image: (H, W), (H, W, 3 or 4) or (3 or 4, H, W); uint8, uint16 or float.
+            image: (H, W), (H, W, 3 or 4) or (3 or 4, H, W); uint8, uint16 or float; anything NumPy
+                reads as an array, such as a dask or zarr array; or the path of a file. A list of these
+                gives a list, an iterator gives an iterator.
             score_threshold: drop detections below it here. By default all above 0.02 come, as AP
                 needs them; ``label_image`` and ``confident`` apply the model's operating point.
             max_detections: most detections; by default the preset's.
@@ -205,11 +211,18 @@ class Segmenter:
             progress: whether to show a progress bar; by default where there are many tiles.
 
         Returns:
-            :class:`~nucleus_course.prediction.detections.Detections`, or LabelDetections of a U-Net.
+            :class:`~nucleus_course.prediction.detections.Detections`, or LabelDetections of a U-Net;
+            several for several images.
 
         Raises:
-            UserError: the array is not an image, or an option is out of range.
+            UserError: not an image, a file that cannot be read, or an option out of range.
         """
+        if isinstance(image, (list, Iterator)):
+            given = dict(locals())
+            options = {name: given[name] for name in self.predict.__kwdefaults__}
+            found = (self.predict(one, **options) for one in image)
+            return list(found) if isinstance(image, list) else found
+        image = read_image(image) if isinstance(image, (str, Path)) else np.asarray(image)
         changes = {"nms_iou": nms_iou, "mask": mask_threshold, "flips": flips}
         changes = {name: value for name, value in changes.items() if value is not None}
         thresholds = dataclasses.replace(self.thresholds, **changes)

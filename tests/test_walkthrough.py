@@ -12,8 +12,10 @@ PAGE = ROOT / "docs" / "walkthrough.md"
 def stops():
     """(heading, files it names, lines it quotes) of each stop."""
     text = PAGE.read_text(encoding="utf-8")
-    for part in re.split(r"^### ", text, flags=re.M)[1:]:
+    for part in re.split(r"^#{2,3} ", text, flags=re.M)[1:]:
         heading, _, body = part.partition("\n")
+        if not heading[0].isdigit():
+            continue
         files, folder = [], None
         for name in re.findall(r"`([\w/]+\.py)`", heading):
             folder = (ROOT / name).parent if "/" in name else folder

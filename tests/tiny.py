@@ -132,11 +132,11 @@ def random_boxes(rng, count, height, width, smallest=2.0, largest=60.0):
 def lively_model(thresholds=None, **changes):
     """A tiny model whose random weights find plenty, no two with the same score: ties go by each backend's order."""
     from nucleus_course.models.weights.folder import named_variables
-    from nucleus_course.prediction.segmenter import MaskRCNN
+    from nucleus_course.prediction.segmenter import build
 
-    model = MaskRCNN(tiny_config(**changes), thresholds, seed=2)
+    model = build(tiny_config(**changes), thresholds, seed=2)
     rng = np.random.default_rng(0)
-    for name, variable in sorted(named_variables(model).items()):
+    for name, variable in sorted(named_variables(model.network).items()):
         if name.endswith("kernel"):
             scale = {"rpn_class_raw": 1.0, "mrcnn_class_logits": 0.05, "mrcnn_mask": 1.0}.get(
                 name.split("/")[0]

@@ -32,11 +32,11 @@ def functional_macs(model, shapes):
     return total, [made[id(t)] for t in _listed(model.outputs)]
 
 
-def count_operations(model, height, width, detections):
+def count_operations(network, height, width, detections):
     """Multiply-accumulates of one prediction, part by part.
 
     Args:
-        model: :class:`~nucleus_course.models.MaskRCNN`.
+        network: :class:`~nucleus_course.models.MaskRCNNNetwork`.
         height, width: the network's input, multiples of ``pad_multiple``.
         detections: boxes that the mask head runs on.
 
@@ -46,11 +46,13 @@ def count_operations(model, height, width, detections):
     """
     from nucleus_course.models.mask_rcnn.proposals import level_budget
 
-    c = model.config
-    trunk, stages = functional_macs(model.backbone, [(1, height, width, 3)])
-    pyramid, _ = functional_macs(model.pyramid, stages)
+    c = network.config
+    trunk, stages = functional_macs(network.backbone, [(1, height, width, 3)])
+    pyramid, _ = functional_macs(network.pyramid, stages)
     shapes = level_shapes(height, width, c.strides)
-    rpn = sum(functional_macs(model.rpn, [(1, *shape, c.pyramid_channels)])[0] for shape in shapes)
+    rpn = sum(
+        functional_macs(network.rpn, [(1, *shape, c.pyramid_channels)])[0] for shape in shapes
+    )
     budgets = [
         level_budget(rows * columns * len(c.anchor_ratios), c.pre_nms[1])
         for rows, columns in shapes

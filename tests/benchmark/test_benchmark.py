@@ -8,6 +8,7 @@ from tiny import tiny_config
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.benchmark import case, runner
+from nucleus_course.presets import get_preset
 
 # ------------------------------------------------------------------ operations
 
@@ -35,12 +36,12 @@ def thin_trunk(config, height, width):
 
 def test_operations_of_a_small_network_in_closed_form():
     from nucleus_course.benchmark.operations import count_operations
-    from nucleus_course.prediction.segmenter import MaskRCNN
+    from nucleus_course.models.mask_rcnn.network import MaskRCNNNetwork
 
     config = tiny_config(
         pyramid_channels=8, rpn_channels=8, box_head_channels=16, mask_head_channels=8
     )
-    parts = count_operations(MaskRCNN(config), 64, 96, detections=5)
+    parts = count_operations(MaskRCNNNetwork(config), 64, 96, detections=5)
     assert parts["trunk"] == thin_trunk(config, 64, 96)
     cells = [32 * 48, 16 * 24, 8 * 12, 4 * 6]
     assert parts["pyramid"] == sum(n * 8 * (c + 9 * 8) for n, c in zip(cells, config.widths))
@@ -54,10 +55,10 @@ def test_operations_of_a_small_network_in_closed_form():
 def test_operations_of_resnet50_are_the_published_ones():
     """He et al. give 3.8 GMAC at 224 x 224 for a ResNet-50 with its stride in the first 1x1 convolution."""
     from nucleus_course.benchmark.operations import count_operations
-    from nucleus_course.prediction.segmenter import MaskRCNN
+    from nucleus_course.models.mask_rcnn.network import MaskRCNNNetwork
 
-    model = MaskRCNN.from_preset("paper-resnet50")
-    small, large = (count_operations(model, side, side, 30) for side in (512, 1024))
+    network = MaskRCNNNetwork(get_preset("paper-resnet50").model)
+    small, large = (count_operations(network, side, side, 30) for side in (512, 1024))
     assert small["trunk"] / 1e9 == pytest.approx(3.86 * (512 / 224) ** 2, rel=0.02)
     assert large["trunk"] == 4 * small["trunk"] and large["rpn"] == 4 * small["rpn"]
     assert large["total"] <= 4.5 * small["total"]
@@ -190,13 +191,13 @@ def test_roi_align_in_the_peers_place_is_torchvisions():
 def test_nms_in_the_peers_place_is_greedy():
     torch = pytest.importorskip("torch")
     from nucleus_course.benchmark.peers import nms
-    from nucleus_course.prediction.flips import box_iou
+    from nucleus_course.geometry.boxes import iou_matrix
 
     rng = np.random.default_rng(1)
     low = rng.uniform(0, 60, (80, 2))
     boxes = np.concatenate([low, low + rng.uniform(10, 30, (80, 2))], axis=1).astype("float32")
     scores = rng.uniform(0, 1, 80).astype("float32")
-    overlap, expected = box_iou(boxes, boxes), []
+    overlap, expected = iou_matrix(boxes, boxes), []
     for i in np.argsort(-scores):
         if all(overlap[i, kept] <= 0.4 for kept in expected):
             expected.append(i)

@@ -7,6 +7,7 @@ import pytest
 from tiny import disc_dataset, tiny_config
 
 from nucleus_course._util.errors import UserError
+from nucleus_course.config import Thresholds
 from nucleus_course.evaluation import evaluate
 from nucleus_course.evaluation.rescoring import (
     Seen,
@@ -16,9 +17,9 @@ from nucleus_course.evaluation.rescoring import (
     matched_iou,
     told_and_true,
 )
-from nucleus_course.prediction.pipeline import predict_dataset
+from nucleus_course.prediction.datasets import predict_dataset
 from nucleus_course.prediction.rescorer import FEATURES
-from nucleus_course.prediction.segmenter import MaskRCNN
+from nucleus_course.prediction.segmenter import build
 
 
 def test_matched_iou_by_a_loop():
@@ -97,8 +98,8 @@ def test_too_little_to_learn_from_is_a_clear_error(seen):
 
 @pytest.mark.parametrize(("flips", "scoring"), [(1, True), (4, True), (1, False)])
 def test_what_is_collected_is_what_the_model_predicts(flips, scoring):
-    model, dataset = MaskRCNN(tiny_config(mask_scoring=scoring)), disc_dataset(3)
-    model.thresholds = dataclasses.replace(model.thresholds, flips=flips)
+    model = build(tiny_config(mask_scoring=scoring), Thresholds(flips=flips))
+    dataset = disc_dataset(3)
     seen = collect(model, dataset, progress=False)
     predictions = predict_dataset(model, dataset, progress=False)
     assert [len(s.scores) for s in seen] == [len(predictions.images[i]) for i in dataset.ids]

@@ -7,8 +7,6 @@ from pycocotools import mask as coco
 from tiny import random_boxes
 
 from nucleus_course.geometry import boxes as geometry
-from nucleus_course.prediction import flips as tta
-from nucleus_course.prediction.pipeline import dilate_numpy
 
 STDS = (0.1, 0.1, 0.2, 0.2)
 
@@ -43,7 +41,7 @@ def test_iou_is_that_of_a_loop_and_of_pycocotools(pair):
 
     np.testing.assert_allclose(ours, slow_iou(a, b), atol=1e-5)
     np.testing.assert_allclose(ours, coco.iou(xywh(a), xywh(b), [0] * len(b)), atol=1e-5)
-    np.testing.assert_allclose(ours, tta.box_iou(a, b), atol=1e-5)
+    np.testing.assert_allclose(geometry.iou_matrix(a, b), ours, atol=1e-5)
 
 
 def test_iou_has_batch_axes_and_is_zero_for_empty_boxes(pair):
@@ -124,7 +122,7 @@ def test_dilate():
     np.testing.assert_allclose(
         numpy(geometry.dilate(ops.convert_to_tensor(boxes), 1.2)), [[8, 16, 32, 64]], rtol=1e-6
     )
-    np.testing.assert_allclose(dilate_numpy(boxes, 1.2), [[8, 16, 32, 64]], rtol=1e-6)
+    np.testing.assert_allclose(geometry.dilate(boxes, 1.2), [[8, 16, 32, 64]], rtol=1e-6)
     np.testing.assert_array_equal(numpy(geometry.dilate(ops.convert_to_tensor(boxes), 1.0)), boxes)
 
 
@@ -164,3 +162,41 @@ def test_level_rule_scales_with_the_canonical_size():
     native = numpy(geometry.pyramid_level(boxes, 112.0))
     np.testing.assert_array_equal(native, [2, 2, 2, 2, 3, 3, 4, 4, 5, 5])
     np.testing.assert_array_equal(native, numpy(geometry.pyramid_level(doubled, 224.0)))
+
+
+def test_numpy_goes_in_and_comes_out():
+    """Every function of boxes, in NumPy and in tensors: the same numbers, each in its own kind."""
+    rng = np.random.default_rng(6)
+    a, b = random_boxes(rng, 9, 90, 70), random_boxes(rng, 9, 90, 70)
+    for call in (
+        geometry.area,
+        lambda a: geometry.iou_matrix(a, a[:4]),
+        lambda a: geometry.clip(a, 40.0, 50.0),
+        lambda a: geometry.dilate(a, 1.3),
+        lambda a: geometry.pyramid_level(a, 60.0),
+        lambda a: geometry.encode(a, a[::-1], STDS),
+        lambda a: geometry.decode(a / 100, a[::-1], STDS),
+    ):
+        plain, tensor = call(a), call(ops.convert_to_tensor(a))
+        assert isinstance(plain, np.ndarray) and not isinstance(tensor, np.ndarray)
+        np.testing.assert_allclose(plain, numpy(tensor), rtol=1e-5, atol=1e-4)
+        assert plain.dtype == numpy(tensor).dtype
+    mixed = geometry.encode(ops.convert_to_tensor(a), b, STDS)
+    np.testing.assert_allclose(numpy(mixed), geometry.encode(a, b, STDS), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5])
+def test_greedy_nms_by_a_loop(threshold):
+    rng = np.random.default_rng(8)
+    boxes = random_boxes(rng, 120, 60, 60, 5, 25)
+    boxes[7, 2] = boxes[7, 0] + 0.5  # less than a pixel high
+    scores = np.sort(rng.uniform(0, 1, 120).astype("float32"))[::-1].copy()
+    scores[110:] = -1  # padding
+    iou, expected = slow_iou(boxes, boxes), []
+    for i in range(110):
+        if i != 7 and all(iou[i, kept] <= threshold for kept in expected):
+            expected.append(i)
+    assert 10 < len(expected) < 100
+    assert geometry.greedy_nms(boxes, scores, threshold).tolist() == expected
+    assert geometry.greedy_nms(boxes, scores, threshold, 5).tolist() == expected[:5]
+    assert geometry.greedy_nms(boxes[:0], scores[:0], threshold).shape == (0,)

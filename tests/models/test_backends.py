@@ -18,15 +18,15 @@ import keras, numpy as np
 from keras import ops
 from tiny import disc_dataset, tiny_preset
 from nucleus_course.data.batches import TrainingBatches
-from nucleus_course.prediction.segmenter import MaskRCNN
+from nucleus_course.prediction.segmenter import MaskRCNN, build
 from nucleus_course.prediction.engines.compiled import compiled
 from nucleus_course.models.weights.folder import named_variables
-from nucleus_course.prediction import Predictor, prepare
+from nucleus_course.prediction.pipeline import prepare
 from nucleus_course.training import train
 from nucleus_course.training.progress import EpochWatch
 
 def values(model):
-    return {k: v.numpy() for k, v in named_variables(model).items()}
+    return {k: v.numpy() for k, v in named_variables(model.network).items()}
 
 def same(a, b):
     return np.array(all(np.array_equal(a[k], b[k]) for k in a))
@@ -36,12 +36,12 @@ model, data = MaskRCNN.load(folder), disc_dataset(4)
 image = data[0].image
 
 # The compiled pieces: everything up to the final NMS; detections; Keras's call.
-prepared, window = prepare(image, model.config)
-pyramid, boxes, scores = Predictor.of(model)._candidates(prepared, window)
+prepared, network = prepare(image, model.config), model.network
+pyramid, boxes, scores = model.engine.candidates(prepared)
 found = {"candidate_boxes": boxes, "candidate_scores": scores, **{f"p{i}": p for i, p in enumerate(pyramid, 2)}}
 detections = model.predict(image)
 found |= {"boxes": detections.boxes, "scores": detections.scores, "masks": detections.mask_probs, "labels": detections.label_image()}
-called = compiled(lambda x: model(x, training=False), model)(prepared)
+called = compiled(lambda x: network(x, training=False), network)(prepared.input)
 found |= {f"called_{k}": v for k, v in called.items()}
 if keras.backend.backend() != "jax":  # eager, operation by operation, is slow there
     found["traced"] = model.trace(image).detections.boxes
@@ -50,7 +50,7 @@ if keras.backend.backend() != "jax":  # eager, operation by operation, is slow t
 preset = tiny_preset(model.config, optimizer="sgd", momentum=0.0, weight_decay=0.0, workers=1)
 batch = TrainingBatches(data, preset)[0][0]
 names = list(batch)
-losses = compiled(lambda *arrays: model.loss_values(model(dict(zip(names, arrays)), training=True)), model)
+losses = compiled(lambda *arrays: network.loss_values(network(dict(zip(names, arrays)), training=True)), network)
 found |= {f"loss_{k}": v for k, v in losses(*batch.values()).items()}
 found = {k: ops.convert_to_numpy(v) for k, v in found.items()}
 
@@ -69,7 +69,7 @@ found["still"] = np.array([k for k in before if np.array_equal(before[k], kept[0
 found["restored"] = same(kept[0], values(model))
 found["saved"] = same(kept[0], values(MaskRCNN.load(out + ".run")))
 EpochWatch.on_train_batch_end = ended
-history = train(MaskRCNN(model.config), data, preset=preset, run=out + ".run", resume=True, progress=False)
+history = train(build(model.config), data, preset=preset, run=out + ".run", resume=True, progress=False)
 found["resumed_loss"] = np.array([row["loss"] for row in history.rows])
 np.savez(out, **found)
 """

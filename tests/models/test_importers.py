@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from nucleus_course import config as presets
+from nucleus_course import presets
 from nucleus_course._util.errors import UserError
 from nucleus_course.models.mask_rcnn import backbone
+from nucleus_course.models.mask_rcnn.network import MaskRCNNNetwork
 from nucleus_course.models.weights import importers, pretrained
 from nucleus_course.models.weights.folder import named_variables
 from nucleus_course.prediction.segmenter import MaskRCNN
@@ -21,7 +22,8 @@ SMALL = dict(pyramid_channels=8, rpn_channels=8, box_head_channels=16, mask_head
 
 def small_model(trunk="resnet50", **changes):
     """The paper's network with its real trunk and little behind it."""
-    return MaskRCNN(dataclasses.replace(get_preset(f"paper-{trunk}").model, **{**SMALL, **changes}))
+    config = get_preset(f"paper-{trunk}").model
+    return MaskRCNNNetwork(dataclasses.replace(config, **{**SMALL, **changes}))
 
 
 @pytest.fixture
@@ -167,7 +169,7 @@ def test_from_preset_adapts_the_network_and_says_what_loaded(resnet50, shallow, 
     model = MaskRCNN.from_preset("small", weights="imagenet")
     assert model.config.norm_epsilon == 1.001e-5 and model.config.pool_padding == "symmetric"
     assert len(model.load_report.loaded) == (1 + 4 * 4) * 6
-    features = ops.convert_to_numpy(model.backbone(image, training=False)[0])
+    features = ops.convert_to_numpy(model.network.backbone(image, training=False)[0])
     assert np.abs(features - expected).max() < 1e-4 * np.abs(expected).max()
 
 

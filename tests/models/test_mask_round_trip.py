@@ -8,9 +8,9 @@ from keras import ops
 
 from nucleus_course.data.labels import boxes_from_labels
 from nucleus_course.data.preprocess import resize
+from nucleus_course.geometry.boxes import dilate
 from nucleus_course.models.mask_rcnn.targets import mask_targets
 from nucleus_course.prediction.detections import Detections
-from nucleus_course.prediction.pipeline import dilate_numpy
 from nucleus_course.presets import get_preset
 
 CANVAS = 256
@@ -52,7 +52,7 @@ def round_trip(config, seed=0):
     index = np.arange(len(labels), dtype="int32")
     arrays = [ops.convert_to_tensor(a) for a in (network, boxes, index, np.ones_like(index))]
     probs = ops.convert_to_numpy(mask_targets(*arrays, config))
-    grid = dilate_numpy(boxes, config.mask_roi_scale) / config.upsample
+    grid = dilate(boxes, config.mask_roi_scale) / config.upsample
     found = Detections(
         boxes / config.upsample, np.ones(len(index)), probs, grid, CANVAS, CANVAS
     ).masks

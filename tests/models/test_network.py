@@ -9,9 +9,8 @@ from tiny import FakeDataset, Record, disc_dataset, ground_truth, tiny_config, t
 from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.data.preprocess import to_network
 from nucleus_course.models.mask_rcnn import network as mask_rcnn
-from nucleus_course.models.mask_rcnn.network import LOSSES
+from nucleus_course.models.mask_rcnn.network import LOSSES, MaskRCNNNetwork
 from nucleus_course.models.weights.folder import named_variables
-from nucleus_course.prediction.segmenter import MaskRCNN
 from nucleus_course.presets import get_preset
 from nucleus_course.training import count_trainable, set_trainable
 
@@ -71,14 +70,14 @@ def test_the_formula_is_right_about_matterports_coco_model():
 def test_the_paper_presets_have_matterports_parameters(preset):
     blocks, expected = RESNETS[preset]
     total, statistics = matterport_count(blocks, 2)
-    model = MaskRCNN.from_preset(preset)
+    model = MaskRCNNNetwork(get_preset(preset).model)
     set_trainable(model, "all")
     assert total == expected == model.count_params()
     assert count_trainable(model) == (total - statistics, total)
 
 
 def test_compact_has_four_million():
-    model = MaskRCNN.from_preset("compact")
+    model = MaskRCNNNetwork(get_preset("compact").model)
     assert 3.5e6 < model.count_params() < 4.5e6
 
 
@@ -107,7 +106,7 @@ def batch_of(model_config, dataset=None, **training):
 def test_gradients_reach_every_weight_that_trains(changes):
     """One step of plain descent moves every variable. All anchors are taken, so that each level has some."""
     config = tiny_config(rpn_anchors_per_image=4096, rois_per_image=80, **changes)
-    model = MaskRCNN(config, seed=1)
+    model = MaskRCNNNetwork(config, seed=1)
     moving = set_trainable(model, "all")
     model.compile(optimizer=keras.optimizers.SGD(1.0), run_eagerly=True, jit_compile=False)
     before = {name: v.numpy() for name, v in named_variables(model).items()}
@@ -153,7 +152,7 @@ def test_an_image_without_nuclei_still_teaches():
         ]
         * 2
     )
-    losses, out = losses_of(MaskRCNN(config), batch_of(config, empty))
+    losses, out = losses_of(MaskRCNNNetwork(config), batch_of(config, empty))
     assert losses["box"] == losses["mask"] == losses["rpn_box"] == 0
     assert (
         losses["class"] > 0
@@ -174,7 +173,8 @@ def test_one_nucleus_and_375(count):
     assert (truth[2] > 0).sum() == count
     image = to_network(np.repeat((labels[..., None] > 0) * np.uint8(200), 3, axis=2), config)[None]
     losses, out = losses_of(
-        MaskRCNN(config), {"image": image, "labels": truth[0], "boxes": truth[1], "ids": truth[2]}
+        MaskRCNNNetwork(config),
+        {"image": image, "labels": truth[0], "boxes": truth[1], "ids": truth[2]},
     )
     assert all(np.isfinite(v) for v in losses.values()) and losses["rpn_box"] > 0
     assert ops.convert_to_numpy(out["roi_label"]).sum() >= 1
@@ -191,7 +191,7 @@ def test_mixed_bfloat16_rounds_no_box(monkeypatch):
     monkeypatch.setattr(
         mask_rcnn, "roi_targets", lambda *a: seen.update(boxes=a[2], proposals=a[0]) or original(*a)
     )
-    model = MaskRCNN(config, dtype_policy="mixed_bfloat16")
+    model = MaskRCNNNetwork(config, dtype_policy="mixed_bfloat16")
     labels = np.zeros((1, 320, 320), "int32")
     labels[0, 280:302, 100:131] = 1
     boxes = np.zeros((1, 4, 4), "float32")
@@ -221,7 +221,7 @@ def test_mixed_bfloat16_rounds_no_box(monkeypatch):
 
 
 def test_the_losses_are_what_compute_loss_adds_up():
-    model = MaskRCNN(tiny_config())
+    model = MaskRCNNNetwork(tiny_config())
     model.loss_weights_ = dict(zip(LOSSES, (1.0, 2.0, 3.0, 4.0, 5.0)))
     out = model(batch_of(model.config), training=True)
     values = {k: float(v) for k, v in model.loss_values(out).items()}

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+from nucleus_course.geometry.boxes import greedy_nms
 from nucleus_course.models.mask_rcnn.anchors import level_shapes, pyramid_anchors
 from nucleus_course.models.mask_rcnn.proposals import level_budget, propose
-from nucleus_course.prediction.pipeline import greedy_nms
 
 SIDE = 128
 STRIDES, SIZES, RATIOS = (4, 8, 16, 32, 64), (8, 16, 32, 64, 128), (0.5, 1.0, 2.0)

@@ -5,14 +5,14 @@ import pytest
 from tiny import tiny_config
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.models.weights.folder import load_into, load_model, named_variables, save_model
+from nucleus_course.models.weights.folder import load_into, named_variables
 from nucleus_course.models.weights.shards import pack, weight_files, write_weights
-from nucleus_course.prediction.segmenter import MaskRCNN
+from nucleus_course.prediction.segmenter import MaskRCNN, build
 
 
 @pytest.fixture(scope="module")
 def model():
-    return MaskRCNN(tiny_config(), seed=1)
+    return build(tiny_config(), seed=1)
 
 
 def parts(folder):
@@ -29,9 +29,9 @@ def test_packing_fills_in_order_and_never_over():
 
 @pytest.mark.parametrize("half", [False, True])
 def test_round_trip_in_small_files(model, tmp_path, half):
-    save_model(model, tmp_path / "whole")
+    model.save(tmp_path / "whole")
     limit = 0.15
-    save_model(model, tmp_path / "parts", half=half, max_mb=limit)
+    model.save(tmp_path / "parts", half=half, max_mb=limit)
     files = weight_files(tmp_path / "parts")
     count = len(files)
     assert count > 2 and [f.name for f in files] == [
@@ -39,34 +39,34 @@ def test_round_trip_in_small_files(model, tmp_path, half):
     ]
     assert parts(tmp_path / "parts") == [f.name for f in files]
     assert all(f.stat().st_size < limit * 1e6 for f in files)
-    loaded = load_model(tmp_path / "parts")
-    for name, variable in named_variables(model).items():
+    loaded = MaskRCNN.load(tmp_path / "parts")
+    for name, variable in named_variables(model.network).items():
         kept = np.array(variable)
         if half and kept.ndim > 1:
             kept = kept.astype("float16").astype("float32")
-        np.testing.assert_array_equal(named_variables(loaded)[name], kept, err_msg=name)
+        np.testing.assert_array_equal(named_variables(loaded.network)[name], kept, err_msg=name)
 
 
 def test_a_second_save_leaves_nothing_of_the_first(model, tmp_path):
-    save_model(model, tmp_path, max_mb=0.15)
+    model.save(tmp_path, max_mb=0.15)
     (tmp_path / "weights-notes.h5").write_bytes(b"somebody's")
-    save_model(model, tmp_path, max_mb=0.3)
+    model.save(tmp_path, max_mb=0.3)
     assert {name.split("-of-")[1] for name in parts(tmp_path) if "-of-" in name} == {
         f"{len(weight_files(tmp_path)):05d}.h5"
     }
-    save_model(model, tmp_path)
+    model.save(tmp_path)
     assert parts(tmp_path) == ["weights-notes.h5", "weights.h5"]
 
 
 def test_a_missing_part_is_named(model, tmp_path):
-    save_model(model, tmp_path, max_mb=0.15)
+    model.save(tmp_path, max_mb=0.15)
     files = weight_files(tmp_path)
     files[1].unlink()
     with pytest.raises(
         UserError,
         match=f"lacks {files[1].name}, one of {len(files)} files of its weights: copy all",
     ):
-        load_into(model, tmp_path)
+        load_into(model.network, tmp_path)
     for file in files[:1] + files[2:]:
         file.unlink()
     with pytest.raises(UserError, match="has no weights.h5"):
@@ -74,11 +74,11 @@ def test_a_missing_part_is_named(model, tmp_path):
 
 
 def test_a_damaged_part_is_named(model, tmp_path):
-    save_model(model, tmp_path, max_mb=0.15)
+    model.save(tmp_path, max_mb=0.15)
     file = weight_files(tmp_path)[-1]
     file.write_bytes(b"cut")
     with pytest.raises(UserError, match=f"{file.name} cannot be read"):
-        load_into(model, tmp_path)
+        load_into(model.network, tmp_path)
 
 
 def test_a_limit_below_one_variable_writes_nothing(tmp_path):

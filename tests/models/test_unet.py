@@ -11,8 +11,9 @@ from tiny import disc_dataset, discs, python, tiny_preset
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import StageConfig, Thresholds, UNetConfig
 from nucleus_course.evaluation.matching import iou_from_overlap, overlap_matrix
-from nucleus_course.models.unet import map_losses, pixel_targets
-from nucleus_course.prediction.segmenter import UNet
+from nucleus_course.models.unet import UNetNetwork, map_losses, pixel_targets
+from nucleus_course.prediction import segmenter, unet_objects
+from nucleus_course.prediction.segmenter import UNet, build
 from nucleus_course.prediction.unet_objects import objects_from_maps, pixel_maps
 from nucleus_course.presets import get_preset
 
@@ -126,7 +127,7 @@ def test_small_pieces_without_interior_are_nuclei_of_their_own():
 
 def test_the_preset_is_small_and_named():
     preset = get_preset("unet")
-    assert 1e6 < UNet(preset.model).count_params() < 2.5e6
+    assert 1e6 < UNetNetwork(preset.model).count_params() < 2.5e6
     assert preset.augment == get_preset("compact").augment
     assert preset.training.crop % preset.model.pad_multiple == 0
 
@@ -145,7 +146,7 @@ def test_training_reduces_the_loss_and_finds_the_discs(tmp_path):
         ema=0.9,
     )
     keras.utils.set_random_seed(9)
-    model = UNet(TINY)
+    model = build(TINY)
     history = train(
         model,
         dataset,
@@ -166,27 +167,21 @@ def test_training_reduces_the_loss_and_finds_the_discs(tmp_path):
 def test_training_starts_from_another_run(tmp_path):
     from nucleus_course.models.weights import importers
 
-    folder = UNet(TINY).save(tmp_path / "model")
+    folder = build(TINY).save(tmp_path / "model")
     path, layout = importers.locate(folder, TINY)
-    model = UNet(TINY)
-    report = importers.load_any(model, path, layout)
+    report = importers.load_any(UNetNetwork(TINY), path, layout)
     assert report.loaded and not (report.missing or report.grown)
 
 
 def test_save_and_load_give_the_same_model(tmp_path):
-    from nucleus_course.prediction.segmenter import MaskRCNN
-
-    model = UNet(TINY, Thresholds(score=0.3, mask=0.4, min_area=5))
+    model = build(TINY, Thresholds(score=0.3, mask=0.4, min_area=5))
     model.save(tmp_path / "model")
     image = disc_dataset(images=1)[0].image
     expected = pixel_maps(model, image)
-    for load in (UNet.load, MaskRCNN.load):
+    for load in (UNet.load, segmenter.load):
         again = load(tmp_path / "model")
-        assert (
-            isinstance(again, UNet)
-            and again.config == TINY
-            and again.thresholds == model.thresholds
-        )
+        assert isinstance(again, UNet)
+        assert again.config == TINY and again.thresholds == model.thresholds
         assert pixel_maps(again, image) == pytest.approx(expected, abs=1e-6)
     (tmp_path / "model" / "config.json").write_text(
         json.dumps({"format": 1, "kind": "other", "model": {}})
@@ -196,15 +191,13 @@ def test_save_and_load_give_the_same_model(tmp_path):
 
 
 def test_prediction_at_odd_sizes_in_tiles_and_flips(monkeypatch):
-    from nucleus_course.prediction import unet_objects as pixel_objects
-
-    model = UNet(TINY)
+    model = build(TINY)
     image = disc_dataset(images=1, side=75)[0].image  # 75 x 83
     whole = pixel_maps(model, image)
     assert whole.shape == (75, 83, 2) and whole.dtype == np.float32
-    assert pixel_maps(model, image, flips=4).shape == (75, 83, 2)
-    monkeypatch.setattr(pixel_objects, "TILE", 32)
-    monkeypatch.setattr(pixel_objects, "MARGIN", 24)  # more than this network sees
+    assert pixel_maps(model, image, views=4).shape == (75, 83, 2)
+    monkeypatch.setattr(unet_objects, "TILE", 32)
+    monkeypatch.setattr(unet_objects, "MARGIN", 24)  # more than this network sees
     inside = np.s_[:56, :60]  # seams at 32; at the far edges the mirrored rim is of another width
     assert pixel_maps(model, image)[inside] == pytest.approx(whole[inside], abs=1e-5)
     monkeypatch.undo()
@@ -215,10 +208,10 @@ def test_prediction_at_odd_sizes_in_tiles_and_flips(monkeypatch):
 
 
 def test_the_shared_prediction_makes_predictions():
-    from nucleus_course.prediction.pipeline import predict_dataset
+    from nucleus_course.prediction.datasets import predict_dataset
 
     dataset = disc_dataset(images=2)
-    predictions = predict_dataset(UNet(TINY, Thresholds(min_area=3)), dataset, progress=False)
+    predictions = predict_dataset(build(TINY, Thresholds(min_area=3)), dataset, progress=False)
     assert set(predictions.images) == set(dataset.ids)
 
 
@@ -227,7 +220,7 @@ import keras, numpy as np
 from tiny import disc_dataset, tiny_preset
 from nucleus_course.config import UNetConfig
 from nucleus_course.models.unet import pixel_targets
-from nucleus_course.prediction.segmenter import UNet
+from nucleus_course.prediction.segmenter import build
 from nucleus_course.training import train
 keras.utils.set_random_seed(1)
 config = UNetConfig(widths=(4, 8))
@@ -236,7 +229,7 @@ target, weight = pixel_targets(labels, config)
 total = keras.ops.convert_to_numpy(keras.ops.sum(target * weight))
 dataset = disc_dataset(images=2, side=40, count=3)
 preset = tiny_preset(model=config, crop=32, steps_per_epoch=8, loss_weights={"nucleus": 1.0, "interior": 1.0})
-rows = train(UNet(config), dataset, preset=preset, epochs=2, progress=False).rows
+rows = train(build(config), dataset, preset=preset, epochs=2, progress=False).rows
 assert rows[-1]["loss"] < rows[0]["loss"]
 print("sum", float(total), keras.backend.backend())
 """

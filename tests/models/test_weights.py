@@ -10,16 +10,17 @@ from tiny import disc_dataset, lively_model, tiny_config
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import Thresholds
+from nucleus_course.models.mask_rcnn.network import MaskRCNNNetwork
 from nucleus_course.models.weights import folder as weights
 from nucleus_course.models.weights.folder import (
     find_weights,
     load_into,
     named_variables,
-    save_model,
+    save_network,
     save_thresholds,
     shipped_weights,
 )
-from nucleus_course.prediction.segmenter import MaskRCNN
+from nucleus_course.prediction.segmenter import MaskRCNN, build
 
 THRESHOLDS = Thresholds(
     score=0.42,
@@ -32,8 +33,8 @@ THRESHOLDS = Thresholds(
 )
 
 
-def values(model):
-    return {name: v.numpy() for name, v in named_variables(model).items()}
+def values(network):
+    return {name: v.numpy() for name, v in named_variables(network).items()}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def trained():
     """A model whose every variable is its own, BatchNorm statistics included."""
     model = lively_model(THRESHOLDS)
     rng = np.random.default_rng(0)
-    for name, variable in named_variables(model).items():
+    for name, variable in named_variables(model.network).items():
         if not name.endswith("kernel"):
             variable.assign(
                 variable.numpy() + rng.uniform(0, 0.05, tuple(variable.shape)).astype("float32")
@@ -72,7 +73,7 @@ def test_everything_is_in_the_file_under_its_name_and_nothing_else(trained, fold
                 found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
             )
         )
-    expected = values(trained)
+    expected = values(trained.network)
     assert found.keys() == expected.keys()
     assert {
         "conv1/kernel",
@@ -92,11 +93,10 @@ def test_everything_is_in_the_file_under_its_name_and_nothing_else(trained, fold
 
 
 def test_half_precision_is_close_and_half_the_size(trained, tmp_path):
-    full, half = (
-        save_model(trained, tmp_path / "full"),
-        save_model(trained, tmp_path / "half", half=True),
-    )
-    a, b = values(trained), values(MaskRCNN.load(half))
+    full, half = tmp_path / "full", tmp_path / "half"
+    save_network(trained.network, full)
+    trained.save(half, half=True)
+    a, b = values(trained.network), values(MaskRCNN.load(half).network)
     for name in a:
         np.testing.assert_allclose(b[name], a[name], rtol=1e-3, atol=1e-6)
         if a[name].ndim == 1:
@@ -106,7 +106,7 @@ def test_half_precision_is_close_and_half_the_size(trained, tmp_path):
 
 
 def test_report_of_what_loaded(folder):
-    report = load_into(MaskRCNN(tiny_config()), folder)
+    report = load_into(MaskRCNNNetwork(tiny_config()), folder)
     assert len(report.loaded) > 50 and not (
         report.missing or report.unexpected or report.mismatched
     )
@@ -114,10 +114,10 @@ def test_report_of_what_loaded(folder):
 
 
 def test_another_architecture_is_refused_in_one_line_and_changes_nothing(folder):
-    model = MaskRCNN(tiny_config(pyramid_channels=12))
-    before, thresholds = values(model), model.thresholds
+    network = MaskRCNNNetwork(tiny_config(pyramid_channels=12))
+    before = values(network)
     with pytest.raises(UserError) as error:
-        load_into(model, folder)
+        load_into(network, folder)
     message = str(error.value)
     assert (
         "are of another architecture than tiny" in message
@@ -125,21 +125,27 @@ def test_another_architecture_is_refused_in_one_line_and_changes_nothing(folder)
         and "\n" not in message
     )
     assert str(folder) in message and len(message) < 500
-    for name, value in values(model).items():
+    model = MaskRCNN(network, Thresholds(score=0.9))
+    with pytest.raises(UserError, match="another architecture"):
+        model.load_weights(folder)
+    assert model.thresholds == Thresholds(score=0.9) and model.load_report is None
+    for name, value in values(network).items():
         np.testing.assert_array_equal(value, before[name])
-    assert model.thresholds == thresholds
 
 
 def test_a_deeper_network_is_not_cut_to_a_shallower_one(tmp_path):
     """Every variable of the shallower one is there, and the rest would be dropped without a word."""
-    deeper = MaskRCNN(tiny_config(blocks=(1, 1, 2, 1))).save(tmp_path / "deeper")
+    deeper = tmp_path / "deeper"
+    build(tiny_config(blocks=(1, 1, 2, 1))).save(deeper)
     with pytest.raises(UserError, match="another architecture than tiny.* unexpected .*4b"):
-        load_into(MaskRCNN(tiny_config()), deeper)
+        load_into(MaskRCNNNetwork(tiny_config()), deeper)
 
 
 def test_a_network_grown_by_blocks_sees_what_it_saw(trained, folder):
-    deeper = MaskRCNN(tiny_config(blocks=(2, 1, 3, 1)), seed=7)
-    report = load_into(deeper, folder, grow=True)
+    deeper = build(tiny_config(blocks=(2, 1, 3, 1)), seed=7)
+    deeper.load_weights(folder, grow=True)
+    report = deeper.load_report
+    assert deeper.thresholds == THRESHOLDS
     assert report.grown == ["res2b", "res4b", "res4c"] and not (
         report.missing or report.unexpected or report.mismatched
     )
@@ -149,16 +155,18 @@ def test_a_network_grown_by_blocks_sees_what_it_saw(trained, folder):
     np.testing.assert_allclose(a.boxes, b.boxes, atol=1e-4)
     np.testing.assert_allclose(a.mask_probs, b.mask_probs, atol=1e-5)
     with pytest.raises(UserError, match="another architecture"):
-        load_into(MaskRCNN(tiny_config(blocks=(2, 1, 3, 1))), folder)
+        load_into(MaskRCNNNetwork(tiny_config(blocks=(2, 1, 3, 1))), folder)
     with pytest.raises(UserError, match="mismatched"):
         load_into(
-            MaskRCNN(tiny_config(blocks=(2, 1, 3, 1), pyramid_channels=12)), folder, grow=True
+            MaskRCNNNetwork(tiny_config(blocks=(2, 1, 3, 1), pyramid_channels=12)),
+            folder,
+            grow=True,
         )
 
 
 def test_not_strict_loads_what_fits_and_says_so(trained, folder):
-    model = MaskRCNN(tiny_config(box_head_channels=24))
-    report = load_into(model, folder, strict=False)
+    network = MaskRCNNNetwork(tiny_config(box_head_channels=24))
+    report = load_into(network, folder, strict=False)
     assert {n.split()[0] for n in report.mismatched} == {
         f"mrcnn_{n}" for n in ("class_conv1/kernel", "class_conv1/bias", "class_conv2/kernel", "class_conv2/bias",
                                "class_logits/kernel", "bbox_fc/kernel")
@@ -166,7 +174,9 @@ def test_not_strict_loads_what_fits_and_says_so(trained, folder):
     assert "6 mismatched (" in str(
         report
     ) and "mrcnn_class_logits/kernel (16, 2) for (24, 2)" in str(report)
-    np.testing.assert_array_equal(values(model)["conv1/kernel"], values(trained)["conv1/kernel"])
+    np.testing.assert_array_equal(
+        values(network)["conv1/kernel"], values(trained.network)["conv1/kernel"]
+    )
 
 
 def test_missing_variables_are_named(folder, tmp_path):
@@ -177,14 +187,14 @@ def test_missing_variables_are_named(folder, tmp_path):
     with pytest.raises(
         UserError, match=r"1 missing \(fpn_p2/kernel\), 1 unexpected \(strange/kernel\)"
     ):
-        load_into(MaskRCNN(tiny_config()), tmp_path / "weights.h5")
+        load_into(MaskRCNNNetwork(tiny_config()), tmp_path / "weights.h5")
 
 
 def test_a_file_in_which_nothing_fits(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["dense/kernel"] = np.zeros(3)
     with pytest.raises(UserError, match="another architecture than tiny: nothing fits"):
-        load_into(MaskRCNN(tiny_config()), tmp_path / "other.h5")
+        load_into(MaskRCNNNetwork(tiny_config()), tmp_path / "other.h5")
 
 
 @pytest.mark.parametrize("content", [b"", b"no HDF5", None], ids=["empty", "text", "cut short"])
@@ -192,7 +202,7 @@ def test_a_broken_file_is_named(folder, tmp_path, content):
     path = tmp_path / "broken.h5"
     path.write_bytes((folder / "weights.h5").read_bytes()[:2000] if content is None else content)
     with pytest.raises(UserError, match="weights .*broken.h5 cannot be read") as error:
-        load_into(MaskRCNN(tiny_config()), path)
+        load_into(MaskRCNNNetwork(tiny_config()), path)
     assert "\n" not in str(error.value)
 
 
@@ -217,7 +227,7 @@ def test_what_is_not_there_is_named(tmp_path, folder):
     ("change", "message"),
     [
         (lambda c: "{", "config.json is not JSON"),
-        (lambda c: json.dumps({**c, "format": 99}), "no model config of format 1"),
+        (lambda c: json.dumps({**c, "format": 99}), "is not a model config of format 1"),
         (
             lambda c: json.dumps({**c, "model": {**c["model"], "wings": 2}}),
             "ModelConfig has no wings: written by another version",

@@ -4,25 +4,26 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from tiny import random_boxes, tiny_config
+from tiny import lively_model, random_boxes, tiny_config
 
-from nucleus_course.models.mask_rcnn.proposals import run_rpn
+from nucleus_course.geometry.boxes import dilate
+from nucleus_course.models.mask_rcnn.network import MaskRCNNNetwork
 from nucleus_course.prediction.engines.folded import fold, run_folded
-from nucleus_course.prediction.segmenter import MaskRCNN
+from nucleus_course.prediction.engines.keras_fast import FastForward
 
 NORMS = keras.layers.BatchNormalization
 
 
 def shaken(config, **options):
-    """A model whose BatchNorm statistics and biases are not those of the first day."""
-    model = MaskRCNN(config, seed=2, **options)
+    """A network whose BatchNorm statistics and biases are not those of the first day."""
+    network = MaskRCNNNetwork(config, seed=2, **options)
     rng = np.random.default_rng(5)
-    for variable in model.variables:
+    for variable in network.variables:
         if variable.name in ("gamma", "moving_variance"):
             variable.assign(rng.uniform(0.5, 1.5, variable.shape))
         elif variable.name in ("beta", "moving_mean", "bias"):
             variable.assign(rng.normal(0, 0.2, variable.shape))
-    return model
+    return network
 
 
 def image(height=64, width=96):
@@ -59,65 +60,95 @@ def test_trunk_and_pyramid(backbone, monkeypatch):
     from nucleus_course.models.mask_rcnn import backbone as trunks
 
     monkeypatch.setitem(trunks.BLOCKS, "resnet50", (1, 1, 1, 1))
-    model = shaken(
+    network = shaken(
         tiny_config(
             backbone=backbone,
             strides=(2, 4, 8, 16, 32) if backbone == "thin" else (4, 8, 16, 32, 64),
         )
     )
     x = ops.convert_to_tensor(image(64, 128))
-    stages = model.backbone(x, training=False)
-    for found, expected in zip(run_folded(model.backbone, x), stages):
+    stages = network.backbone(x, training=False)
+    for found, expected in zip(run_folded(network.backbone, x), stages):
         assert_close(found, expected, 1e-5)
-    for found, expected in zip(model.features(x, fast=True), model.features(x)):
+    for found, expected in zip(FastForward(network).features(x), network.features(x)):
         assert_close(found, expected, 1e-5)
 
 
 def test_weights_of_today():
     """Folding does not keep what a layer was."""
-    model = shaken(tiny_config())
+    network = shaken(tiny_config())
     x = ops.convert_to_tensor(image())
-    before = ops.convert_to_numpy(model.features(x, fast=True)[0])
-    norm = next(layer for layer in model.backbone.layers if isinstance(layer, NORMS))
+    fast = FastForward(network)
+    before = ops.convert_to_numpy(fast.features(x)[0])
+    norm = next(layer for layer in network.backbone.layers if isinstance(layer, NORMS))
     norm.gamma.assign(3.0 * norm.gamma)
-    assert np.abs(ops.convert_to_numpy(model.features(x, fast=True)[0]) - before).max() > 1e-3
-    assert_close(model.features(x, fast=True)[0], model.features(x)[0], 1e-5)
+    assert np.abs(ops.convert_to_numpy(fast.features(x)[0]) - before).max() > 1e-3
+    assert_close(fast.features(x)[0], network.features(x)[0], 1e-5)
 
 
 def test_rpn():
-    model = shaken(tiny_config(anchor_ratios=(0.5, 1.0, 2.0)))
-    pyramid = model.features(ops.convert_to_tensor(image()))
-    for found, expected in zip(run_rpn(model.rpn, pyramid, fast=True), run_rpn(model.rpn, pyramid)):
+    network = shaken(tiny_config(anchor_ratios=(0.5, 1.0, 2.0)))
+    pyramid = network.features(ops.convert_to_tensor(image()))
+    for found, expected in zip(
+        FastForward(network).rpn_outputs(pyramid), network.rpn_outputs(pyramid)
+    ):
         assert np.ptp(ops.convert_to_numpy(expected)) > 0.1
         assert_close(found, expected, 1e-5)
+
+
+@pytest.mark.parametrize(("size", "samples", "beyond"), [(7, 2, False), (14, 1, True)])
+def test_pooling(size, samples, beyond):
+    network = shaken(tiny_config())
+    pyramid = network.features(ops.convert_to_tensor(image()))
+    boxes = random_boxes(np.random.default_rng(3), 7, 64, 96)
+    if beyond:
+        boxes = dilate(boxes, 1.4)
+    arguments = pyramid, ops.convert_to_tensor(boxes), ops.zeros(7, "int32"), size, samples
+    assert_close(
+        FastForward(network).pool(*arguments, beyond=beyond), network.pool(*arguments), 1e-4
+    )
+
+
+def test_candidates():
+    """Proposals, two passes of the box head and the order by score: all that the pipeline asks for."""
+    network = lively_model().network
+    arguments = ops.convert_to_tensor(image()), ops.convert_to_tensor([[60.0, 90.0]])
+    pyramid, boxes, scores = FastForward(network).candidates(*arguments)
+    expected = network.candidates(*arguments)
+    for found, level in zip(pyramid, expected[0]):
+        assert_close(found, level, 1e-5)
+    assert ops.convert_to_numpy(scores).max() > 0.1
+    assert_close(boxes, expected[1], 1e-4)
+    assert_close(scores, expected[2], 1e-4)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.2])
 @pytest.mark.parametrize("norm", [False, True])
 def test_masks(norm, scale):
-    model = shaken(tiny_config(head_norm=norm, mask_roi_scale=scale))
-    pyramid = model.features(ops.convert_to_tensor(image()))
+    network = shaken(tiny_config(head_norm=norm, mask_roi_scale=scale))
+    pyramid = network.features(ops.convert_to_tensor(image()))
     boxes, index = (
         ops.convert_to_tensor(random_boxes(np.random.default_rng(3), 7, 64, 96)),
         ops.zeros(7, "int32"),
     )
-    expected = model.mask_logits(pyramid, boxes, index)
-    found = model.mask_logits(pyramid, boxes, index, fast=True)
+    expected = network.mask_logits(pyramid, boxes, index)
+    found = FastForward(network).mask_logits(pyramid, boxes, index)
     assert np.ptp(ops.convert_to_numpy(expected)) > 0.1
     assert_close(found, expected, 1e-4)
 
 
 def test_half_precision():
     """Both round to eight bits, each at its own places; what comes out has the layers' dtypes."""
-    model = shaken(tiny_config(), dtype_policy="mixed_bfloat16")
+    network = shaken(tiny_config(), dtype_policy="mixed_bfloat16")
     x = ops.convert_to_tensor(image())
-    pyramid, fast = model.features(x), model.features(x, fast=True)
-    assert fast[0].dtype == pyramid[0].dtype
-    assert_close(fast[0], pyramid[0], 0.05)
+    fast = FastForward(network)
+    pyramid, folded = network.features(x), fast.features(x)
+    assert folded[0].dtype == pyramid[0].dtype
+    assert_close(folded[0], pyramid[0], 0.05)
     boxes, index = (
         ops.convert_to_tensor(random_boxes(np.random.default_rng(3), 7, 64, 96)),
         ops.zeros(7, "int32"),
     )
-    found = model.mask_logits(pyramid, boxes, index, fast=True)
+    found = fast.mask_logits(pyramid, boxes, index)
     assert keras.backend.standardize_dtype(found.dtype) == "float32"
-    assert_close(found, model.mask_logits(pyramid, boxes, index), 0.05)
+    assert_close(found, network.mask_logits(pyramid, boxes, index), 0.05)

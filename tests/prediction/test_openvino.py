@@ -1,6 +1,5 @@
 """The model outside Keras: the same numbers from ONNX and OpenVINO, and a clear word where they are missing."""
 
-import dataclasses
 import json
 import sys
 from types import SimpleNamespace
@@ -11,7 +10,9 @@ from tiny import disc_dataset, lively_model, random_boxes, tiny_config
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import Thresholds
-from nucleus_course.prediction import engines as runtime
+from nucleus_course.prediction.engines.keras_fast import KerasEngine
+from nucleus_course.prediction.pipeline import prepare
+from nucleus_course.prediction.segmenter import build
 
 
 @pytest.fixture(scope="module")
@@ -37,24 +38,22 @@ def matched(expected, found):
 # ------------------------------------------------------------------ without the packages
 
 
-def test_missing_package_is_one_line_with_the_mend(monkeypatch, model):
+def test_missing_package_is_one_line_with_what_to_do(monkeypatch, model):
     monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
     with pytest.raises(UserError, match="'openvino' is not installed: pip install openvino onnx"):
-        runtime.use_runtime(model, "openvino")
+        model.use_engine("openvino")
 
 
 def test_unknown_runtime_precision_and_kind(model):
     with pytest.raises(
         UserError, match="unknown runtime 'tensorrt': choose one of keras, openvino"
     ):
-        runtime.use_runtime(model, "tensorrt")
+        model.use_engine("tensorrt")
     from nucleus_course.prediction.engines.onnx_model import require_mask_rcnn
-    from nucleus_course.prediction.engines.openvino import OpenVINOPredictor
+    from nucleus_course.prediction.engines.openvino import OpenVINOEngine
 
     with pytest.raises(UserError, match="unknown precision 'int8'"):
-        OpenVINOPredictor(model, "int8")
-    from types import SimpleNamespace
-
+        OpenVINOEngine(model, "int8")
     from nucleus_course.config import UNetConfig
 
     with pytest.raises(UserError, match="only Mask R-CNN"):
@@ -117,31 +116,30 @@ def test_same_detections_in_float32(changes, image):
     model = changed(changes)
     expected = model.predict(image)
     assert len(expected) > 3
-    runtime.use_runtime(model, "openvino", precision="float32", threads=1)
+    model.use_engine("openvino", precision="float32", threads=1)
     boxes, scores, masks = matched(expected, model.predict(image))
     assert boxes < 0.05 and scores < 1e-3 and masks < 1e-2
-    runtime.use_runtime(model, "keras")
+    model.use_engine("keras")
     np.testing.assert_array_equal(model.predict(image).scores, expected.scores)
 
 
 def test_candidates_are_those_of_keras_also_in_flipped_views(model, image):
     pytest.importorskip("openvino")
     pytest.importorskip("onnx")
-    from nucleus_course.prediction import flips as tta
-    from nucleus_course.prediction.engines.openvino import OpenVINOPredictor
-    from nucleus_course.prediction.pipeline import Predictor
+    from nucleus_course.prediction import flips
+    from nucleus_course.prediction.engines.openvino import OpenVINOEngine
 
-    theirs, ours = Predictor(model), OpenVINOPredictor(model, "float32", threads=1)
-    views = tta.VIEWS[:2]
-    pyramid, boxes, scores, window = theirs.candidates(image, views)
-    other = ours.candidates(image, views)
-    np.testing.assert_array_equal(other[3], window)
+    theirs, ours = KerasEngine(model.network), OpenVINOEngine(model, "float32", threads=1)
+    prepared = prepare(image, model.config, flips.VIEWS[:2])
+    pyramid, boxes, scores = theirs.candidates(prepared)
+    other = ours.candidates(prepared)
+    assert boxes.shape == other[1].shape == (2, 64, 4)
     np.testing.assert_allclose(other[2], scores, atol=1e-3)
     rows = random_boxes(np.random.default_rng(2), 7, *image.shape[:2])
     rows[0] = [0, 0, *image.shape[:2]]  # grown, it reaches beyond the image on all sides
-    masks = theirs.masks(pyramid, rows, window, views)
-    np.testing.assert_allclose(ours.masks(other[0], rows, window, views), masks, atol=1e-3)
-    assert ours.masks(other[0], rows[:0], window, views).shape == (0, 28, 28)
+    masks = theirs.masks(pyramid, rows, prepared)
+    np.testing.assert_allclose(ours.masks(other[0], rows, prepared), masks, atol=1e-3)
+    assert ours.masks(other[0], rows[:0], prepared).shape == (0, 28, 28)
 
 
 def test_pooling_in_openvino_is_pooling_in_tensorflow(model):
@@ -149,15 +147,15 @@ def test_pooling_in_openvino_is_pooling_in_tensorflow(model):
     pytest.importorskip("onnx")
     from nucleus_course.prediction.engines import openvino
 
-    image = disc_dataset(1)[0].image
+    prepared = prepare(disc_dataset(1)[0].image, model.config)
     ours, theirs = (
-        openvino.OpenVINOPredictor(model, "float32"),
-        openvino.OpenVINOPredictor(model, "float32"),
+        openvino.OpenVINOEngine(model, "float32"),
+        openvino.OpenVINOEngine(model, "float32"),
     )
     if ours._pool is None:
         pytest.skip("not on TensorFlow")
     theirs._pool = None  # as on JAX and torch
-    for a, b in zip(ours.candidates(image)[1:3], theirs.candidates(image)[1:3]):
+    for a, b in zip(ours.candidates(prepared)[1:], theirs.candidates(prepared)[1:]):
         np.testing.assert_allclose(a, b, atol=2e-3)
 
 
@@ -169,12 +167,12 @@ def test_compiled_sizes_are_kept_but_not_for_ever(model):
     def compile_nothing(proto, precision):
         return SimpleNamespace(create_infer_request=lambda: precision)
 
-    predictor = openvino.OpenVINOPredictor(model, "float32", threads=1)
-    predictor._compile = compile_nothing
+    engine = openvino.OpenVINOEngine(model, "float32", threads=1)
+    engine._compile = compile_nothing
     for side in (64, 128, 192, 256, 64, 320):
-        predictor._graphs(side, side)
-    assert list(predictor._sizes) == [(s, s) for s in (192, 256, 64, 320)]
-    bfloat16 = openvino.OpenVINOPredictor(model, "bfloat16")
+        engine._graphs(side, side)
+    assert list(engine._sizes) == [(s, s) for s in (192, 256, 64, 320)]
+    bfloat16 = openvino.OpenVINOEngine(model, "bfloat16")
     bfloat16._compile = compile_nothing
     assert vars(bfloat16._graphs(64, 64))["proposals"] == "float32", (
         "boxes are never in half precision"
@@ -189,7 +187,6 @@ def test_exported_onnx_gives_what_keras_gives(model, image, tmp_path):
     openvino = pytest.importorskip("openvino")
     onnx = pytest.importorskip("onnx")
     from nucleus_course.prediction.engines.export import export_model
-    from nucleus_course.prediction.pipeline import Predictor, prepare
 
     files = export_model(model, tmp_path / "new", "onnx", 128)
     assert sorted(f.name for f in files) == ["detector.onnx", "export.json", "masks.onnx"]
@@ -200,19 +197,20 @@ def test_exported_onnx_gives_what_keras_gives(model, image, tmp_path):
     assert [o.name for o in proto.graph.output] == told["detector"]["outputs"]
     assert {p.key for p in proto.metadata_props} >= {"preset", "nms_iou"}
 
-    prepared, window = prepare(image, model.config)
-    assert prepared.shape == (1, 128, 128, 3)
+    prepared = prepare(image, model.config)
+    assert prepared.input.shape == (1, 128, 128, 3)
     core = openvino.Core()
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     detector, masks = (
         core.compile_model(tmp_path / "new" / f"{n}.onnx", "CPU", options)
         for n in ("detector", "masks")
     )
-    found = detector({"image": prepared, "window": window})
-    pyramid, boxes, scores, _ = Predictor(model).candidates(image)
+    found = detector({"image": prepared.input, "window": prepared.windows})
+    engine = KerasEngine(model.network)
+    pyramid, _, scores = engine.candidates(prepared)
     np.testing.assert_allclose(found["scores"], scores[0], atol=1e-3)
     rows = random_boxes(np.random.default_rng(3), 5, *image.shape[:2])
-    expected = Predictor(model).masks(pyramid, rows, window[0])
+    expected = engine.masks(pyramid, rows, prepared)
     got = masks({**{f"p{level}": found[f"p{level}"] for level in (2, 3, 4, 5)}, "boxes": rows})[
         "masks"
     ]
@@ -243,34 +241,24 @@ def test_a_layer_that_cannot_be_written_is_named():
         write_functional(Graph("g"), model, [("x", 8, 8)])
 
 
-def test_margins_hold_what_grown_boxes_reach(model):
+def test_margins_hold_what_grown_boxes_reach():
     """Wherever a grown box's samples lie, the padded map has them."""
     from nucleus_course.prediction.engines.onnx_model import MaskRCNNWriter
 
-    config = dataclasses.replace(tiny_config(), mask_roi_scale=1.5)
-    from types import SimpleNamespace
-
-    writer = MaskRCNNWriter(SimpleNamespace(config=config), 64, 128)
-    for margin, stride in zip(writer.margins, config.strides):
+    writer = MaskRCNNWriter(build(tiny_config(mask_roi_scale=1.5)), 64, 128)
+    for margin, stride in zip(writer.margins, writer.config.strides):
         assert margin * stride >= 0.25 * 128
-    assert (
-        MaskRCNNWriter(
-            SimpleNamespace(config=dataclasses.replace(config, mask_roi_scale=1.0)), 64, 64
-        ).margins
-        == [0] * 4
-    )
+    assert MaskRCNNWriter(build(tiny_config(mask_roi_scale=1.0)), 64, 64).margins == [0] * 4
 
 
 def test_an_export_says_how_scores_are_made(model, tmp_path, monkeypatch):
     from nucleus_course.prediction.engines.export import description, export_model
     from nucleus_course.prediction.rescorer import FEATURES, Rescorer
-    from nucleus_course.prediction.segmenter import MaskRCNN
 
     monkeypatch.setattr(model, "rescorer", None)
     assert description(model, "onnx", 64)["scores"].startswith("times the mean")
     assert (
-        description(MaskRCNN(tiny_config(mask_scoring=False)), "onnx", 64)["scores"]
-        == "as they are"
+        description(build(tiny_config(mask_scoring=False)), "onnx", 64)["scores"] == "as they are"
     )
     count = len(FEATURES)
     rescorer = Rescorer(

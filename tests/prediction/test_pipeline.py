@@ -9,8 +9,11 @@ from tiny import disc_dataset, lively_model
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import Thresholds
 from nucleus_course.data.preprocess import to_network
+from nucleus_course.geometry.boxes import dilate, iou_matrix
 from nucleus_course.models.weights.folder import named_variables
-from nucleus_course.prediction import pipeline as prediction
+from nucleus_course.prediction.datasets import predict_dataset, predict_variants
+from nucleus_course.prediction.pipeline import assemble, prepare, round_up
+from nucleus_course.prediction.trace import trace_image
 from nucleus_course.presets import get_preset
 
 
@@ -103,7 +106,7 @@ def test_an_even_image_is_no_trouble(model, image):
 
 def test_nothing_found():
     model = lively()
-    named_variables(model)["mrcnn_class_logits/bias"].assign([50.0, -50.0])
+    named_variables(model.network)["mrcnn_class_logits/bias"].assign([50.0, -50.0])
     found = model.predict(np.zeros((40, 56), "uint8"))
     check(found, 40, 56)
     assert (
@@ -144,10 +147,8 @@ def test_options(model, image):
 
 
 def test_nms_holds_what_it_promises(model, image):
-    from nucleus_course.prediction.flips import box_iou
-
     boxes = model.predict(image, nms_iou=0.3).boxes
-    iou = box_iou(boxes, boxes) - np.eye(len(boxes))
+    iou = iou_matrix(boxes, boxes) - np.eye(len(boxes))
     assert len(boxes) > 3 and iou.max() <= 0.3 + 1e-5
 
 
@@ -155,7 +156,7 @@ def test_new_weights_count_at_once(image):
     """The compiled pieces read the variables at each call, on every backend."""
     model = lively()
     before = model.predict(image)
-    kernel = named_variables(model)["mrcnn_class_logits/kernel"]
+    kernel = named_variables(model.network)["mrcnn_class_logits/kernel"]
     kernel.assign(kernel.numpy()[:, ::-1])
     after = model.predict(image)
     assert not np.array_equal(before.scores, after.scores)
@@ -185,12 +186,14 @@ def test_a_rectangle_lies_where_it_should_in_network_pixels(preset):
     config = get_preset(preset).model
     image = np.zeros((60, 75, 3), "uint8")
     image[21:41, 10:53] = 255
-    prepared, window = prediction.prepare(image, config)
-    scale = config.upsample
-    np.testing.assert_array_equal(window, [[60 * scale, 75 * scale]])
-    assert prepared.shape[1] % config.pad_multiple == prepared.shape[2] % config.pad_multiple == 0
-    real = prepared[0, : int(60 * scale), : int(75 * scale)]
-    assert not prepared[0, int(60 * scale) :].any() and not prepared[0, :, int(75 * scale) :].any()
+    prepared, scale = prepare(image, config), config.upsample
+    assert prepared.shape == (60, 75) and prepared.views == ((False, False),)
+    np.testing.assert_array_equal(prepared.windows, [[60 * scale, 75 * scale]])
+    np.testing.assert_array_equal(prepared.window, [60 * scale, 75 * scale])
+    (network,) = prepared.input
+    assert network.shape[0] % config.pad_multiple == network.shape[1] % config.pad_multiple == 0
+    real = network[: int(60 * scale), : int(75 * scale)]
+    assert not network[int(60 * scale) :].any() and not network[:, int(75 * scale) :].any()
     np.testing.assert_array_equal(real, to_network(image, config))
     bright = real[..., 0] > (real[..., 0].max() + real[..., 0].min()) / 2
     rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
@@ -207,7 +210,7 @@ def test_a_predicted_box_and_mask_come_back_to_the_images_pixels(preset):
     size, reach = config.mask_size, config.mask_roi_scale
     inside = np.abs((np.arange(size) + 0.5) / size - 0.5) * reach <= 0.5
     probs = np.repeat((inside[:, None] & inside)[None].astype("float32"), 2, axis=0)
-    found = prediction.assemble(config, (60, 75), network, scores, probs, Thresholds())
+    found = assemble(config, (60, 75), network, scores, probs, Thresholds())
     np.testing.assert_array_equal(found.boxes, [[0, 0, 60, 75], [21, 10, 41, 53]])
     assert (np.diff(found.scores) < 0).all()
     rows, columns = np.nonzero(found.masks[1])
@@ -229,10 +232,10 @@ def test_padding_brings_no_detections(model):
         )
 
 
-def test_buckets_are_few_and_large_enough():
-    config = get_preset("paper-resnet50").model
-    sides = [prediction._bucket(side, config) for side in range(1, 2801)]
-    assert all(b >= side and b % config.pad_multiple == 0 for side, b in enumerate(sides, 1))
+def test_padded_sides_are_few_and_large_enough():
+    multiple = get_preset("paper-resnet50").model.pad_multiple
+    sides = [round_up(side, multiple) for side in range(1, 2801)]
+    assert all(b >= side and b % multiple == 0 for side, b in enumerate(sides, 1))
     assert len(set(sides)) < 30
 
 
@@ -241,7 +244,7 @@ def test_buckets_are_few_and_large_enough():
 
 def test_predict_dataset_is_predict_image_by_image(model):
     data = disc_dataset(3)
-    predictions = prediction.predict_dataset(model, data, progress=False)
+    predictions = predict_dataset(model, data, progress=False)
     assert list(predictions.images) == list(data.ids)
     for record in data:
         found, kept = model.predict(record.image), predictions.images[record.id]
@@ -251,14 +254,9 @@ def test_predict_dataset_is_predict_image_by_image(model):
     assert predictions.score_threshold == 0.1
 
 
-def test_progress_stays_out_of_the_results(capsys):
-    assert list(prediction._tracked([1, 2], "predicting", True)) == [1, 2]
-    assert capsys.readouterr().out == ""
-
-
 def test_variants_are_predictions_at_other_thresholds(model):
     data = disc_dataset(2)
-    variants = prediction.predict_variants(model, data, (0.2, 0.5), (0.4, 0.6), progress=False)
+    variants = predict_variants(model, data, (0.2, 0.5), (0.4, 0.6), progress=False)
     assert set(variants) == {(0.2, 0.4), (0.2, 0.6), (0.5, 0.4), (0.5, 0.6)}
     for (nms_iou, mask), predictions in variants.items():
         for record in data:
@@ -276,7 +274,7 @@ def trace(model, image):
 
 
 def test_trace_has_every_name_of_its_docstring(trace):
-    returns = prediction.trace_image.__doc__.split("Returns:")[1]
+    returns = trace_image.__doc__.split("Returns:")[1]
     named = set(re.findall(r"``([a-z_]+)``", returns))
     assert len(named) >= 20 and named == set(trace)
     assert trace.boxes is trace["boxes"]
@@ -326,6 +324,4 @@ def test_traces_shapes_fit_together(model, trace):
     assert trace.mask_boxes.shape == (kept, 4) and trace.mask_pooled.shape == (kept, 14, 14, 8)
     assert trace.mask_logits.shape == (kept, 28, 28)
     assert (np.diff(trace.class_scores[trace.kept]) <= 0).all()
-    np.testing.assert_allclose(
-        trace.mask_boxes, prediction.dilate_numpy(trace.boxes[trace.kept], 1.2), atol=1e-3
-    )
+    np.testing.assert_allclose(trace.mask_boxes, dilate(trace.boxes[trace.kept], 1.2), atol=1e-3)

@@ -8,7 +8,7 @@ from tiny import tiny_config
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.prediction.rescorer import FEATURES, REACH, Rescorer, describe, mask_certainty
-from nucleus_course.prediction.segmenter import MaskRCNN
+from nucleus_course.prediction.segmenter import MaskRCNN, build
 
 
 def column(features, name):
@@ -134,7 +134,7 @@ def test_mask_certainty_by_hand():
 
 
 def test_a_model_folder_keeps_its_rescorer_and_loses_a_stale_one(tmp_path):
-    model = MaskRCNN(tiny_config())
+    model = build(tiny_config())
     model.rescorer = rescorer()
     model.save(tmp_path)
     loaded = MaskRCNN.load(tmp_path).rescorer
@@ -143,14 +143,14 @@ def test_a_model_folder_keeps_its_rescorer_and_loses_a_stale_one(tmp_path):
     assert loaded.info == {"split": "train"}
     first = json.loads((tmp_path / "rescoring.json").read_text())["mean"][0]
     assert str(first) == str(model.rescorer.mean[0])  # no more digits than a float32 has
-    other = MaskRCNN(tiny_config())
+    other = build(tiny_config())
     other.save(tmp_path)
     assert MaskRCNN.load(tmp_path).rescorer is None and not (tmp_path / "rescoring.json").exists()
 
 
 def test_prediction_takes_the_rescorers_scores(tmp_path):
     image = np.random.default_rng(2).integers(0, 255, (64, 64, 3), "uint8")
-    model = MaskRCNN(tiny_config())
+    model = build(tiny_config())
     plain = model.predict(image)
     assert len(plain) > 3
     model.rescorer = rescorer()

@@ -14,17 +14,17 @@ import numpy as np, keras
 from tiny import disc_dataset, tiny_config, tiny_preset
 from nucleus_course.config import StageConfig
 from nucleus_course.data.batches import TrainingBatches
-from nucleus_course.prediction.segmenter import MaskRCNN
+from nucleus_course.prediction.segmenter import build
 from nucleus_course.training import train
 from nucleus_course.training.distribute import data_parallel, device_names
 from nucleus_course.training.stages import compile_for
 
-def summary(model):
-    return [float(np.abs(keras.ops.convert_to_numpy(v)).sum()) for v in model.trainable_variables]
+def summary(network):
+    return [float(np.abs(keras.ops.convert_to_numpy(v)).sum()) for v in network.trainable_variables]
 
-def outcome(rows, model):
+def outcome(rows, network):
     losses = [[v for k, v in row.items() if k.endswith("loss")] for row in rows]
-    return {"losses": losses, "weights": summary(model), "rows": rows}
+    return {"losses": losses, "weights": summary(network), "rows": rows}
 """
 
 # The whole loop, on different images, with sampling and a BatchNorm that learns; then a run cut in two.
@@ -36,10 +36,10 @@ preset = tiny_preset(steps_per_epoch=2, batch_size=4, stages=(StageConfig("all",
 def run(count, folder=None, **options):
     keras.utils.set_random_seed(5)
     with data_parallel(count, preset.training.batch_size) as devices:
-        model = MaskRCNN(preset.model, seed=5)
+        model = build(preset.model, seed=5)
         history = train(model, disc_dataset(), preset=preset, run=folder, progress=False, **options)
-        kernel = model.backbone.get_layer("conv1").kernel.value
-        found = outcome(history.rows, model) | {"devices": devices, "held_by": len(kernel.sharding.device_set)}
+        kernel = model.network.backbone.get_layer("conv1").kernel.value
+        found = outcome(history.rows, model.network) | {"devices": devices, "held_by": len(kernel.sharding.device_set)}
     return found
 
 folder = tempfile.mkdtemp()
@@ -69,18 +69,18 @@ class Twice(TrainingBatches):
 def run(count):
     keras.utils.set_random_seed(5)
     with data_parallel(count, preset.training.batch_size) as devices:
-        model = MaskRCNN(preset.model, seed=5)
-        compile_for(model, preset.training, "all")
+        network = build(preset.model, seed=5).network
+        compile_for(network, preset.training, "all")
         rows = []
         for epoch in range(2):
-            history = model.fit(Twice(disc_dataset(), half, epoch=epoch), shuffle=False, verbose=0).history
+            history = network.fit(Twice(disc_dataset(), half, epoch=epoch), shuffle=False, verbose=0).history
             rows.append({k: float(v[-1]) for k, v in history.items()})
-        return outcome(rows, model) | {"devices": devices, "share": model.batch_size}
+        return outcome(rows, network) | {"devices": devices, "share": network.batch_size}
 
 folder = tempfile.mkdtemp()
 def loop(**options):
     with data_parallel(2):
-        model = MaskRCNN(preset.model, seed=5)
+        model = build(preset.model, seed=5)
         return train(model, disc_dataset(), preset=preset, run=folder, progress=False, **options).rows
 
 loop(on_epoch=lambda row: True)

@@ -183,7 +183,7 @@ def test_ctrl_c_keeps_the_last_whole_epoch_and_resumes(straight, tmp_path, inter
     assert history.stopped == "interrupted" and len(history.rows) == epoch
     assert_same(values(model), seen[-1])
     kept = Toy()
-    load_into(kept, tmp_path / "weights")
+    load_into(kept.network, tmp_path / "weights")
     assert_same(values(kept), seen[-1])
 
     interrupt(epoch, step)
@@ -221,7 +221,7 @@ def test_nan_stops_with_the_last_good_weights(tmp_path, spoil, epoch, keep):
     assert_same(values(model), seen[-1])
     if keep:
         kept = Toy()
-        load_into(kept, tmp_path / "run" / "weights")
+        load_into(kept.network, tmp_path / "run" / "weights")
         assert_same(values(kept), seen[-1])
         RunFolder(tmp_path / "run", resume=True).close()  # the lock is free
 
@@ -233,8 +233,8 @@ def test_the_weights_kept_are_the_averages():
           on_epoch=lambda _: live.append(values(model)), **QUIET)  # fmt: skip
     assert len(live) == 6
     final = values(model)
-    for variable in model.trainable_variables:
-        name = next(n for n, v in named_variables(model).items() if v is variable)
+    for variable in model.network.trainable_variables:
+        name = next(n for n, v in named_variables(model.network).items() if v is variable)
         average = live[2][name]
         for now in live[3:]:
             average = np.float32(0.5) * average + np.float32(0.5) * now[name]
@@ -248,10 +248,10 @@ def test_averaged_swaps_and_restores():
 
     def look(row):
         live = values(model)
-        with loop.averaged(model, config):
+        with loop.averaged(model.network, config):
             inside[row["epoch"]] = values(model)
         assert_same(values(model), live)
-        with pytest.raises(RuntimeError), loop.averaged(model, config):
+        with pytest.raises(RuntimeError), loop.averaged(model.network, config):
             raise RuntimeError
         assert_same(values(model), live)
         # Three steps an epoch: the first one's average is the live weights, the second one's is not.
@@ -278,7 +278,7 @@ def test_the_best_weights_by_the_validation_metric_are_kept(tmp_path, monkeypatc
     )
     assert history.best == 30.0
     kept = Toy()
-    load_into(kept, tmp_path / "weights")
+    load_into(kept.network, tmp_path / "weights")
     assert_same(values(kept), seen[1])
 
 
@@ -459,7 +459,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nucleus_course.training.checkpoint.os.fsync", full)
+    monkeypatch.setattr("nucleus_course._util.files.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         train(Toy(), dataset(), preset=preset(), run=tmp_path, resume=True, epochs=2, **QUIET)
     assert (tmp_path / "checkpoint.npz").read_bytes() == before

@@ -7,27 +7,27 @@ import keras
 import numpy as np
 import pytest
 from tiny import disc_dataset, tiny_config, tiny_preset
-from toy import Toy
+from toy import ToyNetwork
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import StageConfig
 from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.models.layers import weighted_layers
+from nucleus_course.models.mask_rcnn.network import MaskRCNNNetwork
 from nucleus_course.models.weights.folder import named_variables
-from nucleus_course.prediction.segmenter import MaskRCNN
 from nucleus_course.presets import PAPER_STAGES, get_preset
 from nucleus_course.training import count_trainable, set_trainable
-from nucleus_course.training.loop import locate, scale_stages
+from nucleus_course.training.schedule import Schedule, locate, scale_stages
 from nucleus_course.training.stages import compile_for, make_optimizer
 
 
 @pytest.fixture(scope="module")
-def model():
-    return MaskRCNN(tiny_config(head_norm=True), seed=1)
+def network():
+    return MaskRCNNNetwork(tiny_config(head_norm=True), seed=1)
 
 
-def values(model):
-    return {name: v.numpy() for name, v in named_variables(model).items()}
+def values(network):
+    return {name: v.numpy() for name, v in named_variables(network).items()}
 
 
 # ------------------------------------------------------------------ which layers
@@ -44,33 +44,33 @@ def test_the_papers_three_stages():
     assert (training.global_clipnorm, training.weight_decay, training.crop) == (5.0, 1e-4, 512)
 
 
-def test_layers_of_each_stage(model):
-    names = [layer.name for layer in weighted_layers(model)]
+def test_layers_of_each_stage(network):
+    names = [layer.name for layer in weighted_layers(network)]
     assert len(names) == len(set(names))
-    everything = set_trainable(model, "all")
+    everything = set_trainable(network, "all")
     assert everything == names
-    heads = set_trainable(model, "heads")
+    heads = set_trainable(network, "heads")
     assert all(n.startswith(("fpn_", "rpn_", "mrcnn_")) for n in heads) and 20 < len(heads) < len(
         names
     )
-    four = set(set_trainable(model, "4+"))
+    four = set(set_trainable(network, "4+"))
     assert four - set(heads) == {n for n in names if n.startswith(("res4", "res5", "bn4", "bn5"))}
     with pytest.raises(
         UserError, match="unknown layers 'neck' in a stage: choose one of heads, 4\\+, all"
     ):
-        set_trainable(model, "neck")
+        set_trainable(network, "neck")
 
 
-def test_counts(model):
+def test_counts(network):
     """Counted by hand from the variables' shapes; BatchNorm's statistics are never trainable."""
-    shapes = {name: int(np.prod(v.shape)) for name, v in named_variables(model).items()}
+    shapes = {name: int(np.prod(v.shape)) for name, v in named_variables(network).items()}
     total = sum(shapes.values())
     for stage, part in (("heads", ("fpn_", "rpn_", "mrcnn_")), ("all", ("",))):
-        set_trainable(model, stage)
+        set_trainable(network, stage)
         moving = sum(
             n for name, n in shapes.items() if name.startswith(part) and "moving_" not in name
         )
-        assert count_trainable(model) == (moving, total)
+        assert count_trainable(network) == (moving, total)
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_counts(model):
 def test_what_is_frozen_does_not_move(layers, train_norm):
     """Nor do its BatchNorm statistics; with ``train_norm`` False none does."""
     config = tiny_config(head_norm=True, train_norm=train_norm)
-    model = MaskRCNN(config, seed=1)
+    network = MaskRCNNNetwork(config, seed=1)
     preset = tiny_preset(config)
-    moving = set(compile_for(model, preset.training, layers))
-    model.compile(optimizer=keras.optimizers.SGD(0.1), run_eagerly=True, jit_compile=False)
-    before = values(model)
-    model.train_on_batch(TrainingBatches(disc_dataset(2), preset)[0][0])
+    moving = set(compile_for(network, preset.training, layers))
+    network.compile(optimizer=keras.optimizers.SGD(0.1), run_eagerly=True, jit_compile=False)
+    before = values(network)
+    network.train_on_batch(TrainingBatches(disc_dataset(2), preset)[0][0])
     moved = {
-        name for name, value in values(model).items() if not np.array_equal(value, before[name])
+        name for name, value in values(network).items() if not np.array_equal(value, before[name])
     }
     assert moved and {name.split("/")[0] for name in moved} <= moving
     assert (
@@ -132,31 +132,31 @@ def test_the_optimiser_is_the_configs():
 
 def test_weight_decay_spares_biases_and_norm():
     """No gradient, so that decay is all that happens: kernels shrink by rate x decay, the rest stays."""
-    model = Toy()
-    model.head.bias.assign([1.0])
+    network = ToyNetwork()
+    network.head.bias.assign([1.0])
     training = tiny_preset(optimizer="sgd", weight_decay=0.1, momentum=0.0).training
-    compile_for(model, training, "all")
-    model.optimizer.learning_rate = 0.5
-    before = values(model)
-    model.optimizer.apply([keras.ops.zeros_like(v) for v in model.trainable_variables])
-    after = values(model)
+    compile_for(network, training, "all")
+    network.optimizer.learning_rate = 0.5
+    before = values(network)
+    network.optimizer.apply([keras.ops.zeros_like(v) for v in network.trainable_variables])
+    after = values(network)
     for name in before:
         factor = 1 - 0.5 * 0.1 if name.endswith("kernel") else 1.0
         np.testing.assert_allclose(after[name], factor * before[name], rtol=1e-6, err_msg=name)
 
 
 def test_the_global_norm_is_clipped():
-    model = Toy()
+    network = ToyNetwork()
     compile_for(
-        model,
+        network,
         tiny_preset(optimizer="sgd", weight_decay=0.0, momentum=0.0, global_clipnorm=5.0).training,
         "all",
     )
-    model.optimizer.learning_rate = 1.0
-    gradients = [keras.ops.ones_like(v) * 100 for v in model.trainable_variables]
-    before = values(model)
-    model.optimizer.apply(gradients)
-    norm = math.sqrt(sum(((values(model)[n] - before[n]) ** 2).sum() for n in before))
+    network.optimizer.learning_rate = 1.0
+    gradients = [keras.ops.ones_like(v) * 100 for v in network.trainable_variables]
+    before = values(network)
+    network.optimizer.apply(gradients)
+    norm = math.sqrt(sum(((values(network)[n] - before[n]) ** 2).sum() for n in before))
     assert norm == pytest.approx(5.0, rel=1e-4)
 
 
@@ -205,4 +205,13 @@ def test_locate_a_share_of_the_time():
         (1.0, 2, 1.0),
     ):
         found = locate(PAPER_STAGES, 7, share)
-        assert found[:2] == (number, 7) and found[2] == pytest.approx(part), share
+        assert found[:2] == (number, None) and found[2] == pytest.approx(part), share
+
+
+def test_a_schedule_by_epochs_and_by_the_clock():
+    by_epochs, by_clock = Schedule(PAPER_STAGES), Schedule(PAPER_STAGES, minutes=2)
+    assert by_epochs.epochs == by_clock.epochs == 100
+    assert not by_epochs.over(99, 1e9) and by_epochs.over(100, 0)
+    assert not by_clock.over(1000, 119) and by_clock.over(0, 120)
+    assert by_epochs.share(60) is None
+    assert [by_clock.share(s) for s in (0, 60, 500)] == [0, 0.5, 1]

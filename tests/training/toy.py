@@ -1,12 +1,13 @@
-"""A model of fifty weights that trains as MaskRCNN does, so that the loop is tested in moments."""
+"""A model of fifty weights that trains as Mask R-CNN does, so that the loop is tested in moments."""
 
 import keras
 import numpy as np
 from keras import ops
 from tiny import disc_dataset, tiny_config, tiny_preset
 
-from nucleus_course.config import StageConfig, Thresholds
-from nucleus_course.models.weights.folder import named_variables, save_model
+from nucleus_course.config import StageConfig
+from nucleus_course.models.weights.folder import named_variables
+from nucleus_course.prediction.segmenter import Segmenter
 
 STAGES = (
     StageConfig("heads", layers="heads", epochs=2, rate=1e-2),
@@ -14,13 +15,13 @@ STAGES = (
 )
 
 
-class Toy(keras.Model):
+class ToyNetwork(keras.Model):
     """Says how much of a crop is nucleus: a trunk with BatchNorm, a head, and noise from its own seed."""
 
     def __init__(self, units=3, seed=0):
         super().__init__(name="toy", dtype="float32")
         keras.utils.set_random_seed(11)
-        self.config, self.thresholds = tiny_config(), Thresholds()
+        self.config = tiny_config()
         self.batch_size, self.loss_weights_ = None, {}
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.convolution = keras.layers.Conv2D(units, 8, strides=8, use_bias=False, name="conv1")
@@ -41,8 +42,14 @@ class Toy(keras.Model):
         share = ops.mean(ops.cast(x["labels"] > 0, "float32"), axis=(1, 2))
         return ops.mean((y_pred - share) ** 2)
 
-    def save(self, folder):
-        return save_model(self, folder)
+
+class Toy(Segmenter):
+    """A toy network as :func:`nucleus_course.train` takes it."""
+
+    kind, network_class = "mask_rcnn", ToyNetwork
+
+    def __init__(self, **options):
+        super().__init__(ToyNetwork(**options))
 
 
 def preset(**training):
@@ -56,7 +63,7 @@ def dataset():
 
 def values(model):
     """{name: array} of everything the model has learned, copied."""
-    return {name: variable.numpy() for name, variable in named_variables(model).items()}
+    return {name: variable.numpy() for name, variable in named_variables(model.network).items()}
 
 
 def assert_same(a, b, but=()):

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.data.lint import NOTED, REFUSED, Issue
-from nucleus_course.data.read import EXTENSIONS
 
 SYNTHETIC_MARK = "SYNTHETIC.txt"
+EXTENSIONS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".npy")
 JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 

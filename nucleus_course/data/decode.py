@@ -14,9 +14,10 @@ from nucleus_course._util.errors import UserError
 from nucleus_course._util.text import pluralize
 from nucleus_course.data.image_types import image_type
 from nucleus_course.data.lint import NOTED, REFUSED, REPAIRED, Issue
-from nucleus_course.data.read import is_grey, read_image, to_rgb8
+from nucleus_course.data.masks import Unclear, nuclei_in
+from nucleus_course.data.read import is_grey, read_pixels, to_rgb8
 
-MAX_MASKS = 65535  # the cache stores uint16 label maps
+MAX_NUCLEI = 65535  # the cache stores uint16 label maps
 
 
 @dataclass
@@ -65,16 +66,8 @@ def decode_entry(entry, read, labelled=True):
             "an empty masks folder: taken as an image without nuclei",
             NOTED,
         )
-    if len(entry.masks) > MAX_MASKS:
-        report(
-            entry.image,
-            "too many masks",
-            f"{len(entry.masks)} masks; at most {MAX_MASKS} can be kept",
-            REFUSED,
-        )
-        return result
     try:
-        image = to_rgb8(read_image(read_bytes(read, entry.image), entry.image))
+        image = to_rgb8(read_pixels(read_bytes(read, entry.image), entry.image).values)
     except UserError as error:
         report(entry.image, "unreadable image", _short(error, entry.image), REFUSED)
         return result
@@ -102,67 +95,37 @@ class _Refused(Exception):
 
 def _labels(entry, read, shape, report):
     """Label map uint16 (H, W) from the mask files of one image."""
-    masks, seen = [], {}
+    nuclei, seen = [], {}
     for name in sorted(entry.masks):
         try:
-            mask = read_image(read_bytes(read, name), name, mask=True)
+            pixels = read_pixels(read_bytes(read, name), name, mask=True)
         except UserError as error:
             report(name, "unreadable mask", _short(error, name), REFUSED)
             raise _Refused from None
-        if mask.shape[:2] != shape:
-            report(
-                name,
-                "wrong shape",
-                f"mask {mask.shape[1]}x{mask.shape[0]} on an image {shape[1]}x{shape[0]} (width x height)",
-                REFUSED,
-            )
+        size = pixels.values.shape[:2]
+        if size != shape:
+            message = f"mask {size[1]}x{size[0]} on an image {shape[1]}x{shape[0]} (width x height)"
+            report(name, "wrong shape", message, REFUSED)
             raise _Refused
-        if mask.ndim == 3:
-            report(
-                name,
-                "channels",
-                f"a mask with {mask.shape[2]} channels: any channel counts, alpha does not",
-                REPAIRED,
-            )
-            mask = mask[..., : 3 if mask.shape[2] >= 3 else 1].max(axis=2)
-        top, left, piece = crop_to_content(mask)
-        if piece is None:
+        try:
+            found = nuclei_in(pixels, lambda *line, name=name: report(name, *line))
+        except Unclear as error:
+            report(name, "unclear mask", str(error), REFUSED)
+            raise _Refused from None
+        if not found:
             report(name, "empty mask", "a mask without a pixel, dropped", REPAIRED)
-            continue
-        key = (top, left, piece.shape, piece.tobytes())
-        if key in seen:
-            report(name, "duplicate mask", f"the same pixels as {seen[key]}, dropped", REPAIRED)
-            continue
-        seen[key] = name
-        masks.append((name, top, left, piece))
-    return _paint(masks, shape, entry.image, report)
-
-
-def crop_to_content(mask):
-    """``(top, left, piece)``: the bounding box of a mask's foreground, bool, or None for no pixel.
-
-    Foreground is what lies above half of the mask's own maximum, so that 0/1, 0/255 and 16-bit
-    masks, and masks with soft edges, mean what they show.
-    """
-    import cv2
-
-    if mask.dtype not in (np.uint8, bool):
-        mask = (
-            (mask > float(mask.max()) / 2).view(np.uint8)
-            if mask.size and mask.max() > 0
-            else np.zeros(mask.shape, np.uint8)
-        )
-    mask = np.ascontiguousarray(mask).view(np.uint8)
-    left, top, width, height = cv2.boundingRect(mask)
-    if width == 0:
-        return 0, 0, None
-    piece = mask[top : top + height, left : left + width]
-    strong = piece > int(piece.max()) // 2
-    if strong[[0, -1]].any(axis=1).all() and strong[:, [0, -1]].any(axis=0).all():
-        return top, left, strong
-    rows, cols = np.flatnonzero(strong.any(axis=1)), np.flatnonzero(strong.any(axis=0))
-    strong = strong[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    return top + int(rows[0]), left + int(cols[0]), strong
+        for top, left, piece in found:
+            key = (top, left, piece.shape, piece.tobytes())
+            if key in seen:
+                report(name, "duplicate mask", f"the same pixels as {seen[key]}, dropped", REPAIRED)
+                continue
+            seen[key] = name
+            nuclei.append((name, top, left, piece))
+    if len(nuclei) > MAX_NUCLEI:
+        message = f"{len(nuclei)} nuclei; at most {MAX_NUCLEI} can be kept"
+        report(entry.image, "too many masks", message, REFUSED)
+        raise _Refused
+    return _paint(nuclei, shape, entry.image, report)
 
 
 def _paint(masks, shape, image_name, report):

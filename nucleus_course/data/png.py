@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-from nucleus_course.data.read import PNG_SIGNATURE
+from nucleus_course.data.files import PNG_SIGNATURE
 
 COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
 

@@ -1,173 +1,144 @@
-"""Image files and arrays: reading what is stored, and bringing anything to 8-bit RGB."""
+"""Reading one image: raw values, and 8 bits of them to look at."""
 
-import zlib
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course.data.files import (
+    Pixels,
+    decode_npy,
+    decode_pillow,
+    decode_png,
+    kind_of,
+    unreadable,
+)
+from nucleus_course.data.planes import choose_planes, project
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-EXTENSIONS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.95
+LEAST_RANGE = 8  # steps of an integer image that the range spans at least
+SAMPLED = 4_000_000  # pixels: larger images are thinned out for their percentiles
 
 
-def read_image(source, name=None, mask=False):
-    """Decode an image as it is stored: (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, any dtype.
+def read_image(path, channel=None, plane=None, time=None, series=None, level=None):
+    """Read an image as it is stored.
 
-    ``source`` is a path or the bytes of a file; ``name`` is what errors call the bytes. Of a TIFF
-    with several pages the first is read. One of 8 bits or fewer whose zero is white comes as it looks;
-    with ``mask`` as its values are: tifffile and scikit-image store bool arrays so, ImageJ masks with an
-    inverting lookup table, and all of them mean the large values (fax compression means the look). Raises :class:`UserError` when the file is missing,
-    is no image, or is damaged (PNG checksums are verified: decoders return half an image quietly).
+    PNG, TIFF (OME, ImageJ, pyramids, planes), JPEG, BMP and NumPy ``.npy``, told by content, turned
+    as EXIF or the TIFF's orientation says. Alpha is left out.
+
+    Args:
+        path: a file, or the bytes of one.
+        channel: its number from 0, or its name ("DAPI"). Without it a channel that is named after a
+            nuclear stain is read, and one line on standard error says so.
+        plane: a focal plane's number, "max" (largest values) or "focus" (sharpest plane).
+        time, series, level: numbers; the level of a pyramid, 0 the largest.
+
+    Returns:
+        (H, W), or (H, W, 3) where the file says that it is RGB; the file's own dtype and values.
+
+    Raises:
+        UserError: no such file, damaged, not an image, too large, or a choice that is needed: the
+            message lists what there is.
+
+    >>> import numpy as np, tempfile, os
+    >>> path = os.path.join(tempfile.mkdtemp(), "two.npy")
+    >>> np.save(path, np.arange(2 * 4 * 5).reshape(2, 4, 5))
+    >>> nc.read_image(path, channel=1)[0]
+    array([20, 21, 22, 23, 24])
+    """
+    wanted = dict(channel=channel, plane=plane, time=time, series=series, level=level)
+    pixels = read_pixels(path, **wanted)
+    for line in pixels.notes:
+        print(line, file=sys.stderr)
+    return pixels.values
+
+
+def read_pixels(source, name=None, mask=False, **wanted):
+    """:class:`~nucleus_course.data.files.Pixels` of a path or of the bytes of a file.
+
+    ``name`` is what errors call the bytes. With ``mask`` values stay as they are where an image
+    would be shown otherwise: palettes are not looked up, and zero stays zero where it means white.
+    The choices are those of :func:`read_image`.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         data, name = bytes(source), name or "these bytes"
+        head = data[:16]
     else:
-        name = name or str(source)
-        data = _read_file(Path(source), name)
-    if not data:
-        raise UserError(f"{name}: the file is empty; replace it with an image")
-    if data.startswith(PNG_SIGNATURE):
-        damage = png_damage(data)
-        if damage:
-            raise UserError(f"{name}: damaged PNG ({damage}); copy or download the file again")
-    array = _decode(data, mask)
-    if array is None:
-        raise UserError(f"{name}: not an image that can be read (PNG, TIFF, JPEG, BMP)")
-    if data[:2] in (b"II", b"MM") and (pages := _pages(data)) > 1:
-        raise UserError(
-            f"{name}: a TIFF of {pages} pages (channels, planes or frames): save the one to look at as a file of its own"
-        )
-    return array
+        name, data = name or str(source), None
+        source = Path(source)
+        head = _read_file(source, name, 16)
+    kind = kind_of(head)
+    if kind == "tiff":
+        from nucleus_course.data.tiff import decode_tiff
+
+        return _plain(decode_tiff(source if data is None else data, name, wanted, mask), name)
+    if not kind:
+        raise unreadable(name, head)
+    data = _read_file(source, name) if data is None else data
+    if kind == "npy":
+        return _from_array(decode_npy(data, name), name, wanted)
+    for option, value in wanted.items():
+        if value not in (None, 0, "0", "max", "focus"):
+            raise UserError(f"{name}: {option} {value!r}: this file has one {option} only")
+    decode = decode_png if kind == "png" else decode_pillow
+    return _plain(decode(data, name, mask), name)
 
 
-def _read_file(path, name):
+def _read_file(path, name, size=-1):
     try:
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            return file.read(size)
     except FileNotFoundError:
         raise UserError(f"{name}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{name}: a folder, where an image file was expected") from None
-    except OSError as error:
-        raise UserError(f"{name}: cannot be read ({error.strerror or error})") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{name}: cannot be read ({reason})") from None
 
 
-def _decode(data, mask=False):
-    import cv2
-
-    array = None
-    try:
-        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        pass
-    if array is None:
-        return _decode_tiff(data) if data[:2] in (b"II", b"MM") else None
-    tiff = data[:2] in (b"II", b"MM")
-    if array.ndim == 3 and array.shape[2] >= 3:
-        array = array[..., [2, 1, 0, *range(3, array.shape[2])]]  # OpenCV keeps blue first
-        if tiff and array.shape[2] == 4 and array.dtype == np.uint8:
-            array = _straight(data, array)
-    elif mask and array.dtype == np.uint8 and tiff and _is_inverted(data):
-        array = 255 - array
-    return array
+def _from_array(array, name, wanted):
+    """A plane of a NumPy array: (H, W), (H, W, 3), or with one unnamed axis to choose along."""
+    shape = array.shape
+    if array.ndim < 2:
+        raise UserError(f"{name}: shape {shape} is not an image's")
+    colour = array.ndim == 3 and shape[2] == 3 and shape[0] > 3
+    last = array.ndim == 3 and shape[2] < min(shape[:2])  # channels last
+    axes = "YXS" if colour else "YXQ" if last else "ABDEFGHIJ"[: array.ndim - 2] + "YX"
+    index, notes = choose_planes(name, axes, shape, [], wanted)
+    array = array[tuple(index.get(axis, slice(None)) for axis in axes)]
+    if array.ndim == 3 and not colour:
+        array = project(np.moveaxis(array, 2, 0) if last else array, str(wanted["plane"]))
+    return _plain(Pixels(np.ascontiguousarray(array), notes=notes), name)
 
 
-def _pages(data):
-    """How many pages of a TIFF are images as large as the first: previews do not count."""
-    import io
-
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            first = file.pages[0].shape[:2]
-            return sum(page.shape[:2] == first and not page.is_reduced for page in file.pages)
-    except Exception:  # as in _decode_tiff
-        return 1
-
-
-def _straight(data, array):
-    """The colours of an 8-bit RGBA TIFF as stored: where its alpha is unassociated, OpenCV darkens them by it."""
-    import io
-
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode != "RGBA" or image.tag_v2.get(338) not in (2, (2,)):  # ExtraSamples
-                return array
-            stored = np.array(image)
-    except Exception:  # as in _decode_tiff
-        return array
-    return stored if stored.shape == array.shape else array
-
-
-def _is_inverted(data):
-    """Whether a TIFF is one whose values OpenCV turns over: zero is white, 8 bits at most, and no fax."""
-    import io
-
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            page = file.pages[0]
-            return (
-                page.photometric == 0
-                and page.bitspersample <= 8
-                and page.compression not in (2, 3, 4)
+def _plain(pixels, name):
+    """Checked: rows and columns, and no alpha that is a picture of its own."""
+    alpha = pixels.alpha
+    if alpha is not None and alpha.size:
+        top = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "ui" else 1
+        partly = np.count_nonzero((alpha > 0) & (alpha < top))
+        if partly * 2 > alpha.size and len(np.unique(alpha[::4, ::4])) > 16:
+            raise UserError(
+                f"{name}: four channels, and the fourth is a picture rather than transparency: "
+                "save the channel to look at as a file of its own"
             )
-    except Exception:  # as in _decode_tiff
-        return False
-
-
-def _decode_tiff(data):
-    """TIFFs outside OpenCV's range (planar, odd compressions, 32-bit integers)."""
-    import io
-
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            return file.pages[0].asarray()
-    except Exception:  # tifffile raises many kinds, and each of them means: not readable here
-        return None
-
-
-def png_damage(data):
-    """What is wrong with the bytes of a PNG file, or "" when every chunk's checksum holds."""
-    position, end = len(PNG_SIGNATURE), len(data)
-    while position + 12 <= end:
-        length = int.from_bytes(data[position : position + 4], "big")
-        kind = data[position + 4 : position + 8]
-        stop = position + 12 + length
-        if stop > end:
-            return "it is cut short"
-        checksum = int.from_bytes(data[stop - 4 : stop], "big")
-        if zlib.crc32(data[position + 4 : stop - 4]) != checksum:
-            return "a checksum does not hold"
-        if kind == b"IEND":
-            return ""
-        position = stop
-    return "it is cut short"
+    return pixels
 
 
 def to_rgb8(array):
-    """Bring an image to uint8 RGB (H, W, 3).
+    """Bring an image to uint8 RGB (H, W, 3), to look at and to draw on.
 
     Accepts (H, W), (H, W, 1), grey with alpha (H, W, 2), RGB, RGBA and channels-first (1|3|4, H, W).
-    Alpha is dropped. Values:
+    Alpha is dropped. uint8 stays as it is, bool becomes 0 and 255, and integers that are 8 bits
+    widened (multiples of 257 up to 65,535) are narrowed exactly. All else is scaled from its 0.5th
+    to its 99.95th percentile after a 3 x 3 median, one range for all channels: some hot pixels, an
+    offset, a factor or a sign change nothing. NaN and infinite values count as the lowest.
 
-    * uint8 stays as it is; bool becomes 0 and 255;
-    * wider integers that are an exact widening of 8 bits (multiples of 257) are narrowed exactly;
-      otherwise they are scaled by the smallest of 8, 12, 14 and 16 bits that holds the maximum, so
-      that a 12-bit camera image in a uint16 file is not nearly black;
-    * floats in [0, 1] are scaled by 255; floats up to 255 or 65,535 are taken as 8- or 16-bit
-      values; anything else, negative values too, is stretched from minimum to maximum.
-
-    Raises :class:`UserError` for other shapes, for an image without pixels and for NaN or infinity.
+    Raises :class:`UserError` for other shapes, an image without pixels, and what is not numbers.
     """
-    array = plain_channels(array)
-    array = _to_uint8(array)
+    array = _to_uint8(plain_channels(array))
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, axis=2)
     return np.ascontiguousarray(array)
@@ -198,19 +169,43 @@ def _to_uint8(array):
         return array.astype(np.uint8) * 255
     if array.dtype.kind not in "iuf":
         raise UserError(f"an image of numbers was expected, not {array.dtype}")
-    low, high = array.min(), array.max()
+    if array.dtype.kind != "f" and array.min() >= 0 and 255 < array.max() <= 65535:
+        if not (array % 257).any():
+            return (array // 257).astype(np.uint8)
+    values = _float32(array)
+    low, high = value_range(values, 1.0 if array.dtype.kind != "f" else 0.0)
+    scaled = (values - np.float32(low)) * np.float32(255.0 / (high - low))
+    return np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8)
+
+
+def _float32(array):
+    """Float32 without losing small differences far from zero; NaN and infinity as the lowest value."""
     if array.dtype.kind == "f":
-        if not np.isfinite(low) or not np.isfinite(high):
-            raise UserError("the image holds NaN or infinite values; replace them first")
-        if low >= 0 and high <= 1:
-            return np.rint(array * 255.0).astype(np.uint8)
-    elif low >= 0 and high <= 65535 and high > 255 and not (array % 257).any():
-        return (array // 257).astype(np.uint8)
-    if low < 0 or high > 65535:
-        span = max(float(high) - float(low), 1e-12)
-        return np.rint((array.astype(np.float64) - float(low)) * (255.0 / span)).astype(np.uint8)
-    top = next(float(top) for top in (255, 4095, 16383, 65535) if high <= top)
-    return np.rint(array.astype(np.float32) * (255.0 / top)).astype(np.uint8)
+        sound = np.isfinite(array)
+        if not sound.all():
+            if not sound.any():
+                raise UserError("the image holds NaN or infinite values only")
+            array = np.where(sound, array, array[sound].min())
+    middle = array.dtype.type(np.median(array.ravel()[:: max(1, array.size // SAMPLED)]))
+    if array.dtype.itemsize > 2 and array.dtype.kind != "f":
+        return (array.astype(np.float64) - float(middle)).astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = (array - middle if array.dtype.kind == "f" else array).astype(np.float32)
+    return np.nan_to_num(values, copy=False)
+
+
+def value_range(values, step=0.0):
+    """The values that become black and white: (low, high) of float32 (H, W) or (H, W, 3), low < high.
+
+    ``step`` is the distance of neighbouring values, 1 for integers and 0 for floats.
+    """
+    import cv2
+
+    smooth = cv2.medianBlur(values, 3)
+    smooth = smooth.ravel()[:: max(1, smooth.size // SAMPLED)]
+    low, high = np.percentile(smooth, (LOW_PERCENTILE, HIGH_PERCENTILE)).astype(np.float64)
+    least = max(LEAST_RANGE * step, 1e-6 * max(abs(low), abs(high)), 1e-30)
+    return low, max(high, low + least)
 
 
 def is_grey(image):

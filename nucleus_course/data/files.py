@@ -1,0 +1,204 @@
+"""The kinds of image file, told by their first bytes, and decoders for all of them but TIFF.
+
+A decoder gives :class:`Pixels`: values as they are stored, and what the file says of itself.
+"""
+
+import io
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nucleus_course._util.errors import UserError
+
+READABLE = "PNG, TIFF (OME and ImageJ too), JPEG, BMP or NumPy .npy"
+MAX_BYTES = 2**31  # decoded; what is larger is refused before any memory is taken
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURES = (
+    (PNG_SIGNATURE, "png"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),
+    (b"MM\0+", "tiff"),
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"BM", "bmp"),
+    (b"\x93NUMPY", "npy"),
+)
+# What people also have: the name says what to do about it.
+OTHERS = (
+    (b"ZISRAW", "a Zeiss CZI file: export it as OME-TIFF"),
+    (b"\x70\0\0\0", "a Leica LIF file: export it as OME-TIFF"),
+    (b"\xda\xce\xbe\x0a", "a Nikon ND2 file: export it as OME-TIFF"),
+    (b"\x89HDF", "an HDF5 file (Imaris, ilastik): export it as TIFF"),
+    (b"PK\x03\x04", "a zip archive: unpack it first"),
+    (b"GIF8", "a GIF: save it as PNG"),
+    (b"%PDF", "a PDF: export the picture in it as PNG"),
+    (b"RIFF", "a WebP or video file: save it as PNG"),
+    (b"Iout", "an ImageJ ROI, not an image"),
+    (b"{", "text (JSON), not an image"),
+)
+
+
+@dataclass
+class Pixels:
+    """A decoded plane: ``values`` (H, W) or (H, W, 3) as stored, ``alpha`` (H, W) or None, ``lossy``
+    where compression changed values, ``notes`` with a line for each choice that was made,
+    ``channel`` the name of the channel read, ``pixel_size`` in micrometres or None."""
+
+    values: np.ndarray
+    alpha: np.ndarray = None
+    lossy: bool = False
+    notes: list = field(default_factory=list)
+    channel: str = ""
+    pixel_size: float = None
+
+
+def kind_of(head):
+    """The kind of an image file by its first bytes: "png", "tiff", "jpeg", "bmp", "npy" or ""."""
+    return next((kind for signature, kind in SIGNATURES if head.startswith(signature)), "")
+
+
+def unreadable(name, head):
+    """The error for a file that is none of them."""
+    if not head:
+        return UserError(f"{name}: the file is empty; replace it with an image")
+    for signature, text in OTHERS:
+        if head.startswith(signature):
+            return UserError(f"{name}: {text}")
+    return UserError(f"{name}: not an image that can be read ({READABLE})")
+
+
+def check_size(name, shape, itemsize=1):
+    """Refuse an image that would not fit ``MAX_BYTES`` once decoded."""
+    size = itemsize
+    for side in shape:
+        size *= int(side)
+    if size <= 0:
+        raise UserError(f"{name}: an image without pixels, shape {tuple(shape)}")
+    if size > MAX_BYTES:
+        sides = " x ".join(str(side) for side in shape)
+        raise UserError(
+            f"{name}: {sides} pixels would take {size / 2**30:.1f} GB of memory; "
+            "cut it into tiles, or choose a smaller level of a pyramid"
+        )
+
+
+def decode_png(data, name, mask=False):
+    """PNG bytes, with checksums verified: decoders quietly give half an image."""
+    damage = png_damage(data)
+    if damage:
+        raise UserError(f"{name}: damaged PNG ({damage}); copy or download the file again")
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    depth, colour = data[24], data[25]
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 4)
+    check_size(name, (height, width), 4 * max(depth, 8) // 8)
+    # Deflate shrinks by a factor of 1032 at the most: a header that promises more lies.
+    if height * width * samples * depth // 8 > 1040 * len(data):
+        raise UserError(f"{name}: damaged PNG (fewer bytes than its size needs)")
+    if data.find(b"eXIf") >= 0 or (colour == 3 and mask):
+        return decode_pillow(data, name, mask)
+    array = _opencv(data, name)
+    if array.ndim == 2:
+        return Pixels(array)
+    alpha = array[..., 3] if array.shape[2] == 4 else None
+    if colour in (0, 4):
+        return Pixels(np.ascontiguousarray(array[..., 0]), alpha)
+    return Pixels(np.ascontiguousarray(array[..., 2::-1]), alpha)  # OpenCV keeps blue first
+
+
+def _opencv(data, name):
+    import cv2
+
+    try:
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise UserError(f"{name}: damaged image ({str(error).splitlines()[0]})") from None
+    if array is None:
+        raise UserError(f"{name}: damaged image; copy or download the file again")
+    return array
+
+
+def decode_pillow(data, name, mask=False):
+    """PNG, JPEG and BMP bytes, turned as EXIF says; a mask's palette is not looked up."""
+    import warnings
+
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "BMP")) as image:
+                check_size(name, image.size[::-1], 4)
+                orientation = image.getexif().get(274, 1)
+                lossy = image.format == "JPEG"
+                values, alpha = _from_pillow(image, mask)
+    except UserError:
+        raise
+    except Exception as error:  # Pillow raises many kinds, and each means a damaged file
+        raise UserError(f"{name}: damaged image ({error}); copy the file again") from None
+    alpha = None if alpha is None else orient(alpha, orientation)
+    return Pixels(orient(values, orientation), alpha, lossy)
+
+
+def _from_pillow(image, mask):
+    """Values and alpha of a Pillow image."""
+    if image.mode == "P" and not mask:
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        image = image.convert("RGB")
+    array = np.array(image)
+    if array.ndim == 3 and array.shape[2] in (2, 4):
+        values, alpha = array[..., :-1], array[..., -1]
+        return (values[..., 0] if values.shape[2] == 1 else values), alpha
+    return array, None
+
+
+def decode_npy(data, name):
+    """The array of a NumPy file; objects are refused, so that nothing in it can run."""
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            header = np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = header(stream)
+    except Exception as error:
+        raise UserError(f"{name}: damaged NumPy file ({error})") from None
+    if dtype.hasobject or dtype.kind not in "biuf":
+        raise UserError(f"{name}: holds {dtype}, where an image of numbers was expected")
+    check_size(name, shape or (1,), dtype.itemsize)
+    body = memoryview(data)[stream.tell() :]
+    if len(body) != int(np.prod(shape, dtype=object)) * dtype.itemsize:
+        raise UserError(f"{name}: damaged NumPy file (cut short or too long)")
+    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def png_damage(data):
+    """What is wrong with the bytes of a PNG file, or "" when every chunk's checksum holds."""
+    position, end = len(PNG_SIGNATURE), len(data)
+    if data[12:16] != b"IHDR":
+        return "it has no header"
+    while position + 12 <= end:
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        stop = position + 12 + length
+        if stop > end:
+            return "it is cut short"
+        checksum = int.from_bytes(data[stop - 4 : stop], "big")
+        if zlib.crc32(data[position + 4 : stop - 4]) != checksum:
+            return "a checksum does not hold"
+        if kind == b"IEND":
+            return ""
+        position = stop
+    return "it is cut short"
+
+
+def orient(array, orientation):
+    """An image (H, W[, C]) turned and mirrored as a value of the EXIF or TIFF tag 274 asks."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return np.ascontiguousarray(array)

@@ -1,16 +1,39 @@
-"""The image files that `predict` is given: which they are, and what each one's result is called."""
+"""The image files that `predict` is given: which they are, how they are read, and what results are called."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import typer
 
 from nucleus_course._util.errors import UserError
 
-SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+LONGEST = 240  # bytes of a stem: endings come on top, and file systems end at 255
+
+Channel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|NAME",
+        help="The channel to read: its number from 0, or its name. Default: the nuclear stain by name.",
+    ),
+]
+Plane = Annotated[
+    str | None,
+    typer.Option(metavar="N|max|focus", help="The focal plane: a number, max or the sharpest."),
+]
+Time = Annotated[int | None, typer.Option(metavar="N", help="The time to read, from 0.")]
+Series = Annotated[
+    int | None, typer.Option(metavar="N", help="The series (picture) of a TIFF, from 0.")
+]
+Level = Annotated[
+    int | None, typer.Option(metavar="N", help="The level of a pyramid, 0 the largest.")
+]
 
 
 @dataclass(frozen=True)
@@ -26,24 +49,33 @@ class ImageFile:
 def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> list[ImageFile]:
     """Every image of the files and folders given, folders walked recursively in sorted order.
 
-    A file that is named is taken whatever its suffix; in folders, files with one of ``SUFFIXES`` are.
-    Hidden files, the folder ``exclude`` (where results go; where it is the folder given, the ``labels`` and
-    ``overlays`` in it) and BBBC038's `masks/` beside `images/` are
-    passed over. The stem is the file's name without suffix, which in BBBC038's layout is the image id.
+    A file that is named is taken as it is; in folders, :func:`~nucleus_course.data.listing.list_images`
+    says which files are images, and what was passed over is said on standard error. So is the folder
+    ``exclude``, where results go; where it is the folder given, the ``labels`` and ``overlays`` in it.
+    The stem is the file's name without its ending, which in BBBC038's layout is the image id.
     Where several images share one, each of them gets another, and a file_name to match: the whole
-    relative path with `__` for `/`, or if they still share that, with the suffix (`a_png`, `a_tif`),
-    or with a number.
+    relative path with `__` for `/`, or if they still share that, with the ending (`a_png`, `a_tif`),
+    or with a number. A stem of more than 240 bytes is cut, with some letters that tell it from others.
 
     Raises:
         UserError: a path that does not exist, a zip, or no image at all.
     """
+    from nucleus_course.cli.common import note
+    from nucleus_course.data.listing import ENDINGS, list_images
+
     found: dict[Path, tuple[Path, str]] = {}
-    inputs = [Path(i) for i in inputs]
+    inputs, skipped = [Path(i) for i in inputs], []
     for given in inputs:
         if not given.exists():
             raise UserError(f"no such file or folder: {given}")
         if given.is_dir():
-            pairs = [(p, p.relative_to(given).as_posix()) for p in _walk(given, exclude)]
+            out = [] if exclude is None else [exclude, exclude / "labels", exclude / "overlays"]
+            listing = list_images(
+                given, [path for path in out if path.resolve() != given.resolve()]
+            )
+            pairs = [(p, p.relative_to(given).as_posix()) for p in listing.images]
+            if listing.summary:
+                skipped.append(f"{given}: {listing.summary}")
         elif given.suffix.lower() == ".zip":
             raise UserError(
                 f"{given} is a zip: unpack it first, or score it with `nucleus-course evaluate --data`"
@@ -52,11 +84,12 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
             pairs = [(given, given.name)]
         for path, name in pairs:
             found.setdefault(path.resolve(), (path, name))
+    for line in skipped:
+        note(line)
     if not found:
         where = ", ".join(str(i) for i in inputs)
-        raise UserError(
-            f"no images in {where}: looked for {', '.join(SUFFIXES)} files, in its subfolders too"
-        )
+        endings = ", ".join(ENDINGS)
+        raise UserError(f"no images in {where}: looked for {endings}, in its subfolders too")
     files = list(found.values())
     stems = _stems([name for _, name in files])
     return [
@@ -65,21 +98,19 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
     ]
 
 
-def _walk(folder: Path, exclude: Path | None) -> Iterator[Path]:
-    skip = set()
-    if exclude is not None:
-        skip = {exclude.resolve(), *(exclude.resolve() / name for name in ("labels", "overlays"))}
-    for here, folders, names in os.walk(folder):
-        here = Path(here)
-        masks = {"masks"} if "images" in folders else set()
-        folders[:] = sorted(
-            f
-            for f in folders
-            if not f.startswith(".") and f not in masks and (here / f).resolve() not in skip
-        )
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield here / name
+def read_picture(path: Path, **wanted):
+    """The raw values of an image to look at: :func:`nucleus_course.read_image`, but no label image.
+
+    Raises:
+        UserError: as read_image, and for a label image, which shows no nuclei but their numbers.
+    """
+    from nucleus_course.data import read_image
+    from nucleus_course.data.masks import looks_like_labels
+
+    values = read_image(path, **wanted)
+    if looks_like_labels(values):
+        raise UserError(f"{path}: a label image (numbers of nuclei), not a picture")
+    return values
 
 
 def _stems(names: list[str]) -> list[str]:
@@ -93,7 +124,7 @@ def _stems(names: list[str]) -> list[str]:
     open_ = list(range(len(names)))
     for way in ways:
         for i in open_:
-            stems[i] = way(PurePosixPath(names[i]))
+            stems[i] = _short(way(PurePosixPath(names[i])))
         uses = Counter(s.casefold() for s in stems)
         open_ = [i for i in open_ if uses[stems[i].casefold()] > 1]
     taken = {s.casefold() for i, s in enumerate(stems) if i not in open_}
@@ -104,3 +135,12 @@ def _stems(names: list[str]) -> list[str]:
             stems[i] = f"{base}-{n}"
         taken.add(stems[i].casefold())
     return stems
+
+
+def _short(stem: str) -> str:
+    """A stem of at most ``LONGEST`` bytes: the end is kept, where names differ, behind a digest of the whole."""
+    data = os.fsencode(stem)
+    if len(data) <= LONGEST:
+        return stem
+    digest = hashlib.sha256(data).hexdigest()[:10]
+    return f"{digest}-" + data[len(digest) + 1 - LONGEST :].decode("utf-8", "ignore")

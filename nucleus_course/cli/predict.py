@@ -14,7 +14,15 @@ from nucleus_course._util.progress import progress
 from nucleus_course._util.text import pluralize
 from nucleus_course.backend import devices, has_bfloat16, load_backend
 from nucleus_course.cli import common
-from nucleus_course.cli.inputs import find_images
+from nucleus_course.cli.inputs import (
+    Channel,
+    Level,
+    Plane,
+    Series,
+    Time,
+    find_images,
+    read_picture,
+)
 
 TABLE_ROWS = 25  # more images than that are in counts.csv alone
 
@@ -56,6 +64,11 @@ def predict(
             help="keras, or openvino: faster on a CPU (pip install openvino onnx).",
         ),
     ] = "keras",
+    channel: Channel = None,
+    plane: Plane = None,
+    time: Time = None,
+    series: Series = None,
+    level: Level = None,
     dtype: common.PredictionDtype = None,
     preset: common.BarePreset = None,
     backend: common.Backend = None,
@@ -80,6 +93,7 @@ def predict(
     An image that cannot be read is named and skipped: the others go on, and the exit code is 1.
     """
 
+    wanted = dict(channel=channel, plane=plane, time=time, series=series, level=level)
     load_backend(backend)
     files = find_images(images, exclude=out)
     folder = common.output_folder(out)
@@ -97,7 +111,7 @@ def predict(
             for file in files:
                 try:
                     done[file.stem], nuclei[file.stem] = _one(
-                        model, file, folder, threshold, overlay
+                        model, file, folder, threshold, overlay, wanted
                     )
                 except UserError as error:
                     failed.append(file)
@@ -135,19 +149,15 @@ def _fastest(runtime: str) -> str:
     return "mixed_bfloat16" if runtime == "keras" and native else "float32"
 
 
-def _one(model, file, folder: Path, threshold: float, overlay: bool):
+def _one(model, file, folder: Path, threshold: float, overlay: bool, wanted: dict):
     """Detect on one file and write its label image: (ImagePredictions, a dict of measurements for each nucleus)."""
-    from nucleus_course.data import read_image, to_rgb8
+    from nucleus_course.data import to_rgb8
     from nucleus_course.prediction.interchange import ImagePredictions
     from nucleus_course.prediction.label_images import write_labels, write_overlay
     from nucleus_course.prediction.measurements import measure_nuclei
 
-    try:
-        values = read_image(file.path)
-        image = to_rgb8(values)
-    except UserError as error:
-        text = str(error)
-        raise UserError(text if str(file.path) in text else f"{file.path}: {text}") from None
+    values = read_picture(file.path, **wanted)
+    image = to_rgb8(values)
     try:
         detections = model.predict(image)
     except MemoryError:

@@ -18,7 +18,8 @@ from nucleus_course.data.planes import choose_planes, project
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.95
 LEAST_RANGE = 8  # steps of an integer image that the range spans at least
-SAMPLED = 4_000_000  # pixels: larger images are thinned out for their percentiles
+SAMPLED = 4_000_000  # values: of larger images, bands of rows are looked at
+BAND = 1_000_000  # values that are scaled at once
 
 
 def read_image(path, channel=None, plane=None, time=None, series=None, level=None):
@@ -169,42 +170,44 @@ def _to_uint8(array):
         return array.astype(np.uint8) * 255
     if array.dtype.kind not in "iuf":
         raise UserError(f"an image of numbers was expected, not {array.dtype}")
-    if array.dtype.kind != "f" and array.min() >= 0 and 255 < array.max() <= 65535:
-        if not (array % 257).any():
+    sample = _sample(array)
+    if array.dtype.kind != "f" and not (sample % 257).any():
+        if array.min() >= 0 and 255 < array.max() <= 65535 and not (array % 257).any():
             return (array // 257).astype(np.uint8)
-    values = _float32(array)
-    low, high = value_range(values, 1.0 if array.dtype.kind != "f" else 0.0)
-    scaled = (values - np.float32(low)) * np.float32(255.0 / (high - low))
-    return np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8)
+    low, high = value_range(sample)
+    pixels = np.empty(array.shape, np.uint8)
+    rows = max(1, BAND // (array.size // len(array)))
+    for top in range(0, len(array), rows):  # in bands: large images come with little memory
+        band = np.float64(array[top : top + rows]) - low
+        band = np.nan_to_num(band, copy=False, nan=0, posinf=0, neginf=0)
+        pixels[top : top + rows] = np.rint(np.clip(band * (255.0 / (high - low)), 0.0, 255.0))
+    return pixels
 
 
-def _float32(array):
-    """Float32 without losing small differences far from zero; NaN and infinity as the lowest value."""
-    if array.dtype.kind == "f":
-        sound = np.isfinite(array)
-        if not sound.all():
-            if not sound.any():
-                raise UserError("the image holds NaN or infinite values only")
-            array = np.where(sound, array, array[sound].min())
-    middle = array.dtype.type(np.median(array.ravel()[:: max(1, array.size // SAMPLED)]))
-    if array.dtype.itemsize > 2 and array.dtype.kind != "f":
-        return (array.astype(np.float64) - float(middle)).astype(np.float32)
-    with np.errstate(over="ignore"):
-        values = (array - middle if array.dtype.kind == "f" else array).astype(np.float32)
-    return np.nan_to_num(values, copy=False)
+def _sample(array):
+    """The array, or evenly spread bands of its rows where it is large."""
+    bands = -(-array.size // SAMPLED)
+    if bands == 1:
+        return array
+    starts = np.linspace(0, len(array) - 16, max(1, len(array) // (16 * bands))).astype(int)
+    return array[np.unique(starts[:, None] + np.arange(16))]
 
 
-def value_range(values, step=0.0):
-    """The values that become black and white: (low, high) of float32 (H, W) or (H, W, 3), low < high.
-
-    ``step`` is the distance of neighbouring values, 1 for integers and 0 for floats.
-    """
+def value_range(values):
+    """The values that become black and white: (low, high), low < high, of an image (H, W[, 3])."""
     import cv2
 
-    smooth = cv2.medianBlur(values, 3)
-    smooth = smooth.ravel()[:: max(1, smooth.size // SAMPLED)]
-    low, high = np.percentile(smooth, (LOW_PERCENTILE, HIGH_PERCENTILE)).astype(np.float64)
-    least = max(LEAST_RANGE * step, 1e-6 * max(abs(low), abs(high)), 1e-30)
+    whole = values.dtype.kind != "f"
+    values = values.astype(np.float64)
+    sound = np.isfinite(values)
+    if not sound.all():
+        if not sound.any():
+            raise UserError("the image holds NaN or infinite values only")
+        values = np.where(sound, values, values[sound].min())
+    middle = np.median(values)  # float32 holds differences from it, not values far from zero
+    smooth = cv2.medianBlur(np.float32(np.clip(values - middle, -3e38, 3e38)), 3)
+    low, high = np.percentile(smooth, (LOW_PERCENTILE, HIGH_PERCENTILE)).astype(np.float64) + middle
+    least = LEAST_RANGE if whole else max(1e-6 * max(abs(low), abs(high)), 1e-30)
     return low, max(high, low + least)
 
 

@@ -49,9 +49,9 @@ def rescore(
     load_backend(backend)
     from nucleus_course.evaluation.rescoring import (
         average_precision,
-        collect,
         fit_rescorer,
-        told_and_true,
+        match_detections,
+        mean_score_and_iou,
     )
     from nucleus_course.models.weights.folder import find_weights
     from nucleus_course.prediction.rescorer import FILE
@@ -66,7 +66,7 @@ def rescore(
         raise UserError(
             f"{weights} is a {model.config.name}: only Mask R-CNN's detections have scores to fit"
         )
-    seen = collect(model, dataset)
+    seen = match_detections(model, dataset)
     info = {
         "split": dataset.split,
         "dataset": dataset.name,
@@ -80,12 +80,12 @@ def rescore(
     console = common.out()
     console.print(Text(f"written: {folder / FILE}"), soft_wrap=True)
     if judged is not None:
-        seen = collect(model, judged)
+        seen = match_detections(model, judged)
         before, after = average_precision(seen), average_precision(seen, rescorer)
         console.print(
             f"coco_ap on {check}: {before:.2f} by the network's own scores, {after:.2f} by expected IoU"
         )
-        told, true = told_and_true(seen, rescorer)
+        told, true = mean_score_and_iou(seen, rescorer)
         console.print(
             f"detections of 0.5 or more there: mean score {told:.2f}, mean IoU {true:.2f}"
         )

@@ -42,10 +42,20 @@ def areas_from_labels(labels):
 
 
 def renumber(labels):
-    """The same label map with ids 1..n in the order of the old ids, int32 (H, W)."""
+    """The same label map with ids 1..n in the order of the old ids, int32 (H, W).
+
+    >>> renumber(np.array([[0, 9], [4, 9]]))
+    array([[0, 2],
+           [1, 2]], dtype=int32)
+    """
     labels = _check(labels)
+    if labels.max(initial=0) > labels.size:  # ids far apart: no table as long as the largest
+        present = np.unique(labels[labels > 0])
+        return (np.searchsorted(present, labels, side="right") * (labels > 0)).astype(np.int32)
     present = np.bincount(labels.ravel()) > 0
     present[:1] = False
+    if present[1:].all() and labels.dtype == np.int32:
+        return labels
     table = np.where(present, np.cumsum(present), 0).astype(np.int32)
     return table[labels]
 

@@ -24,10 +24,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nucleus_course._util.progress import track
+from nucleus_course.config import Thresholds
+from nucleus_course.data.labels import renumber
 from nucleus_course.data.read import to_rgb8
 from nucleus_course.evaluation.matching import overlap_matrix
 from nucleus_course.evaluation.metrics import COLUMNS, image_sums, values_from_sums
-from nucleus_course.evaluation.scoring import compact_labels, track
 from nucleus_course.geometry.watershed import separate
 from nucleus_course.prediction.interchange import Predictions
 from nucleus_course.prediction.label_detections import LabelDetections
@@ -85,9 +87,8 @@ def segment_otsu(image, config=OtsuConfig()):
     labels = separate(_without_small(binary_fill_holes(mask), config.min_area), config.depth)
     areas = np.bincount(labels.ravel())
     labels[areas[labels] < config.min_area] = 0
-    return LabelDetections.from_labels(
-        labels, contrast_scores(labels, grey, threshold, bright), _everything()
-    )
+    scores = contrast_scores(labels, grey, threshold, bright)
+    return LabelDetections.from_labels(labels, scores, Thresholds(score=0.0, min_area=0))
 
 
 def contrast_scores(labels, grey, threshold, bright=True):
@@ -104,7 +105,7 @@ def contrast_scores(labels, grey, threshold, bright=True):
 def predict_otsu(dataset, config=OtsuConfig(), progress=True):
     """:func:`segment_otsu` on every image of a data set, as :class:`~nucleus_course.prediction.interchange.Predictions`."""
     labels, scores = {}, {}
-    for image_id in track(dataset.ids, "Otsu and watershed", progress):
+    for image_id in track(dataset.ids, "Otsu and watershed", show=progress):
         found = segment_otsu(dataset[image_id].image, config)
         labels[image_id], scores[image_id] = found.labels, found.scores
     info = {
@@ -132,9 +133,9 @@ def search_otsu(dataset, grid=None, step=SEARCH_STEP, metric="dsb_score", progre
         OtsuConfig(**dict(zip(grid, values))) for values in itertools.product(*grid.values())
     ]
     sums = np.zeros((len(configs), len(COLUMNS)))
-    for image_id in track(list(dataset.ids)[::step], f"{len(configs)} combinations", progress):
+    for image_id in track(list(dataset.ids)[::step], f"{len(configs)} combinations", show=progress):
         record = dataset[image_id]
-        truth = compact_labels(record.labels)
+        truth = renumber(record.labels)
         for row, config in zip(sums, configs):
             row += image_sums(overlap_matrix(segment_otsu(record.image, config).labels, truth))
     values = values_from_sums(sums)[metric]
@@ -147,9 +148,3 @@ def _without_small(mask, min_area):
 
     pieces, _ = label(mask)
     return mask & (np.bincount(pieces.ravel()) >= min_area)[pieces]
-
-
-def _everything():
-    from nucleus_course.config import Thresholds
-
-    return Thresholds(score=0.0, min_area=0)

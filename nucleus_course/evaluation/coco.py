@@ -1,10 +1,9 @@
 """COCO's average precision, from the matches of each image.
 
-``COCOeval`` does the matching; what it finds for an image is kept as a :class:`CocoMatches`. The precision is
-accumulated from those here, because three things are wanted that ``COCOeval.accumulate`` and ``summarize`` do not
-offer: AP of a subset of images, AP of a bootstrap sample (an image counts as often as it was drawn) without
-matching again, and a cap other than 100, which ``summarize`` has written into it. With all images counted once the
-result equals ``COCOeval.accumulate``'s to the last digit.
+An image is matched once (:class:`CocoMatches`), and precision is accumulated from the matches as
+often as wanted: for a subset of images, for a bootstrap sample (an image counts as often as it was
+drawn), for a cap other than 100. With all images counted once the result equals that of
+``pycocotools``, which the tests run beside it.
 
 Lin et al. 2014, Microsoft COCO; https://cocodataset.org/#detection-eval.
 """
@@ -12,13 +11,13 @@ Lin et al. 2014, Microsoft COCO; https://cocodataset.org/#detection-eval.
 from dataclasses import dataclass
 
 import numpy as np
-from pycocotools.cocoeval import COCOeval
+
+from nucleus_course.evaluation.matching import score_order_match
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 MAX_DETECTIONS = 1000  # an image of the data set holds up to 375 nuclei
 COCO_MAX_DETECTIONS = 100
-_ALL_AREAS = [0, 1e10]
 
 
 @dataclass(frozen=True)
@@ -49,34 +48,25 @@ def match_image(iou, scores, max_detections=MAX_DETECTIONS):
 
     Returns:
         :class:`CocoMatches` of the ``max_detections`` best.
+
+    >>> found = match_image([[0.9], [0.7]], [0.3, 0.8])
+    >>> found.order, found.nucleus[0], found.nucleus[5]
+    (array([1, 0]), array([ 0, -1]), array([-1,  0]))
     """
-    order = np.argsort(-np.asarray(scores, np.float64), kind="mergesort")[:max_detections]
-    iou, scores = np.asarray(iou, np.float64)[order], np.asarray(scores, np.float64)[order]
-    nuclei = iou.shape[1]
-    match = np.full((IOU_THRESHOLDS.size, order.size), -1, np.int64)
-    if iou.size:
-        evaluator = COCOeval(iouType="segm")
-        # the IoUs are known already, so the evaluator is handed its tables instead of two COCO objects; ids start
-        # at 1 because it stores them where 0 means "no match"
-        evaluator._gts[0, 1] = [
-            {"id": g + 1, "area": 1, "ignore": 0, "iscrowd": 0} for g in range(nuclei)
-        ]
-        evaluator._dts[0, 1] = [
-            {"id": d + 1, "area": 1, "score": s} for d, s in enumerate(scores.tolist())
-        ]
-        evaluator.ious[0, 1] = iou
-        found = evaluator.evaluateImg(0, 1, _ALL_AREAS, max_detections)
-        match = found["dtMatches"].astype(np.int64) - 1
-    return CocoMatches(nuclei, scores, match, order, iou)
+    scores = np.asarray(scores, np.float64)
+    order = np.argsort(-scores, kind="stable")[:max_detections]
+    iou = np.asarray(iou, np.float64)[order]
+    match = score_order_match(iou, IOU_THRESHOLDS)
+    return CocoMatches(iou.shape[1], scores[order], match, order, iou)
 
 
 class PrecisionTable:
     """Detections of many images in order of score, ready to be accumulated again and again.
 
     Args:
-        matches: list of :class:`CocoMatches`, one an image, in the order of the data set (ties between
-            images are settled by it, as in COCO).
-        max_detections: at most so many an image.
+        matches: list of :class:`CocoMatches`, one for each image, in the order of the data set (which
+            settles ties between images, as in COCO).
+        max_detections: at most so many for each image.
     """
 
     def __init__(self, matches, max_detections=MAX_DETECTIONS):
@@ -84,7 +74,7 @@ class PrecisionTable:
         scores = np.concatenate([m.scores[:n] for m, n in zip(matches, sizes)] + [np.zeros(0)])
         hits = [m.nucleus[:, :n] >= 0 for m, n in zip(matches, sizes)]
         hits = np.concatenate(hits + [np.zeros((IOU_THRESHOLDS.size, 0), bool)], axis=1)
-        order = np.argsort(-scores, kind="mergesort")
+        order = np.argsort(-scores, kind="stable")
         self.scores = scores[order]
         self.hits = hits[:, order]
         self.image = np.repeat(np.arange(len(matches)), sizes)[order]
@@ -120,6 +110,11 @@ class PrecisionTable:
 
 
 def average_precisions(precision):
-    """``(ap, ap50, ap75)`` as fractions from a (10, 101) precision table."""
+    """``(ap, ap50, ap75)`` as fractions from a (10, 101) precision table.
+
+    >>> one_of_two = match_image([[1.0, 0.0]], [0.9])
+    >>> [round(ap, 3) for ap in average_precisions(PrecisionTable([one_of_two]).precision())]
+    [0.505, 0.505, 0.505]
+    """
     by_threshold = precision.mean(axis=1)
     return float(precision.mean()), float(by_threshold[0]), float(by_threshold[5])

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from nucleus_course._util.progress import track
+from nucleus_course.data.labels import areas_from_labels, boxes_from_labels, renumber
 from nucleus_course.evaluation.coco import (
     IOU_THRESHOLDS,
     CocoMatches,
@@ -9,8 +11,8 @@ from nucleus_course.evaluation.coco import (
     average_precisions,
 )
 from nucleus_course.evaluation.report import evaluate
-from nucleus_course.evaluation.scoring import compact_labels, track
-from nucleus_course.geometry.rle import compress
+from nucleus_course.geometry.masks import mask_grids, paste
+from nucleus_course.geometry.rle import rles_from_runs, runs_from_pixels
 from nucleus_course.prediction.interchange import ImagePredictions, Predictions
 
 SIZE_EDGES = (8, 12, 16, 24, 32, 64)  # equivalent diameters, pixels
@@ -23,15 +25,15 @@ def cap_effect(dataset, cap=100, progress=False):
         dict: ``cap``, ``images``, ``images_over`` (with more nuclei than the cap), ``nuclei``, ``nuclei_beyond``
         (that cannot be found), ``recall`` and ``coco_ap`` in percent (None without nuclei).
     """
-    counts = []
-    for image_id in track(dataset.ids, "counting", progress):
-        labels = np.asarray(dataset[image_id].labels)
-        counts.append(np.unique(labels[labels > 0]).size)
+    counts = [
+        len(areas_from_labels(dataset[image_id].labels)[0])
+        for image_id in track(dataset.ids, "counting", show=progress)
+    ]
     matches = []
     for count in counts:
-        found = min(count, cap)
-        nucleus = np.tile(np.arange(found), (IOU_THRESHOLDS.size, 1))
-        matches.append(CocoMatches(count, np.ones(found), nucleus, np.arange(found), None))
+        found = np.arange(min(count, cap))
+        nucleus = np.tile(found, (IOU_THRESHOLDS.size, 1))
+        matches.append(CocoMatches(count, np.ones(found.size), nucleus, found, None))
     nuclei, beyond = sum(counts), sum(max(0, c - cap) for c in counts)
     ap = average_precisions(PrecisionTable(matches, cap).precision())[0]
     return {
@@ -45,76 +47,42 @@ def cap_effect(dataset, cap=100, progress=False):
     }
 
 
-def grid_round_trip(mask, size=28):
-    """A mask through a ``size`` x ``size`` grid over its box and back.
-
-    Each cell is the mask, taken bilinearly at the cell's centre, at 0.5 or more; each pixel then reads the grid
-    bilinearly at its own centre and is on at 0.5 or more. Half-pixel centres: pixel r is at r + 0.5.
-
-    Args:
-        mask: (h, w) bool, cut out at the nucleus' box.
-
-    Returns:
-        (h, w) bool.
-    """
-    mask = np.asarray(mask)
-    height, width = mask.shape
-    padded = np.pad(mask.astype(np.float64), 1)  # outside of its box a nucleus is absent
-    rows = (np.arange(size) + 0.5) * height / size - 0.5 + 1
-    columns = (np.arange(size) + 0.5) * width / size - 0.5 + 1
-    grid = (_bilinear(padded, rows, columns) >= 0.5).astype(np.float64)
-    rows = np.clip((np.arange(height) + 0.5) * size / height - 0.5, 0, size - 1)
-    columns = np.clip((np.arange(width) + 0.5) * size / width - 0.5, 0, size - 1)
-    return _bilinear(grid, rows, columns) >= 0.5
-
-
-def _bilinear(values, rows, columns):
-    """``values`` (H, W) at every combination of ``rows`` and ``columns``, positions between pixel centres."""
-
-    def weights(at, length):
-        low = np.clip(np.floor(at).astype(int), 0, max(0, length - 2))
-        matrix = np.zeros((at.size, length))
-        part = at - low
-        matrix[np.arange(at.size), low] += 1 - part
-        matrix[np.arange(at.size), np.minimum(low + 1, length - 1)] += part
-        return matrix
-
-    return weights(rows, values.shape[0]) @ values @ weights(columns, values.shape[1]).T
-
-
-def mask_grid_effect(dataset, size=28, progress=False):
+def mask_grid_effect(dataset, size=28, samples=2, progress=False):
     """What a detector scores whose only fault is that its masks pass through a ``size`` x ``size`` grid.
+
+    The grid and the way back are those of :func:`~nucleus_course.geometry.masks.round_trip`, in the
+    nuclei's own boxes.
 
     Returns:
         dict: ``size``; ``nuclei``; ``mean_iou`` of a nucleus with its round trip, percent; ``by_diameter``
         {"8 to 12 px": {"nuclei", "mean_iou"}}, equivalent diameters; ``metrics`` {key: percent} of the report
         on these masks.
     """
-    images, ious, areas = {}, [], []
-    for image_id in track(dataset.ids, f"through {size} x {size}", progress):
-        labels = compact_labels(dataset[image_id].labels)
-        masks, scores = [], []
-        for label, (top, left, bottom, right) in _windows(labels):
-            mask = labels[top:bottom, left:right] == label
-            back = grid_round_trip(mask, size)
-            shared = np.logical_and(mask, back).sum()
-            ious.append(shared / np.logical_or(mask, back).sum())
-            areas.append(mask.sum())
-            masks.append(_placed(back, top, left, labels.shape))
-            scores.append(ious[-1])  # where two round trips overlap the truer one keeps the pixel
-        images[image_id] = ImagePredictions(*labels.shape, compress(masks), scores)
+    images, ious, areas = {}, [np.zeros(0)], [np.zeros(0)]
+    for image_id in track(dataset.ids, f"through {size} x {size}", show=progress):
+        labels = renumber(dataset[image_id].labels)
+        height, width = labels.shape
+        ids, boxes = boxes_from_labels(labels)
+        grids = mask_grids(labels, boxes, ids, size, samples)
+        instance, row, column = paste(grids, boxes, height, width)
+        runs = runs_from_pixels(instance, column * height + row, len(ids))
+        own = areas_from_labels(labels)[1]
+        shared = np.bincount(instance[labels[row, column] == ids[instance]], minlength=len(ids))
+        ious.append(shared / (own + runs.areas - shared))
+        areas.append(own)
+        # where two round trips overlap the better one keeps the pixel
+        rles = rles_from_runs(runs, height, width)
+        images[image_id] = ImagePredictions(height, width, rles, ious[-1])
     report = evaluate(dataset, Predictions(images, 0.0), progress=progress)
-    ious, diameters = np.array(ious), 2 * np.sqrt(np.array(areas) / np.pi)
+    ious, diameters = np.concatenate(ious), 2 * np.sqrt(np.concatenate(areas) / np.pi)
     edges = [0, *SIZE_EDGES, np.inf]
     groups = {}
     for low, high in zip(edges[:-1], edges[1:]):
         inside = (diameters >= low) & (diameters < high)
         name = f"{low} to {high} px" if np.isfinite(high) else f"{low} px and more"
         if inside.any():
-            groups[name] = {
-                "nuclei": int(inside.sum()),
-                "mean_iou": float(100 * ious[inside].mean()),
-            }
+            mean = float(100 * ious[inside].mean())
+            groups[name] = {"nuclei": int(inside.sum()), "mean_iou": mean}
     return {
         "size": size,
         "nuclei": int(ious.size),
@@ -122,26 +90,3 @@ def mask_grid_effect(dataset, size=28, progress=False):
         "by_diameter": groups,
         "metrics": report.metrics,
     }
-
-
-def _windows(labels):
-    """(label, (top, left, bottom, right)) of each label present."""
-    from scipy.ndimage import find_objects
-
-    for label, window in enumerate(find_objects(labels), start=1):
-        if window is not None:
-            yield label, (window[0].start, window[1].start, window[0].stop, window[1].stop)
-
-
-def _placed(mask, top, left, shape):
-    """A small mask at its place in an image, as an RLE with a list of counts."""
-    rows, columns = np.nonzero(mask)
-    position = np.sort((columns + left) * shape[0] + rows + top)
-    total = shape[0] * shape[1]
-    if not position.size:
-        return {"size": list(shape), "counts": [total]}
-    breaks = np.flatnonzero(np.diff(position) != 1)
-    starts = position[np.append(0, breaks + 1)]
-    ends = position[np.append(breaks, position.size - 1)] + 1
-    edges = np.stack([starts, ends], axis=1).ravel()
-    return {"size": list(shape), "counts": np.diff(np.concatenate([[0], edges, [total]])).tolist()}

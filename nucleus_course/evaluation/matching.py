@@ -1,17 +1,15 @@
-"""Overlap of masks, and who is matched with whom.
+"""Overlap of masks, and which detection is matched with which nucleus.
 
-Everything here takes and returns plain arrays: rows are detections, columns are nuclei. Three matchings
-are in use, because the field's metrics use three:
+Everything here takes and returns plain arrays: rows are detections, columns are nuclei. Three
+matchings are in use, because the field's metrics use three:
 
 * :func:`score_order_match`, COCO's: detections in order of score, each takes the best nucleus still free.
-* :func:`pairs_above`: disjoint masks and an IoU above one half leave no choice, so no order is needed
-  (Kirillov et al. 2019, section 4.1).
+* :func:`pairs_above`: where masks do not overlap, an IoU above one half leaves no choice, so no order is
+  needed (Kirillov et al. 2019, section 4.1).
 * :func:`best_assignment`: one to one with the largest total IoU (the Hungarian method).
 """
 
 import numpy as np
-from pycocotools import mask as coco_mask
-from scipy.optimize import linear_sum_assignment
 
 
 def overlap_matrix(detected, truth):
@@ -25,27 +23,67 @@ def overlap_matrix(detected, truth):
 
     Raises:
         ValueError: if the shapes differ.
+
+    >>> overlap_matrix(np.array([[0, 1, 1, 2]]), np.array([[1, 1, 0, 2]]))
+    array([[0, 1, 0],
+           [1, 1, 0],
+           [0, 0, 1]])
     """
     if detected.shape != truth.shape:
         raise ValueError(f"label images of different shapes: {detected.shape} and {truth.shape}")
-    rows = int(detected.max(initial=0)) + 1
-    columns = int(truth.max(initial=0)) + 1
-    pair = detected.astype(np.int64).ravel() * columns + truth.ravel()
+    sizes = (int(detected.max(initial=0)) + 1, int(truth.max(initial=0)) + 1)
+    return _count_pairs(detected.ravel(), truth.ravel(), *sizes)
+
+
+def _count_pairs(first, second, rows, columns):
+    pair = first.astype(np.int64) * columns + second
     return np.bincount(pair, minlength=rows * columns).reshape(rows, columns)
+
+
+def shared_pixels(runs, labels):
+    """Pixels that each whole mask shares with each nucleus.
+
+    Args:
+        runs: :class:`~nucleus_course.geometry.rle.Runs` of N masks, which may overlap.
+        labels: (H, W) integer label image with labels 0..G, 0 background.
+
+    Returns:
+        (N, G) int64.
+    """
+    mask, position = runs.pixels()
+    nucleus = labels.T.ravel()[position]  # runs go down the columns
+    return _count_pairs(mask, nucleus, runs.areas.size, int(labels.max(initial=0)) + 1)[:, 1:]
+
+
+def iou_from_shared(shared, areas, nucleus_areas):
+    """(D, G) float64 IoU from shared pixels (D, G) and areas (D,), (G,); 0 where both are empty.
+
+    >>> iou_from_shared(np.array([[3]]), np.array([4]), np.array([5]))
+    array([[0.5]])
+    """
+    union = np.asarray(areas)[:, None] + np.asarray(nucleus_areas)[None] - shared
+    return np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
 
 
 def iou_from_overlap(overlap):
     """(D, G) float64 IoU from an :func:`overlap_matrix`; 0 for labels that hold no pixel."""
-    shared = overlap[1:, 1:]
-    union = overlap[1:].sum(1)[:, None] + overlap[:, 1:].sum(0)[None] - shared
-    return np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
+    return iou_from_shared(overlap[1:, 1:], overlap[1:].sum(1), overlap[:, 1:].sum(0))
 
 
-def mask_iou(detections, nuclei):
-    """(D, G) float64 IoU of two lists of compressed RLEs, computed by pycocotools."""
-    if not len(detections) or not len(nuclei):
-        return np.zeros((len(detections), len(nuclei)))
-    return np.asarray(coco_mask.iou(list(detections), list(nuclei), [0] * len(nuclei)))
+def mask_iou(runs, labels):
+    """(N, G) float64 IoU of whole masks, which may overlap, with the nuclei of a label image.
+
+    Args:
+        runs, labels: as :func:`shared_pixels` takes them; ``ImagePredictions.runs()`` gives the first.
+
+    >>> from nucleus_course.geometry.rle import rle_from_mask, runs_from_rles
+    >>> labels = np.array([[1, 1, 0, 2]])
+    >>> mask_iou(runs_from_rles([rle_from_mask(labels == 1), rle_from_mask(labels < 2)], 1, 4), labels)
+    array([[1.        , 0.        ],
+           [0.66666667, 0.        ]])
+    """
+    nucleus_areas = np.bincount(labels.ravel(), minlength=1)[1:]
+    return iou_from_shared(shared_pixels(runs, labels), runs.areas, nucleus_areas)
 
 
 def score_order_match(iou, thresholds):
@@ -57,13 +95,17 @@ def score_order_match(iou, thresholds):
 
     Returns:
         (T, D) int64: the nucleus that a detection matched, or -1. Of equal IoUs the last nucleus is taken.
+
+    >>> score_order_match([[0.6, 0.7], [0.0, 0.8], [0.9, 0.0]], [0.5, 0.75])
+    array([[ 1, -1,  0],
+           [-1,  1,  0]])
     """
     iou = np.asarray(iou, np.float64)
     thresholds = np.minimum(np.atleast_1d(thresholds), 1 - 1e-10)
     match = np.full((thresholds.size, iou.shape[0]), -1, np.int64)
     if iou.size == 0:
         return match
-    # only pairs above the lowest threshold can match: for masks these are one or two a detection
+    # only pairs above the lowest threshold can match: for masks these are one or two per detection
     rows, columns = np.nonzero(iou >= thresholds.min())
     bounds = np.searchsorted(rows, np.arange(iou.shape[0] + 1))
     candidates = []
@@ -90,6 +132,9 @@ def pairs_above(iou, threshold):
 
     Raises:
         ValueError: for a threshold below 0.5, where the pairs need not be one to one.
+
+    >>> pairs_above([[0.5, 0.0], [0.0, 0.6]], 0.5)
+    (array([1]), array([1]))
     """
     if threshold < 0.5:
         raise ValueError(f"pairs are one to one only from an IoU of 0.5 on, not {threshold}")
@@ -97,7 +142,13 @@ def pairs_above(iou, threshold):
 
 
 def best_assignment(iou):
-    """One-to-one pairs (detections (P,), nuclei (P,)) of the largest total IoU; pairs that share nothing are left out."""
+    """One-to-one pairs (detections (P,), nuclei (P,)) of the largest total IoU; pairs that share nothing are left out.
+
+    >>> best_assignment([[0.6, 0.5], [0.5, 0.0]])
+    (array([0, 1]), array([1, 0]))
+    """
+    from scipy.optimize import linear_sum_assignment
+
     iou = np.asarray(iou, np.float64)
     if iou.size == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)

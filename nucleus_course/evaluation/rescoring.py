@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.progress import track
+from nucleus_course.data.labels import renumber
 from nucleus_course.evaluation.coco import PrecisionTable, average_precisions, match_image
 from nucleus_course.evaluation.matching import mask_iou
-from nucleus_course.evaluation.scoring import track
 from nucleus_course.geometry.boxes import dilate
-from nucleus_course.geometry.rle import rle_from_labels
+from nucleus_course.geometry.rle import runs_from_pixels
 from nucleus_course.prediction import flips
 from nucleus_course.prediction.detections import Detections
 from nucleus_course.prediction.pipeline import drawn, prepare, raw_detections
@@ -19,7 +20,7 @@ FEWEST = 200  # detections: fewer say too little about 12 features
 
 
 @dataclass(frozen=True)
-class Seen:
+class MatchedDetections:
     """A model's detections on one image, beside its nuclei.
 
     Attributes:
@@ -33,23 +34,25 @@ class Seen:
     iou: np.ndarray
 
 
-def collect(model, dataset, progress=True):
-    """What a model finds on images whose nuclei are known: a list of :class:`Seen`, one an image.
+def match_detections(model, dataset, progress=True):
+    """What a model finds on images whose nuclei are known: a list of :class:`MatchedDetections`, one for each image.
 
     Args:
         model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN`; its thresholds say how often images are flipped.
         dataset: :class:`~nucleus_course.data.Dataset`.
     """
     seen, config, thresholds = [], model.config, model.thresholds
-    for record in track(dataset, "predicting", progress):
+    for record in track(dataset, "predicting", show=progress):
         prepared = prepare(record.image, config, flips.VIEWS[: thresholds.flips])
         found = raw_detections(model, prepared, thresholds)
         boxes, scores, probs = drawn(*found, thresholds.mask)
         grids = dilate(boxes, config.mask_roi_scale) / config.upsample
         found = Detections(boxes, scores, probs, grids, *prepared.shape, thresholds)
-        iou = mask_iou(found.rles(), rle_from_labels(record.labels)[1])
+        instance, row, column = found.pixels()
+        runs = runs_from_pixels(instance, column * found.height + row, len(found))
+        iou = mask_iou(runs, renumber(record.labels))
         features = describe(boxes, scores, probs)
-        seen.append(Seen(features, own_scores(config, scores, probs), iou))
+        seen.append(MatchedDetections(features, own_scores(config, scores, probs), iou))
     return seen
 
 
@@ -66,55 +69,53 @@ def matched_iou(iou, scores):
 
 
 def average_precision(seen, rescorer=None):
-    """COCO's AP (percent) of what :func:`collect` gave, with its own scores or a rescorer's."""
+    """COCO's AP (percent) of what :func:`match_detections` gave, with its own scores or a rescorer's."""
     scores = [s.scores if rescorer is None else rescorer.scores(s.features) for s in seen]
     table = PrecisionTable([match_image(s.iou, own) for s, own in zip(seen, scores)])
     return 100.0 * average_precisions(table.precision())[0]
 
 
-def told_and_true(seen, rescorer, least=0.5):
-    """Mean score and mean IoU with the matched nucleus of the detections that a rescorer gives ``least`` or more.
+def mean_score_and_iou(seen, rescorer, least=0.5):
+    """Mean score, and mean IoU with the matched nucleus, of the detections that a rescorer gives ``least`` or more.
 
-    Where the first is larger, the detections it was fitted to were better than these: the model knew their images.
+    Where the first is larger, the rescorer was fitted to better detections than these, as those on a
+    model's own training images are.
 
     Returns:
         Two floats in [0, 1]; NaN without such detections.
     """
-    told = [rescorer.scores(s.features) for s in seen]
-    true = [matched_iou(s.iou, scores) for s, scores in zip(seen, told)]
-    told, true = (np.concatenate([*parts, np.zeros(0)]) for parts in (told, true))
-    sure = told >= least
-    return (float(told[sure].mean()), float(true[sure].mean())) if sure.any() else (np.nan, np.nan)
+    given = [rescorer.scores(s.features) for s in seen]
+    true = [matched_iou(s.iou, scores) for s, scores in zip(seen, given)]
+    given, true = (np.concatenate([*parts, np.zeros(0)]) for parts in (given, true))
+    sure = given >= least
+    return (float(given[sure].mean()), float(true[sure].mean())) if sure.any() else (np.nan, np.nan)
 
 
 def fit_rescorer(seen, *, networks=5, hidden=16, epochs=30, seed=0, info=None, progress=True):
     """Fit the expected IoU of each detection: cross-entropy with the IoU as a soft label, AdamW, a cosine.
 
     Args:
-        seen: list of :class:`Seen`.
-        networks: how many to average; what one alone says of a detection depends on its seed.
+        seen: list of :class:`MatchedDetections`.
+        networks: how many to average; the scores of a single one depend on its seed.
         hidden: units of each one's hidden layer.
         info: what to keep in the rescorer's file for people to read.
 
     Raises:
         UserError: too few detections, or none of them right, or none wrong.
     """
-    features = np.concatenate(
-        [s.features for s in seen] + [np.zeros((0, len(FEATURES)), "float32")]
-    )
-    quality = np.concatenate(
-        [matched_iou(s.iou, s.scores) for s in seen] + [np.zeros(0, "float32")]
-    )
+    none = np.zeros((0, len(FEATURES)), "float32")
+    features = np.concatenate([none, *(s.features for s in seen)])
+    quality = np.concatenate([none[:, 0], *(matched_iou(s.iou, s.scores) for s in seen)])
     right = int((quality > 0).sum())
     if len(quality) < FEWEST or right in (0, len(quality)):
         raise UserError(
-            f"{len(quality)} detections, {right} of them on a nucleus, are no ground to fit scores to: "
+            f"{len(quality)} detections, {right} of them on a nucleus, are too few to fit scores to: "
             f"{FEWEST} are needed, right and wrong ones; give more images with --data or --split"
         )
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
     x = np.clip((features - mean) / scale, -REACH, REACH).astype("float32")
     layers = []
-    for network in track(range(networks), "fitting scores", progress):
+    for network in track(range(networks), "fitting scores", show=progress):
         layers.append(_fit(x, quality, hidden, epochs, seed + network))
     hidden_kernel, hidden_bias, kernel, bias = (np.stack(arrays) for arrays in zip(*layers))
     return Rescorer(mean, scale, hidden_kernel, hidden_bias, kernel[..., 0], bias[:, 0], info or {})
@@ -128,22 +129,18 @@ def _fit(x, quality, hidden, epochs, seed):
     batch = min(256, len(x))
     start = [keras.initializers.GlorotUniform(2 * seed + i) for i in (0, 1)]
     decay = keras.regularizers.l2(1e-4)
+    layers = keras.layers
+    first = {"kernel_initializer": start[0], "kernel_regularizer": decay, "dtype": "float32"}
+    last = {"kernel_initializer": start[1], "dtype": "float32"}
     network = keras.Sequential(
         [
             keras.Input((x.shape[1],)),
-            keras.layers.Dense(
-                hidden,
-                "relu",
-                kernel_initializer=start[0],
-                kernel_regularizer=decay,
-                dtype="float32",
-            ),
-            keras.layers.Dense(1, "sigmoid", kernel_initializer=start[1], dtype="float32"),
+            layers.Dense(hidden, "relu", **first),
+            layers.Dense(1, "sigmoid", **last),
         ]
     )
     rate = keras.optimizers.schedules.CosineDecay(3e-3, epochs * -(-len(x) // batch))
     network.compile(keras.optimizers.AdamW(rate, weight_decay=1e-3), "binary_crossentropy")
-    network.fit(
-        x[order], quality[order, None], batch_size=batch, epochs=epochs, shuffle=False, verbose=0
-    )
+    options = {"batch_size": batch, "epochs": epochs, "shuffle": False, "verbose": 0}
+    network.fit(x[order], quality[order, None], **options)
     return network.get_weights()

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.evaluation.matching import overlap_matrix
+from nucleus_course._util.progress import track
+from nucleus_course.config import Thresholds
 from nucleus_course.evaluation.metrics import COLUMNS, POINT_KEYS, image_sums, values_from_sums
-from nucleus_course.evaluation.scoring import align, checked, compact_labels, track
-from nucleus_course.prediction.interchange import PredictionsError, write_json
+from nucleus_course.evaluation.scoring import align, compare_image
+from nucleus_course.prediction.interchange import write_json
 
 SCORES = tuple(np.round(np.arange(0.05, 0.96, 0.01), 2).tolist())
 _NEEDS = {  # metrics that need the costly columns
@@ -41,20 +42,13 @@ class OperatingPoints:
     def __init__(self, dataset, predictions, progress=False):
         pairs, self.warnings = align(dataset, predictions)
         self._images = []
-        for image_id, image in track(pairs, "comparing", progress):
-            record = dataset[image_id]
-            image = checked(image_id, record, image)
-            try:
-                painted = image.label_image(None)
-            except PredictionsError as error:
-                raise PredictionsError(f"image '{image_id}': {error}") from None
-            overlap = overlap_matrix(painted, compact_labels(record.labels))
-            left = (
-                overlap.shape[0] - 1
-            )  # detections behind the last one that kept a pixel are not in it
-            by_score = np.argsort(-image.scores[:left], kind="stable")
+        for image_id, image in track(pairs, "comparing", show=progress):
+            compared = compare_image(image_id, dataset[image_id], image)
+            overlap, scores = compared.overlap, compared.image.scores
+            # detections behind the last one that kept a pixel are not in the matrix
+            by_score = np.argsort(-scores[: len(overlap) - 1], kind="stable")
             rows = overlap[1:][by_score]
-            self._images.append((overlap.sum(0), rows, image.scores[by_score], rows.sum(1)))
+            self._images.append((overlap.sum(0), rows, scores[by_score], rows.sum(1)))
 
     @property
     def scores(self):
@@ -158,8 +152,6 @@ def choose_thresholds(
         UserError: for a metric without an operating point, neither predictions nor ``predict``, or values in
             ``at_least`` that no operating point reaches.
     """
-    from nucleus_course.config import Thresholds
-
     check_metrics(metric, *(at_least or {}))
     start = start or Thresholds()
     if predict is None and (predictions is None or len(nms_ious) or len(masks)):

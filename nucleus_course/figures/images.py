@@ -4,9 +4,9 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from nucleus_course._util.text import pluralize
+from nucleus_course.data.labels import renumber
 from nucleus_course.evaluation.errors.taxonomy import CLASSES
 from nucleus_course.evaluation.matching import iou_from_overlap, overlap_matrix, pairs_above
-from nucleus_course.evaluation.scoring import compact_labels
 from nucleus_course.figures.style import (
     CLASS_COLOURS,
     CLASS_LETTERS,
@@ -164,7 +164,7 @@ def draw_detections(record, detections, *, mark=False, what="detections", synthe
     """
     if hasattr(detections, "label_image"):
         detections = detections.label_image()
-    truth, labels = compact_labels(record.labels), compact_labels(detections)
+    truth, labels = renumber(record.labels), renumber(detections)
     matched, missed, right, wrong = sort_out(truth, labels)
     found = len(right) + len(wrong)
     figure, axes = panels(3, 3, side=4.4, ratio=_ratio(record))
@@ -209,7 +209,7 @@ def draw_error_map(record, analysis, predictions):
         its class' colour and, unless there are too many to read, its letter.
     """
     point, image = analysis.report.operating_point, stretch(record.image)
-    truth = compact_labels(record.labels)
+    truth = renumber(record.labels)
     found = np.zeros_like(truth)
     if record.id in predictions.images:
         detected = predictions.images[record.id]

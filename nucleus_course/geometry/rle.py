@@ -16,9 +16,9 @@ class Runs:
     """The foreground runs of N masks of one size, in column-major order of pixels.
 
     Attributes:
-        mask: (R,) int64, the mask a run belongs to, 0..N-1, rising.
-        start: (R,) int64, position of the run's first pixel, ``column * height + row``.
-        length: (R,) int64, pixels.
+        mask: (R,) int, the mask a run belongs to, 0..N-1, rising.
+        start: (R,) int, position of the run's first pixel, ``column * height + row``.
+        length: (R,) int, pixels.
         areas: (N,) int64, pixels of each mask.
     """
 
@@ -29,10 +29,12 @@ class Runs:
 
     def pixels(self):
         """Every foreground pixel: (mask index (P,), column-major position (P,)), both int64."""
-        total = int(self.length.sum())
-        first = np.cumsum(self.length) - self.length  # where each run begins in the list of pixels
-        within = np.arange(total) - np.repeat(first, self.length)
-        return np.repeat(self.mask, self.length), np.repeat(self.start, self.length) + within
+        ends = np.cumsum(self.length, dtype=np.int64)
+        within = np.arange(ends[-1] if ends.size else 0) - np.repeat(
+            ends - self.length, self.length
+        )
+        mask = np.repeat(self.mask, self.length).astype(np.int64, copy=False)
+        return mask, np.repeat(self.start, self.length) + within
 
 
 def rle_from_labels(labels):
@@ -46,6 +48,10 @@ def rle_from_labels(labels):
 
     Raises:
         ValueError: if ``labels`` is not a 2-D array of non-negative integers.
+
+    >>> ids, rles = rle_from_labels(np.array([[0, 7], [3, 7]]))
+    >>> ids, rles[1]
+    (array([3, 7]), {'size': [2, 2], 'counts': '22'})
     """
     labels = np.asarray(labels)
     if labels.ndim != 2 or labels.dtype.kind not in "iub":
@@ -62,19 +68,10 @@ def rle_from_labels(labels):
     if owner.min() < 0:
         raise ValueError("a label image has no negative labels")
     order = np.flatnonzero(owner)
-    order = order[
-        np.argsort(owner[order], kind="stable")
-    ]  # by label, runs of one label left in order
-    owner, starts, ends = owner[order], starts[order], starts[order] + lengths[order]
-    ids, first = np.unique(owner, return_index=True)
-    rles = []
-    for begin, end in zip(first, np.append(first[1:], owner.size)):
-        # edges of the runs, as differences: gap, run, gap, run, ..., what is left
-        edges = np.stack([starts[begin:end], ends[begin:end]], axis=1).ravel()
-        rest = [flat.size] if edges[-1] < flat.size else []  # COCO writes no last run of 0 zeros
-        counts = np.diff(np.concatenate([[0], edges, rest]).astype(np.int64))
-        rles.append({"size": [height, width], "counts": counts.tolist()})
-    return ids, compress(rles)
+    order = order[np.argsort(owner[order], kind="stable")]  # by label, each label's runs in order
+    ids, mask = np.unique(owner[order], return_inverse=True)
+    areas = np.bincount(mask, lengths[order], ids.size).astype(np.int64)
+    return ids, rles_from_runs(Runs(mask, starts[order], lengths[order], areas), height, width)
 
 
 def compress(rles):
@@ -86,7 +83,11 @@ def compress(rles):
 
 
 def rle_from_mask(mask):
-    """One (H, W) bool mask as a compressed RLE dict with ``counts`` a str."""
+    """One (H, W) bool mask as a compressed RLE dict with ``counts`` a str.
+
+    >>> rle_from_mask(np.array([[False, True, True]]))
+    {'size': [1, 3], 'counts': '12'}
+    """
     coded = coco_mask.encode(np.asfortranarray(np.asarray(mask), dtype=np.uint8))
     return {"size": [int(n) for n in coded["size"]], "counts": coded["counts"].decode("ascii")}
 
@@ -103,6 +104,10 @@ def runs_from_rles(rles, height, width):
     Raises:
         ValueError: naming the first mask that is of another size, whose counts are not COCO's compressed
             form, or whose runs do not add up to ``height * width``.
+
+    >>> runs = runs_from_rles([{"size": [2, 3], "counts": "132"}], 2, 3)
+    >>> runs.start, runs.length, runs.pixels()[1]
+    (array([1], dtype=int32), array([3], dtype=int32), array([1, 2, 3]))
     """
     texts = []
     for i, rle in enumerate(rles):
@@ -155,7 +160,42 @@ def runs_from_rles(rles, height, width):
     start = _sums_within(counts, mask) - counts
     keep = (index % 2 == 1) & (counts > 0)
     areas = np.bincount(mask[keep], weights=counts[keep], minlength=masks).astype(np.int64)
-    return Runs(mask[keep], start[keep], counts[keep], areas)
+    kind = np.int32 if height * width < 2**31 else np.int64
+    return Runs(*(column[keep].astype(kind) for column in (mask, start, counts)), areas)
+
+
+def runs_from_pixels(mask, position, masks):
+    """:class:`Runs` of masks given pixel by pixel.
+
+    Args:
+        mask: (P,) int, the mask of each pixel, rising.
+        position: (P,) int, ``column * height + row``, rising within a mask.
+        masks: how many masks there are; those without a pixel are empty.
+
+    >>> runs_from_pixels(np.array([0, 0, 2]), np.array([4, 5, 0]), 3).areas
+    array([2, 0, 1])
+    """
+    new = np.ones(position.size, bool)
+    new[1:] = (np.diff(position) != 1) | (np.diff(mask) != 0)
+    first = np.flatnonzero(new)
+    length = np.diff(np.append(first, position.size))
+    areas = np.bincount(mask, minlength=masks).astype(np.int64)
+    return Runs(mask[first], position[first], length, areas)
+
+
+def rles_from_runs(runs, height, width):
+    """The masks of :class:`Runs` as compressed RLEs: a list of N dicts ``{"size": [H, W], "counts": str}``."""
+    rles = []
+    bounds = np.searchsorted(runs.mask, np.arange(runs.areas.size + 1))
+    for begin, end in zip(bounds[:-1], bounds[1:]):
+        start = runs.start[begin:end].astype(np.int64)
+        # edges of the runs, as differences: gap, run, gap, run, ..., what is left
+        edges = np.stack([start, start + runs.length[begin:end]], axis=1).ravel()
+        total = height * width
+        rest = [] if edges.size and edges[-1] == total else [total]  # no last run of 0 zeros
+        counts = np.diff(np.concatenate([[0], edges, rest]).astype(np.int64))
+        rles.append({"size": [height, width], "counts": counts.tolist()})
+    return compress(rles)
 
 
 def _sums_within(values, group):
@@ -166,25 +206,26 @@ def _sums_within(values, group):
     return sums - before[np.cumsum(starts) - 1]
 
 
-def resolve_overlaps(rles, scores, height, width, runs=None):
+def resolve_overlaps(runs, scores, height, width):
     """One label image from masks that may overlap: the higher score keeps the pixel.
 
     Args:
-        rles: N compressed RLEs.
+        runs: the :class:`Runs` of N masks.
         scores: (N,) floats. Between equal scores the earlier mask keeps the pixel.
-        runs: the masks' :class:`Runs` if they are decoded already.
 
     Returns:
         (H, W) int32: mask i is label i + 1; a mask that lost every pixel has none.
+
+    >>> masks = [[[0, 1, 1]], [[1, 1, 0]]]
+    >>> resolve_overlaps(runs_from_rles([rle_from_mask(m) for m in masks], 1, 3), [0.4, 0.8], 1, 3)
+    array([[2, 2, 1]], dtype=int32)
     """
-    runs = runs_from_rles(rles, height, width) if runs is None else runs
     flat = np.zeros(height * width, np.int32)
-    rank = np.empty(len(rles), np.int64)
+    rank = np.empty(runs.areas.size, np.int64)
     by_score = np.argsort(-np.asarray(scores, np.float64), kind="stable")
-    rank[by_score] = np.arange(len(rles))
-    order = np.argsort(
-        -rank[runs.mask], kind="stable"
-    )  # lowest score first; what is painted last stays
+    rank[by_score] = np.arange(rank.size)
+    # lowest score first; what is painted last stays
+    order = np.argsort(-rank[runs.mask], kind="stable")
     ordered = Runs(runs.mask[order], runs.start[order], runs.length[order], runs.areas)
     mask, position = ordered.pixels()
     flat[position] = mask + 1

@@ -1,63 +1,73 @@
-"""A folder of label images as predictions: what StarDist, Cellpose or a student's own model writes.
+"""Folders of label images: what StarDist, Cellpose or a student's own model writes, and what ``predict`` writes.
 
-One TIFF or PNG an image, called ``<image id>.tif`` (or .tiff, .png; Cellpose's ``<image id>_cp_masks`` is understood):
-one plane of unsigned or non-negative integers of 8, 16 or 32 bits, 0 background and one number a nucleus.
-Scores are optional: ``scores.json`` ``{image id: {label: score}}``, or beside an image ``<image id>.csv`` with the
-columns ``label`` and ``score``. Without them every nucleus scores 1, which leaves the average precision
-one point of a curve (a report warns of it); the metrics at the operating point are the same.
+One TIFF or PNG for each image, called ``<image id>.tif`` (or .tiff, .png; Cellpose's
+``<image id>_cp_masks`` is understood): one plane of whole numbers, 0 background and one number for
+each nucleus. Scores are optional: ``scores.json`` ``{image id: {label: score}}``, or beside an image
+``<image id>.csv`` with the columns ``label`` and ``score``. Without them every nucleus scores 1: the
+average precision is then one point of a curve (a report warns of it), and the metrics at the
+operating point are the same.
 """
 
 import csv
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 
-from nucleus_course._util.files import write_atomically
-from nucleus_course.geometry.rle import rle_from_labels
-from nucleus_course.prediction.interchange import ImagePredictions, Predictions, PredictionsError
+from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import atomic_write
+from nucleus_course._util.text import pluralize
+from nucleus_course.data import read
+from nucleus_course.prediction.interchange import (
+    ImagePredictions,
+    Predictions,
+    PredictionsError,
+    read_json,
+)
 
 SUFFIXES = (".tif", ".tiff", ".png")
+CELLPOSE = "_cp_masks"
+NO_LABELS = ("_cp_outlines", "_cp_output", "_flows", "_overlay", "_outlines")  # pictures of labels
 
 
 def read_label_image(path):
-    """One label image, (H, W) of unsigned integers or int32.
+    """One label image, (H, W) of integers.
 
     Raises:
-        PredictionsError: if the file is no image, has several planes or channels, or is not of whole numbers.
+        PredictionsError: if the file is not an image, has several planes or channels, or holds
+            fractions or negative numbers.
     """
-    path = Path(path)
     try:
-        if path.suffix.lower() == ".png":
-            from PIL import Image
-
-            with Image.open(path) as image:
-                labels = np.array(image)
-        else:
-            import tifffile
-
-            labels = tifffile.imread(path)
-    except Exception as error:  # the decoders raise many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PredictionsError(f"{path}: cannot be read as an image ({reason})") from None
-    labels = np.squeeze(labels) if labels.ndim > 2 else labels
+        labels = np.squeeze(_stored(path))
+    except UserError as error:
+        raise PredictionsError(str(error)) from None
     if labels.ndim != 2:
         raise PredictionsError(
             f"{path}: a label image has one plane, this has the shape {labels.shape}; "
             "masks that overlap go into predictions.json"
         )
+    if labels.dtype.kind == "f":
+        whole = labels.astype(np.int64) if np.isfinite(labels).all() else None
+        if whole is None or (whole != labels).any():
+            raise PredictionsError(f"{path}: label images hold whole numbers, not fractions")
+        labels = whole
     if labels.dtype.kind not in "iub":
-        raise PredictionsError(
-            f"{path}: label images hold whole numbers, not {labels.dtype}; save it as uint16"
-        )
+        raise PredictionsError(f"{path}: label images hold whole numbers, not {labels.dtype}")
     if labels.dtype.kind == "i" and labels.min(initial=0) < 0:
         raise PredictionsError(f"{path}: a label is negative; labels are 0 (background), 1, 2, ...")
     return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
 
 
+def _stored(path):
+    if hasattr(read, "read_pixels"):
+        return read.read_pixels(path, mask=True).values
+    return read.read_image(path, mask=True)
+
+
 def load_label_folder(folder):
     """Read a folder of label images, or its sub-folder ``labels`` if it holds none itself.
+
+    Where some files are called ``<image id>_cp_masks``, the others are taken for the images.
 
     Returns:
         :class:`Predictions` without a score threshold: every label counts.
@@ -66,89 +76,104 @@ def load_label_folder(folder):
         PredictionsError: naming the file at fault; two files for one image are refused.
     """
     folder = Path(folder)
-    files = _images_in(folder)
+    files, warnings = _label_files(folder)
     if not files and (folder / "labels").is_dir():
         folder = folder / "labels"
-        files = _images_in(folder)
+        files, warnings = _label_files(folder)
     if not files:
         raise PredictionsError(
             f"{folder}: holds neither predictions.json nor label images (.tif, .tiff, .png)"
         )
-    all_scores = _scores_json(folder / "scores.json")
-    images, sources = {}, {}
+    scores_file = folder / "scores.json"
+    all_scores = _scores_json(scores_file) if scores_file.is_file() else {}
+    images, sources, scored = {}, {}, scores_file.is_file()
     for path in files:
-        key = path.stem.removesuffix("_cp_masks")
+        key = path.stem.removesuffix(CELLPOSE)
         if key in sources:
             raise PredictionsError(
                 f"{path}: the image '{key}' has a label image already, {sources[key].name}; keep one"
             )
         sources[key] = path
-        ids, rles = rle_from_labels(read := read_label_image(path))
-        table = _scores_csv(folder / f"{key}.csv")
-        where = folder / (f"{key}.csv" if table is not None else "scores.json")
-        if table is None:
-            table = all_scores.get(key) if all_scores is not None else None
+        labels, own = read_label_image(path), folder / f"{key}.csv"
+        table, where = all_scores.get(key), scores_file
+        if own.is_file():
+            table, where, scored = _scores_csv(own), own, True
         scores = None
         if table is not None:
-            lost = [int(i) for i in ids if int(i) not in table]
+            present = np.unique(labels[labels > 0]).tolist()
+            lost = [label for label in present if label not in table]
             if lost:
                 raise PredictionsError(f"{where}: image '{key}' has no score for label {lost[0]}")
-            scores = [table[int(i)] for i in ids]
-        images[key] = ImagePredictions(*read.shape, rles, scores, file_name=key + path.suffix)
-    unknown = sorted(set(all_scores or {}) - set(images))
+            scores = [table[label] for label in present]
+        images[key] = ImagePredictions.from_labels(labels, scores, key + path.suffix)
+    unknown = sorted(set(all_scores) - set(images))
     if unknown:
-        raise PredictionsError(
-            f"{folder / 'scores.json'}: no label image '{unknown[0]}' in the folder"
-        )
-    return Predictions(
-        images,
-        None,
-        {"model": folder.name, "scores": all_scores is not None or _has_csv(folder, images)},
-    )
+        raise PredictionsError(f"{scores_file}: no label image '{unknown[0]}' in the folder")
+    return Predictions(images, None, {"model": folder.name, "scores": scored}, warnings)
 
 
-def _images_in(folder):
-    names = [
-        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-    ]
-    return sorted(p for p in names if p.is_file())
-
-
-def _has_csv(folder, keys):
-    return any((folder / f"{key}.csv").is_file() for key in keys)
+def _label_files(folder):
+    """(label images in a folder, by name, and one line about those that were passed over)."""
+    try:
+        names = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
+    except OSError as error:
+        raise PredictionsError(f"{folder}: cannot be read ({error.strerror or error})") from None
+    names = sorted(p for p in names if not p.name.startswith("."))
+    kept = [p for p in names if not p.stem.endswith(NO_LABELS)]
+    if any(p.stem.endswith(CELLPOSE) for p in kept):
+        kept = [p for p in kept if p.stem.endswith(CELLPOSE)]
+    if len(kept) == len(names):
+        return kept, []
+    other = next(p for p in names if p not in kept)
+    count = pluralize(len(names) - len(kept), "file")
+    return kept, [f"{count} passed over as no label image, such as {other.name}"]
 
 
 def _scores_json(path):
-    """{image id: {label: score}} or None if there is no such file."""
-    if not path.is_file():
-        return None
+    """{image id: {label: score}}."""
+    document = read_json(path, PredictionsError)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
         return {
-            key: {int(i): _score(s, path) for i, s in table.items()}
+            key: {_label(i): _score(s, path) for i, s in table.items()}
             for key, table in document.items()
         }
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, OverflowError) as error:
         raise PredictionsError(
             f"{path}: {{image id: {{label: score}}}} is expected ({error})"
         ) from None
 
 
 def _scores_csv(path):
-    """{label: score} or None if there is no such file."""
-    if not path.is_file():
-        return None
+    """{label: score} of a CSV file: comma, semicolon or tab, with or without a byte order mark, 1 or 1.0."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        table = {int(row["label"]): _score(row["score"], path) for row in rows}
-    except (ValueError, KeyError, TypeError) as error:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        head = lines[0] if lines else ""
+        separator = next((s for s in ";\t" if s in head), ",")
+        names = [name.strip().strip('"').lower() for name in head.split(separator)]
+        rows = list(csv.DictReader(lines[1:], names, delimiter=separator))
+        if separator == ";":  # then a comma is the decimal sign
+            rows = [{k: v.replace(",", ".") if isinstance(v, str) else v for k, v in row.items()} for row in rows]  # fmt: skip
+        table = {_label(row["label"]): _score(row["score"], path) for row in rows}
+    except OSError as error:
+        raise PredictionsError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
         raise PredictionsError(
             f"{path}: the columns label and score are expected ({error})"
         ) from None
     if len(table) != len(rows):
         raise PredictionsError(f"{path}: a label occurs twice")
     return table
+
+
+def _label(value):
+    """'7', 7 and '7.0' -> 7."""
+    try:
+        return int(value)
+    except ValueError:
+        number = float(value)
+        if number != int(number):
+            raise ValueError(f"label {value} is not a whole number") from None
+        return int(number)
 
 
 def _score(value, path):
@@ -158,21 +183,21 @@ def _score(value, path):
     return score
 
 
-def write_labels(path: Path, labels) -> None:
+def write_labels(path, labels):
     """Write a label image (H, W) as a compressed TIFF, uint16, or uint32 above 65,535 labels."""
     import tifffile
 
     dtype = "uint16" if labels.max(initial=0) <= 65535 else "uint32"
-    write_atomically(
-        path, lambda place: tifffile.imwrite(place, labels.astype(dtype), compression="zlib")
-    )
+    with atomic_write(path) as place:
+        tifffile.imwrite(place, labels.astype(dtype), compression="zlib")
 
 
-def write_overlay(path: Path, image, labels) -> None:
+def write_overlay(path, image, labels):
     """Write an image (H, W, 3) uint8 as a PNG with the outline of each label in orange."""
     from PIL import Image
     from skimage.segmentation import find_boundaries
 
     painted = image.copy()
     painted[find_boundaries(labels, mode="inner")] = (230, 159, 0)  # Okabe and Ito's orange
-    write_atomically(path, lambda place: Image.fromarray(painted).save(place, format="PNG"))
+    with atomic_write(path) as place:
+        Image.fromarray(painted).save(place, format="PNG")

@@ -1,4 +1,4 @@
-"""What a label image says in numbers: a row for each nucleus, and a row for each image."""
+"""Measurements of the nuclei in a label image: a row for each nucleus, and a row for each image."""
 
 import csv
 import io
@@ -28,8 +28,9 @@ def measure_nuclei(labels, image):
         image: the image as read, of any dtype; brightness is its channels' mean, in the file's own units.
 
     Returns:
-        a list of dicts with the keys of :data:`PROPERTIES`, one a nucleus: ``diameter_px`` is that of the disc of
-        equal area, ``eccentricity`` 0 for a disc, ``solidity`` the share of its convex hull that a nucleus fills.
+        a list of dicts with the keys of :data:`PROPERTIES`, one for each nucleus: ``diameter_px`` is that
+        of the disc of equal area, ``eccentricity`` 0 for a disc, ``solidity`` the share of its convex hull
+        that a nucleus fills.
     """
     from skimage.measure import regionprops_table
 
@@ -42,15 +43,10 @@ def measure_nuclei(labels, image):
 
 
 def count_image(file_name, shape, nuclei):
-    """The row of one image: its name, its size, how many nuclei and their median area (pixels; empty for none)."""
+    """The row of one image: its name and size, how many nuclei, and their median area (pixels; empty for none)."""
     median = float(np.median([n["area_px"] for n in nuclei])) if nuclei else ""
-    return {
-        "image": file_name,
-        "height": shape[0],
-        "width": shape[1],
-        "nuclei": len(nuclei),
-        "median_area_px": median,
-    }
+    row = {"image": file_name, "height": shape[0], "width": shape[1], "nuclei": len(nuclei)}
+    return {**row, "median_area_px": median}
 
 
 def to_csv(rows, columns):
@@ -59,10 +55,5 @@ def to_csv(rows, columns):
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow(
-            {
-                key: f"{value:.4f}" if isinstance(value, float) and value % 1 else value
-                for key, value in row.items()
-            }
-        )
+        writer.writerow({k: f"{v:.4f}" if isinstance(v, float) and v % 1 else v for k, v in row.items()})  # fmt: skip
     return text.getvalue()

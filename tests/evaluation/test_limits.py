@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from fakes import FakeDataset, ellipses, random_case
+from fakes import FakeDataset, random_case
 
+from nucleus_course.data.labels import boxes_from_labels
 from nucleus_course.evaluation import cap_effect, evaluate, mask_grid_effect
-from nucleus_course.evaluation.limits import grid_round_trip
+from nucleus_course.geometry.masks import round_trip
 from nucleus_course.prediction.interchange import Predictions
 
 
@@ -41,86 +42,16 @@ def test_no_nuclei():
     assert mask_grid_effect(nothing)["mean_iou"] is None
 
 
-def test_a_mask_of_the_grids_size_comes_back_unchanged():
-    mask = np.random.default_rng(0).uniform(size=(28, 28)) < 0.5
-    assert (grid_round_trip(mask, 28) == mask).all()
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (28, 56), (84, 5), (200, 200)])
-def test_a_full_box_comes_back_full(shape):
-    assert grid_round_trip(np.ones(shape, bool), 28).all()
-
-
-def test_round_trip_against_a_loop():
-    """The definition, one sample at a time."""
-    mask = ellipses(np.random.default_rng(3), 41, 23, 1, 9, 20) > 0
-    rows, columns = np.nonzero(mask)
-    mask = mask[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    height, width = mask.shape
-    size = 9
-
-    def read(values, y, x, outside):
-        """Bilinear at (y, x), positions of pixel centres at i + 0.5."""
-        total = 0.0
-        for r in (int(np.floor(y - 0.5)), int(np.floor(y - 0.5)) + 1):
-            for c in (int(np.floor(x - 0.5)), int(np.floor(x - 0.5)) + 1):
-                weight = (1 - abs(y - 0.5 - r)) * (1 - abs(x - 0.5 - c))
-                inside = 0 <= r < values.shape[0] and 0 <= c < values.shape[1]
-                if inside or outside == "repeat":
-                    r2, c2 = (
-                        min(max(r, 0), values.shape[0] - 1),
-                        min(max(c, 0), values.shape[1] - 1),
-                    )
-                    total += weight * values[r2, c2]
-        return total
-
-    grid = np.array(
-        [
-            [
-                read(mask, (i + 0.5) * height / size, (j + 0.5) * width / size, 0) >= 0.5 - 1e-12
-                for j in range(size)
-            ]
-            for i in range(size)
-        ]
-    )
-    back = np.array(
-        [
-            [
-                read(grid, (r + 0.5) * size / height, (c + 0.5) * size / width, "repeat") >= 0.5
-                for c in range(width)
-            ]
-            for r in range(height)
-        ]
-    )
-    assert (
-        grid_round_trip(mask, size) == back
-    ).mean() > 0.995  # the rest: sums that are 0.5 but for rounding
-
-
-def test_ellipses_survive_the_grid():
-    """The bar for masks: a mean IoU of at least 0.975 for ellipses of 13 to 200 pixels across."""
-    rng = np.random.default_rng(0)
+def test_grid_effect_is_the_mean_of_the_round_trips():
+    dataset, _, _ = random_case(52, images=2)
     ious = []
-    for diameter in (13, 20, 31, 47, 80, 140, 200):
-        for _ in range(10):
-            a, b, angle = diameter / 2, diameter / 2 * rng.uniform(0.6, 1), rng.uniform(0, np.pi)
-            rows, columns = (
-                np.mgrid[: diameter + 8, : diameter + 8]
-                + 0.5
-                - diameter / 2
-                - 4
-                - rng.uniform(-0.5, 0.5, (2, 1, 1))
-            )
-            u, v = (
-                rows * np.cos(angle) + columns * np.sin(angle),
-                columns * np.cos(angle) - rows * np.sin(angle),
-            )
-            mask = (u / a) ** 2 + (v / b) ** 2 < 1
-            y, x = np.nonzero(mask)
-            mask = mask[y.min() : y.max() + 1, x.min() : x.max() + 1]
-            back = grid_round_trip(mask)
-            ious.append((mask & back).sum() / (mask | back).sum())
-    assert np.mean(ious) >= 0.975 and np.min(ious) >= 0.965
+    for image_id in dataset.ids:
+        labels = dataset[image_id].labels
+        for label, box in zip(*boxes_from_labels(labels)):
+            ious.append(round_trip(labels == label, box, 9).iou)
+    effect = mask_grid_effect(dataset, 9)
+    assert effect["nuclei"] == len(ious)
+    assert effect["mean_iou"] == pytest.approx(100 * np.mean(ious), abs=1e-9)
 
 
 def test_grid_effect_counts_every_nucleus_and_small_grids_cost_more():

@@ -4,8 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from fakes import ellipses
+from fakes import ellipses, noisy_detections
 from pycocotools import mask as coco_mask
+from pycocotools.cocoeval import COCOeval
 
 from nucleus_course.evaluation.coco import IOU_THRESHOLDS, match_image
 from nucleus_course.evaluation.matching import (
@@ -16,7 +17,7 @@ from nucleus_course.evaluation.matching import (
     pairs_above,
     score_order_match,
 )
-from nucleus_course.geometry.rle import rle_from_labels
+from nucleus_course.geometry.rle import rle_from_labels, rle_from_mask, runs_from_rles
 
 
 def test_shifted_squares_in_closed_form():
@@ -33,10 +34,22 @@ def test_iou_of_label_images_equals_pycocotools_to_the_bit():
     rng = np.random.default_rng(3)
     a, b = ellipses(rng, 60, 80, 25), ellipses(rng, 60, 80, 25)
     iou = iou_from_overlap(overlap_matrix(a, b))
-    assert (iou == mask_iou(rle_from_labels(a)[1], rle_from_labels(b)[1])).all()
+    expected = coco_mask.iou(rle_from_labels(a)[1], rle_from_labels(b)[1], [0] * b.max())
+    assert (iou == expected).all()
     for i, j in itertools.product(range(a.max()), range(b.max())):
         one, two = a == i + 1, b == j + 1
         assert iou[i, j] == np.logical_and(one, two).sum() / np.logical_or(one, two).sum()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_iou_of_whole_masks_equals_pycocotools_to_the_bit(seed):
+    """Masks that overlap, one of them empty, against nuclei that do not."""
+    rng = np.random.default_rng(seed)
+    labels = ellipses(rng, 61, 83, 25)
+    masks, _ = noisy_detections(rng, labels, extra=10)
+    rles = [rle_from_mask(m) for m in [*masks, np.zeros(labels.shape, bool)]]
+    expected = coco_mask.iou(rles, rle_from_labels(labels)[1], [0] * labels.max())
+    assert (mask_iou(runs_from_rles(rles, *labels.shape), labels) == expected).all()
 
 
 def test_shapes_must_agree():
@@ -45,7 +58,9 @@ def test_shapes_must_agree():
 
 
 def test_nothing_against_something():
-    assert mask_iou([], rle_from_labels(np.eye(3, dtype=int))[1]).shape == (0, 1)
+    assert mask_iou(runs_from_rles([], 3, 3), np.eye(3, dtype=int)).shape == (0, 1)
+    nothing = np.zeros((3, 3), int)
+    assert mask_iou(runs_from_rles([rle_from_mask(np.eye(3))], 3, 3), nothing).shape == (1, 0)
     assert iou_from_overlap(overlap_matrix(np.zeros((2, 2), int), np.ones((2, 2), int))).shape == (
         0,
         1,
@@ -61,8 +76,12 @@ def test_score_order_match_is_cocoevals(seed):
     """Overlapping masks, so that detections compete; IoUs rounded, so that there are ties and hits on thresholds."""
     rng = np.random.default_rng(seed)
     iou = np.round(rng.uniform(0, 1, (30, 20)) ** 0.5 * 20) / 20
-    found = match_image(iou, np.arange(30)[::-1])
-    assert (score_order_match(iou, IOU_THRESHOLDS) == found.nucleus).all()
+    evaluator = COCOeval(iouType="segm")  # its tables, with ids from 1: it stores 0 for "no match"
+    evaluator._gts[0, 1] = [{"id": g + 1, "area": 1, "ignore": 0, "iscrowd": 0} for g in range(20)]
+    evaluator._dts[0, 1] = [{"id": d + 1, "area": 1, "score": 30.0 - d} for d in range(30)]
+    evaluator.ious[0, 1] = iou
+    expected = evaluator.evaluateImg(0, 1, [0, 1e10], 1000)["dtMatches"].astype(int) - 1
+    assert (score_order_match(iou, IOU_THRESHOLDS) == expected).all() and (expected >= 0).any()
 
 
 def test_score_order_match_by_hand():
@@ -106,5 +125,5 @@ def test_pycocotools_counts_crowded_images():
     """More than 255 masks at once: sizes and boxes must not be cut to eight bits."""
     labels = np.arange(1, 401).reshape(20, 20)
     _, rles = rle_from_labels(labels)
-    assert mask_iou(rles, rles).shape == (400, 400)
+    assert (mask_iou(runs_from_rles(rles, 20, 20), labels) == np.eye(400)).all()
     assert coco_mask.toBbox(rles).shape == (400, 4)

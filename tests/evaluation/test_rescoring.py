@@ -10,12 +10,12 @@ from nucleus_course._util.errors import UserError
 from nucleus_course.config import Thresholds
 from nucleus_course.evaluation import evaluate
 from nucleus_course.evaluation.rescoring import (
-    Seen,
+    MatchedDetections,
     average_precision,
-    collect,
     fit_rescorer,
+    match_detections,
     matched_iou,
-    told_and_true,
+    mean_score_and_iou,
 )
 from nucleus_course.prediction.datasets import predict_dataset
 from nucleus_course.prediction.rescorer import FEATURES
@@ -44,7 +44,9 @@ def made_up(images=30, each=20, seed=0):
     for _ in range(images):
         features = rng.normal(size=(each, len(FEATURES))).astype("float32")
         quality = 1 / (1 + np.exp(-2 * (features[:, 0] + 2 * features[:, 9])))
-        seen.append(Seen(features, 1 / (1 + np.exp(-features[:, 0])), np.diag(quality)))
+        seen.append(
+            MatchedDetections(features, 1 / (1 + np.exp(-features[:, 0])), np.diag(quality))
+        )
     return seen
 
 
@@ -63,12 +65,12 @@ def test_the_fit_finds_what_tells_quality():
     )
     assert before < best - 5 and best - 1 < after <= best + 1e-9
     assert rescorer.info == {"split": "train"}
-    mean_told, mean_true = told_and_true(new, rescorer)
+    mean_told, mean_true = mean_score_and_iou(new, rescorer)
     sure = told >= 0.5
     assert mean_told == pytest.approx(told[sure].mean(), rel=1e-6) and mean_true == pytest.approx(
         truth[sure].mean(), rel=1e-6
     )
-    assert np.isnan(told_and_true([], rescorer)).all()
+    assert np.isnan(mean_score_and_iou([], rescorer)).all()
 
 
 def test_the_same_seed_fits_the_same_scores():
@@ -92,7 +94,7 @@ def test_the_same_seed_fits_the_same_scores():
     ids=["none", "few", "none right", "none wrong"],
 )
 def test_too_little_to_learn_from_is_a_clear_error(seen):
-    with pytest.raises(UserError, match="no ground to fit scores to"):
+    with pytest.raises(UserError, match="too few to fit scores to"):
         fit_rescorer(seen, progress=False)
 
 
@@ -100,7 +102,7 @@ def test_too_little_to_learn_from_is_a_clear_error(seen):
 def test_what_is_collected_is_what_the_model_predicts(flips, scoring):
     model = build(tiny_config(mask_scoring=scoring), Thresholds(flips=flips))
     dataset = disc_dataset(3)
-    seen = collect(model, dataset, progress=False)
+    seen = match_detections(model, dataset, progress=False)
     predictions = predict_dataset(model, dataset, progress=False)
     assert [len(s.scores) for s in seen] == [len(predictions.images[i]) for i in dataset.ids]
     for one, image_id in zip(seen, dataset.ids):

@@ -14,8 +14,8 @@ from tiny import disc_dataset
 import nucleus_course as nc
 from nucleus_course import figures
 from nucleus_course._util.errors import UserError
+from nucleus_course.data.labels import renumber
 from nucleus_course.evaluation import analyse_errors, choose_thresholds, evaluate
-from nucleus_course.evaluation.scoring import compact_labels
 from nucleus_course.figures import style
 from nucleus_course.figures.images import sort_out
 from nucleus_course.geometry.masks import round_trip
@@ -116,7 +116,7 @@ def test_detections_are_sorted_by_whether_they_are_right(discs):
     record = discs[0]
     found = np.where(record.labels == 1, 0, record.labels)  # one missed
     found[:3, :3] = record.count + 1  # one invented
-    compact = compact_labels(found)
+    compact = renumber(found)
     matched, missed, right, wrong = sort_out(record.labels, compact)
     assert missed.tolist() == [1] and len(matched) == record.count - 1
     assert wrong.tolist() == [record.count] and len(right) == record.count - 1

@@ -10,6 +10,8 @@ from nucleus_course.geometry.rle import (
     resolve_overlaps,
     rle_from_labels,
     rle_from_mask,
+    rles_from_runs,
+    runs_from_pixels,
     runs_from_rles,
 )
 
@@ -62,10 +64,19 @@ def test_masks_that_overlap_are_empty_or_full_decode_as_pycocotools_decodes():
     assert (again.reshape(-1, 70, 90).transpose(0, 2, 1) == np.stack(masks)).all()
 
 
+def test_runs_from_pixels_and_back():
+    masks, _ = noisy_detections(np.random.default_rng(5), LABELS["ellipses"], extra=10)
+    masks += [np.zeros((90, 70), bool), np.ones((90, 70), bool)]
+    mask, column, row = np.nonzero(np.stack(masks).transpose(0, 2, 1))
+    runs = runs_from_pixels(mask, column * 90 + row, len(masks))
+    assert rles_from_runs(runs, 90, 70) == [rle_from_mask(m) for m in masks]
+    assert all(np.array_equal(a, b) for a, b in zip(runs.pixels(), (mask, column * 90 + row)))
+
+
 def test_no_masks():
     runs = runs_from_rles([], 4, 5)
     assert runs.areas.shape == (0,) and runs.pixels()[0].shape == (0,)
-    assert (resolve_overlaps([], [], 4, 5) == np.zeros((4, 5))).all()
+    assert (resolve_overlaps(runs, [], 4, 5) == np.zeros((4, 5))).all()
     assert boxes_from_rles([]).shape == (0, 4)
 
 
@@ -102,9 +113,10 @@ def test_overlaps_go_to_the_higher_score_and_ties_to_the_earlier():
     a, b, c = (np.zeros((1, 6), bool) for _ in range(3))
     a[0, 0:4], b[0, 2:6], c[0, 3:5] = True, True, True
     rles = [rle_from_mask(m) for m in (a, b, c)]
-    assert resolve_overlaps(rles, [0.5, 0.9, 0.7], 1, 6).tolist() == [[1, 1, 2, 2, 2, 2]]
-    assert resolve_overlaps(rles, [0.9, 0.5, 0.7], 1, 6).tolist() == [[1, 1, 1, 1, 3, 2]]
-    assert resolve_overlaps(rles, [0.5, 0.5, 0.5], 1, 6).tolist() == [[1, 1, 1, 1, 2, 2]]
+    runs = runs_from_rles(rles, 1, 6)
+    assert resolve_overlaps(runs, [0.5, 0.9, 0.7], 1, 6).tolist() == [[1, 1, 2, 2, 2, 2]]
+    assert resolve_overlaps(runs, [0.9, 0.5, 0.7], 1, 6).tolist() == [[1, 1, 1, 1, 3, 2]]
+    assert resolve_overlaps(runs, [0.5, 0.5, 0.5], 1, 6).tolist() == [[1, 1, 1, 1, 2, 2]]
 
 
 def test_boxes_are_tight_and_half_open():

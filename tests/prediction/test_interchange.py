@@ -10,11 +10,11 @@ from fakes import FakeDataset, ellipses, image_predictions, random_case
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.evaluation import evaluate
+from nucleus_course.prediction.document import to_document
 from nucleus_course.prediction.interchange import (
     ImagePredictions,
     Predictions,
     PredictionsError,
-    to_document,
 )
 
 
@@ -169,6 +169,20 @@ BAD = {
     "RLE empty": (set_in(*RLE, "counts", ""), "counts is neither"),
     "RLE counts of the wrong sum": (set_in(*RLE, "counts", [1, 2, 3]), "do not add up to the 600"),
     "RLE counts negative": (set_in(*RLE, "counts", [601, -1]), "do not add up"),
+    "a crowd": (set_in("annotations", 0, "iscrowd", 1), r"annotations\[0\].iscrowd is 1"),
+    "area no number": (set_in("annotations", 0, "area", "large"), "area is 'large', not a number"),
+    "category unknown": (
+        set_in("annotations", 1, "category_id", 7),
+        r"annotations\[1\].category_id is 7, which is not among 'categories'",
+    ),
+    "category a list": (set_in("annotations", 1, "category_id", [1]), "category_id is \\[1\\]"),
+    "no nucleus among categories": (
+        set_in("categories", [{"id": 1, "name": "cell"}, {"id": 2, "name": "debris"}]),
+        "'categories' are cell, debris: name the one that counts 'nucleus'",
+    ),
+    "categories no list": (set_in("categories", 3), "'categories' is not a list"),
+    "sides beyond reason": (set_in("images", 0, "height", 2**31), "height and width"),
+    "a number of 400 digits": (set_in("annotations", 0, "score", 10**400), "scores are finite"),
 }
 
 
@@ -213,6 +227,52 @@ def test_what_other_tools_leave_out_is_filled_in():
     image = predictions.images["one"]
     assert image.boxes.tolist() == [[2, 3, 5, 9]] and predictions.score_threshold is None
     assert (image.label_image() == mask).all()
+
+
+def test_two_categories_without_names_are_refused():
+    document = document_of()
+    del document["categories"]
+    assert len(load(document).images["one"]) == 2
+    document["annotations"][1]["category_id"] = 2
+    with pytest.raises(PredictionsError, match="category_id is 1, 2, without 'categories'"):
+        load(document)
+
+
+def test_of_several_categories_the_nucleus_counts_and_a_line_says_so():
+    document = document_of()
+    document["categories"] = [{"id": 5, "name": "cell"}, {"id": 1, "name": "Nuclei"}]
+    document["annotations"][0]["category_id"] = 5
+    predictions = load(document)
+    assert predictions.images["one"].scores.tolist() == [0.4]
+    assert predictions.warnings == ["1 annotation of other categories than nucleus left out"]
+    only = document_of()
+    only["categories"] = [{"id": 9, "name": "cell"}]  # one kind of object, whatever it is called
+    for item in only["annotations"]:
+        item["category_id"] = 9
+    assert len(load(only).images["one"]) == 2 and load(only).warnings == []
+
+
+def test_an_area_that_is_not_the_masks_is_said():
+    document, labels = document_of(), ellipses(np.random.default_rng(0), 20, 30, 4, 2, 5)
+    for item, label in zip(document["annotations"], (1, 2)):
+        item["area"] = float((labels == label).sum()) + 1.5  # a polygon's area is near, not equal
+    assert load(document).warnings == []
+    document["annotations"][0]["area"] *= 4
+    assert load(document).warnings == ["1 annotation with an 'area' that is not the mask's: the masks count"]  # fmt: skip
+    dataset = FakeDataset({"one": labels, "two": np.zeros((8, 9), int)})
+    assert any("'area'" in w for w in evaluate(dataset, load(document), progress=False).warnings)
+
+
+def test_masks_are_decoded_once(case, monkeypatch, tmp_path):
+    from nucleus_course.prediction import interchange
+
+    calls = []
+    decode = interchange.runs_from_rles
+    monkeypatch.setattr(interchange, "runs_from_rles", lambda *a: calls.append(1) or decode(*a))
+    dataset, predictions, _ = case
+    predictions.save(tmp_path / "predictions.json")
+    evaluate(dataset, tmp_path / "predictions.json", progress=False)
+    assert len(calls) == len(predictions.images)
 
 
 def test_predictions_made_in_python_are_checked_too():

@@ -57,6 +57,35 @@ def test_scores_from_json_and_csv(tmp_path):
     assert images["c"].scores.tolist() == [1.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufefflabel,score\r\n1,0.3\r\n5,0.7\r\n",
+        "label;score\n5;0,7\n1;0,3\n",
+        "Label\tScore\n1.0\t0.3\n5.0\t0.7\n",
+        '"label","score","area"\n"1","0.3","2"\n"5","0.7","2"\n\n',
+    ],
+    ids=["byte order mark", "semicolons and decimal commas", "tabs and 1.0", "quotes"],
+)
+def test_csv_as_spreadsheets_write_it(tmp_path, text):
+    png(tmp_path / "a.png", LABELS.astype(np.uint8))
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    assert Predictions.load(tmp_path).images["a"].scores.tolist() == [0.3, 0.7]
+
+
+def test_floats_that_are_whole_are_labels(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", LABELS.astype(np.float32))
+    assert len(Predictions.load(tmp_path).images["a"]) == 2
+
+
+def test_pictures_beside_cellposes_masks_are_passed_over_with_a_line(tmp_path):
+    for name in ("a.png", "a_cp_outlines.png", "a_cp_masks.png"):
+        png(tmp_path / name, (LABELS if "masks" in name else LABELS + 40).astype(np.uint8))
+    predictions = Predictions.load(tmp_path)
+    assert list(predictions.images) == ["a"] and len(predictions.images["a"]) == 2
+    assert predictions.warnings == ["2 files passed over as no label image, such as a.png"]
+
+
 def test_folder_with_predictions_json_or_labels_inside(tmp_path):
     (tmp_path / "labels").mkdir()
     png(tmp_path / "labels" / "a.png", LABELS.astype(np.uint8))
@@ -90,10 +119,14 @@ BAD = {
         [write("a.tif", np.zeros((5, 7, 9), np.uint8))],
         "masks that overlap go into",
     ),
-    "fractions": ([write("a.tif", LABELS.astype(np.float32))], "hold whole numbers, not float32"),
+    "fractions": (
+        [write("a.tif", LABELS.astype(np.float32) / 2)],
+        "hold whole numbers, not fractions",
+    ),
+    "not a number": ([write("a.tif", LABELS / np.float32(0))], "hold whole numbers"),
     "negative": ([write("a.tif", -LABELS.astype(np.int16))], "a label is negative"),
-    "not an image": ([write("a.png", b"not a png")], "a.png: cannot be read as an image"),
-    "not a tiff": ([write("a.tif", b"")], "a.tif: cannot be read as an image"),
+    "not an image": ([write("a.png", b"not a png")], "a.png: .*(not an image|cannot be read)"),
+    "not a tiff": ([write("a.tif", b"")], "a.tif: .*empty|cannot be read"),
     "scores not JSON": ([GOOD, write("scores.json", "{")], "scores.json"),
     "scores a list": ([GOOD, write("scores.json", "[1]")], "image id: {label: score}"),
     "scores for nothing": (
@@ -110,6 +143,11 @@ BAD = {
     "csv with a label twice": (
         [GOOD, write("a.csv", "label,score\n1,0.1\n5,1\n1,0.2\n")],
         "a label occurs twice",
+    ),
+    "csv with half labels": ([GOOD, write("a.csv", "label,score\n1.5,0.5\n5,1\n")], "label 1.5"),
+    "csv infinite label": (
+        [GOOD, write("a.csv", "label,score\ninf,0.5\n5,1\n")],
+        "label and score",
     ),
     "csv infinite": ([GOOD, write("a.csv", "label,score\n1,inf\n5,1\n")], "a score is inf"),
 }

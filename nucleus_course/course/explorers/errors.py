@@ -49,7 +49,7 @@ class ErrorBrowser(Explorer):
 
     def _labels(self, image_id):
         """(image, truth, detected) of an image, label images renumbered as the analysis saw them."""
-        from nucleus_course.evaluation.scoring import compact_labels
+        from nucleus_course.data.labels import renumber
 
         if image_id not in self._painted:
             record = self.dataset[image_id]
@@ -57,7 +57,7 @@ class ErrorBrowser(Explorer):
                 self.point["score_threshold"], self.point["min_area"]
             )
             self._painted = {
-                image_id: (record.image, compact_labels(record.labels), found)
+                image_id: (record.image, renumber(record.labels), found)
             }  # keep the last one only
         return self._painted[image_id]
 

@@ -10,20 +10,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nucleus_course._util.progress import track
 from nucleus_course.evaluation.calibration import reliability
 from nucleus_course.evaluation.errors.costs import Classified, error_costs
 from nucleus_course.evaluation.errors.features import BINS, bin_of, object_features
 from nucleus_course.evaluation.errors.taxonomy import CLASSES, MATCH_IOU, MATCHED, classify
-from nucleus_course.evaluation.matching import iou_from_overlap, overlap_matrix, pairs_above
+from nucleus_course.evaluation.matching import iou_from_overlap, iou_from_shared, pairs_above
 from nucleus_course.evaluation.report import Report, report_of
 from nucleus_course.evaluation.scoring import (
     align,
     cautions,
-    checked,
-    compact_labels,
+    compare_image,
     operating_point,
     score_image,
-    track,
 )
 from nucleus_course.geometry.rle import boxes_from_rles
 from nucleus_course.prediction.interchange import Predictions, write_json
@@ -180,7 +179,7 @@ def analyse_errors(dataset, predictions, *, score_threshold=None, min_area=None,
     """Find out where predictions fail.
 
     Args:
-        dataset: as for ``evaluate``; records' ``image`` ((H, W, 3) uint8), where there is one, gives the contrast.
+        dataset: as for ``evaluate``; a record's ``image`` ((H, W, 3) uint8), where there is one, gives the contrast.
         predictions, score_threshold, min_area: as for ``evaluate``.
 
     Returns:
@@ -195,30 +194,27 @@ def analyse_errors(dataset, predictions, *, score_threshold=None, min_area=None,
     threshold, smallest = point["score_threshold"], point["min_area"]
     pairs, more = align(dataset, predictions)
     scores, nuclei, detections, classified, shapes, suppressed = [], [], [], [], {}, 0
-    for image_id, image in track(pairs, "analysing errors", progress):
+    for image_id, image in track(pairs, "analysing errors", show=progress):
         record = dataset[image_id]
-        image = checked(image_id, record, image)
-        score = score_image(image_id, record, image, threshold, smallest)
-        found = _analyse_image(record, image, score, threshold, smallest)
-        for table, rows in ((nuclei, found[0]), (detections, found[1])):
+        compared = compare_image(image_id, record, image, threshold, smallest)
+        score = score_image(image_id, record, compared)
+        *tables, costs = _analyse_image(getattr(record, "image", None), compared, score)
+        for table, rows in zip((nuclei, detections), tables):
             count = len(rows["label"])
             table.append({"image": [image_id] * count, "type": [score.type] * count, **rows})
-        classified.append(found[2])
-        shapes[image_id] = (image.height, image.width)
-        suppressed += int((image.scores >= threshold).sum()) - len(found[1]["label"])
+        classified.append(costs)
+        shapes[image_id] = compared.labels.shape
+        suppressed += int((compared.image.scores >= threshold).sum()) - len(tables[1]["label"])
         scores.append(score)
     report = report_of(dataset, predictions, scores, point, warnings + more + cautions(scores))
-    in_range = all(
-        s.matches.scores.min(initial=0) >= 0 and s.matches.scores.max(initial=1) <= 1
-        for s in scores
-    )
-    calibrated = reliability(scores) if in_range else None
+    values = np.concatenate([s.matches.scores for s in scores])
+    in_range = values.min(initial=0) >= 0 and values.max(initial=1) <= 1
     return ErrorAnalysis(
         report,
         _joined(nuclei),
         _joined(detections),
         error_costs(classified),
-        calibrated,
+        reliability(scores) if in_range else None,
         suppressed,
         shapes,
         classified,
@@ -233,56 +229,33 @@ def _joined(tables):
     return joined
 
 
-def _analyse_image(record, image, score, threshold, smallest):
+def _analyse_image(picture, compared, score):
     """(rows of the nuclei, rows of the detections at the operating point, :class:`Classified` for the costs)."""
-    labels = compact_labels(record.labels)
-    picture = getattr(record, "image", None)
+    image, labels, shared = compared.image, compared.labels, compared.shared
     truth = object_features(labels, picture)
-    runs = image.runs()
-    areas = runs.areas
-    shared = _shared_pixels(runs, labels)  # of whole masks, overlaps not resolved
+    areas = image.runs().areas
     painted = image.label_image(None)
     left = np.bincount(painted.ravel(), minlength=len(image) + 1)[1:]
-    lost = (areas - left) / np.maximum(
-        areas, 1
-    )  # painted by score, so what is gone went to better ones
+    lost = (areas - left) / np.maximum(areas, 1)  # what is gone went to better scores
     boxes = boxes_from_rles(image.rles)
-    edge = (boxes[:, :2] <= 0).any(1) | (boxes[:, 2:] >= [image.height, image.width]).any(1)
+    edge = (boxes[:, :2] <= 0).any(1) | (boxes[:, 2:] >= labels.shape).any(1)
     edge &= areas > 0
 
-    point = image.label_image(threshold, smallest)
-    rows = object_features(point, picture)
+    def classes(of, match):
+        lying = truth["edge"] == 0
+        return classify(shared[of], areas[of], truth["area"], match, lost[of], edge[of], lying)
+
+    rows = object_features(compared.point, picture)
     here = rows["label"] - 1  # which detections these are
-    iou = iou_from_overlap(overlap_matrix(point, labels))[here]  # the same labels as in score_image
+    iou = iou_from_overlap(compared.overlap)[here]
     match = np.full(here.size, -1)
     at, partner = pairs_above(iou, MATCH_IOU)
     match[at] = partner
-    kinds = classify(
-        shared[here], areas[here], truth["area"], match, lost[here], edge[here], truth["edge"] == 0
-    )
-    raw = shared[here] / np.maximum(areas[here][:, None] + truth["area"][None] - shared[here], 1)
-    rows["class"], truth["class"] = kinds
+    rows["class"], truth["class"] = classes(here, match)
+    raw = iou_from_shared(shared[here], areas[here], truth["area"])
     rows["iou"], truth["iou"] = raw.max(1, initial=0), raw.max(0, initial=0)
     rows["score"], truth["score"] = image.scores[here], np.full(truth["label"].size, np.nan)
     rows["iou"][at], truth["iou"][partner] = iou[at, partner], iou[at, partner]
     truth["score"][partner] = image.scores[here][at]
-
-    order = score.matches.order
-    all_kinds = classify(
-        shared[order],
-        areas[order],
-        truth["area"],
-        score.matches.nucleus[0],
-        lost[order],
-        edge[order],
-        truth["edge"] == 0,
-    )
-    return truth, rows, Classified(score.matches, *all_kinds)
-
-
-def _shared_pixels(runs, labels):
-    """(N, G) int64: pixels that each whole mask shares with each nucleus."""
-    mask, position = runs.pixels()
-    nuclei = int(labels.max(initial=0)) + 1
-    pair = mask * nuclei + labels.T.ravel()[position]
-    return np.bincount(pair, minlength=runs.areas.size * nuclei).reshape(-1, nuclei)[:, 1:]
+    matches = score.matches
+    return truth, rows, Classified(matches, *classes(matches.order, matches.nucleus[0]))

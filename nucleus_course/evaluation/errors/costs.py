@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from nucleus_course.evaluation.coco import (
-    IOU_THRESHOLDS,
     CocoMatches,
     PrecisionTable,
     average_precisions,
+    match_image,
 )
 from nucleus_course.evaluation.errors.taxonomy import CLASSES, MATCHED
-from nucleus_course.evaluation.matching import score_order_match
 
 BOUNDARY = (
     "boundary of the matched"  # matched pairs at IoU below 1: no error at 0.5, but it costs coco_ap
@@ -59,14 +58,7 @@ def fix(image, names):
         iou[:, nucleus] = 0.0  # it is spoken for
     for d, nucleus in given.items():
         iou[d, nucleus] = 1.0
-    iou = iou[keep][:, keep_nucleus]
-    return CocoMatches(
-        int(keep_nucleus.sum()),
-        image.matches.scores[keep],
-        score_order_match(iou, IOU_THRESHOLDS),
-        image.matches.order[keep],
-        iou,
-    )
+    return match_image(iou[keep][:, keep_nucleus], image.matches.scores[keep])
 
 
 def error_costs(images):

@@ -67,7 +67,7 @@ def _stored(path):
 def load_label_folder(folder):
     """Read a folder of label images, or its sub-folder ``labels`` if it holds none itself.
 
-    Where some files are called ``<image id>_cp_masks``, the others are taken for the images.
+    Beside ``<image id>_cp_masks`` a file ``<image id>`` is taken for the image itself.
 
     Returns:
         :class:`Predictions` without a score threshold: every label counts.
@@ -119,9 +119,8 @@ def _label_files(folder):
     except OSError as error:
         raise PredictionsError(f"{folder}: cannot be read ({error.strerror or error})") from None
     names = sorted(p for p in names if not p.name.startswith("."))
-    kept = [p for p in names if not p.stem.endswith(NO_LABELS)]
-    if any(p.stem.endswith(CELLPOSE) for p in kept):
-        kept = [p for p in kept if p.stem.endswith(CELLPOSE)]
+    masks = {p.stem.removesuffix(CELLPOSE) for p in names if p.stem.endswith(CELLPOSE)}
+    kept = [p for p in names if not p.stem.endswith(NO_LABELS) and p.stem not in masks]
     if len(kept) == len(names):
         return kept, []
     other = next(p for p in names if p not in kept)

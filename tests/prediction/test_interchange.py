@@ -207,7 +207,7 @@ def test_other_json_and_missing_files(tmp_path):
         load([])
     with pytest.raises(PredictionsError, match="JSON object is expected"):
         load('"text"')
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="No such file"):
         Predictions.load(tmp_path / "nowhere.json")
     (tmp_path / "latin.json").write_bytes(b'{"a": "\xe9"}')
     with pytest.raises(PredictionsError, match="not JSON"):

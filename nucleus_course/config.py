@@ -22,7 +22,12 @@ BORDERS = ("constant", "reflect")  # what augmentation puts beyond an image's ed
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the network is. Lengths are pixels of the network's input, after ``upsample``."""
+    """What the network is. Lengths are pixels of the network's input, after ``upsample``.
+
+    ``pre_nms`` is an upper limit: of a level's anchors the best sixteenth, but at least 200, go into
+    the proposals' NMS, and never more than ``pre_nms``
+    (:func:`~nucleus_course.models.mask_rcnn.proposals.level_budget`).
+    """
 
     name: str
     backbone: str = "resnet50"  # resnet50, resnet101 or thin
@@ -41,7 +46,7 @@ class ModelConfig:
     rpn_anchors_per_image: int = 64
     rpn_nms_train: float = 0.9
     rpn_nms: float = 0.7
-    pre_nms: tuple = (1000, 1000)  # proposals a level before NMS: training, prediction
+    pre_nms: tuple = (1000, 1000)  # most proposals a level before NMS: training, prediction
     post_nms: tuple = (1000, 1000)  # proposals an image after NMS: training, prediction
     rois_per_image: int = 128
     roi_positive_fraction: float = 1.0 / 3.0

@@ -201,7 +201,7 @@ import csv
 
 from tifffile import imwrite
 
-from nucleus_course.prediction.pipeline import image_predictions
+from nucleus_course.prediction.datasets import image_predictions
 
 out = course.work_folder("my-results", fresh=True)
 with open(out / "measurements.csv", "w", newline="", encoding="utf-8") as file:

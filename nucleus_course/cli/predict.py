@@ -164,13 +164,14 @@ def _one(model, file, folder: Path, threshold: float, overlay: bool, wanted: dic
         raise UserError(
             f"{file.path}: too large for this machine's memory; cut it into tiles"
         ) from None
+    rles = detections.rles()  # first: the label image then has the masks pasted already
     labels = detections.label_image(score_threshold=threshold)
     write_labels(folder / "labels" / f"{file.stem}.tif", labels)
     if overlay:
         write_overlay(folder / "overlays" / f"{file.stem}.png", image, labels)
     height, width = image.shape[:2]
     scores, boxes = detections.scores, detections.boxes
-    found = ImagePredictions(height, width, detections.rles(), scores, boxes, file.file_name)
+    found = ImagePredictions(height, width, rles, scores, boxes, file.file_name)
     return found, measure_nuclei(labels, values)
 
 

@@ -62,7 +62,7 @@ def rescore(
     dataset = common.open_data(data, split, limit, what="fitting to")
     judged = None if check == "none" else common.open_data(data, check, limit, what="checking on")
     model = common.open_model(str(folder))
-    if not hasattr(model, "candidates"):
+    if model.kind != "mask_rcnn":
         raise UserError(
             f"{weights} is a {model.config.name}: only Mask R-CNN's detections have scores to fit"
         )

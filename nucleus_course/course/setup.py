@@ -158,7 +158,7 @@ def predictions_for(model, dataset, verbose: bool = True):
 
 def _fingerprint(model, dataset) -> str:
     digest = hashlib.sha256("\n".join([dataset.name, *dataset.ids]).encode())
-    for weight in model.get_weights():
+    for weight in model.network.get_weights():
         digest.update(weight.tobytes())
     digest.update(json.dumps(str(model.thresholds)).encode())
     return digest.hexdigest()[:12]

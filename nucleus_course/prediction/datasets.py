@@ -32,6 +32,8 @@ def predict_variants(model, dataset, nms_ious, mask_thresholds, *, progress=True
         {(nms_iou, mask_threshold): :class:`~nucleus_course.prediction.interchange.Predictions`}.
     """
     config = model.config
+    if model.rescorer is not None:
+        model.rescorer.check_flips(model.thresholds.flips)
     images = {(n, m): {} for n in nms_ious for m in mask_thresholds}
     for record in track(dataset, "predicting", show=progress):
         prepared = prepare(record.image, config, flips.VIEWS[: model.thresholds.flips])

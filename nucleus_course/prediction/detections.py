@@ -28,6 +28,7 @@ class Detections:
     height: int
     width: int
     thresholds: Thresholds = field(default_factory=Thresholds)
+    _pasted: tuple = field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self):
         return len(self.scores)
@@ -40,11 +41,20 @@ class Detections:
         )
 
     def take(self, index):
-        """The detections at ``index`` (ints or bools), in that order."""
-        return Detections(
+        """The detections at ``index`` (ints, bools or a slice), in that order."""
+        found = Detections(
             self.boxes[index], self.scores[index], self.mask_probs[index], self.mask_boxes[index],
             self.height, self.width, self.thresholds,
         )  # fmt: skip
+        if self._pasted is not None:
+            threshold, (instance, row, column) = self._pasted
+            chosen = np.arange(len(self))[index]
+            start, end = (np.searchsorted(instance, chosen, side) for side in ("left", "right"))
+            count = end - start
+            pixel = np.repeat(end - np.cumsum(count), count) + np.arange(count.sum())
+            own = np.repeat(np.arange(len(chosen)), count)
+            found._pasted = threshold, (own, row[pixel], column[pixel])
+        return found
 
     def confident(self, score_threshold=None):
         """Those with a score of at least ``score_threshold``; by default the operating point's."""
@@ -65,10 +75,15 @@ class Detections:
         return np.bincount(self.pixels()[0], minlength=len(self))
 
     def pixels(self):
-        """Every mask pixel: instance, row, column (int64 each), by instance, column by column."""
-        return paste(
-            self.mask_probs, self.mask_boxes, self.height, self.width, self.thresholds.mask
-        )
+        """Every mask pixel: instance, row, column (int64 each), by instance, column by column.
+
+        Masks are pasted once and kept, also for :meth:`take`; again where ``thresholds.mask`` is another.
+        """
+        threshold = self.thresholds.mask
+        if self._pasted is None or self._pasted[0] != threshold:
+            pixels = paste(self.mask_probs, self.mask_boxes, self.height, self.width, threshold)
+            self._pasted = threshold, pixels
+        return self._pasted[1]
 
     def rles(self):
         """COCO's compressed run-length encoding of each mask: a list of {"size": [H, W], "counts": str}."""

@@ -8,6 +8,7 @@ be expected with a nucleus nobody scored higher has taken. :mod:`nucleus_course.
 """
 
 import json
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -112,7 +113,7 @@ class Rescorer:
     Attributes:
         mean, scale: (F,) of the features it was fitted to.
         hidden_kernel (E, F, K), hidden_bias (E, K), kernel (E, K), bias (E,): the layers' weights.
-        info: what it was fitted to, for people.
+        info: what it was fitted to, for people; ``flips`` is compared, see :meth:`check_flips`.
     """
 
     mean: np.ndarray
@@ -135,6 +136,16 @@ class Rescorer:
         )
         logits = np.einsum("enk,ek->en", hidden, self.kernel) + self.bias[:, None]
         return (1.0 / (1.0 + np.exp(-logits))).mean(axis=0).astype("float32")
+
+    def check_flips(self, flips):
+        """Warn, in one line, where images are looked at with another number of flips than in fitting."""
+        fitted = self.info.get("flips", flips)
+        if fitted != flips:
+            warnings.warn(
+                f"the scores were fitted with flips={fitted} and are used with flips={flips}: "
+                "they may be less exact; `nucleus-course rescore` fits them again",
+                stacklevel=3,
+            )
 
     def save(self, folder):
         """Write rescoring.json into a model folder."""

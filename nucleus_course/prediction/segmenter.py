@@ -226,6 +226,10 @@ class Segmenter:
         changes = {"nms_iou": nms_iou, "mask": mask_threshold, "flips": flips}
         changes = {name: value for name, value in changes.items() if value is not None}
         thresholds = dataclasses.replace(self.thresholds, **changes)
+        if max_detections is not None and max_detections < 1:
+            raise UserError(f"max_detections={max_detections}: at least 1 is needed")
+        if self.rescorer is not None:
+            self.rescorer.check_flips(thresholds.flips)
         options = {"max_detections": max_detections, "score_threshold": score_threshold}
         options |= {"tile": tile, "overlap": overlap, "progress": progress}
         return self._predict(image, thresholds, **options)

@@ -78,8 +78,6 @@ def predict_image(
 
     Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
     """
-    if max_detections is not None and max_detections < 1:
-        raise UserError(f"max_detections={max_detections}: at least 1 is needed")
     core, margin = tile_sizes(model.config, tile, overlap)
     picture = stretch(to_rgb8(image), model.config)
     shape = picture.shape[:2]

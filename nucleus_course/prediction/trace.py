@@ -3,9 +3,10 @@
 import numpy as np
 from keras import ops
 
+from nucleus_course.data.preprocess import stretch
 from nucleus_course.data.read import to_rgb8
 from nucleus_course.geometry.boxes import dilate, greedy_nms, pyramid_level
-from nucleus_course.prediction.pipeline import MIN_SCORE, assemble, prepare
+from nucleus_course.prediction.pipeline import MIN_SCORE, assemble, prepare_picture
 
 
 class Trace(dict):
@@ -45,7 +46,8 @@ def trace_image(model, image):
         (D, 4), ``mask_pooled`` (D, 14, 14, C), ``mask_logits`` (D, 28, 28), ``detections``.
     """
     network, config, thresholds = model.network, model.config, model.thresholds
-    prepared = prepare(image, config)
+    image = to_rgb8(image)
+    prepared = prepare_picture(stretch(image, config), config)
     window = ops.convert_to_tensor(prepared.windows)
     height, width = prepared.input.shape[1:3]
     stages = network.backbone(prepared.input, training=False)
@@ -82,7 +84,7 @@ def trace_image(model, image):
         return ops.convert_to_numpy(value)
 
     return Trace(
-        image=to_rgb8(image), input=prepared.input[0], window=prepared.window, stages=plain(stages), pyramid=plain(pyramid),
+        image=image, input=prepared.input[0], window=prepared.window, stages=plain(stages), pyramid=plain(pyramid),
         anchors=network.anchors(height, width), rpn_logits=plain(logits)[0],
         rpn_scores=plain(ops.softmax(logits))[0, :, 1], rpn_deltas=plain(deltas)[0],
         proposals=plain(proposals)[0], proposal_scores=plain(ops.sigmoid(scores))[0][real],

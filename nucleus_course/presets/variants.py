@@ -8,7 +8,7 @@ with a plus: ``paper-resnet50+mirror`` is the paper's experiment with mirrored i
 import dataclasses
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.config import IMAGE_TYPES
+from nucleus_course.config import IMAGE_TYPES, ModelConfig
 
 
 def _changed(preset, name, summary="", *, model=None, training=None, **parts):
@@ -131,8 +131,8 @@ def _stained(preset):
 
 def _deeper(preset):
     """A block more in stages 3 and 5, two in stage 4; twice the rate, for what is new has everything to learn."""
-    if preset.model.backbone != "thin":
-        raise TypeError("only the thin trunk is grown by blocks")
+    if getattr(preset.model, "backbone", None) != "thin":
+        return None  # only the thin trunk is grown by blocks
     return {
         "model": {"blocks": (2, 3, 4, 3)},
         "training": _stages(preset, lambda s: {"rate": 2.0 * s.rate}),
@@ -142,6 +142,8 @@ def _deeper(preset):
 def _larger(preset):
     """Crops of nearly twice the area, four instead of six a step, and what is counted an image with them."""
     old, training = preset.model, preset.training
+    if not isinstance(old, ModelConfig):
+        return None  # a U-Net has no RoIs
     counts = {
         name: 2 * getattr(old, name)
         for name in ("rois_per_image", "mask_slots_per_image", "rpn_anchors_per_image")
@@ -157,8 +159,8 @@ def _larger(preset):
     }
 
 
-# Variant -> (what it is, what it changes). The paper's side experiments are these, but for the last five; which
-# lengths and rates it tried it does not say.
+# Variant -> (what it is, what it changes; None where it does not fit). The paper's side experiments are
+# these, but for the last five; which lengths and rates it tried it does not say.
 VARIANTS = {
     "mirror": ("image edges mirrored instead of black", lambda p: {"augment": dataclasses.replace(p.augment, border="reflect")}),
     "native": ("images not upsampled", _native),
@@ -180,19 +182,20 @@ def vary(preset, variants):
     """A preset with variants applied in turn; its name says which.
 
     Raises:
-        UserError: no such variant, or it does not fit the preset.
+        UserError: no such variant, one given twice, or one that does not fit the preset.
     """
     for variant in variants:
         if variant not in VARIANTS:
             raise UserError(
                 f"unknown variant '{variant}' of preset {preset.name}: choose from {', '.join(VARIANTS)}"
             )
+        if variants.count(variant) > 1:
+            raise UserError(f"variant '{variant}' of preset {preset.name} is given twice")
         about, change = VARIANTS[variant]
-        try:
-            changes = change(preset)
-            preset = _changed(
-                preset, f"{preset.name}+{variant}", f"{preset.summary}; {about}", **changes
-            )
-        except (TypeError, AttributeError):
-            raise UserError(f"variant '{variant}' does not fit preset {preset.name}") from None
+        changes = change(preset)
+        known = {f.name for f in dataclasses.fields(preset.model)}
+        if changes is None or not known.issuperset(changes.get("model", ())):
+            raise UserError(f"variant '{variant}' does not fit preset {preset.name}")
+        name, summary = f"{preset.name}+{variant}", f"{preset.summary}; {about}"
+        preset = _changed(preset, name, summary, **changes)
     return preset

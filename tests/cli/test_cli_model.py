@@ -211,10 +211,10 @@ def test_a_model_in_half_precision_has_the_same_weights(here, model):
         common.open_model(str(model), dtype="mixed_bfloat16"),
     )
     assert (
-        whole.box_head.dtype_policy.name == "float32"
-        and half.box_head.dtype_policy.name == "mixed_bfloat16"
+        whole.network.box_head.dtype_policy.name == "float32"
+        and half.network.box_head.dtype_policy.name == "mixed_bfloat16"
     )
-    for a, b in zip(whole.weights, half.weights, strict=True):
+    for a, b in zip(whole.network.weights, half.network.weights, strict=True):
         np.testing.assert_array_equal(a, b)
     picture = str(here / "picture.png")
     Image.fromarray(discs(1)[0]).save(picture)
@@ -406,11 +406,10 @@ def test_rescore_writes_scores_that_prediction_then_uses(here, data, model, monk
 
 
 def test_rescore_refuses_what_has_no_scores_to_fit(here, data, model):
-    from nucleus_course.prediction.segmenter import UNet
-    from nucleus_course.presets import get_preset
+    import nucleus_course as nc
 
     one_line_error(run("rescore", "--data", data, "--weights", model / "weights.h5"), "is a file")
-    UNet(get_preset("unet").model).save(here / "unet")
+    nc.create("unet").save(here / "unet")
     one_line_error(
         run("rescore", "--data", data, "--weights", here / "unet", "--check", "none"),
         "only Mask R-CNN",

@@ -44,6 +44,24 @@ def test_nothing_found_means_the_sample(monkeypatch):
     assert course.find_data(verbose=False).source == "sample"
 
 
+def test_damaged_weights_are_an_error_and_missing_ones_are_said(monkeypatch, tmp_path, capsys):
+    from nucleus_course.models.weights import folder
+
+    monkeypatch.delenv(course.WEIGHTS_VARIABLE, raising=False)
+    monkeypatch.setattr(folder, "PLACES", (tmp_path,))
+    model = course.find_model()
+    assert not model.trained and "untrained" in capsys.readouterr().out
+    model.save(tmp_path / "compact")
+    assert course.find_model(verbose=False).trained
+    weights = tmp_path / "compact" / "weights.h5"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(UserError, match="weights .*weights.h5 cannot be read"):
+        course.find_model()
+    weights.unlink()
+    with pytest.raises(UserError, match="has no weights.h5"):
+        course.find_model()
+
+
 def test_shown_paths_are_short(tmp_path):
     root = course.project_root()
     assert course.shown(root / "data" / "bbbc038") == "data/bbbc038"

@@ -69,6 +69,18 @@ def test_budget():
     assert level_budget(49152, 100) == 100
 
 
+@pytest.mark.parametrize(
+    ("pre_nms", "count"),
+    [(1000, 200 + 200 + 192 + 48 + 12), (190, 190 + 190 + 190 + 48 + 12), (10, 50)],
+)
+def test_so_many_of_each_level_go_into_nms(pre_nms, count):
+    """``pre_nms`` of the config is an upper limit: levels of 3072, 768, 192, 48 and 12 anchors, nothing suppressed."""
+    scores, deltas = network_output(1)
+    options = {"pre_nms": pre_nms, "post_nms": 5000, "nms_iou": 1.0}
+    assert LEVELS == [3072, 768, 192, 48, 12]
+    assert ours(scores, 0 * deltas, [(SIDE, SIDE)], **options)[2].sum() == count
+
+
 @pytest.mark.parametrize("post_nms", [40, 100])
 def test_proposals_are_those_of_the_reference(post_nms):
     scores, deltas = network_output(2)

@@ -1,5 +1,7 @@
 """Detections in every form: pasted masks, run lengths, label image."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco
@@ -7,6 +9,7 @@ from tiny import random_boxes
 
 from nucleus_course.config import Thresholds
 from nucleus_course.geometry.masks import paste
+from nucleus_course.prediction import detections as module
 from nucleus_course.prediction.detections import Detections
 
 HEIGHT, WIDTH, SIZE = 53, 71, 14
@@ -171,3 +174,43 @@ def test_take_keeps_rows_together():
     assert len(some) == 6
     np.testing.assert_array_equal(some.masks, found.masks[:6])
     assert repr(found).startswith("Detections(12 on 53x71, ")
+
+
+def test_masks_are_pasted_once(monkeypatch):
+    calls = []
+
+    def counted(*arguments):
+        calls.append(arguments[-1])
+        return paste(*arguments)
+
+    monkeypatch.setattr(module, "paste", counted)
+    found = detections(score=0.4)
+    expected = [detections(score=0.4).label_image(), detections().rles(), detections().masks]
+    calls.clear()
+    assert found.rles() == expected[1]
+    np.testing.assert_array_equal(found.label_image(), expected[0])
+    np.testing.assert_array_equal(found.masks, expected[2])
+    np.testing.assert_array_equal(found.areas, expected[2].sum(axis=(1, 2)))
+    found.confident(0.5).take(slice(1, 3)).rles()
+    assert calls == [0.5]
+    # Another threshold is another mask, whichever way it comes.
+    found.thresholds = dataclasses.replace(found.thresholds, mask=0.7)
+    np.testing.assert_array_equal(found.masks, detections(mask=0.7).masks)
+    other = dataclasses.replace(found, thresholds=Thresholds(mask=0.3))
+    np.testing.assert_array_equal(other.masks, detections(mask=0.3).masks)
+    assert calls == [0.5, 0.7, 0.7, 0.3, 0.3]
+
+
+@pytest.mark.parametrize(
+    "index",
+    [[5, 0, 11], [4, 3], [], slice(2, 9), slice(None, None, -1), np.arange(12) % 3 == 0, [-1, 7]],
+    ids=str,
+)
+def test_taken_pixels_are_those_pasted_anew(index):
+    """Before pasting and after it: those without a pixel too, in any order."""
+    index = index if isinstance(index, slice) else np.array(index, None if len(index) else int)
+    fresh, found = detections().take(index), detections()
+    found.pixels()
+    for a, b in zip(found.take(index).pixels(), fresh.pixels(), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype == np.int64

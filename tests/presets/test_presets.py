@@ -137,6 +137,31 @@ def test_only_a_thin_trunk_is_grown():
         get_preset("paper-resnet50+deeper")
 
 
+@pytest.mark.parametrize("variant", ["deeper", "larger", "resnet101"])
+def test_a_unet_has_no_trunk_and_no_rois(variant):
+    with pytest.raises(UserError, match=f"variant '{variant}' does not fit preset unet"):
+        get_preset(f"unet+{variant}")
+    assert get_preset("unet+long").training.stages[0].epochs == 72
+
+
+def test_a_variant_counts_once():
+    """Twice would double the rate again and add nothing."""
+    with pytest.raises(UserError, match=r"variant 'deeper' of preset compact.* is given twice"):
+        get_preset("compact+deeper+deeper")
+    with pytest.raises(UserError, match="given twice"):
+        get_preset("strong+long+mirror+long")
+
+
+@pytest.mark.parametrize("fault", [AttributeError, TypeError])
+def test_a_fault_in_a_variant_is_not_taken_for_a_misfit(monkeypatch, fault):
+    def broken(preset):
+        raise fault("a fault of the recipe")
+
+    monkeypatch.setitem(VARIANTS, "broken", ("what", broken))
+    with pytest.raises(fault, match="a fault of the recipe"):
+        get_preset("compact+broken")
+
+
 def test_rates_and_lengths():
     def stages(variant):
         return [

@@ -341,6 +341,33 @@ def test_minutes_follow_the_clock(monkeypatch):
     assert history.rows[-1]["seconds"] >= 100
 
 
+@pytest.mark.parametrize("stop", [None, 8], ids=["straight", "resumed in the warm-up"])
+def test_a_later_stages_warm_up_acts_by_the_clock_too(tmp_path, monkeypatch, stop):
+    """Epochs of ten seconds in two minutes: the second stage begins with the seventh, at a quarter of its rate."""
+    now, ended = [0.0], EpochWatch.summary
+
+    def summary(self, batch_size):
+        now[0] += 10.0
+        return ended(self, batch_size)
+
+    monkeypatch.setattr(EpochWatch, "summary", summary)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    stages = tuple(
+        StageConfig(name, layers=name, epochs=50, rate=0.03, warmup_epochs=warm_up)
+        for name, warm_up in (("heads", 0), ("all", 3))
+    )
+    options = dict(preset=preset(steps_per_epoch=1), stages=stages, minutes=2, **QUIET)
+    history = train(
+        Toy(), dataset(), run=tmp_path, on_epoch=lambda row: row["epoch"] == stop, **options
+    )
+    if stop:
+        assert len(history.rows) == stop
+        history = train(Toy(), dataset(), run=tmp_path, resume=True, **options)
+    assert [row["stage"] for row in history.rows] == ["heads"] * 6 + ["all"] * 6
+    expected = [0.03] * 6 + [0.0075, 0.015, 0.0225] + [0.03] * 3
+    assert [row["rate"] for row in history.rows] == pytest.approx(expected)
+
+
 def test_epochs_and_minutes_are_alternatives(tmp_path):
     with pytest.raises(UserError, match="epochs and minutes are alternatives"):
         train(Toy(), dataset(), preset=preset(), epochs=2, minutes=1, run=tmp_path / "run", **QUIET)

@@ -38,14 +38,18 @@ def merge_levels(levels):
 
 
 def level_budget(anchors, limit):
-    """How many of a level's anchors go into NMS: a sixteenth of them, at least 200, at most ``limit``."""
+    """How many of a level's anchors go into NMS: a sixteenth of them, at least 200, at most ``limit``.
+
+    ``limit`` is ``pre_nms`` of :class:`~nucleus_course.config.ModelConfig`. NMS costs the square of this
+    number, and few of a large level's anchors are near a nucleus.
+    """
     return min(anchors, limit, max(200, anchors // 16))
 
 
 def propose(scores, deltas, anchors, level_sizes, window, *, stds, pre_nms, post_nms, nms_iou):
     """Anchors, scored and moved, to the proposals that the heads look at.
 
-    Level by level the best ``pre_nms`` boxes go through exact NMS; the survivors of all levels compete
+    Level by level the best :func:`level_budget` boxes, ``pre_nms`` at most, go through exact NMS; the survivors of all levels compete
     for ``post_nms`` places (as FPN's authors do; a joint NMS over levels costs its square).
 
     Args:

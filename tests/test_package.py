@@ -125,7 +125,7 @@ def test_every_import_is_a_declared_dependency():
         "PIL": "pillow",
         "yaml": "pyyaml",
         "imgaug": "imaug",
-        "cv2": "imaug",
+        "cv2": "opencv-python-headless",
     }
     for path in sorted((ROOT / "nucleus_course").rglob("*.py")):
         used = set().union(*(_imported(node) for node in ast.walk(ast.parse(path.read_text()))))
@@ -237,9 +237,10 @@ def test_make_sets_up_first(target, tmp_path):
     assert "torch" not in steps
 
 
-def test_ci_is_make_test():
-    text = (ROOT / ".ci" / "run").read_text()
-    assert text.rstrip().endswith("make test")
+def test_ci_is_make_check_and_make_test():
+    last = (ROOT / ".ci" / "run").read_text().splitlines()[-2:]
+    assert last[0].startswith("make check") and last[1].startswith("make test ")
+    assert "--cov=nucleus_course" in last[1], "the figure is printed"
     subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
 
 

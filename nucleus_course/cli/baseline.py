@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -121,10 +121,9 @@ def baseline(
             )
         console.print(table)
         return
-    given = {"sigma": sigma, "depth": depth, "min_area": min_area}
-    config = dataclasses.replace(
-        OtsuConfig(), **{name: value for name, value in given.items() if value is not None}
-    )
+    given: dict[str, Any] = {"sigma": sigma, "depth": depth, "min_area": min_area}
+    given = {name: value for name, value in given.items() if value is not None}
+    config = dataclasses.replace(OtsuConfig(), **given)
     predictions = predict_otsu(dataset, config)
     predictions.save(out)
     console.print(f"{predictions.detections} nuclei in {len(predictions)} images")

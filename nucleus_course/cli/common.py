@@ -117,6 +117,8 @@ def explain(error: BaseException) -> str | None:
         return "out of memory: close other programs, or try fewer or smaller images (train: --batch-size, --crop)"
     if isinstance(error, ImportError):
         return explain_import(error)
+    if not isinstance(error, OSError):
+        return None
     where = f" ({error.filename})" if getattr(error, "filename", None) else ""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
     if full:  # HDF5 passes the reason on in words only

@@ -338,7 +338,7 @@ def _fit(recipe: Recipe, build: _Builder, dataset, clock: TimeLimit, largest: bo
     if largest:
         preset, step = largest_batch(build, dataset, preset)
     else:
-        step = step_seconds(lambda: build(preset), dataset, preset)
+        step = step_seconds(build, dataset, preset)
     if clock.left < 2 * step:
         raise UserError(
             f"--time-limit leaves {max(0.0, clock.left):.0f} s for training, and a step takes {step:.1f} s: raise it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -81,12 +82,12 @@ def largest_batch(
     Returns:
         The preset with that batch, and the seconds of its step.
     """
-    best = preset, step_seconds(lambda: build(preset), dataset, preset)
+    best = preset, step_seconds(functools.partial(build, preset), dataset, preset)
     while True:
         chosen, seconds = best
         bigger = scaled_batch(chosen, 2)
         try:
-            measured = step_seconds(lambda p=bigger: build(p), dataset, bigger)
+            measured = step_seconds(functools.partial(build, bigger), dataset, bigger)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

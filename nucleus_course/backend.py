@@ -154,6 +154,13 @@ def cpu_has_bfloat16() -> bool:
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python's or a backend's memory ran out; each backend has an exception of its own."""
+    text = f"{type(error).__name__} {error}"
+    signs = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory", "out of memory", "OOM when")
+    return isinstance(error, MemoryError) or any(sign in text for sign in signs)
+
+
 def _installed(package: str) -> bool:
     if sys.modules.get(package) is not None:
         return True

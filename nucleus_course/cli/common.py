@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -78,28 +80,56 @@ def fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as schedulers send it before they kill: what Ctrl-C ends well, this ends well."""
+
+
+@contextmanager
+def ending_well():
+    """Raise :class:`Terminated` on SIGTERM inside; whether that happened is the dict's ``terminated``.
+
+    A training turns the exception into a last checkpoint and returns, so the flag decides the exit code.
+    """
+    state = {"terminated": False}
+
+    def terminate(number, frame):
+        state["terminated"] = True
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:  # not in the main thread
+        yield state
+        return
+    try:
+        yield state
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def friendly(command):
-    """Decorator of every subcommand: what a user can mend is one line, and a bug keeps its traceback.
+    """Decorator of every subcommand: what a user can correct is one line, and a bug keeps its traceback.
 
     Exit codes: 2 for a :class:`UserError`, a missing package, a full disk or a file that may not be
-    touched; 130 for Ctrl-C.
+    touched; 130 for Ctrl-C; 143 for SIGTERM.
     """
 
     @functools.wraps(command)
     def run(*args, **kwargs):
-        try:
-            return command(*args, **kwargs)
-        except UserError as error:
-            fail(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            fail("interrupted", 130)
-        except BrokenPipeError:
-            raise  # `nucleus-course … | head` is nobody's mistake; the click layer exits quietly
-        except (ImportError, OSError, MemoryError) as error:
-            message = explain(error)
-            if message is None:
-                raise
-            fail(message, 2)
+        with ending_well() as state:
+            try:
+                return command(*args, **kwargs)
+            except UserError as error:
+                fail(str(error), error.exit_code)
+            except KeyboardInterrupt:
+                fail(*(("terminated", 143) if state["terminated"] else ("interrupted", 130)))
+            except BrokenPipeError:
+                raise  # `nucleus-course … | head` is nobody's mistake; the click layer exits quietly
+            except (ImportError, OSError, MemoryError) as error:
+                message = explain(error)
+                if message is None:
+                    raise
+                fail(message, 2)
 
     run.__doc__ = flowing(command.__doc__)
     return run
@@ -120,14 +150,19 @@ def explain(error: BaseException) -> str | None:
     if not isinstance(error, OSError):
         return None
     where = f" ({error.filename})" if getattr(error, "filename", None) else ""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-    if full:  # HDF5 passes the reason on in words only
+    if is_full_disk(error):
         return f"the disk is full{where}: free some space or write to another folder; finished files are intact"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission{where}: choose another folder, or change its rights"
     if error.errno is not None and where:
         return f"{error.strerror or error}{where}"
     return None
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether the disk or a quota is full. HDF5 passes the reason on in words only."""
+    number = getattr(error, "errno", None)
+    return number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
 
 
 def open_data(

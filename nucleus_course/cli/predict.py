@@ -1,21 +1,23 @@
-"""`nucleus-course predict`: nuclei in your own images."""
+"""`nucleus-course predict` and `merge`: nuclei in your own images."""
 
 from __future__ import annotations
 
+import traceback
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import write_atomically
 from nucleus_course._util.progress import progress
 from nucleus_course._util.text import pluralize
-from nucleus_course.backend import devices, has_bfloat16, load_backend
+from nucleus_course.backend import devices, has_bfloat16, is_out_of_memory, load_backend
 from nucleus_course.cli import common
 from nucleus_course.cli.inputs import (
     Channel,
+    ImageFile,
     Level,
     Plane,
     Series,
@@ -25,6 +27,7 @@ from nucleus_course.cli.inputs import (
 )
 
 TABLE_ROWS = 25  # more images than that are in counts.csv alone
+FULL_DISK = 3  # images in a row that find the disk full, after which there is no point in going on
 
 
 @common.friendly
@@ -38,13 +41,24 @@ def predict(
     ],
     weights: Annotated[
         str,
-        typer.Option(
-            "--weights", metavar="W", help="A name that ships, a model folder or a weights file."
-        ),
+        typer.Option(metavar="W", help="A name that ships, a model folder or a weights file."),
     ] = "compact",
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="The folder for the results.")
-    ] = Path("predictions"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the results.")] = Path(
+        "predictions"
+    ),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Pass over images whose results are in DIR already.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove the results that are in DIR first.")
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Only every Nth image from the Ith on, for array jobs; then run `merge DIR`.",
+        ),
+    ] = None,
     score_threshold: Annotated[
         float | None,
         typer.Option(
@@ -53,13 +67,24 @@ def predict(
             help="Count detections from this score on; default: the one stored with the weights.",
         ),
     ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS",
+            min=0,
+            help="Side of the tiles of a large image; 0: no tiles; default: as it needs.",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", min=0, help="What neighbouring tiles share."),
+    ] = None,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also draw the outlines on each image.")
     ] = False,
     runtime: Annotated[
         str,
         typer.Option(
-            "--runtime",
             metavar="NAME",
             help="keras, or openvino: faster on a CPU (pip install openvino onnx).",
         ),
@@ -76,68 +101,125 @@ def predict(
     """Find the nuclei in your images: 8- or 16-bit, grey, RGB or RGBA, of any size, one page a file.
 
     \b
-    Example
+    Examples
       nucleus-course predict slides/ --weights compact --out results --overlay
+      nucleus-course predict slides/ --out results --resume
+      nucleus-course predict slides/ --out results --resume --shard 3/8
 
     \b
     Writes to DIR
       predictions.json     every detection with its score, COCO style
       labels/<stem>.tif    0 background, 1, 2, … a nucleus each, best first;
                            16 bits, or 32 above 65,535 nuclei
-      counts.csv           a row an image: size, nuclei, their median area
-      measurements.csv     a row a nucleus: place, size, shape, brightness
+      counts.csv           one row for each image: size, nuclei, median area
+      measurements.csv     one row for each nucleus: place, size, shape
       overlays/<stem>.png  with --overlay: the image with its outlines
+      rows/<stem>.json     what the tables say of an image, once it is done
 
     Folders are searched with their subfolders; in BBBC038's layout the masks are passed over and the
     stem is the image id. Images that share a stem are called by their path, with __ for /.
-    An image that cannot be read is named and skipped: the others go on, and the exit code is 1.
-    """
 
-    wanted = dict(channel=channel, plane=plane, time=time, series=series, level=level)
-    load_backend(backend)
+    Results are written image by image. Ctrl-C (exit code 130) and SIGTERM (143) keep what is done, and --resume
+    goes on from there. An image that cannot be read, does not fit into memory or cannot be written is named in one line
+    and skipped: the others go on, and the exit code is 1. Several processes may share one DIR, with or without --shard;
+    DIR keeps to one model and one score threshold.
+    """
+    reading = {
+        "channel": channel, "plane": plane, "time": time, "series": series, "level": level,
+    }  # fmt: skip
+    tiling = {"tile": tile, "overlap": overlap}
     files = find_images(images, exclude=out)
+    mine = _shard(files, shard)
+    if not mine:
+        common.note(f"shard {shard} of {pluralize(len(files), 'image')} is empty: nothing to do")
+        return
+    load_backend(backend)
     folder = common.output_folder(out)
     # OpenVINO makes its own graphs, by default in what the processor computes in.
     model = common.open_model(weights, preset, dtype or _fastest(runtime))
-    precision = (
-        {"precision": dtype.removeprefix("mixed_")} if dtype and runtime == "openvino" else {}
-    )
-    model.use_engine(runtime, **precision)
+    precise = {"precision": dtype.removeprefix("mixed_")} if dtype and runtime == "openvino" else {}
+    model.use_engine(runtime, **precise)
     threshold = model.thresholds.score if score_threshold is None else score_threshold
-    done, nuclei, failed = {}, {}, []
+
+    from nucleus_course.prediction.results import ResultsFolder
+
+    settings = _settings(model, weights, threshold, reading | tiling)
+    results = ResultsFolder(folder, settings, overwrite)
+    job = _Job(model, results, threshold, overlay, reading, tiling)
     try:
-        with progress() as bar:
-            task = bar.add_task("detecting", total=len(files))
-            for file in files:
-                try:
-                    done[file.stem], nuclei[file.stem] = _one(
-                        model, file, folder, threshold, overlay, wanted
-                    )
-                except UserError as error:
-                    failed.append(file)
-                    bar.console.print(Text(f"skipped: {error}", style="bold red"), soft_wrap=True)
-                bar.advance(task)
-    finally:  # Ctrl-C keeps what is done
-        if done:
-            _save(done, model, weights, threshold, folder)
-            counts = _save_tables(done, nuclei, folder)
-    if not done:
-        raise UserError(f"none of the {len(files)} images could be read")
-    if 1 < len(counts) <= TABLE_ROWS:
-        common.out().print(_table(counts))
-    source = (
-        "chosen by --score-threshold" if score_threshold is not None else f"stored with {weights}"
+        job.run(mine, resume)
+    finally:  # Ctrl-C and SIGTERM keep what is done
+        if shard is None and len(results):
+            job.tables()
+    if not job.counts and not job.passed:
+        raise UserError(f"none of the {pluralize(len(mine), 'image')} could be done")
+    if 1 < len(job.counts) <= TABLE_ROWS:
+        common.out().print(_table(job.counts))
+    if job.passed:
+        common.note(f"{pluralize(job.passed, 'image')} done before")
+    source = f"stored with {weights}" if score_threshold is None else "chosen by --score-threshold"
+    total = sum(row["nuclei"] for row in job.counts)
+    common.say(
+        f"{pluralize(total, 'nucleus', 'nuclei')} in {pluralize(len(job.counts), 'image')} "
+        f"at scores of {threshold:.2f} and up ({source})"
     )
-    common.out().print(
-        f"{pluralize(sum(map(len, nuclei.values())), 'nucleus', 'nuclei')} in {pluralize(len(done), 'image')} at scores of {threshold:.2f} and up ({source})"
+    job.say_where()
+    if shard is not None:
+        common.say(f"next, when all shards are done: nucleus-course merge {folder}")
+    if job.failed:
+        common.fail(f"{job.failed} of {pluralize(len(mine), 'image')} could not be done", 1)
+
+
+@common.friendly
+def merge(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Folders that `predict` wrote.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where several folders become one; needed for more than one."
+        ),
+    ] = None,
+) -> None:
+    """Put the tables of an array job together, or several folders of results into one.
+
+    \b
+    Examples
+      nucleus-course merge results
+      nucleus-course merge node1/results node2/results --out results
+
+    Writes predictions.json, counts.csv and measurements.csv from the rows of every image that is done; with --out also
+    copies the label images and overlays. Needs no model. The folders must come from the same model and score threshold.
+    """
+    from nucleus_course.prediction.results import TABLES, ResultsFolder
+
+    if out is None and len(folders) > 1:
+        raise UserError("several folders become one: name it with --out DIR")
+    opened = [ResultsFolder(folder, None) for folder in folders]
+    target = opened[0] if out is None else ResultsFolder(out, opened[0].settings)
+    for folder in opened if out is not None else ():
+        target.check_same(folder.settings, target.settings)
+        target.take_from(folder)
+    found = target.write_tables()
+    common.say(
+        f"{pluralize(found.nuclei, 'nucleus', 'nuclei')} in {pluralize(found.images, 'image')}"
     )
-    pictures = f", {folder / 'overlays'}/" if overlay else ""
-    written = ", ".join(
-        str(folder / name) for name in ("predictions.json", "counts.csv", "measurements.csv")
-    )
-    common.out().print(Text(f"written: {written}, {folder / 'labels'}/{pictures}"), soft_wrap=True)
-    if failed:
-        common.fail(f"{len(failed)} of {len(files)} images could not be read and were skipped", 1)
+    common.written(*(target.path / name for name in TABLES))
+
+
+def _shard(files: list[ImageFile], shard: str | None) -> list[ImageFile]:
+    """The part of the files that ``shard`` (``3/8``: the third of eight) names.
+
+    Raises:
+        UserError: not two whole numbers I/N with 1 <= I <= N.
+    """
+    if shard is None:
+        return files
+    number, slash, count = shard.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UserError(f"--shard {shard}: write I/N, with I from 1 to N, such as 3/8")
+    return files[int(number) - 1 :: int(count)]
 
 
 def _fastest(runtime: str) -> str:
@@ -149,66 +231,126 @@ def _fastest(runtime: str) -> str:
     return "mixed_bfloat16" if runtime == "keras" and native else "float32"
 
 
-def _one(model, file, folder: Path, threshold: float, overlay: bool, wanted: dict):
-    """Detect on one file and write its label image: (ImagePredictions, a dict of measurements for each nucleus)."""
-    from nucleus_course.data import to_rgb8
-    from nucleus_course.prediction.interchange import ImagePredictions
-    from nucleus_course.prediction.label_images import write_labels, write_overlay
-    from nucleus_course.prediction.measurements import measure_nuclei
+def _settings(model, weights: str, threshold: float, asked: dict) -> dict[str, Any]:
+    """What predictions.json says of the model, and what must be equal for results to share a folder."""
+    import dataclasses
 
-    values = read_picture(file.path, **wanted)
-    image = to_rgb8(values)
-    try:
-        detections = model.predict(image)
-    except MemoryError:
-        raise UserError(
-            f"{file.path}: too large for this machine's memory; cut it into tiles"
-        ) from None
-    rles = detections.rles()  # first: the label image then has the masks pasted already
-    labels = detections.label_image(score_threshold=threshold)
-    write_labels(folder / "labels" / f"{file.stem}.tif", labels)
-    if overlay:
-        write_overlay(folder / "overlays" / f"{file.stem}.png", image, labels)
-    height, width = image.shape[:2]
-    scores, boxes = detections.scores, detections.boxes
-    found = ImagePredictions(height, width, rles, scores, boxes, file.file_name)
-    return found, measure_nuclei(labels, values)
-
-
-def _save(images: dict, model, weights: str, threshold: float, folder: Path) -> None:
     from nucleus_course import __version__
-    from nucleus_course.prediction.interchange import Predictions
+    from nucleus_course.prediction.results import weights_digest
 
     info = {
         "model": str(weights),
         "preset": model.config.name,
         "min_area": model.thresholds.min_area,
     }
-    info["software"] = f"nucleus_course {__version__}"
-    Predictions(images, float(threshold), info).save(folder / "predictions.json")
+    info |= {"software": f"nucleus_course {__version__}", "score_threshold": float(threshold)}
+    point = dataclasses.asdict(model.thresholds)
+    options = {name: point[name] for name in ("nms_iou", "mask", "flips")}
+    options |= asked | {"weights": weights_digest(model)}
+    return {"info": info, "options": options}
 
 
-def _save_tables(images: dict, nuclei: dict, folder: Path) -> list[dict]:
-    """Write counts.csv and measurements.csv; gives the rows of the first."""
-    from nucleus_course.prediction.measurements import PROPERTIES, count_image, to_csv
+class _Job:
+    """Images one after the other, whatever happens to one of them.
 
-    counts = [
-        count_image(i.file_name, (i.height, i.width), nuclei[stem]) for stem, i in images.items()
-    ]
-    rows = [
-        {"image": images[stem].file_name, **row} for stem, found in nuclei.items() for row in found
-    ]
-    for name, text in (
-        ("counts.csv", to_csv(counts, list(counts[0]))),
-        ("measurements.csv", to_csv(rows, ["image", *PROPERTIES])),
-    ):
-        write_atomically(
-            folder / name, lambda place, text=text: place.write_text(text, encoding="utf-8")
+    Attributes:
+        counts: the rows of counts.csv of the images that were done here.
+        passed: how many were done before.
+        failed: how many could not be done, or whose tables could not be written.
+    """
+
+    def __init__(self, model, results, threshold: float, overlay: bool, reading, tiling):
+        self.model, self.results, self.threshold = model, results, threshold
+        self.overlay, self.reading, self.tiling = overlay, reading, tiling
+        self.counts: list[dict[str, Any]] = []
+        self.passed = self.failed = self.full = 0
+
+    def run(self, files: list[ImageFile], resume: bool) -> None:
+        """Detect on every file; those that fail are named and counted."""
+        with progress() as bar:
+            task = bar.add_task("detecting", total=len(files))
+            for file in files:
+                try:
+                    if resume and self.results.done(file):
+                        self.passed += 1
+                    else:
+                        self.counts.append(self.one(file))
+                    self.full = 0
+                except Exception as error:
+                    self.failed += 1
+                    line = f"skipped: {self.reason(error, file)}"
+                    bar.console.print(Text(line, style="bold red"), soft_wrap=True)
+                bar.advance(task)
+                if self.full == FULL_DISK:
+                    left = len(files) - len(self.counts) - self.passed - self.failed
+                    self.failed += left
+                    common.note(
+                        f"the disk is full: {pluralize(left, 'image')} not tried; free some space and repeat with --resume"
+                    )
+                    return
+
+    def one(self, file: ImageFile) -> dict[str, Any]:
+        """Detect on one file and write its results: its row of counts.csv."""
+        from nucleus_course.data import to_rgb8
+        from nucleus_course.prediction.interchange import ImagePredictions
+        from nucleus_course.prediction.measurements import count_image, measure_nuclei
+
+        values = read_picture(file.path, **self.reading)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            found = self.model.predict(values, **self.tiling)
+        for message in dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning):
+            common.note(f"{file.path}: {message}")
+        labels = found.label_image(score_threshold=self.threshold)
+        nuclei = measure_nuclei(labels, values)
+        shape = labels.shape
+        all_found = ImagePredictions(
+            *shape, found.rles(), found.scores, found.boxes, file.file_name
         )
-    return counts
+        picture = to_rgb8(values) if self.overlay else None
+        self.results.add(file, all_found, labels, nuclei, picture)
+        return count_image(file.file_name, shape, nuclei)
+
+    def reason(self, error: Exception, file: ImageFile) -> str:
+        """One line on why an image could not be done; what looks like a bug shows its traceback as well."""
+        if isinstance(error, UserError):
+            text = str(error)
+        elif is_out_of_memory(error):
+            text = "too large for this machine's memory: try a smaller --tile"
+        else:
+            self.full += common.is_full_disk(error)
+            text = common.explain(error) or f"{type(error).__name__}: {error}"
+            if not isinstance(error, OSError):
+                traceback.print_exception(error)
+        text = " ".join(text.split())
+        return text if str(file.path) in text else f"{file.path}: {text}"
+
+    def tables(self) -> None:
+        """Write the tables of everything that the folder holds."""
+        try:
+            found = self.results.write_tables()
+        except OSError as error:
+            self.failed += 1
+            reason = common.explain(error) or str(error)
+            common.note(
+                f"the tables are not written: {reason}; `nucleus-course merge {self.results.path}` writes them"
+            )
+            return
+        more = found.images - len(self.counts) - self.passed
+        if more > 0:
+            common.note(f"the tables also hold {pluralize(more, 'image')} that were in DIR already")
+
+    def say_where(self) -> None:
+        """Name what was written."""
+        from nucleus_course.prediction.results import TABLES
+
+        folder = self.results.path
+        names = [folder / name for name in TABLES if (folder / name).is_file()]
+        pictures = [f"{folder / 'overlays'}/"] if self.overlay else []
+        common.written(*names, f"{folder / 'labels'}/", *pictures)
 
 
-def _table(counts: list[dict]):
+def _table(counts: list[dict[str, Any]]):
     """The rows of counts.csv for a terminal."""
     from rich import box
     from rich.table import Table
@@ -219,7 +361,6 @@ def _table(counts: list[dict]):
         table.add_column(name, justify="right", no_wrap=True)
     for row in counts:
         area = f"{row['median_area_px']:.0f}" if row["nuclei"] else "-"
-        table.add_row(
-            Text(row["image"]), f"{row['height']} x {row['width']}", str(row["nuclei"]), area
-        )
+        size = f"{row['height']} x {row['width']}"
+        table.add_row(Text(row["image"]), size, str(row["nuclei"]), area)
     return table

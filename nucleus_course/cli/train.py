@@ -189,7 +189,9 @@ def train(
     """
     asked = SimpleNamespace(**locals())
     _check(asked)
-    clock = TimeLimit(time_limit, _reserve(time_limit, reserve) if pack is not None else 0.0)
+    if reserve is None and pack is not None and time_limit is not None:
+        reserve = min(5.0, time_limit / 4)
+    clock = TimeLimit(time_limit, reserve or 0.0)
     if time_limit is not None:
         asked.workers = workers or usable_cores()
         asked.validate_every = 0 if validate_every is None else validate_every
@@ -225,13 +227,6 @@ def _check(asked: SimpleNamespace) -> None:
         raise UserError("--largest-batch needs --time-limit, and no --batch-size")
     if asked.reserve is not None and asked.pack is None:
         raise UserError("--reserve keeps time for --pack: give both or neither")
-
-
-def _reserve(limit: float | None, reserve: float | None) -> float:
-    """Minutes kept for packing."""
-    if reserve is None:
-        return min(5.0, limit / 4) if limit else 0.0
-    return reserve
 
 
 def _keep_compiled(folder: Path) -> None:
@@ -336,7 +331,7 @@ def _fit(recipe: Recipe, build: _Builder, dataset, clock: TimeLimit, largest: bo
 
     preset = recipe.preset
     if largest:
-        preset, step = largest_batch(build, dataset, preset)
+        preset, step = largest_batch(build, dataset, preset, seconds=clock.left / 5)
     else:
         step = step_seconds(build, dataset, preset)
     if clock.left < 2 * step:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nucleus_course.backend import is_out_of_memory
 from nucleus_course.config import Preset
 
 MARGIN = 20.0  # seconds left free before the limit: the last checkpoint has to reach the disk
@@ -73,26 +74,34 @@ def step_seconds(build: Callable[[], Any], dataset: Any, preset: Preset) -> floa
 
 
 def largest_batch(
-    build: Callable[[Preset], Any], dataset: Any, preset: Preset, gain: float = 1.1
+    build: Callable[[Preset], Any],
+    dataset: Any,
+    preset: Preset,
+    seconds: float = float("inf"),
+    gain: float = 1.1,
 ) -> tuple[Preset, float]:
     """Double the batch while images per second rise by ``gain`` and the device's memory holds it.
 
-    The rate follows the batch: in proportion for SGD, with its square root for AdamW.
+    No batch is tried that would take the trials beyond ``seconds``, as long as they are all like the last. The rate follows the batch: in proportion for SGD, with its square root for AdamW.
 
     Returns:
         The preset with that batch, and the seconds of its step.
     """
+    begin = last = time.perf_counter()
     best = preset, step_seconds(functools.partial(build, preset), dataset, preset)
     while True:
-        chosen, seconds = best
-        bigger = scaled_batch(chosen, 2)
+        chosen, step = best
+        now = time.perf_counter()
+        if now - begin + (now - last) > seconds:
+            return best
+        last, bigger = now, scaled_batch(chosen, 2)
         try:
             measured = step_seconds(functools.partial(build, bigger), dataset, bigger)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             return best
-        if measured * gain > 2 * seconds:
+        if measured * gain > 2 * step:
             return best
         best = bigger, measured
 
@@ -104,13 +113,6 @@ def scaled_batch(preset: Preset, factor: int) -> Preset:
     stages = tuple(dataclasses.replace(s, rate=s.rate * rate) for s in training.stages)
     training = dataclasses.replace(training, batch_size=training.batch_size * factor, stages=stages)
     return dataclasses.replace(preset, training=training)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python's or a backend's memory ran out; each backend has an exception of its own."""
-    text = f"{type(error).__name__} {error}"
-    signs = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory", "out of memory", "OOM when")
-    return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
 def fitted(preset: Preset, seconds: float, step: float) -> tuple[Preset, float]:

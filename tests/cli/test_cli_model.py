@@ -171,37 +171,6 @@ def test_predict_reads_the_layout_of_bbbc038_and_not_its_own_results(here, model
     shutil.rmtree(data / "image00" / "out")
 
 
-def test_interrupted_prediction_keeps_what_is_done(here, model, data, monkeypatch):
-    from nucleus_course.cli import predict
-
-    real, calls = predict._one, []
-
-    def second_is_interrupted(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(predict, "_one", second_is_interrupted)
-    result = run(
-        "predict", data / "image00", data / "image01", "--weights", model, "--out", here / "out"
-    )
-    one_line_error(result, "interrupted", code=130)
-    assert len(json.loads((here / "out" / "predictions.json").read_text())["images"]) == 1
-
-
-def test_full_disk_while_predicting(here, model, data, monkeypatch):
-    from nucleus_course._util import files
-
-    def full(source, target):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
-
-    monkeypatch.setattr(files.os, "replace", full)
-    result = run("predict", data / "image00", "--weights", model, "--out", here / "out")
-    one_line_error(result, "disk is full", "image00.tif")
-    assert not list((here / "out").rglob("*.*"))
-
-
 # ----------------------------------------------------------------------------------- weights
 
 

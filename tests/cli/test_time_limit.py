@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from tiny import python, tiny_preset
 
+from nucleus_course.backend import is_out_of_memory
 from nucleus_course.evaluation import Report
 from nucleus_course.prediction.interchange import Predictions
 from nucleus_course.training import time_limit
-from nucleus_course.training.time_limit import MARGIN, TimeLimit, fitted, is_out_of_memory
+from nucleus_course.training.time_limit import MARGIN, TimeLimit, fitted
 
 # TensorFlow and torch cannot be imported here, as on a machine without them; the presets gain a tiny one.
 SCRIPT = """

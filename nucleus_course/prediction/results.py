@@ -1,0 +1,302 @@
+"""A folder of results that grows image by image, and that many processes may fill at once.
+
+    labels/<stem>.tif      a label image
+    overlays/<stem>.png    the image with outlines, where wanted
+    rows/<stem>.json       what the tables say of the image, written last: with it the image is done
+    rows/settings.json     what the results were made with
+    predictions.json, counts.csv, measurements.csv    the tables, put together from rows/
+
+Each file is written atomically, so what a killed process leaves is complete, image by image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import atomic_write, remove_stale, write_file
+from nucleus_course.prediction.interchange import ImagePredictions, Predictions, to_document
+from nucleus_course.prediction.label_images import write_labels, write_overlay
+from nucleus_course.prediction.measurements import PROPERTIES, count_image, to_csv
+
+FORMAT = 1
+TABLES = ("predictions.json", "counts.csv", "measurements.csv")
+LONGEST = 200  # bytes of a stem in the name of its row file
+SAMPLE = 65536  # bytes at either end of a file that tell it from others
+
+
+@dataclass
+class Summary:
+    """What the tables of a folder hold: ``images`` and ``nuclei``, and the rows of counts.csv."""
+
+    images: int
+    nuclei: int
+    counts: list[dict[str, Any]]
+
+
+class ResultsFolder:
+    """The results of one model with one operating point.
+
+    Args:
+        path: the folder; made where there is none.
+        settings: ``{"info": …, "options": …}`` of JSON types: what predictions.json says of the
+            model, and every option that changes a result. None takes what the folder holds.
+        overwrite: remove earlier results first.
+
+    Raises:
+        UserError: the folder holds results of other settings, or none at all where ``settings`` is None.
+    """
+
+    def __init__(
+        self, path: str | Path, settings: dict[str, Any] | None, overwrite: bool = False
+    ) -> None:
+        self.path = Path(path)
+        self.rows = self.path / "rows"
+        stored = self.rows / "settings.json"
+        if settings is None and not stored.is_file():
+            raise UserError(
+                f"{path} holds no results of `nucleus-course predict`: rows/ is missing"
+            )
+        self.rows.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if overwrite:
+                self._clear()
+            for place in (self.path, self.rows, self.path / "labels", self.path / "overlays"):
+                remove_stale(place)
+            earlier = _read(stored) if stored.is_file() else None
+            if settings is not None:
+                settings = json.loads(
+                    json.dumps({"format": FORMAT, **settings})
+                )  # as it is read back
+                if earlier is not None:
+                    self.check_same(earlier, settings)
+                write_file(stored, json.dumps(settings, indent=1) + "\n")
+        self.settings: dict[str, Any] = settings or earlier or {}
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._row_files())
+
+    def done(self, file: Any) -> dict[str, Any] | None:
+        """The row of an image whose results are here, made from the file as it is now; else None.
+
+        Args:
+            file: with ``path``, ``stem`` and ``file_name``, as ``predict`` finds images.
+        """
+        row = self._row(file.stem)
+        if row is None or not self._labels(file.stem).is_file():
+            return None
+        return row if row["fingerprint"] == fingerprint(file.path) else None
+
+    def add(
+        self, file: Any, found: ImagePredictions, labels: Any, nuclei: list, picture: Any = None
+    ) -> None:
+        """Write the results of an image.
+
+        Args:
+            found: every detection.
+            labels: (H, W) int, the label image at the operating point.
+            nuclei: a dict of measurements for each label.
+            picture: (H, W, 3) uint8 to draw the outlines on, or None.
+
+        Raises:
+            UserError: the folder holds another image's results under that name.
+        """
+        row = {
+            "file_name": file.file_name, "source": os.path.realpath(file.path),
+            "fingerprint": fingerprint(file.path), "height": found.height, "width": found.width,
+            "rles": [rle["counts"] for rle in found.rles], "scores": found.scores.tolist(),
+            "boxes": found.boxes.tolist(), "nuclei": nuclei,
+        }  # fmt: skip
+        with self._locked():
+            self._check_owner(file.stem, row)
+            write_labels(self._labels(file.stem), labels)
+            if picture is not None:
+                write_overlay(self._overlay(file.stem), picture, labels)
+            self._write_row(file.stem, row)
+
+    def take_from(self, other: ResultsFolder) -> None:
+        """Copy another folder's results into this one.
+
+        Raises:
+            UserError: both hold results of different images under one name.
+        """
+        for row in other._read_rows():
+            stem = row["stem"]
+            with self._locked():
+                self._check_owner(stem, row)
+                for name in ("_labels", "_overlay"):
+                    source, target = getattr(other, name)(stem), getattr(self, name)(stem)
+                    if source.is_file():
+                        with atomic_write(target) as place:
+                            shutil.copyfile(source, place)
+                self._write_row(stem, row)
+
+    def write_tables(self) -> Summary:
+        """Put predictions.json, counts.csv and measurements.csv together from the rows that are here.
+
+        Rows are ordered by file name. They are read one at a time, so memory does not grow with them.
+        """
+        with filelock.FileLock(self.rows / ".tables.lock"):
+            heads = sorted((row["file_name"], row["path"]) for row in self._read_rows())
+            paths = [path for _, path in heads]
+            counts = [
+                count_image(row["file_name"], (row["height"], row["width"]), row["nuclei"])
+                for row in map(_read, paths)
+            ]
+            columns = list(count_image("", (0, 0), []))
+            write_file(self.path / "counts.csv", to_csv(counts, columns))
+            with atomic_write(self.path / "measurements.csv") as place:
+                self._write_measurements(place, paths)
+            with atomic_write(self.path / "predictions.json") as place:
+                self._write_predictions(place, paths)
+        return Summary(len(counts), sum(row["nuclei"] for row in counts), counts)
+
+    def _write_measurements(self, place: Path, paths: list[Path]) -> None:
+        columns = ["image", *PROPERTIES]
+        with open(place, "w", encoding="utf-8", newline="") as file:
+            file.write(to_csv([], columns))
+            for row in map(_read, paths):
+                rows = [{"image": row["file_name"], **nucleus} for nucleus in row["nuclei"]]
+                file.write(to_csv(rows, columns).partition("\n")[2])
+
+    def _write_predictions(self, place: Path, paths: list[Path]) -> None:
+        """predictions.json as :func:`~nucleus_course.prediction.interchange.to_document` has it, row by row."""
+        info = self.settings["info"]
+        head = to_document(Predictions({}, info.get("score_threshold"), info))
+        with open(place, "w", encoding="utf-8") as file:
+            file.write(f'{{"info": {json.dumps(head["info"])}, "images": [')
+            for number, row in enumerate(map(_read, paths), start=1):
+                image = {"id": number, "file_name": row["file_name"]}
+                image |= {"height": row["height"], "width": row["width"]}
+                file.write(("" if number == 1 else ", ") + json.dumps(image))
+            file.write(f'], "categories": {json.dumps(head["categories"])}, "annotations": [')
+            total = 0
+            for number, row in enumerate(map(_read, paths), start=1):
+                for item in to_document(Predictions({"": _detections(row)}))["annotations"]:
+                    total += 1
+                    text = json.dumps(item | {"id": total, "image_id": number}, allow_nan=False)
+                    file.write(("" if total == 1 else ", ") + text)
+            file.write("]}")
+
+    def _labels(self, stem: str) -> Path:
+        return self.path / "labels" / f"{stem}.tif"
+
+    def _overlay(self, stem: str) -> Path:
+        return self.path / "overlays" / f"{stem}.png"
+
+    def _row_file(self, stem: str) -> Path:
+        data = os.fsencode(stem)
+        if len(data) > LONGEST or stem == "settings":
+            stem = f"{hashlib.sha256(data).hexdigest()[:32]}"
+        return self.rows / f"{stem}.json"
+
+    def _row_files(self) -> Iterator[Path]:
+        for path in self.rows.glob("*.json"):
+            if path.name != "settings.json" and not path.name.startswith("."):
+                yield path
+
+    def _read_rows(self) -> Iterator[dict[str, Any]]:
+        for path in self._row_files():
+            yield {**_read(path), "path": path}
+
+    def _row(self, stem: str) -> dict[str, Any] | None:
+        path = self._row_file(stem)
+        return _read(path) if path.is_file() else None
+
+    def _write_row(self, stem: str, row: dict[str, Any]) -> None:
+        row = {key: value for key, value in row.items() if key != "path"}
+        write_file(self._row_file(stem), json.dumps({**row, "stem": stem}))
+
+    def _check_owner(self, stem: str, row: dict[str, Any]) -> None:
+        other = self._row(stem)
+        if (
+            other
+            and other["source"] != row["source"]
+            and other["fingerprint"] != row["fingerprint"]
+        ):
+            raise UserError(
+                f"{row['source']}: {self.path} holds results of another image called '{stem}' "
+                f"({other['source']}): rename one, or give each its own --out"
+            )
+
+    def check_same(self, earlier: dict[str, Any], settings: dict[str, Any]) -> None:
+        """Raise a UserError where the folder's results were made with other settings."""
+        for part in ("format", "info", "options"):
+            old, new = (
+                {part: s.get(part)} if part == "format" else s.get(part, {})
+                for s in (earlier, settings)
+            )
+            for key in dict.fromkeys([*old, *new]):
+                if key != "software" and old.get(key) != new.get(key):
+                    raise UserError(
+                        f"{self.path} holds results made with {key} {old.get(key)}, not {new.get(key)}: "
+                        "choose another --out, or add --overwrite to start it anew"
+                    )
+
+    def _clear(self) -> None:
+        """Remove the results that rows/ knows of, and the tables."""
+        for row in list(self._read_rows()):
+            for path in (row["path"], self._labels(row["stem"]), self._overlay(row["stem"])):
+                path.unlink(missing_ok=True)
+        for path in (self.rows / "settings.json", *(self.path / name for name in TABLES)):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone among the processes that write here, for as long as one image's files take."""
+        with filelock.FileLock(self.rows / ".lock"):
+            yield
+
+
+def fingerprint(path: str | Path) -> str:
+    """What tells an image file from another or from an older one: its size and both its ends.
+
+    A folder (an image in zarr) is told by the names and sizes in it.
+    """
+    path, digest = Path(path), hashlib.sha256()
+    if path.is_dir():
+        for item in sorted(path.iterdir()):
+            digest.update(f"{item.name} {item.stat().st_size}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:32]
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(str(size).encode() + file.read(SAMPLE))
+        if size > SAMPLE:
+            file.seek(max(SAMPLE, size - SAMPLE))
+            digest.update(file.read(SAMPLE))
+    return digest.hexdigest()[:32]
+
+
+def weights_digest(model: Any) -> str:
+    """A hash of a model's weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for variable in model.network.weights:
+        digest.update(np.ascontiguousarray(np.asarray(variable, "float32")).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}): delete it and repeat with --resume"
+        ) from None
+
+
+def _detections(row: dict[str, Any]) -> ImagePredictions:
+    size = [row["height"], row["width"]]
+    rles = [{"size": size, "counts": counts} for counts in row["rles"]]
+    boxes = np.asarray(row["boxes"], "float32").reshape(-1, 4)
+    return ImagePredictions(*size, rles, row["scores"], boxes, row["file_name"])

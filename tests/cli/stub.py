@@ -1,0 +1,45 @@
+"""A detector without a network, for tests of what `predict` does around it: `python -c "import cli.stub; cli.stub.main()"`."""
+
+import os
+import time
+from types import SimpleNamespace
+
+from scipy import ndimage
+
+from nucleus_course.cli import common, predict
+from nucleus_course.config import Thresholds
+from nucleus_course.prediction.label_detections import LabelDetections
+
+
+class Stub:
+    """Bright spots are nuclei. ``calls`` counts predictions; ``PAUSE`` (environment) is how long one takes."""
+
+    config, network = SimpleNamespace(name="stub"), SimpleNamespace(weights=[])
+
+    def __init__(self):
+        self.calls, self.thresholds = 0, Thresholds()
+
+    def use_engine(self, name, **options):
+        return self
+
+    def predict(self, image, **options):
+        self.calls += 1
+        time.sleep(float(os.environ.get("PAUSE", 0)))
+        labels, count = ndimage.label(image > 127)
+        return LabelDetections.from_labels(labels, [0.9] * count, self.thresholds)
+
+
+def install(patch=setattr):
+    """Make `predict` use a stub and no backend; gives the stub."""
+    stub = Stub()
+    patch(common, "open_model", lambda *_: stub)
+    patch(predict, "load_backend", lambda name: None)
+    patch(predict, "_fastest", lambda runtime: "float32")
+    return stub
+
+
+def main():
+    install()
+    from nucleus_course.cli import main
+
+    main()

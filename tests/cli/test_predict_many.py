@@ -1,0 +1,391 @@
+"""`predict` over many images with a detector that needs no network: resume, shards, kills, faults, several processes."""
+
+import csv
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from cli.stub import install
+from PIL import Image
+from terminal import one_line_error, plain
+from typer.testing import CliRunner
+
+from nucleus_course._util import files as files_module
+from nucleus_course.cli.app import app
+from nucleus_course.data.read import read_image
+from nucleus_course.prediction.interchange import Predictions, to_document
+from nucleus_course.prediction.label_images import load_label_folder
+from nucleus_course.prediction.results import TABLES, fingerprint
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ROOT / "tests"
+COUNT = 12
+runner = CliRunner()
+
+
+def run(*words):
+    return runner.invoke(app, ["predict", *map(str, words)])
+
+
+def merge(*words):
+    return runner.invoke(app, ["merge", *map(str, words)])
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    return install(monkeypatch.setattr)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Image number n shows n + 1 squares."""
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(COUNT):
+        picture = np.zeros((24, 10 * COUNT), np.uint8)
+        for square in range(number + 1):
+            picture[5 : 9 + number, 10 * square + 2 : 10 * square + 8] = 200
+        Image.fromarray(picture).save(folder / f"image{number:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def straight(images, tmp_path_factory):
+    """The results of one process without a fault, as {relative path: bytes}."""
+    out = tmp_path_factory.mktemp("straight") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch.setattr)
+        assert run(images, "--out", out).exit_code == 0
+    return contents(out)
+
+
+def contents(out):
+    """Every file of a results folder but the locks; no temporary file may be among them."""
+    files = {p.relative_to(out).as_posix(): p for p in out.rglob("*") if p.is_file()}
+    assert not [name for name in files if ".partial" in name]
+    return {name: p.read_bytes() for name, p in files.items() if not name.endswith(".lock")}
+
+
+def rows(out, table="counts.csv"):
+    with open(out / table, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def start(*words, **env):
+    """`predict` with the stub in a process of its own."""
+    code = "import cli.stub; cli.stub.main()"
+    path = os.pathsep.join([str(ROOT), str(TESTS)])
+    environment = {**os.environ, "PYTHONPATH": path, "NO_COLOR": "1", "COLUMNS": "200", **env}
+    words = [sys.executable, "-c", code, "predict", *map(str, words)]
+    return subprocess.Popen(
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_rows(out, count, process):
+    """Until so many images are done."""
+    while len(list((out / "rows").glob("image*.json"))) < count:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+
+
+# ------------------------------------------------------------------------------ what is written
+
+
+def test_the_tables_are_those_of_all_images_at_once(images, straight, tmp_path):
+    out = tmp_path / "out"
+    for name, data in straight.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(data)
+    found = Predictions.load(out / "predictions.json")
+    assert to_document(found) == json.loads(straight["predictions.json"])
+    assert list(found.images) == [f"image{n:02d}" for n in range(COUNT)]
+    for number, row in enumerate(rows(out)):
+        assert row["image"] == f"image{number:02d}.png" and int(row["nuclei"]) == number + 1
+        labels = tifffile.imread(out / "labels" / f"image{number:02d}.tif")
+        assert labels.max() == number + 1 and (labels > 0).sum() == (
+            (read_image(images / row["image"]) > 127).sum()
+        )
+    measured = rows(out, "measurements.csv")
+    assert len(measured) == COUNT * (COUNT + 1) // 2
+    assert all(float(r["area_px"]) == 6 * (4 + int(r["image"][5:7])) for r in measured)
+    assert load_label_folder(out).detections == len(measured)
+
+
+def test_resume_does_what_is_missing_and_what_changed(images, stub, straight, tmp_path):
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    mine.mkdir()
+    for name in ("image00.png", "image01.png"):
+        (mine / name).write_bytes((images / name).read_bytes())
+    assert run(mine, "--out", out).exit_code == 0 and stub.calls == 2
+    again = run(mine, "--out", out, "--resume")
+    assert again.exit_code == 0 and stub.calls == 2 and "2 images done before" in again.stderr
+    (mine / "image00.png").write_bytes((images / "image05.png").read_bytes())
+    (mine / "image02.png").write_bytes((images / "image02.png").read_bytes())
+    (out / "labels" / "image01.tif").unlink()
+    assert run(mine, "--out", out, "--resume").exit_code == 0 and stub.calls == 5
+    assert [int(row["nuclei"]) for row in rows(out)] == [6, 2, 3]
+    assert contents(out)["labels/image01.tif"] == straight["labels/image01.tif"]
+
+
+def test_other_settings_need_another_folder(images, stub, tmp_path):
+    out = tmp_path / "out"
+    assert run(images, "--out", out).exit_code == 0
+    before = contents(out)
+    words = ("predict", str(images), "--out", str(out), "--score-threshold", "0.95")
+    error = runner.invoke(app, words)
+    one_line_error(error, "score_threshold 0.5, not 0.95", "--overwrite")
+    assert contents(out) == before
+    (out / "notes.txt").write_text("mine")
+    assert (
+        run(
+            images / "image03.png", "--out", out, "--score-threshold", 0.95, "--overwrite"
+        ).exit_code
+        == 0
+    )
+    assert [row["nuclei"] for row in rows(out)] == ["0"]
+    names = {"labels/image03.tif", "rows/image03.json", "rows/settings.json", "notes.txt", *TABLES}
+    assert set(contents(out)) == names
+
+
+def test_another_image_of_the_same_name_does_not_take_its_place(images, stub, tmp_path):
+    for name, number in (("a", 3), ("b", 4)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes((images / f"image{number:02d}.png").read_bytes())
+    out = tmp_path / "out"
+    assert run(tmp_path / "a", "--out", out).exit_code == 0
+    before = contents(out)
+    result = run(tmp_path / "b", "--out", out)
+    assert result.exit_code == 2 and "another image called 'x'" in plain(result.stderr)
+    assert contents(out) == before
+
+
+def test_a_row_that_somebody_damaged_is_named(images, stub, tmp_path):
+    out = tmp_path / "out"
+    assert run(images / "image00.png", "--out", out).exit_code == 0
+    (out / "rows" / "image00.json").write_text('{"file_name"')
+    one_line_error(merge(out), "image00.json", "damaged", "--resume")
+
+
+def test_fingerprints_tell_files_apart(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    data = bytearray(os.urandom(300_000))
+    first.write_bytes(data), second.write_bytes(data)
+    assert fingerprint(first) == fingerprint(second)
+    for place in (0, 299_999):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        second.write_bytes(changed)
+        assert fingerprint(first) != fingerprint(second)
+
+
+# ------------------------------------------------------------------------- shards and several processes
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "1/3/5"])
+def test_shards_that_are_none(images, stub, tmp_path, shard):
+    one_line_error(run(images, "--out", tmp_path / "out", "--shard", shard), f"--shard {shard}")
+
+
+def test_shards_in_parallel_then_merge(images, straight, tmp_path):
+    out = tmp_path / "out"
+    jobs = [start(images, "--out", out, "--shard", f"{i}/3", PAUSE="0.05") for i in (1, 2, 3)]
+    for job in jobs:
+        stdout, stderr = job.communicate(timeout=600)
+        assert job.returncode == 0 and "next, when all shards are done" in stdout, stderr
+    assert not (out / "predictions.json").exists()
+    assert merge(out).exit_code == 0
+    assert contents(out) == straight
+
+
+def test_an_empty_shard_is_no_error(images, stub, tmp_path):
+    done = run(images / "image00.png", "--out", tmp_path / "out", "--shard", "2/2")
+    assert done.exit_code == 0 and "is empty" in done.stderr and not stub.calls
+
+
+def test_folders_of_several_machines_become_one(images, stub, straight, tmp_path):
+    for part in ("1", "2"):
+        assert run(images, "--out", tmp_path / part, "--shard", f"{part}/2").exit_code == 0
+    words = (tmp_path / "1", tmp_path / "2")
+    one_line_error(merge(*words), "--out DIR")
+    result = merge(*words, "--out", tmp_path / "out")
+    assert result.exit_code == 0 and f"{COUNT * (COUNT + 1) // 2} nuclei in 12 images" in plain(
+        result.stdout
+    )
+    assert contents(tmp_path / "out") == straight
+    one_line_error(merge(tmp_path / "nothing"), "no results")
+    assert run(images, "--out", tmp_path / "3", "--score-threshold", 0.2).exit_code == 0
+    one_line_error(
+        merge(tmp_path / "1", tmp_path / "3", "--out", tmp_path / "x"), "score_threshold"
+    )
+
+
+def test_two_processes_share_a_folder(images, straight, tmp_path):
+    """Both do the same images, then each its own half: nothing is lost, nothing half."""
+    for name, parts in (("same", (images, images)), ("halves", None)):
+        out = tmp_path / name
+        if parts is None:
+            files = sorted(images.iterdir())
+            jobs = [start(*files[i::2], "--out", out, PAUSE="0.03") for i in (0, 1)]
+        else:
+            jobs = [start(part, "--out", out, "--resume", PAUSE="0.03") for part in parts]
+        for job in jobs:
+            _, stderr = job.communicate(timeout=600)
+            assert job.returncode == 0, stderr
+        assert contents(out) == straight, name
+
+
+# --------------------------------------------------------------------------------- ends and faults
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL here")
+def test_killed_at_random_moments_it_goes_on(images, straight, tmp_path):
+    out, random_ = tmp_path / "out", random.Random(7)
+    job = start(images, "--out", out, "--resume", PAUSE="0.1")
+    for kills in range(1, 5):
+        while not (out / "rows").is_dir():
+            time.sleep(0.01)
+        time.sleep(random_.uniform(0.1, 0.5))
+        job.kill()
+        job.communicate()
+        done = len(list((out / "rows").glob("image*.json")))
+        for path in (out / "rows").glob("image*.json"):
+            assert json.loads(path.read_text())["stem"] == path.stem
+            assert tifffile.imread(out / "labels" / f"{path.stem}.tif").any()
+        job = start(images, "--out", out, "--resume", PAUSE="0.1")
+        print(f"kill {kills}: {done} images done")
+    _, stderr = job.communicate(timeout=600)
+    assert job.returncode == 0, stderr
+    leftovers = list(out.rglob(".*partial*"))
+    for path in leftovers:  # of killed processes; removed from an hour of age on
+        path.unlink()
+    assert len(leftovers) <= 4 and contents(out) == straight
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals to a child here")
+@pytest.mark.parametrize(
+    "number, code, word", [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_signals_keep_what_is_done(images, straight, tmp_path, number, code, word):
+    out = tmp_path / "out"
+    job = start(images, "--out", out, PAUSE="0.2")
+    wait_for_rows(out, 2, job)
+    job.send_signal(number)
+    _, stderr = job.communicate(timeout=600)
+    assert job.returncode == code and stderr.strip().endswith(f"error: {word}"), stderr
+    done = rows(out)
+    assert 2 <= len(done) < COUNT
+    assert len(json.loads((out / "predictions.json").read_text())["images"]) == len(done)
+    job = start(images, "--out", out, "--resume")
+    assert job.communicate(timeout=600) and job.returncode == 0
+    assert contents(out) == straight
+
+
+def test_bad_files_are_one_line_each_and_the_others_go_on(images, stub, tmp_path, monkeypatch):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    good = (images / "image04.png").read_bytes()
+    for name in ("good1", "huge", "locked", "odd", "good2"):
+        (mine / f"{name}.png").write_bytes(good)
+    (mine / "cut.png").write_bytes(good[:60])
+    (mine / "empty.png").write_bytes(b"")
+    real, predict = read_image, stub.predict
+
+    def read(path, **options):
+        if path.stem == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        read.stem = path.stem
+        return real(path, **options)
+
+    def detect(image, **options):
+        if read.stem == "huge":
+            raise type("ResourceExhaustedError", (Exception,), {})("OOM when allocating")
+        if read.stem == "odd":
+            raise ValueError("a bug")
+        return predict(image, **options)
+
+    monkeypatch.setattr("nucleus_course.cli.predict.read_picture", read)
+    monkeypatch.setattr(stub, "predict", detect)
+    result = run(mine, "--out", tmp_path / "out")
+    said = plain(result.stderr)
+    assert result.exit_code == 1
+    skipped = [line for line in said.splitlines() if line.startswith("skipped")]
+    for name, word in {
+        "cut": "cut short",
+        "empty": "empty",
+        "huge": "memory",
+        "locked": "permission",
+        "odd": "a bug",
+    }.items():
+        (line,) = (line for line in skipped if f"{name}.png" in line)
+        assert word in line
+    assert said.count("Traceback") == 1, "of the bug alone"
+    assert "5 of 7 images could not be done" in said
+    assert [row["image"] for row in rows(tmp_path / "out")] == ["good1.png", "good2.png"]
+
+
+def full(path):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def test_a_full_disk_skips_an_image_and_keeps_the_others(
+    images, stub, straight, tmp_path, monkeypatch
+):
+    replace, out = os.replace, tmp_path / "out"
+    monkeypatch.setattr(
+        files_module.os, "replace", lambda a, b: full(b) if "image03" in str(b) else replace(a, b)
+    )
+    result = run(images, "--out", out)
+    assert result.exit_code == 1
+    lines = [line for line in plain(result.stderr).splitlines() if line.startswith("skipped")]
+    assert len(lines) == 1 and "disk is full" in lines[0] and "image03" in lines[0]
+    assert len(rows(out)) == COUNT - 1 and not list(out.rglob("*image03*"))
+    monkeypatch.undo()
+    install(monkeypatch.setattr)
+    assert run(images, "--out", out, "--resume").exit_code == 0 and contents(out) == straight
+
+
+def test_a_disk_that_stays_full_ends_the_job_early(images, stub, straight, tmp_path, monkeypatch):
+    replace, out = os.replace, tmp_path / "out"
+    late = (
+        "predictions.json",
+        "counts.csv",
+        "measurements.csv",
+        *(f"image{n:02d}" for n in range(4, COUNT)),
+    )
+    monkeypatch.setattr(
+        files_module.os,
+        "replace",
+        lambda a, b: full(b) if any(n in str(b) for n in late) else replace(a, b),
+    )
+    result = run(images, "--out", out)
+    said = plain(result.stderr)
+    assert result.exit_code == 1 and stub.calls == 7
+    assert "5 images not tried" in said and "merge" in said and "9 of 12 images" in said
+    assert len(list((out / "labels").iterdir())) == 4 and not list(out.rglob("*.csv"))
+    monkeypatch.undo()
+    install(monkeypatch.setattr)
+    assert run(images, "--out", out, "--resume").exit_code == 0 and contents(out) == straight
+
+
+def test_a_limit_that_bites_is_said_once_an_image(images, stub, tmp_path, monkeypatch):
+    predict = stub.predict
+
+    def crowded(image, **options):
+        warnings.warn("2 regions hold more nuclei than can be told apart", stacklevel=2)
+        return predict(image, **options)
+
+    monkeypatch.setattr(stub, "predict", crowded)
+    result = run(images / "image01.png", "--out", tmp_path / "out")
+    assert result.exit_code == 0
+    said = plain(result.stderr).replace("\n", " ")
+    assert said.count("2 regions hold") == 1 and "image01.png" in said

@@ -13,6 +13,7 @@ from nucleus_course.cli import (
     evaluate,
     export,
     main_job,
+    merge,
     predict,
     reproduce,
     rescore,
@@ -58,7 +59,7 @@ app.command()(data.download)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
-app.command()(predict.merge)
+app.command()(merge.merge)
 app.command()(rescore.rescore)
 app.command()(thresholds.thresholds)
 app.command()(baseline.baseline)

@@ -1,0 +1,50 @@
+"""`nucleus-course merge`: the tables of an array job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nucleus_course._util.errors import UserError
+from nucleus_course._util.text import pluralize
+from nucleus_course.cli import common
+
+
+@common.friendly
+def merge(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Folders that `predict` wrote.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where several folders become one; needed for more than one."
+        ),
+    ] = None,
+) -> None:
+    """Put the tables of an array job together, or several folders of results into one.
+
+    \b
+    Examples
+      nucleus-course merge results
+      nucleus-course merge node1/results node2/results --out results
+
+    Writes predictions.json, counts.csv and measurements.csv from the rows of every image that is done; with --out also
+    copies the label images and overlays. Needs no model. The folders must come from the same model and score threshold.
+    """
+    from nucleus_course.prediction.results import TABLES, ResultsFolder
+
+    if out is None and len(folders) > 1:
+        raise UserError("several folders become one: name it with --out DIR")
+    opened = [ResultsFolder(folder, None) for folder in folders]
+    target = opened[0] if out is None else ResultsFolder(out, opened[0].settings)
+    for folder in opened if out is not None else ():
+        target.check_same(folder.settings, target.settings)
+        target.take_from(folder)
+    found = target.write_tables()
+    common.say(
+        f"{pluralize(found.nuclei, 'nucleus', 'nuclei')} in {pluralize(found.images, 'image')}"
+    )
+    common.written(*(target.path / name for name in TABLES))

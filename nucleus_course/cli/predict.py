@@ -263,14 +263,13 @@ class _Job:
             found = self.model.predict(values, **self.tiling)
         for message in dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning):
             common.note(f"{file.path}: {message}")
+        rles = found.rles()  # first: the label image then has the masks pasted already
         labels = found.label_image(score_threshold=self.threshold)
         nuclei = measure_nuclei(labels, values)
         shape = labels.shape
-        all_found = ImagePredictions(
-            *shape, found.rles(), found.scores, found.boxes, file.file_name
-        )
+        everything = ImagePredictions(*shape, rles, found.scores, found.boxes, file.file_name)
         picture = to_rgb8(values) if self.overlay else None
-        self.results.add(file, all_found, labels, nuclei, picture)
+        self.results.add(file, everything, labels, nuclei, picture)
         return count_image(file.file_name, shape, nuclei)
 
     def reason(self, error: Exception, file: ImageFile) -> str:

@@ -26,7 +26,8 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import atomic_write, remove_stale, write_file
-from nucleus_course.prediction.interchange import ImagePredictions, Predictions, to_document
+from nucleus_course.prediction.document import to_document
+from nucleus_course.prediction.interchange import ImagePredictions, Predictions
 from nucleus_course.prediction.label_images import write_labels, write_overlay
 from nucleus_course.prediction.measurements import PROPERTIES, count_image, to_csv
 

@@ -23,7 +23,8 @@ from typer.testing import CliRunner
 from nucleus_course._util import files as files_module
 from nucleus_course.cli.app import app
 from nucleus_course.data.read import read_image
-from nucleus_course.prediction.interchange import Predictions, to_document
+from nucleus_course.prediction.document import to_document
+from nucleus_course.prediction.interchange import Predictions
 from nucleus_course.prediction.label_images import load_label_folder
 from nucleus_course.prediction.results import TABLES, fingerprint
 

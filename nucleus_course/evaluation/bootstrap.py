@@ -32,6 +32,9 @@ def draw_weights(images, replicates, seed=0, groups=None):
 
     Returns:
         (replicates, images) int64. Without groups every row sums to ``images``.
+
+    >>> draw_weights(5, replicates=3).sum(axis=1)
+    array([5, 5, 5])
     """
     generator = np.random.default_rng(seed)
     if groups is None:
@@ -67,7 +70,11 @@ def _coco(table, weights):
 
 
 def percentile_interval(values, level=0.95):
-    """(low, high) that hold the middle ``level`` of values; undefined ones are left out, None if none is left."""
+    """(low, high) that hold the middle ``level`` of values; undefined ones are left out, None if none is left.
+
+    >>> percentile_interval([0, 1, 2, 3, 4, np.nan], level=0.5)
+    (1.0, 3.0)
+    """
     values = np.asarray(values, np.float64)
     values = values[~np.isnan(values)]
     if not values.size:

@@ -71,7 +71,11 @@ def column(table, name):
 
 
 def ratio(part, whole):
-    """part / whole; 0 / 0, two empty sets that agree, is 1."""
+    """part / whole; 0 / 0, two empty sets that agree, is 1.
+
+    >>> ratio([1, 0, 0], [2, 3, 0])
+    array([0.5, 0. , 1. ])
+    """
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     return np.divide(part, whole, out=np.ones(np.broadcast(part, whole).shape), where=whole > 0)
 
@@ -96,6 +100,10 @@ def aggregated_jaccard(overlap):
 
     Returns:
         (shared, union), pixels; the index is shared / union.
+
+    >>> from nucleus_course.evaluation.matching import overlap_matrix
+    >>> aggregated_jaccard(overlap_matrix(np.array([[1, 1, 2, 0]]), np.array([[1, 1, 1, 0]])))
+    (2, 4)
     """
     iou = iou_from_overlap(overlap)
     detected, nuclei = overlap[1:].sum(1), overlap[:, 1:].sum(0)
@@ -124,6 +132,9 @@ def matterport_average_precision(hits, nuclei):
 
     Returns:
         A fraction, or None without nuclei: there is no recall then.
+
+    >>> round(matterport_average_precision([True, False, True], nuclei=4), 3)
+    0.417
     """
     if nuclei == 0:
         return None
@@ -194,6 +205,12 @@ def values_from_sums(sums):
 
     Returns:
         {key: (...,) float64}; NaN where a mean has nothing to average.
+
+    >>> from nucleus_course.evaluation.matching import overlap_matrix
+    >>> found, truth = np.array([[1, 1, 0, 2]]), np.array([[1, 1, 1, 0]])
+    >>> values = values_from_sums(image_sums(overlap_matrix(found, truth)))
+    >>> [(key, round(float(values[key]), 1)) for key in ("f1_50", "mean_mask_iou", "pq", "aji")]
+    [('f1_50', 66.7), ('mean_mask_iou', 66.7), ('pq', 44.4), ('aji', 50.0)]
     """
     get = {name: column(sums, name) for name in COLUMNS}
     objects = get["detections"] + get["nuclei"]

@@ -113,8 +113,8 @@ class ImagePredictions:
         >>> found.label_image()
         array([[1, 1, 1, 1],
                [2, 0, 0, 0]], dtype=int32)
-        >>> found.label_image(score_threshold=0.7).max(), found.label_image(min_area=2).max()
-        (np.int32(1), np.int32(1))
+        >>> found.label_image(score_threshold=0.7).tolist(), found.label_image(min_area=2).tolist()
+        ([[1, 1, 1, 1], [0, 0, 0, 0]], [[1, 1, 1, 1], [0, 0, 0, 0]])
         """
         painted = resolve_overlaps(self.runs(), self.scores, self.height, self.width)
         keep = np.bincount(painted.ravel(), minlength=len(self) + 1) >= max(1, min_area or 0)

@@ -16,6 +16,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from nucleus_course._util.cores import usable_cores
+from nucleus_course._util.errors import UserError
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 DATA_VARIABLE = "NUCLEUS_COURSE_DATA"
 # Places that may hold BBBC038, relative to the current folder, its parent and the checkout.
@@ -27,13 +30,19 @@ ENOUGH_DISK_GB = 1.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: ``state`` is ok, note (works without) or mend (does not work without)."""
+    """One line of the report.
+
+    Attributes:
+        section, name, value: what was looked at, and what was found.
+        state: ok, note (all works without it) or missing (it does not).
+        advice: what to do about it.
+    """
 
     section: str
     name: str
     value: str
     state: str = "ok"
-    mend: str = ""
+    advice: str = ""
 
 
 def find_bbbc038() -> Path | None:
@@ -41,7 +50,8 @@ def find_bbbc038() -> Path | None:
 
     Where the environment variable NUCLEUS_COURSE_DATA is set, it alone decides ("sample" asks for the
     embedded images, so gives None); otherwise the ``CANDIDATES`` are looked at in turn, then
-    ``bbbc038`` in the folders beside the checkout, where several share one copy. A folder counts when it holds stage1_train.zip, stage1_train/, or image folders `<id>/images/`.
+    ``bbbc038`` in the folders beside the checkout, where several people share one copy. A folder
+    counts when it holds stage1_train.zip, stage1_train/, or image folders `<id>/images/`.
     """
     named = os.environ.get(DATA_VARIABLE, "").strip()
     if named:
@@ -70,63 +80,51 @@ def diagnose(backend: str | None = None) -> list[Finding]:
     return [*_machine(), *_packages(), *_backend(backend or configured_backend()), *_data()]
 
 
+def _noted(section, name, value, advice, fine=False):
+    """A finding that is a note with advice, unless all is ``fine``."""
+    return Finding(section, name, value, *(() if fine else ("note", advice)))
+
+
 def _machine() -> list[Finding]:
     import psutil
 
-    cores, limit = _cores()
-    note = f"{cores} usable of {os.cpu_count()}" + (f", limited to {limit:g}" if limit else "")
-    findings = [
-        Finding(
-            "machine",
-            "system",
-            f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        )
-    ]
+    cores, limit = usable_cores(), _cpu_share()
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    found = f"{cores} usable of {os.cpu_count()}" + (f", limited to {limit:g}" if limit else "")
     capped = os.environ.get("OMP_NUM_THREADS") or os.environ.get("TF_NUM_INTRAOP_THREADS")
-    if limit and limit < cores and not capped:
-        mend = f"cap the threads: export OMP_NUM_THREADS={max(1, round(limit))} TF_NUM_INTRAOP_THREADS={max(1, round(limit))}"
-        findings.append(Finding("machine", "cores", note, "note", mend))
-    else:
-        findings.append(Finding("machine", "cores", note))
+    count = max(1, round(limit or cores))
+    threads = f"cap the threads: export OMP_NUM_THREADS={count} TF_NUM_INTRAOP_THREADS={count}"
     memory = psutil.virtual_memory()
-    total, free = memory.total / 2**30, memory.available / 2**30
-    ceiling = _memory_limit_gb()
-    text = f"{free:.1f} GB free of {total:.1f} GB" + (
-        f", limited to {ceiling:.1f} GB" if ceiling and ceiling < total else ""
-    )
-    usable = min(free, ceiling or free)
-    if usable < ENOUGH_MEMORY_GB:
-        findings.append(
-            Finding(
-                "machine",
-                "memory",
-                text,
-                "note",
-                "close other programs and other notebooks' kernels",
-            )
-        )
-    else:
-        findings.append(Finding("machine", "memory", text))
+    total, free, ceiling = memory.total / 2**30, memory.available / 2**30, _memory_limit_gb()
+    limited = f", limited to {ceiling:.1f} GB" if ceiling and ceiling < total else ""
     disk = shutil.disk_usage(Path.cwd()).free / 2**30
-    state, mend = (
-        ("ok", "")
-        if disk > ENOUGH_DISK_GB
-        else ("note", "free some disk space: run folders and caches need about 1 GB")
-    )
-    findings.append(Finding("machine", "disk here", f"{disk:.1f} GB free", state, mend))
-    return findings
+    return [
+        Finding("machine", "system", system),
+        _noted("machine", "cores", found, threads, not limit or limit >= cores or bool(capped)),
+        _noted(
+            "machine",
+            "memory",
+            f"{free:.1f} GB free of {total:.1f} GB{limited}",
+            "close other programs and other notebooks' kernels",
+            min(free, ceiling or free) >= ENOUGH_MEMORY_GB,
+        ),
+        _noted(
+            "machine",
+            "disk here",
+            f"{disk:.1f} GB free",
+            f"free some disk space: run folders and caches need about {ENOUGH_DISK_GB:g} GB",
+            disk > ENOUGH_DISK_GB,
+        ),
+    ]
 
 
-def _cores() -> tuple[int, float | None]:
-    """Cores this process may run on, and the container's share of them where one is set."""
-    usable = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+def _cpu_share() -> float | None:
+    """The container's share of the cores, where one is set."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return usable, None if quota == "max" else int(quota) / int(period)
+        return None if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
-        return usable, None
+        return None
 
 
 def _memory_limit_gb() -> float | None:
@@ -151,29 +149,22 @@ def _packages() -> list[Finding]:
     findings = [Finding("packages", "nucleus_course", __version__)]
     for name in ("keras", "numpy", "scikit-image", "imaug", "pycocotools"):
         version = _version(name)
-        if version:
-            findings.append(Finding("packages", name, version))
-        else:
-            findings.append(
-                Finding("packages", name, "not installed", "mend", f"pip install {name}")
-            )
+        absent = (name, "not installed", "missing", f"pip install {name}")
+        findings.append(Finding("packages", *((name, version) if version else absent)))
     try:
         findings.append(Finding("packages", "OpenCV", importlib.import_module("cv2").__version__))
     except ImportError as error:
-        mend = explain_import(error) or "pip install opencv-python-headless"
-        findings.append(Finding("packages", "OpenCV", "does not load", "mend", mend))
+        advice = explain_import(error) or "pip install opencv-python-headless"
+        findings.append(Finding("packages", "OpenCV", "does not load", "missing", advice))
     jupyter = _version("jupyterlab")
-    mend = "" if jupyter else 'for the notebooks: pip install "nucleus-course[course]"'
-    findings.append(
-        Finding(
-            "packages", "jupyterlab", jupyter or "not installed", "ok" if jupyter else "note", mend
-        )
-    )
-    return findings
+    advice = 'for the notebooks: pip install "nucleus-course[course]"'
+    return [
+        *findings,
+        _noted("packages", "jupyterlab", jupyter or "not installed", advice, bool(jupyter)),
+    ]
 
 
 def _backend(backend: str) -> list[Finding]:
-    from nucleus_course._util.errors import UserError
     from nucleus_course.backend import BACKENDS, TITLES, devices, load_backend
 
     others = []
@@ -181,61 +172,55 @@ def _backend(backend: str) -> list[Finding]:
         version = _version(other) or (_version("tensorflow-cpu") if other == "tensorflow" else None)
         if version:
             others.append(f"{TITLES[other]} {version}")
-    findings = [
-        Finding("backend", "installed", ", ".join(others) or "none", "ok" if others else "mend")
-    ]
+    state = "ok" if others else "missing"
+    installed = Finding("backend", "installed", ", ".join(others) or "none", state)
     try:
         load_backend(backend)
         found = devices(backend)
     except UserError as error:
-        return [*findings, Finding("backend", "in use", backend, "mend", str(error))]
-    except (
-        Exception
-    ) as error:  # a broken installation can fail in any way; the report must still come out
-        reason = str(error).strip().splitlines()
-        mend = f"reinstall it: {reason[0] if reason else type(error).__name__}"
-        return [
-            *findings,
-            Finding("backend", "in use", f"{TITLES[backend]} does not load", "mend", mend),
-        ]
-    findings.append(Finding("backend", "in use", f"{TITLES[backend]} (KERAS_BACKEND={backend})"))
+        return [installed, Finding("backend", "in use", backend, "missing", str(error))]
+    except Exception as error:  # a broken installation fails in any way; the report must come out
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        broken = f"{TITLES[backend]} does not load"
+        advice = f"reinstall it: {reason}"
+        return [installed, Finding("backend", "in use", broken, "missing", advice)]
     gpu = any(not d.lower().startswith("cpu") for d in found)
-    if not gpu and shutil.which("nvidia-smi"):
-        mend = 'there is an NVIDIA GPU: pip install "nucleus-course[gpu]", and --backend jax for training'
-        findings.append(Finding("backend", "device", ", ".join(found), "note", mend))
-    else:
-        findings.append(Finding("backend", "device", ", ".join(found)))
-    return findings
+    advice = (
+        'there is an NVIDIA GPU: pip install "nucleus-course[gpu]", and --backend jax for training'
+    )
+    return [
+        installed,
+        Finding("backend", "in use", f"{TITLES[backend]} (KERAS_BACKEND={backend})"),
+        _noted(
+            "backend", "device", ", ".join(found), advice, gpu or not shutil.which("nvidia-smi")
+        ),
+    ]
 
 
 def _data() -> list[Finding]:
     from nucleus_course.data import load_dataset
     from nucleus_course.models.weights.folder import shipped_weights
 
-    findings = []
     try:
         sample = load_dataset("sample", "all", progress=False)
-        findings.append(Finding("data", "sample", f"{len(sample)} synthetic images, embedded"))
+        findings = [Finding("data", "sample", f"{len(sample)} synthetic images, embedded")]
     except Exception as error:
-        findings.append(
-            Finding("data", "sample", "unreadable", "mend", f"reinstall nucleus_course: {error}")
-        )
+        advice = f"reinstall nucleus_course: {error}"
+        findings = [Finding("data", "sample", "unreadable", "missing", advice)]
     found, named = find_bbbc038(), os.environ.get(DATA_VARIABLE, "").strip()
-    if found:
-        findings.append(Finding("data", "BBBC038", str(found)))
-    elif named and named != "sample":
-        mend = f"{DATA_VARIABLE} is set to '{named}', which holds no BBBC038 images: correct it or unset it"
-        findings.append(Finding("data", "BBBC038", "not where it was said to be", "mend", mend))
+    if found or named in ("", "sample"):
+        advice = f"for real nuclei: nucleus-course download (or set {DATA_VARIABLE} to your copy)"
+        value = str(found or "not found; the sample stands in")
+        findings.append(_noted("data", "BBBC038", value, advice, bool(found)))
     else:
-        mend = f"for real nuclei: nucleus-course download (or set {DATA_VARIABLE} to your copy)"
-        findings.append(Finding("data", "BBBC038", "not found; the sample stands in", "note", mend))
+        advice = f"{DATA_VARIABLE} is set to '{named}', which holds no BBBC038 images: correct it or unset it"
+        findings.append(Finding("data", "BBBC038", "not where it should be", "missing", advice))
     weights = shipped_weights()
-    if weights:
-        findings.append(Finding("weights", "shipped", ", ".join(weights)))
-    else:
-        mend = "nucleus-course train --data DATA --run runs/mine makes some; use them as --weights runs/mine/weights"
-        findings.append(Finding("weights", "shipped", "none here", "note", mend))
-    return findings
+    advice = "nucleus-course train --data DATA --run runs/mine makes some; use them as --weights runs/mine/weights"
+    return [
+        *findings,
+        _noted("weights", "shipped", ", ".join(weights) or "none here", advice, bool(weights)),
+    ]
 
 
 def report(findings: list[Finding] | None = None, console=None) -> bool:
@@ -251,29 +236,18 @@ def report(findings: list[Finding] | None = None, console=None) -> bool:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    styles = {"ok": "green", "note": "yellow", "mend": "bold red"}
+    styles = {"ok": "green", "note": "yellow", "missing": "bold red"}
     last = ""
     for f in findings:
-        table.add_row(
-            f.section if f.section != last else "",
-            f.name,
-            Text(f.state, style=styles[f.state]),
-            Text(f.value),
-        )
+        state = Text(f.state, style=styles[f.state])
+        table.add_row(f.section if f.section != last else "", f.name, state, Text(f.value))
         last = f.section
     console.print(table)
-    todo = [f for f in findings if f.mend]
-    broken = any(f.state == "mend" for f in findings)
-    if todo:
+    advice = [f"  {f.name}: {f.advice}" for f in findings if f.advice]
+    if advice:
         console.print("\nWhat to do")
-        for f in todo:
-            console.print(Text(f"  {f.name}: {f.mend}"), soft_wrap=True)
-    console.print(
-        "\n"
-        + (
-            "Something needed is missing."
-            if broken
-            else "Ready: `nucleus-course demo` will run here."
-        )
-    )
+        console.print(Text("\n".join(advice)), soft_wrap=True)
+    broken = any(f.state == "missing" for f in findings)
+    ready = "Ready: `nucleus-course demo` will run here."
+    console.print("\n" + ("Something needed is missing." if broken else ready))
     return not broken

@@ -8,8 +8,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from nucleus_course import __version__
+from nucleus_course._util.files import write_file
 from nucleus_course.evaluation.errors.taxonomy import CLASSES
 from nucleus_course.evaluation.metrics import METRICS
+from nucleus_course.figures.style import png
 
 WORST = 4  # images shown with their errors
 
@@ -63,20 +65,9 @@ def write_html(
     Returns:
         The path. Everything is inside the one file: no script, font or picture comes from elsewhere.
     """
-    from nucleus_course._util.files import write_atomically
-
-    text = page(
-        dataset,
-        predictions,
-        report,
-        analysis=analysis,
-        others=others,
-        bootstrap=bootstrap,
-        worst=worst,
-    )
-    path = Path(path)
-    write_atomically(path, lambda place: place.write_text(text, encoding="utf-8"))
-    return path
+    options = {"analysis": analysis, "others": others, "bootstrap": bootstrap, "worst": worst}
+    write_file(path, page(dataset, predictions, report, **options))
+    return Path(path)
 
 
 def page(dataset, predictions, report, *, analysis=None, others=None, bootstrap=1000, worst=WORST):
@@ -86,13 +77,8 @@ def page(dataset, predictions, report, *, analysis=None, others=None, bootstrap=
 
     point = report.operating_point
     if analysis is None:
-        analysis = analyse_errors(
-            dataset,
-            predictions,
-            score_threshold=point["score_threshold"],
-            min_area=point["min_area"],
-            progress=False,
-        )
+        at = {key: point[key] for key in ("score_threshold", "min_area")}
+        analysis = analyse_errors(dataset, predictions, progress=False, **at)
     intervals, level, samples = _intervals(report, bootstrap)
     others = {
         name if name != report.name else f"{name} (other)": other
@@ -108,7 +94,7 @@ def page(dataset, predictions, report, *, analysis=None, others=None, bootstrap=
     if others:
         parts += ["<h2>Compared</h2>", _picture(figures.draw_comparison(several))]
     parts += [
-        "<h2>Precision, recall and the IoU asked for</h2>",
+        "<h2>Precision, recall and the IoU of a match</h2>",
         _side_by_side(
             _picture(figures.draw_pr_curves(report)), _picture(figures.draw_f1_curve(several))
         ),
@@ -173,18 +159,16 @@ def _table(columns, rows, first_is_head=True, words=()):
 def _picture(drawn, kind="svg"):
     """A figure with its caption, the picture inside the page."""
     figure, caption = drawn
-    buffer = io.BytesIO()
     if kind == "svg":
         import matplotlib
 
-        with matplotlib.rc_context(
-            {"svg.fonttype": "none", "svg.hashsalt": "nucleus_course", "font.family": "sans-serif"}
-        ):
+        look = {"svg.fonttype": "none", "svg.hashsalt": "nucleus_course"}
+        buffer = io.BytesIO()
+        with matplotlib.rc_context({**look, "font.family": "sans-serif"}):
             figure.savefig(buffer, format="svg", metadata={"Date": None}, facecolor="white")
         mime, data = "image/svg+xml", buffer.getvalue()
     else:
-        figure.savefig(buffer, format="png", dpi=110, facecolor="white")
-        mime, data = "image/png", _smaller(buffer.getvalue())
+        mime, data = "image/png", _smaller(png(figure, dpi=110))
     source = base64.b64encode(data).decode("ascii")
     return f'<figure><img alt="{_e(caption)}" src="data:{mime};base64,{source}"><figcaption>{_e(caption)}</figcaption></figure>'
 
@@ -193,15 +177,15 @@ def _side_by_side(*pictures):
     return '<div class="row">' + "".join(pictures) + "</div>"
 
 
-def _smaller(png):
+def _smaller(data):
     """A PNG with a palette of 256 colours: a third of the size, and outlines stay sharp."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(png)) as image:
+    with Image.open(io.BytesIO(data)) as image:
         small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
         buffer = io.BytesIO()
         small.save(buffer, "PNG", optimize=True)
-    return min(png, buffer.getvalue(), key=len)
+    return min(data, buffer.getvalue(), key=len)
 
 
 def _intervals(report, samples):

@@ -1,7 +1,7 @@
 """The paper's table and its side experiments, put together from run folders.
 
-A run folder is named after its preset. What counts is what lies in it: ``config.json`` (how it was
-begun), ``log.jsonl`` (how far it came), ``report.json`` (what it reached on the validation split).
+A run folder is named after its preset. What counts is what it holds: ``config.json`` (how the run was
+started), ``log.jsonl`` (how far it came), ``report.json`` (what it reached on the validation split).
 """
 
 import json
@@ -47,8 +47,9 @@ class Row:
         preset: its name; folder: where it is or would be; start: ``coco``, ``imagenet``, … or None for
             random weights, as planned, or as run where it was.
         epochs: (done, planned); (0, n) where nothing was run. ``finished``: whether the schedule is through.
-        asked: options of the length it was begun with, where that is not the preset's.
-        metrics: of its report, {} without one; warnings: why the numbers may not be comparable.
+        asked: options of the length it was started with, where that is not the preset's.
+        metrics, images: of its report, {} and 0 without one.
+        warnings: why the numbers may not be comparable.
     """
 
     preset: str
@@ -57,6 +58,7 @@ class Row:
     epochs: tuple = (0, 0)
     finished: bool = False
     metrics: dict = field(default_factory=dict)
+    images: int = 0
     log: list = field(default_factory=list)
     asked: list = field(default_factory=list)
     warnings: list = field(default_factory=list)
@@ -111,7 +113,7 @@ def _row(preset, folder, start):
             row.warnings.append(
                 f"started from {row.start or 'random weights'}, not {start or 'random weights'}"
             )
-    row.log = _read_lines(folder / "log.jsonl")
+    row.log = _read(folder / "log.jsonl") or []
     if row.log:
         done, minutes = row.log[-1]["epoch"], (config or {}).get("minutes")
         row.epochs = (done, row.epochs[1])
@@ -120,9 +122,9 @@ def _row(preset, folder, start):
         )  # give or take a save
     report = _read(folder / "report.json")
     if report:
-        row.metrics = {
-            key: value for key, value in report.get("metrics", {}).items() if key in METRICS
-        }
+        metrics = report.get("metrics", {})
+        row.metrics = {key: value for key, value in metrics.items() if key in METRICS}
+        row.images = len(report.get("images", {}))
         if report.get("split") != "validation":
             row.warnings.append(f"scored on split {report.get('split') or 'unknown'}")
         if report.get("synthetic"):
@@ -131,25 +133,18 @@ def _row(preset, folder, start):
 
 
 def _read(path):
+    """What a JSON file holds, or the rows of a .jsonl file; None without the file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return (
+            [json.loads(r) for r in text.splitlines()]
+            if path.suffix == ".jsonl"
+            else json.loads(text)
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): mend it or move the run folder away"
-        ) from None
-
-
-def _read_lines(path):
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): mend it or move the run folder away"
-        ) from None
+        raise UserError(f"{path} cannot be read ({error}): move the run folder away") from None
 
 
 def commands(row, data="DATA"):
@@ -162,17 +157,8 @@ def commands(row, data="DATA"):
     if steps or not row.metrics:
         weights = str(row.folder / "weights")
         steps.append(["thresholds", "--data", data, "--weights", weights])
-        steps.append(
-            [
-                "evaluate",
-                "--data",
-                data,
-                "--weights",
-                weights,
-                "--out",
-                str(row.folder / "report.json"),
-            ]
-        )
+        out = str(row.folder / "report.json")
+        steps.append(["evaluate", "--data", data, "--weights", weights, "--out", out])
     return steps
 
 
@@ -189,8 +175,10 @@ def table_of(name, rows):
     notes = [f"{row.preset}: {text}." for row in rows for text in row.warnings]
     published = [preset for preset in PUBLISHED if any(row.preset == preset for row in rows)]
     if published:
+        sizes = sorted({row.images for row in rows if row.images})
+        images = f", {' or '.join(map(str, sizes))} images" if sizes else ""
         notes.insert(0, "Published: Johnson (2018), on a validation split and with an AP evaluator and a 'mask average "
-                        "IoU' that the paper does not define. Ours: the 67 images of split 'validation'.")  # fmt: skip
+                        f"IoU' that the paper does not define. Ours: split 'validation'{images}.")  # fmt: skip
     table = Table(
         title=f"{TITLES[name]}, percent", caption="\n".join(notes) or None, box=box.SIMPLE_HEAD, width=80,
         title_justify="left", caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0),
@@ -201,16 +189,9 @@ def table_of(name, rows):
     for title in METRICS.values():
         table.add_column(title, justify="right", no_wrap=True)
     for preset in published:
-        ap, iou = PUBLISHED[preset]
-        table.add_row(
-            f"{get_preset(preset).model.backbone}, published",
-            "coco",
-            "100",
-            f"{ap:.2f}",
-            "",
-            f"{iou:.2f}",
-            "",
-        )
+        ap, iou = (f"{value:.2f}" for value in PUBLISHED[preset])
+        name = f"{get_preset(preset).model.backbone}, published"
+        table.add_row(name, "coco", "100", ap, "", iou, "")
     if published:
         table.add_section()
     for row in rows:
@@ -236,57 +217,57 @@ def to_json(name, rows):
 
 def draw_table(name, rows):
     """Figure and caption: AP and mask IoU of every run beside the published ones, and validation AP by epoch."""
-    from matplotlib.figure import Figure
+    from nucleus_course.figures.style import (
+        BLUE,
+        GREY,
+        ORANGE,
+        TEXT,
+        empty,
+        legend,
+        looks,
+        new_figure,
+        row_ticks,
+        tidy,
+    )
 
-    from nucleus_course.figures.style import BLUE, CYCLE, GREY, ORANGE, tidy
-
-    figure = Figure(figsize=(10.0, 1.6 + 0.34 * (len(rows) + 2)), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    places = []
-    for preset in (p for p in PUBLISHED if any(r.preset == p for r in rows)):
-        ap, iou = PUBLISHED[preset]
-        place = len(places)
-        left.plot(ap, place, "o", mfc="white", mec=BLUE, ms=8)
-        left.plot(iou, place, "s", mfc="white", mec=ORANGE, ms=8)
-        places.append(f"{get_preset(preset).model.backbone}, published")
-    missing = 0
+    height = 2.4 + 0.34 * (len(rows) + 2)
+    figure, (left, right) = new_figure(11.0, height, 2, width_ratios=(3, 2))
+    published = [p for p in PUBLISHED if any(r.preset == p for r in rows)]
+    places = [f"{get_preset(p).model.backbone}, published" for p in published]
+    points = [dict(zip(("coco_ap", "mean_mask_iou"), PUBLISHED[p])) for p in published]
     for row in rows:
-        place = len(places)
         places.append(row.label)
-        if row.metrics:
-            left.plot(row.metrics.get("coco_ap"), place, "o", color=BLUE, ms=8)
-            left.plot(row.metrics.get("mean_mask_iou"), place, "s", color=ORANGE, ms=8)
-        else:
-            missing += 1
-            white = {"fc": "white", "ec": "none", "pad": 1.0}
+        points.append(row.metrics)
+        if not row.metrics:
             where = {"xycoords": ("axes fraction", "data"), "ha": "center", "va": "center"}
-            left.annotate(row.state, (0.5, place), **where, color=GREY, fontsize=8, bbox=white)
-    left.plot([], [], "o", color=BLUE, label="COCO AP")
-    left.plot([], [], "s", color=ORANGE, label="mean mask IoU")
-    left.set_yticks(range(len(places)), places, fontsize=8)
-    left.set_ylim(len(places) - 0.5, -0.5)
+            paper = {"fc": "white", "ec": "none", "pad": 1.0}  # no grid line through the words
+            left.annotate(row.state, (0.5, len(places) - 1), **where, color=GREY, fontsize=TEXT, bbox=paper)  # fmt: skip
+    for key, marker, colour, label in (
+        ("coco_ap", "o", BLUE, "COCO AP"),
+        ("mean_mask_iou", "s", ORANGE, "mean mask IoU"),
+    ):
+        left.plot([], [], marker, color=colour, label=label)
+        for place, values in enumerate(points):
+            if values.get(key) is not None:
+                face = "white" if place < len(published) else colour
+                left.plot(values[key], place, marker, mfc=face, mec=colour, ms=8)
+    row_ticks(left, places)
     left.grid(axis="y", color="0.9")
-    left.legend(fontsize=8, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    legend(left, "above", 2)
     tidy(left, "percent (hollow: published)", "")
     curves = {
-        row.preset: [(r["epoch"], r["coco_ap"]) for r in row.log if r.get("coco_ap") is not None]
+        row.label: [(r["epoch"], r["coco_ap"]) for r in row.log if r.get("coco_ap") is not None]
         for row in rows
     }
-    for (preset, points), colour, style in zip(
-        curves.items(), CYCLE * 2, ("-", "--", "-.", ":") * 4
-    ):
-        if points:
-            right.plot(*zip(*points), color=colour, ls=style, marker=".", label=preset)
-    if any(curves.values()):
-        right.legend(fontsize=7, frameon=False)
+    drawn = {label: curve for label, curve in curves.items() if curve}
+    for number, (label, curve) in enumerate(drawn.items()):
+        right.plot(*zip(*curve), label=label, marker=".", **looks(number))
+    if drawn:
+        legend(right, "below", 2)
     else:
-        right.annotate(
-            "not run", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY, fontsize=8
-        )
+        empty(right, "not run")
     tidy(right, "epoch", "validation AP, percent")
-    caption = (
-        f"{TITLES[name]}: {len(rows) - missing} of {len(rows)} runs scored on the validation split"
-    )
-    return figure, caption + (
-        ", beside the published values." if PUBLISHED.keys() & curves.keys() else "."
-    )
+    scored = sum(bool(row.metrics) for row in rows)
+    beside = ", beside the published values" if published else ""
+    caption = f"{TITLES[name]}: {scored} of {len(rows)} runs scored on the validation split"
+    return figure, f"{caption}{beside}."

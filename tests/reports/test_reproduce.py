@@ -288,3 +288,20 @@ def test_the_list_of_recipes():
         "table1",
     ):
         assert name in done.output
+
+
+def test_the_note_counts_the_images_that_were_scored(tmp_path):
+    """Whatever the data: not the number of one data set's validation split."""
+
+    def note(*sizes):
+        rows = [reproduction.Row(f"run{i}", tmp_path, None, metrics={"coco_ap": 1.0}, images=n) for i, n in enumerate(sizes)]  # fmt: skip
+        rows.append(reproduction.Row("paper-resnet50", tmp_path, "coco"))
+        return reproduction.table_of("table1", rows).caption
+
+    assert "split 'validation', 3 images." in note(3, 3)
+    assert "split 'validation', 3 or 67 images." in note(67, 3)
+    assert "split 'validation'." in note()
+    report = {**REPORT, "images": {"a": {}, "b": {}}}
+    run_folder(tmp_path, "compact", 7, planned=7, report=report)
+    rows = {row.preset: row for row in reproduction.collect("table1", tmp_path)}
+    assert rows["compact"].images == 2

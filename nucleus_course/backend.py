@@ -1,4 +1,4 @@
-"""Which backend Keras will load, the mend where it cannot, and loading it without its chatter.
+"""Which backend Keras will load, what to do where it cannot, and loading it quietly.
 
 Importing this module loads none."""
 
@@ -25,7 +25,7 @@ DISTRIBUTIONS = {
 
 
 def explain_import(error: ImportError) -> str | None:
-    """One line with the mend for a failed import; None where it looks like a bug of this package."""
+    """One line that says what to do about a failed import; None where it looks like a bug of this package."""
     if isinstance(error, ModuleNotFoundError):
         name = (error.name or "").split(".")[0]
         if not name or name == "nucleus_course":
@@ -43,7 +43,7 @@ def explain_import(error: ImportError) -> str | None:
 
 def missing_backend(name: str) -> str:
     """What to do where the backend's package is not installed."""
-    mend = {
+    remedy = {
         "tensorflow": "pip install tensorflow (tensorflow-cpu is smaller, without GPU)",
         "jax": "pip install jax (jax[cuda12] for an NVIDIA GPU)",
         "torch": "pip install torch",
@@ -51,7 +51,7 @@ def missing_backend(name: str) -> str:
     }[name]
     others = [b for b in BACKENDS if b != name and _installed(b)]
     choice = f", or use --backend {others[0]}" if others and name != "keras" else ""
-    return f"{TITLES[name]} is not installed: {mend}{choice}"
+    return f"{TITLES[name]} is not installed: {remedy}{choice}"
 
 
 def configured_backend() -> str:

@@ -5,7 +5,7 @@ import os
 from nucleus_course._util.lazy import lazy
 
 # TensorFlow's log: its cost estimator warns at length of shapes that depend on the boxes, and a machine without a
-# GPU is told so as an error. Exceptions come all the same.
+# GPU gets an error about it. Exceptions are raised as ever.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 _HOMES = {"MaskRCNNNetwork": "mask_rcnn.network", "UNetNetwork": "unet"}

@@ -1,4 +1,4 @@
-"""Detections that do not overlap, as a method gives them that segments pixels first: one label image and scores."""
+"""Detections of methods that segment pixels first: one label image, one score a nucleus, no overlaps."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from nucleus_course.data.labels import areas_from_labels, boxes_from_labels, ren
 
 @dataclass
 class LabelDetections:
-    """What such a method found on one image, best first; used like :class:`~nucleus_course.prediction.detections.Detections`.
+    """Nuclei on one image, best first; used like :class:`~nucleus_course.prediction.detections.Detections`.
 
     Attributes:
         labels: (H, W) int32, 0 background, i + 1 for detection i.

@@ -168,16 +168,16 @@ class Rescorer:
             UserError: the file is damaged or of another version.
         """
         path = Path(folder) / FILE
-        mend = "delete it; `nucleus-course rescore` then fits it again"
+        remedy = "delete it; `nucleus-course rescore` then fits it again"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise UserError(f"{path} cannot be read ({error}): {mend}") from None
+            raise UserError(f"{path} cannot be read ({error}): {remedy}") from None
         known = isinstance(values, dict) and values.pop("format", None) == FORMAT
         if not known or values.pop("features", None) != list(FEATURES):
-            raise UserError(f"{path} is of another version: {mend}")
+            raise UserError(f"{path} is of another version: {remedy}")
         try:
             info = values.pop("info")
             found = cls(
@@ -196,5 +196,5 @@ class Rescorer:
             if wrong or count != len(FEATURES):
                 raise ValueError(f"{', '.join(wrong) or 'hidden_kernel'}")
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is not whole ({error}): {mend}") from None
+            raise UserError(f"{path} is incomplete or damaged ({error}): {remedy}") from None
         return found

@@ -43,7 +43,7 @@ class Segmenter:
         network: the Keras model; ``nucleus_course.train`` trains it.
         thresholds: :class:`~nucleus_course.config.Thresholds`, the operating point.
         rescorer: :class:`~nucleus_course.prediction.rescorer.Rescorer` fitted to these weights, or None.
-        start: name of the weights it began with; None for random ones.
+        start: name of the weights it started from; None for random ones.
         load_report: what came of loading them.
     """
 
@@ -158,14 +158,14 @@ class Segmenter:
         """
         folder = Path(folder)
         save_network(self.network, folder, half, max_mb)
-        Rescorer.remove(folder)  # it told the scores of the weights that were here
+        Rescorer.remove(folder)  # it was fitted to the weights that were here
         save_thresholds(self.thresholds, folder)
         if self.rescorer is not None:
             self.rescorer.save(folder)
         return folder
 
     def use_engine(self, name, **options):
-        """Run predictions on ``keras`` (the backend that is loaded) or ``openvino``; gives the model.
+        """Run predictions on ``keras`` (the backend that is loaded) or ``openvino``; returns the model.
 
         Args:
             options: for :class:`~nucleus_course.prediction.engines.openvino.OpenVINOEngine`.

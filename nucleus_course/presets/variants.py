@@ -1,4 +1,4 @@
-"""More presets, each told as what it changes in one of the paper's, and variants of any preset.
+"""More presets, each defined by what it changes in one of the paper's, and variants of any preset.
 
 ``paper-resnet50-scratch`` and its like are presets of their own. A variant is put behind a preset's name
 with a plus: ``paper-resnet50+mirror`` is the paper's experiment with mirrored image edges, and
@@ -140,7 +140,7 @@ def _deeper(preset):
 
 
 def _larger(preset):
-    """Crops of nearly twice the area, four instead of six a step, and what is counted an image with them."""
+    """Crops of nearly twice the area, four instead of six a step, with the per-image counts to match."""
     old, training = preset.model, preset.training
     if not isinstance(old, ModelConfig):
         return None  # a U-Net has no RoIs

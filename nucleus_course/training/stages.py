@@ -42,7 +42,7 @@ def set_trainable(network, layers):
 
 
 def count_trainable(network):
-    """(weights that move, weights in all), counted as numbers."""
+    """(trainable weights, all weights), as numbers of values."""
 
     def count(variables):
         return sum(

@@ -86,7 +86,7 @@ def _scores(model):
     """How the detector's scores become those that ``thresholds.score`` is one of."""
     if model.rescorer is not None:
         call = "nucleus_course.prediction.rescorer.Rescorer.load(folder)(boxes, scores, masks)"
-        return f"after the masks: {call}, told by {rescoring.FILE} and NumPy alone"
+        return f"after the masks: {call}, from {rescoring.FILE}, with NumPy alone"
     return (
         "times the mean of each mask's cells at 0.5 or more"
         if model.config.mask_scoring

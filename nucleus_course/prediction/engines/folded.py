@@ -4,7 +4,7 @@ After training, BatchNorm is a scale and a shift of each channel, and both can m
 bias: ``gamma * (k * x + b - mean) / sqrt(var + eps) + beta`` is a convolution again. The feature map is then
 written once instead of three times. In bfloat16, where convolutions are fast, that saves a third of the trunk's time.
 
-Kernels are folded at each call, from the variables as they are, so that prediction never sees weights of yesterday.
+Kernels are folded at each call, so prediction always uses the current weights.
 """
 
 import keras

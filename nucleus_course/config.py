@@ -33,6 +33,9 @@ class ModelConfig:
     backbone: str = "resnet50"  # resnet50, resnet101 or thin
     widths: tuple = (32, 64, 128, 256)  # thin: channels of C2..C5
     blocks: tuple = (2, 2, 2, 2)  # thin: basic blocks a stage
+    input: str = (
+        "colour"  # colour: as stored, in 8 bits; canonical: grey, nuclei bright (data/canonical.py)
+    )
     upsample: float = 2.0  # image pixels to network pixels (paper: "upsampled by two")
     normalization: str = "mean"  # mean: subtract mean_pixel; percentile: stretch each image
     mean_pixel: tuple = (43.53, 39.56, 48.22)
@@ -95,6 +98,7 @@ class UNetConfig:
     name: str = "unet"
     kind: str = "unet"  # tells a U-Net's model folder from a Mask R-CNN's
     widths: tuple = (16, 32, 64, 128, 256)  # channels of each level, finest first
+    input: str = "colour"
     upsample: float = 1.0
     normalization: str = "percentile"
     mean_pixel: tuple = (43.53, 39.56, 48.22)
@@ -149,6 +153,8 @@ class AugmentConfig:
     a quarter of it as offset); ``invert`` a probability; ``noise`` the largest standard deviation
     in grey levels; ``elastic`` the standard deviation in pixels of a displacement that varies over
     ``elastic_spacing`` pixels. Hue, saturation and stain leave grey crops alone.
+    ``shading``, ``haze``, ``sharpen`` and ``jpeg`` are those of :mod:`~nucleus_course.data.disturb`:
+    shares, an amount and a probability.
 
     ``border`` is what lies beyond the image's edge (small images, and corners that a rotation
     exposes): "constant" (``fill``, no nuclei: mirroring did not help the paper) or "reflect" (the
@@ -177,6 +183,10 @@ class AugmentConfig:
     noise: float = 0.0
     elastic: float = 0.0
     elastic_spacing: float = 32.0
+    shading: float = 0.0
+    haze: float = 0.0
+    sharpen: float = 0.0
+    jpeg: float = 0.0
     border: str = "constant"
     fill: int = 0
     min_area: int = 0

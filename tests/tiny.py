@@ -21,6 +21,7 @@ def tiny_config(**changes):
     """``compact`` with all its parts, each as small as it goes."""
     small = dict(
         name="tiny",
+        input="colour",
         widths=(8, 8, 16, 16),
         blocks=(1, 1, 1, 1),
         pyramid_channels=8,

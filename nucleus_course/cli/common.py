@@ -25,7 +25,7 @@ Data = Annotated[
         help="A zip or a folder in BBBC038's layout, or 'sample' for the embedded synthetic images.",
     ),
 ]
-SPLIT_HELP = "train, validation, all, test, matterport-… or grouped-train, -validation, or a file with one image id a line."
+SPLIT_HELP = "train, validation, all, test, matterport-… or grouped-…, source-1-… to source-4-train, -validation, or a file with one image id a line."
 Backend = Annotated[
     str | None,
     typer.Option(
@@ -45,6 +45,18 @@ BarePreset = Annotated[
 Limit = Annotated[
     int | None,
     typer.Option("--limit", metavar="N", min=1, help="Use the first N images of the split only."),
+]
+
+
+Flips = Annotated[
+    int | None,
+    typer.Option(
+        "--flips",
+        metavar="N",
+        min=1,
+        max=4,
+        help="How many of an image's four flips to look at; default: as stored with the weights.",
+    ),
 ]
 
 

@@ -85,6 +85,22 @@ def evaluate(
             "--html", metavar="FILE", help="Also write a page with figures that opens by itself."
         ),
     ] = None,
+    sources: Annotated[
+        bool,
+        typer.Option(
+            "--sources",
+            help="Also print a table by source (stage1_train's experiments), each counted once in the mean.",
+        ),
+    ] = False,
+    learned: Annotated[
+        str,
+        typer.Option(
+            "--learned",
+            metavar="S",
+            help="The split that the weights learned from: --sources marks what they never met.",
+        ),
+    ] = "train",
+    flips: common.Flips = None,
     limit: common.Limit = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     strict: Annotated[
@@ -112,6 +128,7 @@ def evaluate(
       report.predictions.json  the detections, with --weights
       report.against.json      the paired comparison, with --against
       report.errors.json       the error analysis, with --errors
+      report.sources.json      the table by source, with --sources
     all called after --out FILE.
     """
     if (weights is None) == (predictions is None):
@@ -122,9 +139,10 @@ def evaluate(
         _find(weights)
     if against is not None and not _are_predictions(against):
         _find(against)
+    met = _met(learned) if sources else ()
     dataset = common.open_data(data, split, limit, strict, what="scoring on")
     scored = _predictions(
-        dataset, weights or str(predictions), backend, preset, weights is not None, dtype
+        dataset, weights or str(predictions), backend, preset, weights is not None, dtype, flips
     )
     if weights is not None:
         scored.save(out.with_suffix(".predictions.json"))
@@ -148,9 +166,22 @@ def evaluate(
     other, analysis = None, None
     if against is not None:
         other = _against(
-            console, dataset, report, against, backend, preset, dtype, bootstrap or 1000, seed, out
+            console,
+            dataset,
+            report,
+            against,
+            backend,
+            preset,
+            dtype,
+            bootstrap or 1000,
+            seed,
+            out,
+            flips,
         )
         written.append(out.with_suffix(".against.json"))
+    if sources:
+        _sources(console, report, other, met, bootstrap or 1000, seed, out)
+        written.append(out.with_suffix(".sources.json"))
     if errors:
         analysis = _errors(console, dataset, scored, report, out)
         written.append(out.with_suffix(".errors.json"))
@@ -190,10 +221,11 @@ def _are_predictions(other: str) -> bool:
 def _predictions(
     dataset,
     source: str,
-    backend: str | None,
-    preset: str | None,
+    backend,
+    preset,
     is_weights: bool,
     dtype: str | None = None,
+    flips: int | None = None,
 ):
     """Predictions from weights (run now) or from a file or folder."""
     from nucleus_course.prediction.interchange import Predictions
@@ -204,7 +236,7 @@ def _predictions(
     from nucleus_course.prediction.datasets import predict_dataset
 
     model = common.open_model(source, preset, dtype)
-    predictions = predict_dataset(model, dataset)
+    predictions = predict_dataset(model, dataset, flips=flips)
     predictions.info.update(
         model=source, preset=model.config.name, min_area=model.thresholds.min_area
     )
@@ -212,18 +244,44 @@ def _predictions(
 
 
 def _against(
-    console, dataset, report, other: str, backend, preset, dtype, samples: int, seed: int, out: Path
+    console,
+    dataset,
+    report,
+    other: str,
+    backend,
+    preset,
+    dtype,
+    samples: int,
+    seed: int,
+    out: Path,
+    flips=None,
 ):
     """Print and write the paired comparison; gives the other model's report."""
     from nucleus_course.evaluation import compare
     from nucleus_course.evaluation import evaluate as score
 
-    second = _predictions(dataset, other, backend, preset, not _are_predictions(other))
+    second = _predictions(dataset, other, backend, preset, not _are_predictions(other), None, flips)
     base = score(dataset, second)  # "A against B": B is the base that the difference is taken from
     comparison = compare(dataset, base, report, replicates=samples, seed=seed)
     console.print(comparison.table())
     comparison.save(out.with_suffix(".against.json"))
     return base
+
+
+def _met(learned: str):
+    from nucleus_course.data.splits import met_sources
+
+    return met_sources(learned)
+
+
+def _sources(console, report, other, met, samples: int, seed: int, out: Path):
+    """Print and write the table by source; the paired one where there is another model's report."""
+    from nucleus_course.data.sources import read_sources
+    from nucleus_course.evaluation.by_source import by_source
+
+    table = by_source(report, read_sources(), met, other=other, replicates=samples, seed=seed)
+    console.print(table.table())
+    table.save(out.with_suffix(".sources.json"))
 
 
 def _errors(console, dataset, predictions, report, out: Path):

@@ -25,6 +25,8 @@ from nucleus_course.cli.inputs import (
     find_images,
     read_picture,
 )
+from nucleus_course.data.canonical import POLARITIES
+from nucleus_course.data.preprocess import INPUTS
 
 TABLE_ROWS = 25  # more images than that are in counts.csv alone
 FULL_DISK = 3  # images in a row that find the disk full, after which there is no point in going on
@@ -94,6 +96,22 @@ def predict(
     time: Time = None,
     series: Series = None,
     level: Level = None,
+    polarity: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="How nuclei look: auto (decided image by image), bright or dark on their background.",
+        ),
+    ] = "auto",
+    seen: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="VIEW",
+            help="canonical (grey, nuclei bright) or colour; default: as the weights learned.",
+        ),
+    ] = None,
+    flips: common.Flips = None,
     dtype: common.PredictionDtype = None,
     preset: common.BarePreset = None,
     backend: common.Backend = None,
@@ -111,7 +129,8 @@ def predict(
       predictions.json     every detection with its score, COCO style
       labels/<stem>.tif    0 background, 1, 2, … a nucleus each, best first;
                            16 bits, or 32 above 65,535 nuclei
-      counts.csv           one row for each image: size, nuclei, median area
+      counts.csv           one row for each image: size, nuclei, median area,
+                           and how it was seen: polarity, stain, range
       measurements.csv     one row for each nucleus: place, size, shape
       overlays/<stem>.png  with --overlay: the image with its outlines
       rows/<stem>.json     what the tables say of an image, once it is done
@@ -127,7 +146,11 @@ def predict(
     reading = {
         "channel": channel, "plane": plane, "time": time, "series": series, "level": level,
     }  # fmt: skip
-    tiling = {"tile": tile, "overlap": overlap}
+    if polarity not in POLARITIES:
+        raise UserError(f"unknown --polarity '{polarity}': choose one of {', '.join(POLARITIES)}")
+    if seen is not None and seen not in INPUTS:
+        raise UserError(f"unknown --input '{seen}': choose {' or '.join(INPUTS)}")
+    how = {"tile": tile, "overlap": overlap, "polarity": polarity, "input": seen, "flips": flips}
     files = find_images(images, exclude=out)
     mine = _shard(files, shard)
     if not mine:
@@ -137,15 +160,20 @@ def predict(
     folder = common.output_folder(out)
     # OpenVINO makes its own graphs, by default in what the processor computes in.
     model = common.open_model(weights, preset, dtype or _fastest(runtime))
+    if polarity != "auto" and (seen or model.config.input) == "colour":
+        raise UserError(
+            f"--polarity {polarity} is for the canonical input, and {weights} sees colour: "
+            "add --input canonical"
+        )
     precise = {"precision": dtype.removeprefix("mixed_")} if dtype and runtime == "openvino" else {}
     model.use_engine(runtime, **precise)
     threshold = model.thresholds.score if score_threshold is None else score_threshold
 
     from nucleus_course.prediction.results import ResultsFolder
 
-    settings = _settings(model, weights, threshold, reading | tiling)
+    settings = _settings(model, weights, threshold, reading | how)
     results = ResultsFolder(folder, settings, overwrite)
-    job = _Job(model, results, threshold, overlay, reading, tiling)
+    job = _Job(model, results, threshold, overlay, reading, how)
     try:
         job.run(mine, resume)
     finally:  # Ctrl-C and SIGTERM keep what is done
@@ -221,9 +249,9 @@ class _Job:
         failed: how many could not be done, or whose tables could not be written.
     """
 
-    def __init__(self, model, results, threshold: float, overlay: bool, reading, tiling):
+    def __init__(self, model, results, threshold: float, overlay: bool, reading, how):
         self.model, self.results, self.threshold = model, results, threshold
-        self.overlay, self.reading, self.tiling = overlay, reading, tiling
+        self.overlay, self.reading, self.how = overlay, reading, how
         self.counts: list[dict[str, Any]] = []
         self.passed = self.failed = self.full = 0
 
@@ -255,12 +283,12 @@ class _Job:
         """Detect on one file and write its results: its row of counts.csv."""
         from nucleus_course.data import to_rgb8
         from nucleus_course.prediction.interchange import ImagePredictions
-        from nucleus_course.prediction.measurements import count_image, measure_nuclei
+        from nucleus_course.prediction.measurements import count_image, measure_nuclei, view_columns
 
         values = read_picture(file.path, **self.reading)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            found = self.model.predict(values, **self.tiling)
+            found = self.model.predict(values, **self.how)
         for message in dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning):
             common.note(f"{file.path}: {message}")
         rles = found.rles()  # first: the label image then has the masks pasted already
@@ -269,8 +297,9 @@ class _Job:
         shape = labels.shape
         everything = ImagePredictions(*shape, rles, found.scores, found.boxes, file.file_name)
         picture = to_rgb8(values) if self.overlay else None
-        self.results.add(file, everything, labels, nuclei, picture)
-        return count_image(file.file_name, shape, nuclei)
+        seen = view_columns(found.canonical)
+        self.results.add(file, everything, labels, nuclei, picture, seen)
+        return count_image(file.file_name, shape, nuclei, seen)
 
     def reason(self, error: Exception, file: ImageFile) -> str:
         """One line on why an image could not be done; what looks like a bug shows its traceback as well."""

@@ -24,11 +24,8 @@ AUGMENTS = {
     ),
 }
 # The split that judges a training, by the split that it learns from.
-JUDGES = {
-    "train": "validation",
-    "matterport-train": "matterport-validation",
-    "grouped-train": "grouped-validation",
-}
+PAIRS = ("matterport", "grouped", "source-1", "source-2", "source-3", "source-4")
+JUDGES = {"train": "validation"} | {f"{pair}-train": f"{pair}-validation" for pair in PAIRS}
 # Options that become fields of TrainingConfig and cannot change within a run.
 FIELDS = ("batch_size", "crop", "seed", "steps_per_epoch", "dtype")
 

@@ -13,6 +13,8 @@ threads or their order.
 
 import numpy as np
 
+from nucleus_course.data import disturb
+
 
 class Augmenter:
     """Draws ``size`` x ``size`` crops after an :class:`AugmentConfig`; safe to share by threads.
@@ -251,6 +253,8 @@ def _recolour(image, config, random):
         gain, shift = 1 + config.contrast * signed[3], 255 * config.brightness * signed[4]
         table = np.clip(np.rint((np.arange(256) - middle) * gain + middle + shift), 0, 255)
         image = table.astype(np.uint8)[image]
+    own = random.spawn(4)  # does not move the generator
+    image = disturb.haze(disturb.uneven_light(image, config, own[0]), config, own[1])
     if draws[5] < config.invert:
         image = arithmetic.invert(image)
     if draws[6] < config.blur_probability and config.blur[1] > 0:
@@ -260,13 +264,14 @@ def _recolour(image, config, random):
             if sigma > 0.1
             else image
         )
+    image = disturb.sharpen(image, config, own[2])
     if config.noise:
         channels = 1 if _grey(image) else 3
         noise = random.standard_normal((*image.shape[:2], channels), np.float32) * (
             config.noise * random.random()
         )
         image = np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(image)
+    return np.ascontiguousarray(disturb.jpeg(image, config, own[3]))
 
 
 def _grey(image):

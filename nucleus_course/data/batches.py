@@ -7,8 +7,9 @@ import keras
 import numpy as np
 
 from nucleus_course.data.augment import Augmenter
+from nucleus_course.data.canonical import TRAINING_STAINS, canonical
 from nucleus_course.data.labels import boxes_from_labels
-from nucleus_course.data.preprocess import resize, stretch, to_network
+from nucleus_course.data.preprocess import resize, to_network, view
 from nucleus_course.presets import gentle
 
 
@@ -83,7 +84,9 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def crop(self, pick, epoch, index):
         """One training example as a dict of arrays without the batch axis."""
-        image, labels = self._stretched(pick)
+        images, labels = self._views(pick)
+        chosen = np.random.default_rng((self.seed, epoch, index, 1)).integers(len(images))
+        image = images[int(chosen)]
         image, labels = self.augmenters[self.gentle](image, labels, (self.seed, epoch, index))
         image = to_network(image, self.config)
         if self.config.upsample != 1.0:
@@ -94,10 +97,21 @@ class TrainingBatches(keras.utils.PyDataset):
         labels, boxes, ids = pad_ground_truth(labels, boxes, ids, self.config.max_nuclei, index)
         return {"image": image, "labels": labels.astype("int32"), "boxes": boxes, "ids": ids}
 
-    def _stretched(self, pick):
+    def _views(self, pick):
+        """What the network may see of an image: a tuple of uint8 (H, W, 3), and its labels.
+
+        In canonical grey, stained tissue has several views, each with other weights of red, green and blue: the next
+        laboratory's dyes are not these.
+        """
         if pick not in self.images:  # two threads may both do it: the result is the same
             record = self.records[pick]
-            self.images[pick] = (stretch(record.image, self.config), record.labels)
+            seen = view(record.image, self.config)
+            images = (seen.pixels,)
+            if seen.canonical is not None and seen.canonical.stain:
+                images += tuple(
+                    canonical(record.image, stain_weights=w).rgb for w in TRAINING_STAINS
+                )
+            self.images[pick] = (images, record.labels)
         return self.images[pick]
 
 

@@ -1,16 +1,61 @@
 """From a stored image to the network's input: one function for training, prediction and evaluation.
 
-Two steps, because augmentation works on uint8 in between: :func:`stretch` sees the whole image,
-:func:`to_network` only does arithmetic.
+Two steps, because augmentation works on uint8 in between: :func:`view` sees the whole image,
+:func:`to_network` only does arithmetic. Which view a model has is its config's ``input``: colour as it
+comes, stretched (:func:`stretch`), or canonical grey (:mod:`nucleus_course.data.canonical`).
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
+from nucleus_course._util.errors import UserError
+from nucleus_course.data.canonical import Canonical, canonical, count_percentiles
+from nucleus_course.data.read import to_rgb8
+
+INPUTS = ("colour", "canonical")
 # Percentiles of brightness that become 0 and 255. The upper one is far out: a single small nucleus in a
 # 256 x 256 image is a thousandth of it and must not be cut off.
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.95
 MIN_CONTRAST = 8.0  # grey levels: an empty image's noise is not blown up further than this
 DARK_GAMMA = 0.6  # exponent that lifts dim nuclei beside bright ones, where the background is dark
+
+
+@dataclass(frozen=True)
+class View:
+    """An image as a network sees it before :func:`to_network`: ``pixels`` uint8 (H, W, 3), and the
+    :class:`~nucleus_course.data.canonical.Canonical` behind them, None for the input ``colour``."""
+
+    pixels: np.ndarray
+    canonical: Canonical | None = None
+
+
+def view(image, config, polarity="auto", input=None):
+    """The :class:`View` of an image that a model's config asks for.
+
+    Args:
+        image: any that :func:`~nucleus_course.data.read.to_rgb8` takes, as stored: raw values, not 8 bits. A
+            :class:`View` comes back as it is.
+        config: a model's config.
+        polarity: for the canonical input, see :func:`~nucleus_course.data.canonical.canonical`.
+        input: "canonical" or "colour" instead of the config's.
+
+    Raises:
+        UserError: not an image, an unknown input, or a polarity for an input that has none.
+    """
+    if isinstance(image, View):
+        return image
+    input = config.input if input is None else input
+    if input == "canonical":
+        seen = canonical(image, polarity)
+        return View(seen.rgb, seen)
+    if input != "colour":
+        raise UserError(f"input {input!r}: choose one of {', '.join(INPUTS)}")
+    if polarity != "auto":
+        raise UserError(
+            f"polarity {polarity!r} is for the canonical input; with the input colour, images are taken as they are"
+        )
+    return View(stretch(to_rgb8(image), config))
 
 
 def stretch(image, config):
@@ -29,7 +74,7 @@ def stretch(image, config):
     # 766 sums of three channels instead of as many brightnesses as pixels: a tenth of the time.
     total = image[..., 0].astype("uint16") + image[..., 1] + image[..., 2]
     counts = np.bincount(total.ravel(), minlength=3 * 255 + 1)
-    low, middle, high = _percentiles(counts, (LOW_PERCENTILE, 50.0, HIGH_PERCENTILE)) / 3.0
+    low, middle, high = count_percentiles(counts, (LOW_PERCENTILE, 50.0, HIGH_PERCENTILE)) / 3.0
     table = np.clip((np.arange(256) - low) / max(high - low, MIN_CONTRAST), 0.0, 1.0)
     if table[int(middle)] < 0.5:
         table = table**DARK_GAMMA
@@ -42,15 +87,6 @@ def _grey_if_one_channel(image):
         if len(told) > 1:
             return image
     return np.repeat(image[..., told], 3, axis=2) if told else image
-
-
-def _percentiles(counts, percentiles):
-    """``np.percentile`` of integers of which ``counts[v]`` are v."""
-    ends = np.cumsum(counts)
-    place = np.asarray(percentiles) / 100.0 * (ends[-1] - 1)
-    low = np.searchsorted(ends, np.floor(place), side="right")
-    high = np.searchsorted(ends, np.ceil(place), side="right")
-    return low + (high - low) * (place - np.floor(place))
 
 
 def to_network(image, config):

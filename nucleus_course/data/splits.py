@@ -13,6 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from nucleus_course._util.errors import UserError
+from nucleus_course.data.sources import NAMES as SOURCE_NAMES
+from nucleus_course.data.sources import read_sources, source_split
 
 EVERY = 10
 NAMES = (
@@ -24,6 +26,7 @@ NAMES = (
     "matterport-validation",
     "grouped-train",
     "grouped-validation",
+    *SOURCE_NAMES,
 )
 
 
@@ -33,7 +36,8 @@ def split_ids(all_ids, split="all", *, groups=None):
     ``all_ids`` are the ids of a whole data set. ``split`` is one of :data:`NAMES`, the path of a
     split file (one id a line; blank lines and lines starting with # do not count) or a list of
     ids. ``test`` is a data set of its own (stage1_test), so it means all images, as ``all`` does.
-    The grouped pair keeps near-duplicates together and needs ``groups`` (an id's group number).
+    The grouped pair keeps near-duplicates together and needs ``groups`` (an id's group number); the four
+    source pairs hold out whole experiments (:mod:`~nucleus_course.data.sources`).
     Raises :class:`UserError` for an unknown split, and for ids that the data set does not hold.
     """
     ids = tuple(sorted(set(all_ids)))
@@ -51,6 +55,8 @@ def split_ids(all_ids, split="all", *, groups=None):
         return _matterport(ids, split)
     if split in ("grouped-train", "grouped-validation"):
         return _grouped(ids, split, groups)
+    if split in SOURCE_NAMES:
+        return source_split(ids, split)
     path = Path(split).expanduser()
     if path.is_file():
         return _listed(ids, read_split_file(path), str(path))
@@ -79,6 +85,16 @@ def protocol_ids(ids):
 def matterport_validation_ids():
     """The validation ids of Matterport's nucleus sample, in the order of that file."""
     return read_split_file(files(__package__) / "splits" / "matterport-validation.txt")
+
+
+def met_sources(split):
+    """The sources (:mod:`~nucleus_course.data.sources`) of stage1_train that a split has an image of, as a set.
+
+    Raises:
+        UserError: an unknown split, or a grouped one, which needs the images.
+    """
+    sources = read_sources()
+    return {sources[image_id] for image_id in split_ids(sources, split)}
 
 
 def _listed(ids, wanted, name):

@@ -192,3 +192,38 @@ def breakdown_table(analysis, by):
 
 def _share(part, whole):
     return "-" if not whole else f"{100 * part / whole:.0f}%"
+
+
+def sources_table(table):
+    """A :class:`~nucleus_course.evaluation.by_source.SourceTable`: a row a source, then means that count each once."""
+    shown = ("coco_ap", "dsb_score", "mean_mask_iou")
+    two = len(table.names) == 2
+    caption = f"Percent; {100 * table.level:g}% intervals, {table.replicates} bootstrap samples of the images of each source"
+    caption += f"; first {table.names[0]}, second {table.names[1]}" if two else ""
+    grid = _grid(escape(" against ".join(table.names)) + " by source", escape(caption))
+    for name in ("source", "images", "met"):
+        grid.add_column(name, justify="left" if name == "source" else "right", no_wrap=True)
+    for name in shown:
+        grid.add_column(name, justify="right")
+    for name, row in table.sources.items():
+        cells = [
+            _number(row["first"][key], 1) + (f" / {_number(row['second'][key], 1)}" if two else "")
+            for key in shown
+        ]
+        grid.add_row(name, str(row["images"]), "yes" if row["met"] else "no", *cells)
+    grid.add_section()
+    for kind, means in table.means.items():
+        cells = [
+            _number(means[k]["first"], 1) + (f" / {_number(means[k]['second'], 1)}" if two else "")
+            for k in shown
+        ]
+        grid.add_row(f"mean, {kind}", "", "", *cells)
+        spans = [(means[k]["difference"], means[k]["low"], means[k]["high"]) for k in shown]
+        text = [
+            f"{d:+.1f} ({a:+.1f} to {b:+.1f})" if two else f"{a:.1f} to {b:.1f}"
+            for d, a, b in spans
+            if a is not None
+        ]
+        if text:
+            grid.add_row("  difference" if two else "  interval", "", "", *text)
+    return grid

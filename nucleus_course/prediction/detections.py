@@ -19,6 +19,7 @@ class Detections:
         mask_boxes: (N, 4) float32, the boxes the mask grids span (dilated boxes, where the preset does so).
         height, width: the image's size.
         thresholds: the operating point for :meth:`label_image` and :meth:`confident`.
+        canonical: how the image was seen (:class:`~nucleus_course.data.canonical.Canonical`); None where the input is colour.
     """
 
     boxes: np.ndarray
@@ -28,6 +29,7 @@ class Detections:
     height: int
     width: int
     thresholds: Thresholds = field(default_factory=Thresholds)
+    canonical: object = field(default=None, repr=False)
     _pasted: tuple = field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self):
@@ -44,7 +46,7 @@ class Detections:
         """The detections at ``index`` (ints, bools or a slice), in that order."""
         found = Detections(
             self.boxes[index], self.scores[index], self.mask_probs[index], self.mask_boxes[index],
-            self.height, self.width, self.thresholds,
+            self.height, self.width, self.thresholds, self.canonical,
         )  # fmt: skip
         if self._pasted is not None:
             threshold, (instance, row, column) = self._pasted

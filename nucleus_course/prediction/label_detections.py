@@ -16,11 +16,13 @@ class LabelDetections:
         labels: (H, W) int32, 0 background, i + 1 for detection i.
         scores: (N,) float32 in [0, 1], falling.
         thresholds: the operating point for :meth:`label_image` and :meth:`confident`.
+        canonical: as for :class:`~nucleus_course.detections.Detections`.
     """
 
     labels: np.ndarray
     scores: np.ndarray
     thresholds: Thresholds = field(default_factory=Thresholds)
+    canonical: object = field(default=None, repr=False)
 
     @classmethod
     def from_labels(cls, labels, scores, thresholds=None):

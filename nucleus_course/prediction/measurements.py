@@ -42,11 +42,34 @@ def measure_nuclei(labels, image):
     return [dict(zip(PROPERTIES, row)) for row in zip(*columns)]
 
 
-def count_image(file_name, shape, nuclei):
-    """The row of one image: its name and size, how many nuclei, and their median area (pixels; empty for none)."""
+def view_columns(seen):
+    """How an image was seen, for counts.csv.
+
+    Args:
+        seen: :class:`~nucleus_course.data.canonical.Canonical`, or None for the colour input.
+
+    Returns:
+        dict: polarity, stain (yes or no), and the values low and high that became black and white.
+    """
+    if seen is None:
+        return dict.fromkeys(("polarity", "stain", "low", "high"), "")
+    stain = "yes" if seen.stain else "no"
+    return {"polarity": seen.polarity, "stain": stain, "low": seen.low, "high": seen.high}
+
+
+def count_image(file_name, shape, nuclei, seen=None):
+    """The row of one image in counts.csv.
+
+    Args:
+        shape: height and width; nuclei: what :func:`measure_nuclei` gave.
+        seen: what :func:`view_columns` gave.
+
+    Returns:
+        dict: image, height, width, nuclei, median_area_px (empty without nuclei), and ``seen``.
+    """
     median = float(np.median([n["area_px"] for n in nuclei])) if nuclei else ""
     row = {"image": file_name, "height": shape[0], "width": shape[1], "nuclei": len(nuclei)}
-    return {**row, "median_area_px": median}
+    return {**row, "median_area_px": median, **(seen or view_columns(None))}
 
 
 def to_csv(rows, columns):

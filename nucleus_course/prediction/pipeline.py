@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nucleus_course.data.preprocess import stretch, to_network
-from nucleus_course.data.read import to_rgb8
+from nucleus_course.data.preprocess import to_network, view
 from nucleus_course.geometry.boxes import dilate, greedy_nms
 from nucleus_course.prediction import flips
 from nucleus_course.prediction.detections import Detections
@@ -50,7 +49,8 @@ def prepare(image, config, views=flips.VIEWS[:1]):
     """Step 1: any image to the network's input.
 
     Args:
-        image: (H, W), (H, W, 3) or (H, W, 4); uint8, uint16 or float.
+        image: (H, W), (H, W, 3) or (H, W, 4); uint8, uint16 or float; or a
+            :class:`~nucleus_course.data.preprocess.View`.
         config: :class:`~nucleus_course.config.ModelConfig`.
         views: flips to look at, see :mod:`nucleus_course.prediction.flips`.
 
@@ -60,7 +60,7 @@ def prepare(image, config, views=flips.VIEWS[:1]):
     Raises:
         UserError: the array is not an image.
     """
-    return prepare_picture(stretch(to_rgb8(image), config), config, views)
+    return prepare_picture(view(image, config).pixels, config, views)
 
 
 def prepare_picture(picture, config, views=flips.VIEWS[:1]):
@@ -69,8 +69,8 @@ def prepare_picture(picture, config, views=flips.VIEWS[:1]):
     height, width = network.shape[:2]
     sides = (round_up(height, config.pad_multiple), round_up(width, config.pad_multiple))
     padded = np.zeros((len(views), *sides, 3), "float32")
-    for row, view in zip(padded, views):
-        row[:height, :width] = flips.flip_image(network, view)
+    for row, flip in zip(padded, views):
+        row[:height, :width] = flips.flip_image(network, flip)
     windows = np.tile(np.array([[height, width]], "float32"), (len(views), 1))
     return Prepared(padded, windows, tuple(views), picture.shape[:2])
 

@@ -100,7 +100,13 @@ class ResultsFolder:
         return row if row["fingerprint"] == fingerprint(file.path) else None
 
     def add(
-        self, file: Any, found: ImagePredictions, labels: Any, nuclei: list, picture: Any = None
+        self,
+        file: Any,
+        found: ImagePredictions,
+        labels: Any,
+        nuclei: list,
+        picture: Any = None,
+        seen: dict | None = None,
     ) -> None:
         """Write the results of an image.
 
@@ -109,6 +115,7 @@ class ResultsFolder:
             labels: (H, W) int, the label image at the operating point.
             nuclei: a dict of measurements for each label.
             picture: (H, W, 3) uint8 to draw the outlines on, or None.
+            seen: how the image was seen, for counts.csv.
 
         Raises:
             UserError: the folder holds another image's results under that name.
@@ -117,7 +124,7 @@ class ResultsFolder:
             "file_name": file.file_name, "source": os.path.realpath(file.path),
             "fingerprint": fingerprint(file.path), "height": found.height, "width": found.width,
             "rles": [rle["counts"] for rle in found.rles], "scores": found.scores.tolist(),
-            "boxes": found.boxes.tolist(), "nuclei": nuclei,
+            "boxes": found.boxes.tolist(), "nuclei": nuclei, "seen": seen,
         }  # fmt: skip
         with self._locked():
             self._check_owner(file.stem, row)
@@ -152,7 +159,9 @@ class ResultsFolder:
             heads = sorted((row["file_name"], row["path"]) for row in self._read_rows())
             paths = [path for _, path in heads]
             counts = [
-                count_image(row["file_name"], (row["height"], row["width"]), row["nuclei"])
+                count_image(
+                    row["file_name"], (row["height"], row["width"]), row["nuclei"], row.get("seen")
+                )
                 for row in map(_read, paths)
             ]
             columns = list(count_image("", (0, 0), []))

@@ -194,6 +194,8 @@ class Segmenter:
         tile=None,
         overlap=None,
         progress=None,
+        polarity="auto",
+        input=None,
     ):
         """Nuclei in one image, or in several, at their own size.
 
@@ -208,6 +210,8 @@ class Segmenter:
                 the image's four flips are looked at (1: the image alone).
             tile, overlap: pixels a side, and pixels that neighbouring tiles share. By default images
                 with a side over 768 network pixels, and crowded ones, are tiled; ``tile=0`` never tiles.
+            polarity: how nuclei look, "bright" or "dark"; "auto" lets the canonical input decide.
+            input: "canonical" or "colour" instead of what the model learned with.
             progress: whether to show a progress bar; by default where there are many tiles.
 
         Returns:
@@ -232,6 +236,7 @@ class Segmenter:
             self.rescorer.check_flips(thresholds.flips)
         options = {"max_detections": max_detections, "score_threshold": score_threshold}
         options |= {"tile": tile, "overlap": overlap, "progress": progress}
+        options |= {"polarity": polarity, "input": input}
         return self._predict(image, thresholds, **options)
 
 
@@ -241,9 +246,9 @@ class MaskRCNN(Segmenter):
     kind, network_class, engine_class = "mask_rcnn", MaskRCNNNetwork, KerasEngine
     _predict = predict_image
 
-    def trace(self, image):
+    def trace(self, image, *, polarity="auto", input=None):
         """Every intermediate of one prediction, by name: a :class:`~nucleus_course.prediction.trace.Trace`."""
-        return trace_image(self, image)
+        return trace_image(self, image, polarity=polarity, input=input)
 
 
 class UNet(Segmenter):

@@ -14,8 +14,7 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.progress import track
-from nucleus_course.data.preprocess import stretch
-from nucleus_course.data.read import to_rgb8
+from nucleus_course.data.preprocess import view
 from nucleus_course.geometry.boxes import iou_matrix
 from nucleus_course.prediction import flips
 from nucleus_course.prediction.detections import Detections
@@ -73,22 +72,25 @@ def predict_image(
     tile=None,
     overlap=None,
     progress=None,
+    polarity="auto",
+    input=None,
 ):
     """Nuclei in one image of any size: the pipeline, tile by tile where the image is large or crowded.
 
     Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
     """
     core, margin = tile_sizes(model.config, tile, overlap)
-    picture = stretch(to_rgb8(image), model.config)
-    shape = picture.shape[:2]
+    seen = view(image, model.config, polarity, input)
+    shape = seen.pixels.shape[:2]
     whole = max(shape) * model.config.upsample <= UNTILED if tile is None else core is None
     tiles = [Tile((0, 0, *shape))] if whole else grid(shape, core)
-    look = _Look(model, picture, thresholds, score_threshold, margin)
+    look = _Look(model, seen.pixels, thresholds, score_threshold, margin)
     for piece in track(
         tiles, "detecting", show=len(tiles) >= SHOWN if progress is None else progress
     ):
         look.at(piece)
     found = look.merged()
+    found.canonical = seen.canonical
     if max_detections is not None:
         found = found.take(slice(0, max_detections))
     if look.crowded:

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from nucleus_course.data.preprocess import stretch
+from nucleus_course.data.preprocess import view
 from nucleus_course.data.read import to_rgb8
 from nucleus_course.geometry.boxes import dilate, greedy_nms, pyramid_level
 from nucleus_course.prediction.pipeline import MIN_SCORE, assemble, prepare_picture
@@ -30,7 +30,7 @@ def _describe(value):
     return repr(value)
 
 
-def trace_image(model, image):
+def trace_image(model, image, *, polarity="auto", input=None):
     """Every intermediate of one prediction, by name, as NumPy arrays without the batch axis.
 
     The plain network runs, in one view, so numbers are those of the teaching code.
@@ -38,7 +38,8 @@ def trace_image(model, image):
     Boxes are network pixels ((y1, x1, y2, x2) float32), but for ``detections``, which are image pixels.
 
     Returns:
-        :class:`Trace` with ``image``, ``input``, ``window``, ``stages`` (C2..C5), ``pyramid`` (P2..P6),
+        :class:`Trace` with ``image``, ``canonical`` (what was decided about polarity, stain and range;
+        None where the input is colour), ``input``, ``window``, ``stages`` (C2..C5), ``pyramid`` (P2..P6),
         ``anchors`` (A, 4), ``rpn_logits`` (A, 2), ``rpn_scores`` (A,), ``rpn_deltas`` (A, 4), ``proposals``
         (P, 4), ``proposal_scores`` (P,), ``proposal_levels`` (P,), ``pooled`` (P, 7, 7, C),
         ``class_logits`` (P, 2) and ``box_deltas`` (P, 4) of the box head's first pass, ``class_scores`` (P,)
@@ -46,8 +47,9 @@ def trace_image(model, image):
         (D, 4), ``mask_pooled`` (D, 14, 14, C), ``mask_logits`` (D, 28, 28), ``detections``.
     """
     network, config, thresholds = model.network, model.config, model.thresholds
+    seen = view(image, config, polarity, input)
     image = to_rgb8(image)
-    prepared = prepare_picture(stretch(image, config), config)
+    prepared = prepare_picture(seen.pixels, config)
     window = ops.convert_to_tensor(prepared.windows)
     height, width = prepared.input.shape[1:3]
     stages = network.backbone(prepared.input, training=False)
@@ -84,7 +86,7 @@ def trace_image(model, image):
         return ops.convert_to_numpy(value)
 
     return Trace(
-        image=image, input=prepared.input[0], window=prepared.window, stages=plain(stages), pyramid=plain(pyramid),
+        image=image, canonical=seen.canonical, input=prepared.input[0], window=prepared.window, stages=plain(stages), pyramid=plain(pyramid),
         anchors=network.anchors(height, width), rpn_logits=plain(logits)[0],
         rpn_scores=plain(ops.softmax(logits))[0, :, 1], rpn_deltas=plain(deltas)[0],
         proposals=plain(proposals)[0], proposal_scores=plain(ops.sigmoid(scores))[0][real],

@@ -3,8 +3,7 @@
 import numpy as np
 from keras import ops
 
-from nucleus_course.data.preprocess import resize, stretch, to_network
-from nucleus_course.data.read import to_rgb8
+from nucleus_course.data.preprocess import resize, to_network, view
 from nucleus_course.geometry.watershed import separate
 from nucleus_course.prediction import flips
 from nucleus_course.prediction.engines.compiled import compiled
@@ -18,30 +17,42 @@ INTERIOR = 0.5  # probability from which a pixel is taken as interior
 DEPTH = 1.0  # pixels: a waist of the interior deeper than that separates two nuclei
 
 
-def predict_pixels(model, image, thresholds, *, max_detections=None, score_threshold=None, **_):
+def predict_pixels(
+    model,
+    image,
+    thresholds,
+    *,
+    max_detections=None,
+    score_threshold=None,
+    polarity="auto",
+    input=None,
+    **_,
+):
     """Nuclei in one image, at its own size, as
     :class:`~nucleus_course.prediction.label_detections.LabelDetections`.
 
     Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`. NMS does not apply,
     and tiles are the U-Net's own.
     """
-    maps = pixel_maps(model, image, thresholds.flips)
+    seen = view(image, model.config, polarity, input)
+    maps = pixel_maps(model, seen, thresholds.flips)
     labels, scores = objects_from_maps(maps[..., 0], maps[..., 1], thresholds.mask)
     found = LabelDetections.from_labels(labels, scores, thresholds)
     if max_detections is not None and len(found) > max_detections:
         labels = np.where(found.labels > max_detections, 0, found.labels)
         found = LabelDetections(labels, found.scores[:max_detections], thresholds)
+    found.canonical = seen.canonical
     return found if score_threshold is None else found.confident(score_threshold)
 
 
 def pixel_maps(model, image, views=1):
     """Probabilities that a pixel is nucleus and interior, (H, W, 2) float32, the mean over ``views`` flips."""
-    image = to_rgb8(image)
-    network = to_network(stretch(image, model.config), model.config)
-    turned = [(flips.flip_image(network, view), view) for view in flips.VIEWS[:views]]
-    maps = np.mean([flips.flip_image(_tiled(model, seen), view) for seen, view in turned], axis=0)
+    seen = view(image, model.config).pixels
+    network = to_network(seen, model.config)
+    turned = [(flips.flip_image(network, flip), flip) for flip in flips.VIEWS[:views]]
+    maps = np.mean([flips.flip_image(_tiled(model, part), flip) for part, flip in turned], axis=0)
     if model.config.upsample != 1.0:
-        maps = resize(maps, 1.0 / model.config.upsample)[: image.shape[0], : image.shape[1]]
+        maps = resize(maps, 1.0 / model.config.upsample)[: seen.shape[0], : seen.shape[1]]
     return maps
 
 

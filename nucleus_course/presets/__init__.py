@@ -16,26 +16,26 @@ from nucleus_course.config import (
     TrainingConfig,
     UNetConfig,
 )
-from nucleus_course.presets import variants as recipes
+from nucleus_course.presets import variants
 
 
 def gentle(augment):
     """A gentle edition of an :class:`AugmentConfig` for the end of training.
 
-    Blur, noise, inversion and elastic deformation go, colours vary by a third as much, sizes by half (in
-    logarithm): at a low rate the weights then settle on images as they are, where strong changes would keep
-    the outline of a blurred nucleus uncertain. (YOLOX, Ge et al. 2021, ends its training likewise.)
+    Blur, noise, inversion, elastic deformation and the disturbances of
+    :mod:`nucleus_course.data.disturb` go; colours vary by a third as much, sizes by half (in
+    logarithm). At a low rate the weights then settle on images as they are, where strong changes
+    would keep the outline of a blurred nucleus uncertain. (YOLOX, Ge et al. 2021, ends its training
+    likewise.)
     """
-    third = {
-        name: getattr(augment, name) / 3
-        for name in ("contrast", "brightness", "hue", "saturation", "stain")
-    }
-    ranges = {
-        name: tuple(v**part for v in getattr(augment, name))
-        for name, part in (("gamma", 1 / 3), ("scale", 1 / 2))
-    }
+    gone = ("blur_probability", "noise", "invert", "elastic", "shading", "haze", "sharpen", "jpeg")
+    third = ("contrast", "brightness", "hue", "saturation", "stain")
+    parts = {"gamma": 1 / 3, "scale": 1 / 2}
     return dataclasses.replace(
-        augment, blur_probability=0.0, noise=0.0, invert=0.0, elastic=0.0, **third, **ranges
+        augment,
+        **dict.fromkeys(gone, 0.0),
+        **{name: getattr(augment, name) / 3 for name in third},
+        **{name: tuple(v**p for v in getattr(augment, name)) for name, p in parts.items()},
     )
 
 
@@ -164,8 +164,9 @@ def _unet():
 
 
 def _presets():
-    papers, compact = (_paper("resnet50"), _paper("resnet101")), _compact()
-    return {p.name: p for p in (*papers, compact, *recipes.more(papers, compact), _unet())}
+    papers, colour = (_paper("resnet50"), _paper("resnet101")), _compact()
+    more = variants.more(papers, colour)
+    return {p.name: p for p in (*papers, variants.canonical(colour), *more, _unet())}
 
 
 PRESETS = _presets()
@@ -177,7 +178,7 @@ def get_preset(name):
     Raises:
         UserError: if there is none; the message names those there are.
     """
-    base, *variants = str(name).split("+")
+    base, *changes = str(name).split("+")
     if base not in PRESETS:
         raise UserError(f"unknown preset '{name}': choose one of {', '.join(PRESETS)}")
-    return recipes.vary(PRESETS[base], variants)
+    return variants.vary(PRESETS[base], changes)

@@ -93,6 +93,52 @@ def strong(paper, compact):
     )
 
 
+def canonical(compact):
+    """``compact`` as it ships: it sees every image in canonical grey, varied as other laboratories' are.
+
+    No colour is left to vary, and polarity is decided before the network. Averaged weights instead of settling: the
+    end of a training on gentle images fits the images at hand.
+    """
+    augment = dataclasses.replace(
+        compact.augment, hue=0.0, saturation=0.0, stain=0.0, invert=0.0, blur=(0.0, 2.0), scale=(0.45, 2.2), contrast=0.4,
+        brightness=0.12, gamma=(0.6, 1.7), noise=8.0, elastic=1.5, shading=0.4, haze=0.35, sharpen=1.5, jpeg=0.15,
+    )  # fmt: skip
+    return _changed(
+        compact,
+        compact.name,
+        model={"input": "canonical"},
+        training={"settle": 0.0},
+        augment=augment,
+    )
+
+
+def _colour(preset):
+    """The first edition of ``compact``: colour as it comes, its own augmentation, settling."""
+    if preset.model.input != "canonical":
+        raise TypeError("a preset that sees colour already")
+    own = {
+        "hue": 20.0,
+        "saturation": 0.3,
+        "stain": 0.15,
+        "invert": 0.1,
+        "blur": (0.0, 1.5),
+        "scale": (0.6, 1.6),
+    }
+    own |= {"contrast": 0.3, "brightness": 0.1, "gamma": (0.7, 1.4), "noise": 6.0, "elastic": 1.0}
+    augment = dataclasses.replace(
+        preset.augment, shading=0.0, haze=0.0, sharpen=0.0, jpeg=0.0, **own
+    )
+    return {"model": {"input": "colour"}, "training": {"settle": 0.25}, "augment": augment}
+
+
+def _onward(preset):
+    """A round from trained weights at a lower rate, with rare types oftener; no settling."""
+    changed = {"balance_types": 0.75} | _stages(
+        preset, lambda s: {"rate": 0.4 * s.rate, "warmup_epochs": 1}
+    )
+    return {"training": changed}
+
+
 def more(papers, compact):
     """The presets of this module, from the paper's two and ``compact``."""
     return [from_scratch(paper) for paper in papers] + [strong(papers[0], compact)]
@@ -160,7 +206,7 @@ def _larger(preset):
 
 
 # Variant -> (what it is, what it changes; None where it does not fit). The paper's side experiments are
-# these, but for the last five; which lengths and rates it tried it does not say.
+# these, but for the last seven; which lengths and rates it tried it does not say.
 VARIANTS = {
     "mirror": ("image edges mirrored instead of black", lambda p: {"augment": dataclasses.replace(p.augment, border="reflect")}),
     "native": ("images not upsampled", _native),
@@ -171,6 +217,8 @@ VARIANTS = {
     "no-drop": ("the first stage's rate to the end", lambda p: {"training": _stages(p, lambda s: {"rate": p.training.stages[0].rate})}),
     "cosine": ("the rate falls as a cosine in each stage", lambda p: {"training": _stages(p, lambda s: {"schedule": "cosine"})}),
     "further": ("a second round from trained weights: a lower rate, rare types oftener, twice the mask loss", _further),
+    "onward": ("a round from trained weights: a lower rate, rare types oftener", _onward),
+    "colour": ("images in their own colours, as compact's first edition saw them", _colour),
     "stained": ("stained tissue twice as often", _stained),
     "deeper": ("more blocks in the thin trunk, at twice the rate", _deeper),
     "larger": ("fewer and larger crops", _larger),

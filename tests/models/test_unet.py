@@ -128,7 +128,7 @@ def test_small_pieces_without_interior_are_nuclei_of_their_own():
 def test_the_preset_is_small_and_named():
     preset = get_preset("unet")
     assert 1e6 < UNetNetwork(preset.model).count_params() < 2.5e6
-    assert preset.augment == get_preset("compact").augment
+    assert preset.augment == get_preset("compact+colour").augment
     assert preset.training.crop % preset.model.pad_multiple == 0
 
 

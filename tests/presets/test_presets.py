@@ -89,6 +89,26 @@ CHANGES = {
     "no-drop": {"stages"},
     "cosine": {"stages"},
     "further": {"stages", "balance_types", "settle", "loss_weights"},
+    "onward": {"stages", "balance_types"},
+    "colour": {
+        "input",
+        "settle",
+        "hue",
+        "saturation",
+        "stain",
+        "invert",
+        "blur",
+        "scale",
+        "contrast",
+        "brightness",
+        "gamma",
+        "noise",
+        "elastic",
+        "shading",
+        "haze",
+        "sharpen",
+        "jpeg",
+    },
     "stained": {"type_factors"},
     "deeper": {"blocks", "stages"},
     "larger": {
@@ -106,7 +126,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_changes_one_thing(variant):
-    name = "compact" if variant == "deeper" else "paper-resnet50"
+    name = "compact" if variant in ("deeper", "colour") else "paper-resnet50"
     base, preset = get_preset(name), get_preset(f"{name}+{variant}")
     assert differences(base, preset) == CHANGES[variant]
     assert preset.name == f"{name}+{variant}"
@@ -130,6 +150,17 @@ def test_larger_crops_keep_their_shares():
         assert getattr(larger.model, name) / getattr(base.model, name) == pytest.approx(
             (224 / 160) ** 2, rel=0.15
         )
+
+
+def test_the_canonical_input_leaves_nothing_of_colour_to_vary():
+    preset = get_preset("compact")
+    assert preset.model.input == "canonical" and preset.training.settle == 0
+    assert not any(
+        getattr(preset.augment, name) for name in ("hue", "saturation", "stain", "invert")
+    )
+    assert all(get_preset(name).model.input == "colour" for name in PRESETS if name != "compact")
+    with pytest.raises(UserError, match="variant 'colour' does not fit preset unet"):
+        get_preset("unet+colour")
 
 
 def test_only_a_thin_trunk_is_grown():

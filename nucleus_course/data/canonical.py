@@ -1,0 +1,278 @@
+"""One look for every image: nuclei bright on a dark background, in grey, whatever stain and camera made it.
+
+A network that has learned from one laboratory's colours meets others. :func:`canonical` takes away what differs for
+no good reason and keeps shape: which way round the brightness goes, what colour the stain has, how the values are
+scaled. Training and prediction call this one function. It works on the values as stored, of any type and depth.
+
+1. **Polarity.** Are nuclei brighter or darker than what is around them? Four measures vote, and each of them turns
+   its sign when the image is inverted. Three ask, at three scales, whether the places where brightness bulges
+   (both principal curvatures of one sign) bulge up or down: nuclei are convex, what lies between them is not. One asks
+   whether texture grows with brightness: nuclei have more of it. None of them asks how much of the field is light,
+   so a field full of nuclei does not turn them. In a colour image a fifth voice counts as much as those together:
+   dye takes light away, so where a stained section is darker it is more colourful; where fluorescence is brighter it is.
+2. **Grey.** Stained tissue (colour, dark nuclei): mostly the red channel, where haematoxylin is dark and eosin
+   is not. All else: the mean of the channels, or the one channel that shows something.
+3. **Range.** After a 3 x 3 median, which hot pixels do not survive, the 0.5th percentile becomes 0 and the 99.95th 1.
+   Burnt-in scale bars do not count. Noise is not blown up: the range is at least six times its standard deviation.
+4. **Power.** Where the median ends up below a quarter, values are raised to the power that would bring it there,
+   but to 0.6 at the lowest: dim nuclei beside a bright one are lifted, the background is not.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.data.read import plain_channels
+
+POLARITIES = ("auto", "bright", "dark")
+LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.95
+STAIN_WEIGHTS = (0.6, 0.3, 0.1)  # of red, green and blue in stained tissue
+TRAINING_STAINS = (
+    (1.0, 0.0, 0.0),
+    (1 / 3, 1 / 3, 1 / 3),
+    (0.4, 0.6, 0.0),
+)  # also shown in training
+COLOURFUL = 0.03  # mean of largest minus smallest channel, as a share of the image's range
+NOISE_RANGE = 6.0  # standard deviations of the noise that the range spans at least
+QUANTA = 8.0  # steps of an integer image that the range spans at least
+LEAST_POWER, LIFTED = 0.6, 0.25
+BAR = (3, 20)  # pixels: the smallest scale bar
+SIDE = 256  # pixels: larger images are reduced to it for the votes
+
+
+@dataclass(frozen=True, repr=False)
+class Canonical:
+    """An image as the network sees it, and what was decided on the way.
+
+    Attributes:
+        image: uint8 (H, W), nuclei bright.
+        polarity: "bright" or "dark": how nuclei look in the image as stored.
+        stain: whether it was taken for stained tissue.
+        low, high: the grey values, in the image's own units, that became 0 and 255; ``low`` is the larger one where
+            nuclei are dark.
+        evidence: the votes' mean in [-1, 1], above 0 for bright nuclei; near 0 the rule is unsure.
+    """
+
+    image: np.ndarray
+    polarity: str
+    stain: bool
+    low: float
+    high: float
+    evidence: float
+
+    def __repr__(self):
+        height, width = self.image.shape
+        look = f"nuclei {self.polarity}" + (", stained tissue" if self.stain else "")
+        return f"Canonical({height}x{width}, {look}, {self.low:g} to 0 and {self.high:g} to 255, evidence {self.evidence:+.2f})"
+
+    @property
+    def rgb(self):
+        """The image as uint8 (H, W, 3), three equal channels."""
+        return np.repeat(self.image[..., None], 3, axis=2)
+
+
+def canonical(image, polarity="auto", stain_weights=STAIN_WEIGHTS):
+    """An image's :class:`Canonical` form.
+
+    Args:
+        image: (H, W), (H, W, 1 to 4) or (3|4, H, W), of any integer, float or bool type; alpha does not count.
+        polarity: "auto", or "bright" or "dark" where you know how nuclei look in it.
+        stain_weights: shares of red, green and blue in stained tissue.
+
+    Raises:
+        UserError: not an image, NaN or infinite values, or an unknown polarity.
+    """
+    if polarity not in POLARITIES:
+        raise UserError(f"polarity {polarity!r}: choose one of {', '.join(POLARITIES)}")
+    values, step, offset = _values(image)
+    colour = _colour(values)
+    grey = values.mean(axis=2) if values.ndim == 3 else values
+    whole = step > 0 and values.ndim == 2
+    evidence = _evidence(grey, colour, whole)
+    chosen = polarity if polarity != "auto" else "bright" if evidence >= 0 else "dark"
+    stain = colour is not None and chosen == "dark"
+    if stain:
+        grey = values @ np.asarray(stain_weights, np.float32)
+    sign = 1.0 if chosen == "bright" else -1.0
+    grey = np.float32(sign) * grey
+    low, high = _range(grey, step, whole)
+    middle = (float(_percentiles(grey, (50.0,), whole)[0]) - low) / (high - low)
+    pixels = _to_grey_levels(grey, low, high, middle)
+    return Canonical(pixels, chosen, stain, offset + sign * low, offset + sign * high, evidence)
+
+
+def _to_grey_levels(grey, low, high, middle):
+    """The stretch and the power: float32 (H, W) -> uint8. ``middle`` is the median after the stretch."""
+    import cv2
+
+    scaled = np.clip((grey - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
+    if middle < LIFTED:
+        power = (
+            LEAST_POWER if middle <= 0 else max(LEAST_POWER, float(np.log(LIFTED) / np.log(middle)))
+        )
+        scaled = cv2.pow(scaled, power)
+    return np.rint(255.0 * scaled).astype(np.uint8)
+
+
+def _values(image):
+    """float32 (H, W) or (H, W, 3), one channel where only one shows anything or all are equal; and the step between
+    neighbouring values (1 for integers, 0 for floats); and what was taken off all values."""
+    image = plain_channels(image)
+    if image.dtype.kind not in "buif":
+        raise UserError(f"an image of numbers was expected, not {image.dtype}")
+    step = 0.0 if image.dtype.kind == "f" else 1.0
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise UserError("the image holds NaN or infinite values; replace them first")
+    if image.ndim == 3:
+        image = _told(image)
+    offset = (
+        image.min() if image.dtype.itemsize > 4 else 0
+    )  # float32 cannot tell apart what float64 can, far from zero
+    values = (image - offset if offset else image).astype(np.float32)
+    return np.ascontiguousarray(values), step, float(offset)
+
+
+def _told(image):
+    """(H, W, 3) as it is, or the one channel (H, W) that tells all: where the three are equal, or where the others'
+    ranges are less than an eighth of its own."""
+    if all(
+        np.array_equal(part[..., 0], part[..., c])
+        for part in (image[::16, ::16], image)
+        for c in (1, 2)
+    ):
+        return image[..., 0]
+    spans = np.array([float(image[..., c].max()) - float(image[..., c].min()) for c in range(3)])
+    told = np.flatnonzero(spans >= max(spans.max() / 8.0, 1e-30))
+    return image[..., told[0]] if len(told) == 1 else image
+
+
+def _percentiles(values, wanted, whole):
+    """``np.percentile``; by counting where the values are whole numbers of no great range, in a fifth of the time."""
+    low = float(values.min())
+    if not whole or float(values.max()) - low > 65535:
+        return np.percentile(values, wanted)
+    return low + count_percentiles(
+        np.bincount((values - np.float32(low)).astype(np.int32).ravel()), wanted
+    )
+
+
+def count_percentiles(counts, wanted):
+    """``np.percentile`` of whole numbers of which ``counts[v]`` are v."""
+    ends = np.cumsum(counts)
+    place = np.asarray(wanted) / 100.0 * (ends[-1] - 1)
+    low = np.searchsorted(ends, np.floor(place), side="right")
+    high = np.searchsorted(ends, np.ceil(place), side="right")
+    return low + (high - low) * (place - np.floor(place))
+
+
+def _colour(values):
+    """Chroma (H, W), largest minus smallest channel; None for an image in grey."""
+    if values.ndim == 2:
+        return None
+    chroma = values.max(axis=2) - values.min(axis=2)
+    low, high = np.percentile(values[::4, ::4], (0.5, 99.5))
+    return chroma if chroma.mean() >= COLOURFUL * max(high - low, 1e-30) else None
+
+
+def _evidence(grey, chroma, whole):
+    """The votes' mean in [-1, 1]; above 0 nuclei are bright. Inverting the image turns its sign."""
+    import cv2
+
+    scale = SIDE / max(grey.shape)
+    if scale < 1:
+        size = tuple(max(1, round(side * scale)) for side in grey.shape[::-1])
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+        chroma = None if chroma is None else cv2.resize(chroma, size, interpolation=cv2.INTER_AREA)
+    plain = cv2.medianBlur(grey, 3)
+    low, high = _percentiles(plain, (0.5, 99.5), whole and scale >= 1)
+    if high - low <= 1e-6 * max(abs(low), abs(high), 1e-30):
+        return 0.0
+    plain = np.clip((plain - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
+    votes, level, smooth = [], plain, None
+    for _ in range(3):  # Gaussians of 2, 4 and 8 pixels of the image
+        blurred = cv2.GaussianBlur(level, (0, 0), 2.0)
+        smooth = blurred if smooth is None else smooth
+        votes.append(_bulge(blurred))
+        level = (
+            cv2.resize(blurred, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+            if min(level.shape) >= 16
+            else blurred
+        )
+    texture = np.sqrt(np.maximum(cv2.blur((plain - smooth) ** 2, (13, 13)), 0.0))
+    votes.append(_correlation(cv2.blur(smooth, (9, 9)), texture))
+    mean = float(np.mean(votes))
+    return mean if chroma is None else 0.5 * (mean + _correlation(grey, chroma))
+
+
+def _bulge(smooth):
+    """Upward minus downward bulges over their sum, in [-1, 1], of a smooth image; a bulge weighs the root of its
+    Gaussian curvature."""
+    import cv2
+
+    across, down, mixed = (
+        cv2.Sobel(smooth, cv2.CV_32F, *order) for order in ((2, 0), (0, 2), (1, 1))
+    )
+    weight = np.sqrt(np.maximum(across * down - mixed * mixed, 0.0))
+    up, total = float(weight[across + down < 0].sum()), float(weight.sum())
+    return (2.0 * up - total) / total if total > 0 else 0.0
+
+
+def _correlation(one, other):
+    """Pearson correlation of two arrays of one shape; 0 where one of them is flat."""
+    one, other = one - one.mean(), other - other.mean()
+    scale = float(np.sqrt((one**2).sum() * (other**2).sum()))
+    return float((one * other).sum()) / scale if scale > 1e-12 else 0.0
+
+
+def _range(grey, step, whole):
+    """The values that become 0 and 1 of an image whose nuclei are bright."""
+    import cv2
+
+    plain = cv2.medianBlur(grey, 3)
+    burnt = _burnt_in(plain)
+    low, high = _percentiles(
+        plain if burnt is None else plain[~burnt], (LOW_PERCENTILE, HIGH_PERCENTILE), whole
+    )
+    least = max(NOISE_RANGE * _noise(grey), QUANTA * step, 1e-6 * max(abs(low), abs(high)), 1e-30)
+    return float(low), float(max(high, low + least))
+
+
+def _noise(grey):
+    """Standard deviation of the pixel noise (Immerkaer 1996: a mask that planes and edges hardly answer to)."""
+    import cv2
+
+    if min(grey.shape) < 3:
+        return 0.0
+    mask = np.float32([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
+    answer = np.abs(cv2.filter2D(grey, cv2.CV_32F, mask)[1:-1, 1:-1])
+    return float(np.sqrt(np.pi / 2) / 6 * answer.mean())
+
+
+def _burnt_in(grey):
+    """Bool (H, W), the pixels of scale bars and what is written beside them; None where there are none.
+
+    A bar is a rectangle filled with the image's largest or smallest value: at least 3 x 20 pixels, five times as
+    long as high, and at least 95% of its bounding box. Nuclei that a camera saturates are no rectangles.
+    """
+    import cv2
+
+    found = None
+    for extreme in (grey.max(), grey.min()):
+        same = grey == extreme
+        if (
+            not BAR[0] * BAR[1] <= np.count_nonzero(same) <= 0.05 * same.size
+        ):  # too few; or a background, or saturation
+            continue
+        _, _, stats, _ = cv2.connectedComponentsWithStats(same.astype(np.uint8), connectivity=4)
+        width, height, area = stats[1:, 2], stats[1:, 3], stats[1:, 4]
+        long, short = np.maximum(width, height), np.minimum(width, height)
+        if (
+            (short >= BAR[0])
+            & (long >= BAR[1])
+            & (long >= 5 * short)
+            & (area >= 0.95 * width * height)
+        ).any():
+            near = cv2.dilate(same.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+            found = near if found is None else found | near
+    return found

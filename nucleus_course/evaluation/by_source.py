@@ -1,0 +1,128 @@
+"""A report by source: how good a model is on each experiment, and on the experiments that it never met.
+
+A data set's mean is that of its most frequent experiment. Here every source counts once: the metrics of each are those
+of its images as a data set of their own, and the mean is taken over sources. Intervals come from images drawn with
+replacement within each source (a stratified bootstrap); with a second model both are scored on the same draws.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.evaluation.bootstrap import draw_weights, percentile_interval, values_of
+from nucleus_course.prediction.interchange import write_json
+
+SHOWN = ("coco_ap", "coco_ap50", "dsb_score", "mean_mask_iou", "f1_50")
+
+
+@dataclass
+class SourceTable:
+    """Metrics by source, percent.
+
+    Attributes:
+        sources: {source: {"images": n, "met": bool, "first": {key: value}, "second": the same or None}}.
+        means: {"unseen" | "seen" | "all": {key: {"first", "second", "difference", "low", "high"}}}, over the sources
+            that the model never met, those that it did, and all, each counted once. ``difference`` is first minus
+            second; ``low`` and ``high`` bound it, or with one model the mean itself.
+        names: of the one or two models.
+        replicates, seed, level: of the bootstrap.
+    """
+
+    sources: dict
+    means: dict
+    names: list
+    replicates: int
+    seed: int
+    level: float = 0.95
+
+    def save(self, path):
+        """Write as JSON, atomically."""
+        write_json(path, dict(vars(self)), indent=1)
+
+    def table(self):
+        """A rich table that fits 80 columns."""
+        from .tables import sources_table
+
+        return sources_table(self)
+
+
+def by_source(report, sources, met=(), other=None, *, replicates=1000, seed=0, level=0.95):
+    """The :class:`SourceTable` of a report, and of a second model's on the same images.
+
+    Args:
+        report, other: fresh from ``evaluate``, so that they hold their matches.
+        sources: {image id: source}; images without one are left out.
+        met: the sources that the first model learned from.
+        replicates: bootstrap samples.
+
+    Raises:
+        UserError: a report was loaded from a file, the two cover other images, or no image has a source.
+    """
+    reports = [report] + ([other] if other is not None else [])
+    if any(r.scores is None for r in reports):
+        raise UserError(
+            "a report loaded from a file has no matches: evaluate its predictions again"
+        )
+    if len(reports) == 2 and [s.image_id for s in report.scores] != [
+        s.image_id for s in other.scores
+    ]:
+        raise UserError("the two reports cover different images: evaluate both on the same split")
+    places = {}
+    for place, score in enumerate(report.scores):
+        if score.image_id in sources:
+            places.setdefault(sources[score.image_id], []).append(place)
+    if not places:
+        raise UserError(
+            "none of these images has a known source: the table of sources is stage1_train's"
+        )
+    rows, samples = {}, {}
+    for number, name in enumerate(sorted(places)):
+        own = [[r.scores[i] for i in places[name]] for r in reports]
+        values = [
+            {key: float(v[0]) for key, v in values_of(scores).items() if key in SHOWN}
+            for scores in own
+        ]
+        rows[name] = {
+            "images": len(own[0]),
+            "met": name in met,
+            "first": values[0],
+            "second": values[1] if other else None,
+        }
+        if replicates:
+            weights = draw_weights(len(own[0]), replicates, (seed, number))
+            samples[name] = [values_of(scores, weights) for scores in own]
+    means = {}
+    for kind, names in _kinds(rows).items():
+        means[kind] = {
+            key: _mean(key, [rows[n] for n in names], [samples.get(n) for n in names], level)
+            for key in SHOWN
+        }
+    return SourceTable(rows, means, [r.name for r in reports], replicates, seed, level)
+
+
+def _kinds(rows):
+    """{"unseen", "seen", "all": sources of that kind}, without kinds that have none."""
+    unseen = [name for name, row in rows.items() if not row["met"]]
+    seen = [name for name, row in rows.items() if row["met"]]
+    return {
+        kind: names
+        for kind, names in (("unseen", unseen), ("seen", seen), ("all", list(rows)))
+        if names
+    }
+
+
+def _mean(key, rows, samples, level):
+    """One metric's mean over sources: both models', their difference and its interval."""
+    first = float(np.mean([row["first"][key] for row in rows]))
+    second = float(np.mean([row["second"][key] for row in rows])) if rows[0]["second"] else None
+    low = high = None
+    if samples[0] is not None:
+        drawn = [
+            np.mean([s[model][key] for s in samples], axis=0) for model in range(len(samples[0]))
+        ]
+        low, high = percentile_interval(
+            drawn[0] - drawn[1] if len(drawn) == 2 else drawn[0], level
+        ) or (None, None)
+    difference = None if second is None else first - second
+    return {"first": first, "second": second, "difference": difference, "low": low, "high": high}

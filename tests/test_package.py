@@ -256,7 +256,7 @@ def test_wheel_holds_sample_splits_and_weights(tmp_path):
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)
     (copy / "data" / "weights" / "mine").mkdir(parents=True)
-    for name in ("config.json", "thresholds.json", "rescoring.json", "weights.h5"):
+    for name in ("config.json", "thresholds.json", "rescoring.json", "novelty.json", "weights.h5"):
         (copy / "data" / "weights" / "mine" / name).write_text("{}")
     run = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
@@ -267,10 +267,11 @@ def test_wheel_holds_sample_splits_and_weights(tmp_path):
     assert run.returncode == 0, run.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for name in ("config.json", "thresholds.json", "rescoring.json", "weights.h5"):
+    for name in ("config.json", "thresholds.json", "rescoring.json", "novelty.json", "weights.h5"):
         assert f"nucleus_course/_weights/mine/{name}" in names
     assert "nucleus_course/data/sample.zip" in names
     assert "nucleus_course/data/splits/matterport-validation.txt" in names
+    assert "nucleus_course/data/splits/sources.csv" in names
     entry = next(name for name in names if name.endswith("entry_points.txt"))
     assert b"nucleus_course.cli:main" in zipfile.ZipFile(wheel).read(entry)
 

@@ -14,6 +14,7 @@ from nucleus_course.cli import (
     export,
     main_job,
     merge,
+    novelty,
     predict,
     reproduce,
     rescore,
@@ -61,6 +62,7 @@ app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(merge.merge)
 app.command()(rescore.rescore)
+app.command()(novelty.novelty)
 app.command()(thresholds.thresholds)
 app.command()(baseline.baseline)
 app.command()(reproduce.reproduce)

@@ -130,7 +130,8 @@ def predict(
       labels/<stem>.tif    0 background, 1, 2, … a nucleus each, best first;
                            16 bits, or 32 above 65,535 nuclei
       counts.csv           one row for each image: size, nuclei, median area,
-                           and how it was seen: polarity, stain, range
+                           how it was seen (polarity, stain, range), and
+                           novelty: from 1 on, do not trust its nuclei
       measurements.csv     one row for each nucleus: place, size, shape
       overlays/<stem>.png  with --overlay: the image with its outlines
       rows/<stem>.json     what the tables say of an image, once it is done
@@ -191,6 +192,13 @@ def predict(
         f"{pluralize(total, 'nucleus', 'nuclei')} in {pluralize(len(job.counts), 'image')} "
         f"at scores of {threshold:.2f} and up ({source})"
     )
+    strange = [row["image"] for row in job.counts if (row["novelty"] or 0) >= 1]
+    if strange:
+        names = ", ".join(strange[:3]) + (", …" if len(strange) > 3 else "")
+        common.note(
+            f"unlike anything {weights} learned from, do not trust: "
+            f"{pluralize(len(strange), 'image')} of {len(job.counts)} ({names})"
+        )
     job.say_where()
     if shard is not None:
         common.say(f"next, when all shards are done: nucleus-course merge {folder}")
@@ -297,7 +305,7 @@ class _Job:
         shape = labels.shape
         everything = ImagePredictions(*shape, rles, found.scores, found.boxes, file.file_name)
         picture = to_rgb8(values) if self.overlay else None
-        seen = view_columns(found.canonical)
+        seen = view_columns(found.canonical, found.novelty)
         self.results.add(file, everything, labels, nuclei, picture, seen)
         return count_image(file.file_name, shape, nuclei, seen)
 

@@ -42,7 +42,7 @@ def thresholds(
         bool, typer.Option("--nms", help="Also try NMS overlaps of 0.2 to 0.5.")
     ] = False,
     mask: Annotated[
-        bool, typer.Option("--mask", help="Also try mask thresholds of 0.4 to 0.6.")
+        bool, typer.Option("--mask", help="Also try mask thresholds of 0.3 to 0.6.")
     ] = False,
     flips: Annotated[
         int | None,
@@ -50,6 +50,14 @@ def thresholds(
             min=1,
             max=4,
             help="Test-time flips to look at, 1 to 4, stored too; default: as they are.",
+        ),
+    ] = None,
+    mask_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.05,
+            max=0.95,
+            help="Use and store this mask threshold, chosen elsewhere; default: as it is.",
         ),
     ] = None,
     limit: common.Limit = None,
@@ -80,10 +88,12 @@ def thresholds(
     model = common.open_model(str(folder))
     if flips is not None:
         model.thresholds = dataclasses.replace(model.thresholds, flips=flips)
+    if mask_threshold is not None:
+        model.thresholds = dataclasses.replace(model.thresholds, mask=mask_threshold)
     start = model.thresholds
     boxes = model.kind == "mask_rcnn"  # a U-Net has none to select anew
     overlaps = (0.2, 0.3, 0.4, 0.5) if nms and boxes else ()
-    cuts = (0.4, 0.45, 0.5, 0.55, 0.6) if mask else ()
+    cuts = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6) if mask else ()
     if boxes:  # one run of the network serves all pairs
         known = predict_variants(model, dataset, {start.nms_iou, *overlaps}, {start.mask, *cuts})
     else:

@@ -23,8 +23,7 @@ class Augmenter:
     and a seed (seed, epoch, index) of non-negative integers, and returns (image uint8
     (size, size, 3), labels int32 (size, size)). Ids survive: a nucleus keeps the id it has in
     ``labels``, so ids may have gaps. The pieces of a nucleus that the crop cuts in two keep the one
-    id, since they are one nucleus; a mirrored copy that does not touch its original is a
-    nucleus of its own and gets a new id above all others.
+    id, since they are one nucleus; a mirrored copy that does not touch its original gets a new id above all others.
     """
 
     def __init__(self, config, size):
@@ -253,7 +252,7 @@ def _recolour(image, config, random):
         gain, shift = 1 + config.contrast * signed[3], 255 * config.brightness * signed[4]
         table = np.clip(np.rint((np.arange(256) - middle) * gain + middle + shift), 0, 255)
         image = table.astype(np.uint8)[image]
-    own = random.spawn(4)  # does not move the generator
+    own = random.spawn(4)  # leaves the generator where it is
     image = disturb.haze(disturb.uneven_light(image, config, own[0]), config, own[1])
     if draws[5] < config.invert:
         image = arithmetic.invert(image)

@@ -9,7 +9,7 @@ import numpy as np
 from nucleus_course.data.augment import Augmenter
 from nucleus_course.data.canonical import TRAINING_STAINS, canonical
 from nucleus_course.data.labels import boxes_from_labels
-from nucleus_course.data.preprocess import resize, to_network, view
+from nucleus_course.data.preprocess import resize, see, to_network
 from nucleus_course.presets import gentle
 
 
@@ -105,7 +105,7 @@ class TrainingBatches(keras.utils.PyDataset):
         """
         if pick not in self.images:  # two threads may both do it: the result is the same
             record = self.records[pick]
-            seen = view(record.image, self.config)
+            seen = see(record.image, self.config)
             images = (seen.pixels,)
             if seen.canonical is not None and seen.canonical.stain:
                 images += tuple(

@@ -1,6 +1,6 @@
 """From a stored image to the network's input: one function for training, prediction and evaluation.
 
-Two steps, because augmentation works on uint8 in between: :func:`view` sees the whole image,
+Two steps, because augmentation works on uint8 in between: :func:`see` sees the whole image,
 :func:`to_network` only does arithmetic. Which view a model has is its config's ``input``: colour as it
 comes, stretched (:func:`stretch`), or canonical grey (:mod:`nucleus_course.data.canonical`).
 """
@@ -30,7 +30,7 @@ class View:
     canonical: Canonical | None = None
 
 
-def view(image, config, polarity="auto", input=None):
+def see(image, config, polarity="auto", input=None):
     """The :class:`View` of an image that a model's config asks for.
 
     Args:

@@ -20,6 +20,7 @@ class Detections:
         height, width: the image's size.
         thresholds: the operating point for :meth:`label_image` and :meth:`confident`.
         canonical: how the image was seen (:class:`~nucleus_course.data.canonical.Canonical`); None where the input is colour.
+        learned: the model's :class:`~nucleus_course.data.novelty.Novelty`, for :attr:`novelty`.
     """
 
     boxes: np.ndarray
@@ -30,7 +31,15 @@ class Detections:
     width: int
     thresholds: Thresholds = field(default_factory=Thresholds)
     canonical: object = field(default=None, repr=False)
+    learned: object = field(default=None, repr=False)
     _pasted: tuple = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def novelty(self):
+        """How far the image is from what the model learned: 1 or more says not to trust it; None if unknown."""
+        if self.canonical is None or self.learned is None:
+            return None
+        return self.learned(self.canonical.image)
 
     def __len__(self):
         return len(self.scores)
@@ -46,7 +55,7 @@ class Detections:
         """The detections at ``index`` (ints, bools or a slice), in that order."""
         found = Detections(
             self.boxes[index], self.scores[index], self.mask_probs[index], self.mask_boxes[index],
-            self.height, self.width, self.thresholds, self.canonical,
+            self.height, self.width, self.thresholds, self.canonical, self.learned, self.learned,
         )  # fmt: skip
         if self._pasted is not None:
             threshold, (instance, row, column) = self._pasted

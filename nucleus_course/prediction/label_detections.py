@@ -16,13 +16,14 @@ class LabelDetections:
         labels: (H, W) int32, 0 background, i + 1 for detection i.
         scores: (N,) float32 in [0, 1], falling.
         thresholds: the operating point for :meth:`label_image` and :meth:`confident`.
-        canonical: as for :class:`~nucleus_course.detections.Detections`.
+        canonical, learned: as for :class:`~nucleus_course.detections.Detections`.
     """
 
     labels: np.ndarray
     scores: np.ndarray
     thresholds: Thresholds = field(default_factory=Thresholds)
     canonical: object = field(default=None, repr=False)
+    learned: object = field(default=None, repr=False)
 
     @classmethod
     def from_labels(cls, labels, scores, thresholds=None):
@@ -46,6 +47,15 @@ class LabelDetections:
     def __repr__(self):
         above = int((self.scores >= self.thresholds.score).sum())
         return f"LabelDetections({len(self)} on {self.height}x{self.width}, {above} with a score of at least {self.thresholds.score:g})"
+
+    @property
+    def novelty(self):
+        """As for :class:`~nucleus_course.detections.Detections`."""
+        return (
+            None
+            if self.canonical is None or self.learned is None
+            else self.learned(self.canonical.image)
+        )
 
     @property
     def height(self):

@@ -42,19 +42,22 @@ def measure_nuclei(labels, image):
     return [dict(zip(PROPERTIES, row)) for row in zip(*columns)]
 
 
-def view_columns(seen):
+def view_columns(seen, novelty=None):
     """How an image was seen, for counts.csv.
 
     Args:
         seen: :class:`~nucleus_course.data.canonical.Canonical`, or None for the colour input.
+        novelty: how far the image is from what the model learned, or None.
 
     Returns:
-        dict: polarity, stain (yes or no), and the values low and high that became black and white.
+        dict: polarity, stain (yes or no), the values low and high that became black and white, and
+        novelty; empty where unknown.
     """
-    if seen is None:
-        return dict.fromkeys(("polarity", "stain", "low", "high"), "")
-    stain = "yes" if seen.stain else "no"
-    return {"polarity": seen.polarity, "stain": stain, "low": seen.low, "high": seen.high}
+    row = dict.fromkeys(("polarity", "stain", "low", "high", "novelty"), "")
+    if seen is not None:
+        stain = "yes" if seen.stain else "no"
+        row |= {"polarity": seen.polarity, "stain": stain, "low": seen.low, "high": seen.high}
+    return row if novelty is None else row | {"novelty": novelty}
 
 
 def count_image(file_name, shape, nuclei, seen=None):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nucleus_course.data.preprocess import to_network, view
+from nucleus_course.data.preprocess import see, to_network
 from nucleus_course.geometry.boxes import dilate, greedy_nms
 from nucleus_course.prediction import flips
 from nucleus_course.prediction.detections import Detections
@@ -60,7 +60,7 @@ def prepare(image, config, views=flips.VIEWS[:1]):
     Raises:
         UserError: the array is not an image.
     """
-    return prepare_picture(view(image, config).pixels, config, views)
+    return prepare_picture(see(image, config).pixels, config, views)
 
 
 def prepare_picture(picture, config, views=flips.VIEWS[:1]):

@@ -14,6 +14,7 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import Thresholds
+from nucleus_course.data import novelty
 from nucleus_course.data.read import read_image
 from nucleus_course.models.mask_rcnn.network import MaskRCNNNetwork
 from nucleus_course.models.unet import UNetNetwork
@@ -43,6 +44,7 @@ class Segmenter:
         network: the Keras model; ``nucleus_course.train`` trains it.
         thresholds: :class:`~nucleus_course.config.Thresholds`, the operating point.
         rescorer: :class:`~nucleus_course.prediction.rescorer.Rescorer` fitted to these weights, or None.
+        novelty: :class:`~nucleus_course.data.novelty.Novelty`, what these weights learned from, or None.
         start: name of the weights it started from; None for random ones.
         load_report: what came of loading them.
     """
@@ -53,6 +55,7 @@ class Segmenter:
         self.network = network
         self.thresholds = thresholds or Thresholds()
         self.rescorer = rescorer
+        self.novelty = None
         self.start = self.load_report = None
         self._engine = None
 
@@ -93,9 +96,9 @@ class Segmenter:
         path, layout = importers.locate(weights, preset.model)
         network = cls.network_class(importers.adapted(preset.model, layout), **options)
         model = cls(network, preset.thresholds)
-        point = model._operating_point(path)
+        point = model.operating_point(path)
         model.load_report = importers.load_any(network, path, layout)
-        model.thresholds, model.rescorer = point
+        model.thresholds, model.rescorer, model.novelty = point
         model.start = str(weights)
         return model
 
@@ -135,15 +138,15 @@ class Segmenter:
             UserError: not everything fits; the model is unchanged then.
         """
         path = find_weights(source)
-        point = self._operating_point(path)
+        point = self.operating_point(path)
         self.load_report = load_into(self.network, path, grow=grow)
-        self.thresholds, self.rescorer = point
+        self.thresholds, self.rescorer, self.novelty = point
 
-    def _operating_point(self, path):
-        """Thresholds and rescorer that belong to weights at ``path``."""
+    def operating_point(self, path):
+        """Thresholds, rescorer and novelty that belong to weights at ``path`` (a folder or a file)."""
         if path.is_dir():
-            return read_config(path)[1], Rescorer.load(path)
-        return self.thresholds, None
+            return read_config(path)[1], Rescorer.load(path), novelty.Novelty.load(path)
+        return self.thresholds, None, None
 
     def save(self, folder, half=False, max_mb=None):
         """Write config.json, thresholds.json, the weights and, where there is one, rescoring.json.
@@ -158,6 +161,9 @@ class Segmenter:
         """
         folder = Path(folder)
         save_network(self.network, folder, half, max_mb)
+        (folder / novelty.FILE).unlink(missing_ok=True)
+        if self.novelty is not None:
+            self.novelty.save(folder)
         Rescorer.remove(folder)  # it was fitted to the weights that were here
         save_thresholds(self.thresholds, folder)
         if self.rescorer is not None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.progress import track
-from nucleus_course.data.preprocess import view
+from nucleus_course.data.preprocess import see
 from nucleus_course.geometry.boxes import iou_matrix
 from nucleus_course.prediction import flips
 from nucleus_course.prediction.detections import Detections
@@ -80,7 +80,7 @@ def predict_image(
     Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
     """
     core, margin = tile_sizes(model.config, tile, overlap)
-    seen = view(image, model.config, polarity, input)
+    seen = see(image, model.config, polarity, input)
     shape = seen.pixels.shape[:2]
     whole = max(shape) * model.config.upsample <= UNTILED if tile is None else core is None
     tiles = [Tile((0, 0, *shape))] if whole else grid(shape, core)
@@ -90,7 +90,7 @@ def predict_image(
     ):
         look.at(piece)
     found = look.merged()
-    found.canonical = seen.canonical
+    found.canonical, found.learned = seen.canonical, model.novelty
     if max_detections is not None:
         found = found.take(slice(0, max_detections))
     if look.crowded:

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from nucleus_course.data.preprocess import view
+from nucleus_course.data.preprocess import see
 from nucleus_course.data.read import to_rgb8
 from nucleus_course.geometry.boxes import dilate, greedy_nms, pyramid_level
 from nucleus_course.prediction.pipeline import MIN_SCORE, assemble, prepare_picture
@@ -47,7 +47,7 @@ def trace_image(model, image, *, polarity="auto", input=None):
         (D, 4), ``mask_pooled`` (D, 14, 14, C), ``mask_logits`` (D, 28, 28), ``detections``.
     """
     network, config, thresholds = model.network, model.config, model.thresholds
-    seen = view(image, config, polarity, input)
+    seen = see(image, config, polarity, input)
     image = to_rgb8(image)
     prepared = prepare_picture(seen.pixels, config)
     window = ops.convert_to_tensor(prepared.windows)

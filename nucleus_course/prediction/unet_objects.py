@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from nucleus_course.data.preprocess import resize, to_network, view
+from nucleus_course.data.preprocess import resize, see, to_network
 from nucleus_course.geometry.watershed import separate
 from nucleus_course.prediction import flips
 from nucleus_course.prediction.engines.compiled import compiled
@@ -34,20 +34,21 @@ def predict_pixels(
     Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`. NMS does not apply,
     and tiles are the U-Net's own.
     """
-    seen = view(image, model.config, polarity, input)
+    seen = see(image, model.config, polarity, input)
     maps = pixel_maps(model, seen, thresholds.flips)
     labels, scores = objects_from_maps(maps[..., 0], maps[..., 1], thresholds.mask)
     found = LabelDetections.from_labels(labels, scores, thresholds)
+    found.canonical, found.learned = seen.canonical, model.novelty
     if max_detections is not None and len(found) > max_detections:
         labels = np.where(found.labels > max_detections, 0, found.labels)
         found = LabelDetections(labels, found.scores[:max_detections], thresholds)
-    found.canonical = seen.canonical
+    found.canonical, found.learned = seen.canonical, model.novelty
     return found if score_threshold is None else found.confident(score_threshold)
 
 
 def pixel_maps(model, image, views=1):
     """Probabilities that a pixel is nucleus and interior, (H, W, 2) float32, the mean over ``views`` flips."""
-    seen = view(image, model.config).pixels
+    seen = see(image, model.config).pixels
     network = to_network(seen, model.config)
     turned = [(flips.flip_image(network, flip), flip) for flip in flips.VIEWS[:views]]
     maps = np.mean([flips.flip_image(_tiled(model, part), flip) for part, flip in turned], axis=0)

@@ -139,6 +139,22 @@ def _onward(preset):
     return {"training": changed}
 
 
+def _outlines(preset):
+    """The mask loss counts twice."""
+    return {
+        "training": {
+            "loss_weights": preset.training.loss_weights
+            | {"mask": 2.0 * preset.training.loss_weights["mask"]}
+        }
+    }
+
+
+def _outlines(preset):
+    """The mask loss counts twice."""
+    old = preset.training.loss_weights
+    return {"training": {"loss_weights": old | {"mask": 2.0 * old["mask"]}}}
+
+
 def more(papers, compact):
     """The presets of this module, from the paper's two and ``compact``."""
     return [from_scratch(paper) for paper in papers] + [strong(papers[0], compact)]
@@ -206,7 +222,7 @@ def _larger(preset):
 
 
 # Variant -> (what it is, what it changes; None where it does not fit). The paper's side experiments are
-# these, but for the last seven; which lengths and rates it tried it does not say.
+# these, but for the last eight; which lengths and rates it tried it does not say.
 VARIANTS = {
     "mirror": ("image edges mirrored instead of black", lambda p: {"augment": dataclasses.replace(p.augment, border="reflect")}),
     "native": ("images not upsampled", _native),
@@ -218,6 +234,7 @@ VARIANTS = {
     "cosine": ("the rate falls as a cosine in each stage", lambda p: {"training": _stages(p, lambda s: {"schedule": "cosine"})}),
     "further": ("a second round from trained weights: a lower rate, rare types oftener, twice the mask loss", _further),
     "onward": ("a round from trained weights: a lower rate, rare types oftener", _onward),
+    "outlines": ("the mask loss counts twice", _outlines),
     "colour": ("images in their own colours, as compact's first edition saw them", _colour),
     "stained": ("stained tissue twice as often", _stained),
     "deeper": ("more blocks in the thin trunk, at twice the rate", _deeper),

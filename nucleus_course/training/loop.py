@@ -11,9 +11,7 @@ import numpy as np
 from nucleus_course._util.errors import UserError
 from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.evaluation.report import evaluate
-from nucleus_course.models.weights.folder import read_config
 from nucleus_course.prediction.datasets import predict_dataset
-from nucleus_course.prediction.rescorer import Rescorer
 from nucleus_course.presets import get_preset
 from nucleus_course.training import run as run_config
 from nucleus_course.training.average import averaged, restart_average, take_average
@@ -176,7 +174,9 @@ class _Loop:
                 length = run_config.length(self.schedule.stages, self.schedule.minutes)
                 folder.write_json(run_config.NAME, {**earlier.values, **length})
         if not self.last:
-            self.model.rescorer = None  # it was fitted to the weights as they are
+            self.model.rescorer = self.model.novelty = (
+                None  # they belong to the weights as they are
+            )
 
     def enter(self, number, checkpoint=None):
         """Compile for a stage, and take over a checkpoint's state."""
@@ -276,7 +276,8 @@ class _Loop:
         place = self.folder.path / "weights"
         if len(self.history.rows) == self.start and (place / "thresholds.json").exists():
             # Nothing was trained: what was chosen since then still holds.
-            self.model.thresholds, self.model.rescorer = read_config(place)[1], Rescorer.load(place)
+            point = self.model.operating_point(place)
+            self.model.thresholds, self.model.rescorer, self.model.novelty = point
         self.model.save(place)
 
     def close(self):

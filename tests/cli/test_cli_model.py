@@ -133,7 +133,7 @@ def test_predict_writes_everything_and_names_the_bad_ones(here, model):
     for stem, name in (("rgb", "rgb.png"), ("deep", "sub/deep.tif")):
         labels = tifffile.imread(here / "out" / "labels" / f"{stem}.tif")
         low, high = (counts[name][edge] for edge in ("low", "high"))
-        row = (name, "64", "64", str(labels.max()), "", "bright", "no", low, high)
+        row = (name, "64", "64", str(labels.max()), "", "bright", "no", low, high, "")
         assert counts[name] | {"median_area_px": ""} == dict(zip(counts[name], row, strict=True))
         assert 0 <= float(low) < float(high) <= image.max() * (200 if name.endswith("tif") else 1)
         areas = [float(r["area_px"]) for r in measured if r["image"] == name]

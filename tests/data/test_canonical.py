@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.data.canonical import HIGH_PERCENTILE, LOW_PERCENTILE, STAIN_WEIGHTS, canonical
-from nucleus_course.data.preprocess import view
+from nucleus_course.data.preprocess import see
 from nucleus_course.presets import get_preset
 
 RED, GREEN, BLUE = 0, 1, 2
@@ -237,15 +237,15 @@ def test_what_is_no_image_or_no_polarity(image, polarity, words):
 def test_a_models_config_chooses_the_view():
     image = (field()[0] * 40000).astype("uint16")
     grey, colour = get_preset("compact").model, get_preset("compact+colour").model
-    seen = view(image, grey)
+    seen = see(image, grey)
     np.testing.assert_array_equal(seen.pixels, canonical(image).rgb)
-    assert view(seen, grey) is seen and view(image, colour).canonical is None
-    np.testing.assert_array_equal(view(image, colour, input="canonical").pixels, seen.pixels)
-    np.testing.assert_array_equal(view(image, grey, "dark").pixels, canonical(image, "dark").rgb)
+    assert see(seen, grey) is seen and see(image, colour).canonical is None
+    np.testing.assert_array_equal(see(image, colour, input="canonical").pixels, seen.pixels)
+    np.testing.assert_array_equal(see(image, grey, "dark").pixels, canonical(image, "dark").rgb)
     with pytest.raises(UserError, match="polarity 'dark' is for the canonical input"):
-        view(image, colour, "dark")
+        see(image, colour, "dark")
     with pytest.raises(UserError, match="input 'sepia'"):
-        view(image, grey, input="sepia")
+        see(image, grey, input="sepia")
 
 
 @pytest.mark.slow

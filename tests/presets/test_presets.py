@@ -90,6 +90,7 @@ CHANGES = {
     "cosine": {"stages"},
     "further": {"stages", "balance_types", "settle", "loss_weights"},
     "onward": {"stages", "balance_types"},
+    "outlines": {"loss_weights"},
     "colour": {
         "input",
         "settle",

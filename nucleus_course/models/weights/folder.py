@@ -1,4 +1,4 @@
-"""A model folder: config.json, thresholds.json, weights.h5, and rescoring.json for some.
+"""A model folder: config.json, thresholds.json, weights.h5, and rescoring.json and novelty.json for some.
 
 ``weights.h5`` is flat: one dataset a variable under ``<layer>/<variable>``, without optimiser or random
 state, so it moves between backends, and a layer that does not fit is named rather than skipped.

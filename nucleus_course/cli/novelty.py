@@ -1,0 +1,64 @@
+"""`nucleus-course novelty`: what a model learned from, so that it can tell when an image is unlike it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.cli import common
+
+
+@common.friendly
+def novelty(
+    data: common.Data,
+    weights: Annotated[
+        str,
+        typer.Option(
+            "--weights", metavar="DIR", help="The model or run folder to write novelty.json into."
+        ),
+    ],
+    split: Annotated[str, typer.Option(metavar="S", help="What the model learned from.")] = "train",
+    check: Annotated[
+        str,
+        typer.Option(metavar="S", help="Where to show how many images are told; none skips it."),
+    ] = "validation",
+) -> None:
+    """Describe the images a model learned from, so that it tells when an image is unlike them.
+
+    \b
+    Example
+      nucleus-course novelty --data D.zip --weights runs/compact/weights
+
+    Works on images alone: no network runs. Each source of stage1_train is compared with the others, and 99 of 100 of
+    these strangers stay below 1. Writes novelty.json into the model folder: from then on `predict` has a column
+    novelty and names the images at 1 or more. For a model whose input is canonical.
+    """
+    from nucleus_course.data.canonical import canonical
+    from nucleus_course.data.novelty import FILE, Novelty
+    from nucleus_course.data.sources import read_sources
+    from nucleus_course.models.weights.folder import find_weights, read_config
+
+    folder = find_weights(weights)
+    if folder.is_file():
+        raise UserError(f"{weights} is a file: novelty belongs to a model folder, give that")
+    if read_config(folder)[0].input != "canonical":
+        raise UserError(f"{weights} sees colour: novelty is for models whose input is canonical")
+    dataset = common.open_data(data, split, what="describing")
+    sources = read_sources()
+    if not set(dataset.ids) <= set(sources):
+        raise UserError(
+            f"{data}: not all of its images are stage1_train's, whose sources are known"
+        )
+    judged = None if check == "none" else common.open_data(data, check, what="checking on")
+    fitted = Novelty.fit(dataset, sources)
+    fitted.save(folder)
+    console = common.out()
+    console.print(Text(f"written: {folder / FILE}"), soft_wrap=True)
+    if judged is not None:
+        told = [fitted(canonical(record.image).image) for record in judged]
+        console.print(
+            f"{sum(t >= 1 for t in told)} of {len(told)} images of {check} are told; the largest novelty is {max(told):.2f}"
+        )

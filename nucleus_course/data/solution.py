@@ -25,6 +25,7 @@ class SolvedSource:
     def __init__(self, source, table):
         self._source, self._table = source, Path(table)
         self.path, self.issues, self.synthetic = source.path, source.issues, source.synthetic
+        self.hint = ""
         self._rows = read_solution(table)
         self._masks, self.entries = {}, {}
         for image_id, entry in source.entries.items():

@@ -51,7 +51,8 @@ def read_table(path, columns):
     for column in columns:
         if names.count(column) != 1:
             found = ", ".join(names)[:200]
-            raise UserError(f"{path}: the column {column} is expected once; there are {found}")
+            wanted = " and ".join(columns)
+            raise UserError(f"{path}: the columns {wanted} are expected once; there are {found}")
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(names):
             raise UserError(f"{path}: row {number} has {len(row)} fields, the header {len(names)}")

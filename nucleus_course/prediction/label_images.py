@@ -149,7 +149,8 @@ def _scores_csv(path):
     except UserError as error:
         raise PredictionsError(str(error)) from None
     except (ValueError, OverflowError) as error:
-        raise PredictionsError(f"{path}: labels and scores are numbers ({error})") from None
+        text = f"{path}: the columns label and score are numbers ({error})"
+        raise PredictionsError(text) from None
     if len(table) != len(rows):
         raise PredictionsError(f"{path}: a label occurs twice")
     return table

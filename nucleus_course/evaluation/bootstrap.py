@@ -1,11 +1,12 @@
 """How sure a number is: intervals from resampling images.
 
-A bootstrap sample draws as many images as there are, with replacement; a metric's interval holds the middle 95% of
-its values over many samples (Efron & Tibshirani 1993, chapter 13). Drawing an image k times is giving it the weight k,
-so nothing is matched again: sums are weighted, and COCO's precision is accumulated with weights.
+A bootstrap sample draws as many images as there are, with replacement; a metric's interval holds the
+middle 95% of its values over many samples (Efron & Tibshirani 1993, chapter 13). To draw an image k
+times is to give it the weight k, so nothing is matched again: sums are weighted, and COCO's precision
+is accumulated with weights.
 
-Nuclei within an image are not independent, so images are drawn, not nuclei. Near-duplicate images are not independent
-either: give their groups, and whole groups are drawn.
+Nuclei of one image are not independent, so images are drawn, not nuclei. Near-duplicate images are not
+independent either: give their groups, and whole groups are drawn.
 """
 
 from dataclasses import dataclass
@@ -153,15 +154,14 @@ def compare(
     """
     from nucleus_course.evaluation.report import Report, evaluate
 
-    reports = []
-    for given in (first, second):
-        if not isinstance(given, Report):
-            given = evaluate(dataset, given, progress=progress)
-        if given.scores is None:
-            raise UserError(
-                "a report loaded from a file cannot be compared: evaluate its predictions again"
-            )
-        reports.append(given)
+    reports = [
+        given if isinstance(given, Report) else evaluate(dataset, given, progress=progress)
+        for given in (first, second)
+    ]
+    if any(report.scores is None for report in reports):
+        raise UserError(
+            "a report loaded from a file cannot be compared: evaluate its predictions again"
+        )
     ids = [[s.image_id for s in report.scores] for report in reports]
     if ids[0] != ids[1] or ids[0] != list(dataset.ids):
         raise UserError("the two reports cover different images: evaluate both on the same split")
@@ -175,20 +175,13 @@ def compare(
         known = differences[~np.isnan(differences)]
         share = float(np.mean((known > 0) + 0.5 * (known == 0))) if known.size else None
         difference = None if a is None or b is None else b - a
-        metrics[key] = {
-            "first": a,
-            "second": b,
-            "difference": difference,
-            "low": low,
-            "high": high,
-            "share": share,
-        }
+        interval = {"low": low, "high": high, "share": share}
+        metrics[key] = {"first": a, "second": b, "difference": difference, **interval}
     names = names or [report.name for report in reports]
-    warnings = [
-        f"{name}: {text}" for name, report in zip(names, reports) for text in report.warnings
-    ]
+    warnings = [f"{name}: {text}" for name, r in zip(names, reports) for text in r.warnings]
     return Comparison(*names, metrics, len(ids[0]), replicates, seed, level, warnings)
 
 
 def in_order(groups, ids):
+    """Groups in the order of ``ids``, from {id: group} or a list in that order already."""
     return [groups[i] for i in ids] if isinstance(groups, dict) else groups

@@ -1,4 +1,4 @@
-"""Do scores mean what they say? Of the detections scored 0.8, are eight in ten right?"""
+"""Calibration: are eight in ten of the detections scored 0.8 right?"""
 
 import numpy as np
 
@@ -26,12 +26,10 @@ def reliability(scores, bins=10):
     right = np.concatenate([s.matches.nucleus[0] >= 0 for s in scores] + [np.zeros(0, bool)])
     if values.size and (values.min() < 0 or values.max() > 1):
         raise UserError(
-            f"scores from {values.min():g} to {values.max():g} are no probabilities: calibration needs [0, 1]"
+            f"scores from {values.min():g} to {values.max():g} are not probabilities: calibration needs [0, 1]"
         )
     edges = np.linspace(0, 1, bins + 1)
-    place = np.minimum(
-        (values * bins).astype(int), bins - 1
-    )  # a score of 1 belongs to the last bin
+    place = np.minimum((values * bins).astype(int), bins - 1)  # 1 belongs to the last bin
     count = np.bincount(place, minlength=bins)
     score = np.bincount(place, values, bins) / np.maximum(count, 1)
     precision = np.bincount(place, right, bins) / np.maximum(count, 1)

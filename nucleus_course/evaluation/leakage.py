@@ -1,4 +1,4 @@
-"""Near-duplicates across splits: is the model good, or has it seen these pictures?
+"""Near-duplicates across splits: is the model good, or has it seen these images?
 
 BBBC038 holds many crops of the same fields of view, and the protocol's split, made by image, puts some on
 both sides. The data room finds the groups (``dataset.groups`` of the whole data set: {image id: group}).
@@ -19,9 +19,7 @@ def seen_in_training(ids, training_ids, groups):
         training = {groups[i] for i in training_ids}
         return tuple(i for i in ids if groups[i] in training)
     except KeyError as error:
-        raise UserError(
-            f"image {error} is in no group: take the groups of the whole data set"
-        ) from None
+        raise UserError(f"image {error} has no group: take those of the whole data set") from None
 
 
 def seen_and_unseen(report, training_ids, groups):

@@ -1,8 +1,8 @@
 """The metrics of the protocol, each defined once.
 
-Every metric but COCO's is a function of sums over images, so an image is reduced to one row of numbers
-(:data:`COLUMNS`), and values for an image, a type, the data set or ten thousand bootstrap samples all come from
-:func:`values_from_sums`. docs/metrics.md states the definitions and the rules for empty images.
+Every metric but COCO's is a function of sums over images. So an image is reduced to one row of numbers
+(:data:`COLUMNS`), and values for an image, a type, the data set or ten thousand bootstrap samples all
+come from :func:`values_from_sums`. docs/metrics.md states the definitions and the rules for empty images.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 
 from nucleus_course.evaluation.matching import best_assignment, iou_from_overlap
 
-# decimals, not sums of 0.05: a mask with an IoU of exactly 7/10 must not be above 0.7
+# decimals, not sums of 0.05: an IoU of exactly 7/10 must not be above 0.7
 IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
 
 DEFINITIONS_VERSION = 1  # raise it when a number in an old report would come out differently

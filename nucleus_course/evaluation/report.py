@@ -1,8 +1,6 @@
 """``evaluate``: a data set and predictions in, a :class:`Report` with every metric out."""
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +15,7 @@ from nucleus_course.evaluation.metrics import (
     ratio,
 )
 from nucleus_course.evaluation.scoring import operating_point, score_images
-from nucleus_course.prediction.interchange import Predictions, write_json
+from nucleus_course.prediction.interchange import Predictions, read_json, write_json
 
 
 @dataclass
@@ -35,9 +33,9 @@ class Report:
         operating_point: {"score_threshold", "min_area", "source": "given", "predictions" or "none"}.
         curves: {"recall": [101], "precision": {IoU: [101]}, "f1": {IoU: value}}, fractions.
         name, dataset, split, synthetic: what was evaluated on what.
-        warnings: texts a reader of the numbers should see.
-        scores: the matches behind the numbers (:class:`~nucleus_course.evaluation.scoring.ImageScore`); None for a
-            report that was loaded from a file.
+        warnings: texts that a reader of the numbers should see.
+        scores: the matches behind the numbers, a list of
+            :class:`~nucleus_course.evaluation.scoring.ImageScore`; None for a report loaded from a file.
     """
 
     metrics: dict
@@ -58,11 +56,7 @@ class Report:
 
     def to_dict(self):
         """What report.json holds: everything but ``scores``."""
-        document = {key: value for key, value in vars(self).items() if key != "scores"}
-        document["intervals"] = {
-            k: None if v is None else list(v) for k, v in self.intervals.items()
-        }
-        return document
+        return {key: value for key, value in vars(self).items() if key != "scores"}
 
     def save(self, path):
         """Write report.json, whole or not at all."""
@@ -75,24 +69,15 @@ class Report:
         Raises:
             UserError: if there is none, or it is not a report.
         """
-        path = Path(path)
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: not JSON ({error})") from None
-        parts = ("metrics", "images", "types")
+        document, parts = read_json(path), ("metrics", "images", "types")
         if not isinstance(document, dict) or not all(
             isinstance(document.get(k), dict) for k in parts
         ):
             raise UserError(f"{path}: not a report: metrics, images and types are expected")
-        known = {
-            k: v for k, v in document.items() if k in cls.__dataclass_fields__ and k != "scores"
-        }
-        known["intervals"] = {
-            k: None if v is None else tuple(v) for k, v in (known.get("intervals") or {}).items()
-        }
+        names = set(cls.__dataclass_fields__) - {"scores"}
+        known = {k: v for k, v in document.items() if k in names}
+        spans = known.get("intervals") or {}
+        known["intervals"] = {k: None if v is None else tuple(v) for k, v in spans.items()}
         return cls(**known)
 
     def table(self):
@@ -146,12 +131,8 @@ def evaluate(
     if bootstrap:
         order = in_order(groups, list(dataset.ids))
         report.intervals = bootstrap_intervals(scores, int(bootstrap), seed, level, order)
-        report.bootstrap = {
-            "replicates": int(bootstrap),
-            "seed": seed,
-            "level": level,
-            "grouped": groups is not None,
-        }
+        how = {"replicates": int(bootstrap), "seed": seed, "level": level}
+        report.bootstrap = {**how, "grouped": groups is not None}
     return report
 
 
@@ -184,23 +165,19 @@ def plain_values(values):
 def _counts(scores):
     rows = {}
     for s in scores:
-        nuclei, detections, tp = (
-            int(column(s.sums, name)) for name in ("nuclei", "detections", "tp_50")
-        )
-        rows[s.image_id] = {
-            "type": s.type, "nuclei": nuclei, "detections": detections,
-            "tp": tp, "fp": detections - tp, "fn": nuclei - tp,
-        }  # fmt: skip
-    total = {
-        name: sum(row[name] for row in rows.values())
-        for name in ("nuclei", "detections", "tp", "fp", "fn")
-    }
-    return {
-        "images": len(scores),
-        **total,
-        "candidates": sum(s.candidates for s in scores),
-        "per_image": rows,
-    }
+        nuclei, found, tp = (int(column(s.sums, n)) for n in ("nuclei", "detections", "tp_50"))
+        counts = {
+            "nuclei": nuclei,
+            "detections": found,
+            "tp": tp,
+            "fp": found - tp,
+            "fn": nuclei - tp,
+        }
+        rows[s.image_id] = {"type": s.type, **counts}
+    names = ("nuclei", "detections", "tp", "fp", "fn")
+    total = {name: sum(row[name] for row in rows.values()) for name in names}
+    candidates = sum(s.candidates for s in scores)
+    return {"images": len(scores), **total, "candidates": candidates, "per_image": rows}
 
 
 def _curves(scores):
@@ -212,8 +189,5 @@ def _curves(scores):
     )
     names = [f"{t:.2f}" for t in IOU_THRESHOLDS]
     rows = {} if np.isnan(precision).any() else dict(zip(names, precision.tolist()))
-    return {
-        "recall": RECALL_POINTS.tolist(),
-        "precision": rows,
-        "f1": dict(zip(names, f1.tolist())),
-    }
+    f1 = dict(zip(names, f1.tolist()))
+    return {"recall": RECALL_POINTS.tolist(), "precision": rows, "f1": f1}

@@ -34,24 +34,23 @@ def _caption(report):
     return escape("\n".join(lines))
 
 
-def _grid(title, caption=None):
-    return Table(
+def _grid(title, caption, first, *others, fold=False):
+    """A table of 80 columns: the ``first`` set left, the others right; ``fold`` breaks long headers."""
+    table = Table(
         title=title, caption=caption or None, box=box.SIMPLE_HEAD, width=WIDTH, title_justify="left",
         caption_justify="left", pad_edge=False,
     )  # fmt: skip
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=not fold, overflow="fold")
+    return table
 
 
 def metrics_table(report):
     """Metric, value, interval (where there is one) and definition."""
-    table = _grid(_title(report), _caption(report))
-    table.add_column("metric", no_wrap=True)
-    table.add_column("value", justify="right", no_wrap=True)
-    if report.intervals:
-        table.add_column(
-            f"{100 * report.bootstrap.get('level', 0.95):g}% interval",
-            justify="right",
-            no_wrap=True,
-        )
+    level = f"{100 * report.bootstrap.get('level', 0.95):g}% interval"
+    names = ("value", level) if report.intervals else ("value",)
+    table = _grid(_title(report), _caption(report), "metric", *names)
     table.add_column("what it is", style="dim")
     for metric in METRICS:
         row = [metric.key, _number(report.metrics.get(metric.key))]
@@ -67,16 +66,12 @@ def types_table(report):
     images = {}
     for row in report.counts.get("per_image", {}).values():
         images[row["type"]] = images.get(row["type"], 0) + 1
-    table = _grid(_title(report))
-    table.add_column("metric", no_wrap=True)
-    for kind in report.types:
-        table.add_column(escape(kind), justify="right", overflow="fold")
+    table = _grid(_title(report), None, "metric", *map(escape, report.types), fold=True)
     if images:
         table.add_row("images", *[str(images.get(kind, 0)) for kind in report.types])
     for metric in METRICS:
-        table.add_row(
-            metric.key, *[_number(values.get(metric.key), 1) for values in report.types.values()]
-        )
+        values = [_number(values.get(metric.key), 1) for values in report.types.values()]
+        table.add_row(metric.key, *values)
     return table
 
 
@@ -85,31 +80,24 @@ def comparison_table(reports, names=None):
 
     Args:
         reports: list of :class:`~nucleus_course.evaluation.report.Report`, or {name: report}.
+        names: of the reports in a list; their own where None.
     """
     if isinstance(reports, dict):
         names, reports = list(reports), list(reports.values())
     names = names or [report.name for report in reports]
-    places = {(report.dataset, report.split) for report in reports}
-    table = _grid(
-        "Percent"
-        if len(places) > 1
-        else escape(" ".join(p for p in places.pop() if p)) + ", percent"
-    )
-    table.add_column("metric", no_wrap=True)
-    for name in names:
-        table.add_column(escape(name), justify="right", overflow="fold")
+    places = [" ".join(p for p in (report.dataset, report.split) if p) for report in reports]
+    several = len(set(places)) > 1
+    title = "Percent" if several else f"{escape(places[0])}, percent"
+    table = _grid(title, None, "metric", *map(escape, names), fold=True)
     for metric in METRICS:
         values = [report.metrics.get(metric.key) for report in reports]
         best = max((v for v in values if v is not None), default=None)
-        cells = [
-            f"[bold]{_number(v)}[/]" if v is not None and v == best else _number(v) for v in values
-        ]
+        cells = [f"[bold]{_number(v)}[/]" if v is not None and v == best else _number(v) for v in values]  # fmt: skip
         table.add_row(metric.key, *cells)
-    table.add_row(
-        "score threshold", *[_number(r.operating_point.get("score_threshold")) for r in reports]
-    )
-    if len(places) > 1:
-        table.add_row("evaluated on", *[escape(f"{r.dataset} {r.split}") for r in reports])
+    thresholds = [_number(r.operating_point.get("score_threshold")) for r in reports]
+    table.add_row("score threshold", *thresholds)
+    if several:
+        table.add_row("evaluated on", *map(escape, places))
     return table
 
 
@@ -120,20 +108,16 @@ def comparison_of_two(comparison):
         f"{pluralize(comparison.images, 'image')}; an interval that holds 0 shows no difference"
     )
     caption = escape("\n".join([caption, *(f"Note: {text}" for text in comparison.warnings)]))
-    table = _grid(escape(f"{comparison.second} against {comparison.first}"), caption)
-    table.add_column("metric", no_wrap=True)
-    for name in (comparison.first, comparison.second):
-        table.add_column(escape(name), justify="right", overflow="fold")
-    for name in ("difference", "interval", "better in"):
-        table.add_column(name, justify="right", no_wrap=True)
+    first, second = escape(comparison.first), escape(comparison.second)
+    names = (first, second, "difference", "interval", "better in")
+    table = _grid(f"{second} against {first}", caption, "metric", *names, fold=True)
     for metric in METRICS:
         row = comparison.metrics[metric.key]
         gap = "-" if row["difference"] is None else f"{row['difference']:+.2f}"
         interval = "-" if row["low"] is None else f"{row['low']:+.1f} to {row['high']:+.1f}"
         share = "-" if row["share"] is None else f"{100 * row['share']:.0f}%"
-        table.add_row(
-            metric.key, _number(row["first"]), _number(row["second"]), gap, interval, share
-        )
+        values = _number(row["first"]), _number(row["second"])
+        table.add_row(metric.key, *values, gap, interval, share)
     return table
 
 
@@ -145,17 +129,13 @@ def errors_table(analysis):
         f"point. Gains: what AP ({_number(costs['coco_ap'], 1)}) and AP50 ({_number(costs['coco_ap50'], 1)}) of all "
         "detections would gain if the class were fixed; they do not add up"
     )
-    table = _grid(f"Errors of {_title(analysis.report)}", caption)
-    table.add_column("class", no_wrap=True)
-    for name in ("nuclei", "detections", "AP gains", "AP50 gains"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, row in analysis.counts.items():
+    names = ("nuclei", "detections", "AP gains", "AP50 gains")
+    table = _grid(f"Errors of {_title(analysis.report)}", caption, "class", *names)
+    for name in dict.fromkeys([*analysis.counts, *costs["classes"]]):
+        counts = [str(n or "") for n in analysis.counts.get(name, {"": 0, " ": 0}).values()]
         cost = costs["classes"].get(name)
-        gains = ["", ""] if cost is None else [_gain(cost["cost_ap"]), _gain(cost["cost_ap50"])]
-        table.add_row(name, *[str(n) if n else "" for n in row.values()], *gains)
-    for name in (n for n in costs["classes"] if n not in analysis.counts):
-        cost = costs["classes"][name]
-        table.add_row(name, "", "", _gain(cost["cost_ap"]), _gain(cost["cost_ap50"]))
+        gains = ["", ""] if cost is None else [_gain(cost[k]) for k in ("cost_ap", "cost_ap50")]
+        table.add_row(name, *counts, *gains)
     return table
 
 
@@ -166,64 +146,46 @@ def _gain(value):
 def breakdown_table(analysis, by):
     """For each bin of a property: nuclei, how many were found and how the rest were lost; detections, how many right."""
     rows = analysis.breakdown(by)
-    table = _grid(f"By {by}: how many nuclei were found, and how the others were lost")
-    table.add_column(by, overflow="fold")
-    kinds = {
-        "poor boundary": "poor",
-        "missed": "missed",
-        "split": "split",
-        "merged": "merged",
-        "cut by the edge": "cut",
-    }
-    for name in ("nuclei", "found", *kinds.values(), "right"):
-        table.add_column(name, justify="right", no_wrap=True)
+    lost = ("poor boundary", "missed", "split", "merged", "cut by the edge")
+    names = ("nuclei", "found", *(kind.split(" ")[0] for kind in lost), "right")
+    title = f"By {by}: how many nuclei were found, and how the others were lost"
+    caption = "found: share of the nuclei that are matched; right: share of the detections that are"
+    table = _grid(title, caption, by, *names)
+    table.columns[0].no_wrap = False
     for group, classes in rows["nuclei"].items():
-        made = rows["detections"].get(group, {})
-        shares = [
-            _share(counts.get("matched", 0), sum(counts.values())) for counts in (classes, made)
-        ]
-        lost = [str(classes[kind] or "") for kind in kinds]
-        table.add_row(escape(group), str(sum(classes.values())), shares[0], *lost, shares[1])
-    table.caption = (
-        "found: share of the nuclei that are matched; right: share of the detections that are"
-    )
+        shares = []
+        for counts in (classes, rows["detections"].get(group, {})):
+            total = sum(counts.values())
+            shares.append(f"{100 * counts['matched'] / total:.0f}%" if total else "-")
+        cells = [str(classes[kind] or "") for kind in lost]
+        table.add_row(escape(group), str(sum(classes.values())), shares[0], *cells, shares[1])
     return table
 
 
-def _share(part, whole):
-    return "-" if not whole else f"{100 * part / whole:.0f}%"
-
-
 def sources_table(table):
-    """A :class:`~nucleus_course.evaluation.by_source.SourceTable`: a row a source, then means that count each once."""
+    """A :class:`~nucleus_course.evaluation.by_source.SourceTable`: a row for each source, then means over the sources."""
     shown = ("coco_ap", "dsb_score", "mean_mask_iou")
     two = len(table.names) == 2
     caption = f"Percent; {100 * table.level:g}% intervals, {table.replicates} bootstrap samples of the images of each source"
     caption += f"; first {table.names[0]}, second {table.names[1]}" if two else ""
-    grid = _grid(escape(" against ".join(table.names)) + " by source", escape(caption))
-    for name in ("source", "images", "met"):
-        grid.add_column(name, justify="left" if name == "source" else "right", no_wrap=True)
-    for name in shown:
-        grid.add_column(name, justify="right")
+    title = escape(" against ".join(table.names)) + " by source"
+    grid = _grid(title, escape(caption), "source", "images", "met", *shown, fold=True)
+
+    def cells(values):
+        pairs = ([values[k][name] for name in ("first", "second")[: 1 + two]] for k in shown)
+        return [" / ".join(_number(v, 1) for v in pair) for pair in pairs]
+
     for name, row in table.sources.items():
-        cells = [
-            _number(row["first"][key], 1) + (f" / {_number(row['second'][key], 1)}" if two else "")
-            for key in shown
-        ]
-        grid.add_row(name, str(row["images"]), "yes" if row["met"] else "no", *cells)
+        by_key = {k: {n: row[n][k] for n in ("first", "second")[: 1 + two]} for k in shown}
+        met = "yes" if row["met"] else "no"
+        grid.add_row(name, str(row["images"]), met, *cells(by_key))
     grid.add_section()
     for kind, means in table.means.items():
-        cells = [
-            _number(means[k]["first"], 1) + (f" / {_number(means[k]['second'], 1)}" if two else "")
-            for k in shown
-        ]
-        grid.add_row(f"mean, {kind}", "", "", *cells)
-        spans = [(means[k]["difference"], means[k]["low"], means[k]["high"]) for k in shown]
-        text = [
-            f"{d:+.1f} ({a:+.1f} to {b:+.1f})" if two else f"{a:.1f} to {b:.1f}"
-            for d, a, b in spans
-            if a is not None
-        ]
-        if text:
-            grid.add_row("  difference" if two else "  interval", "", "", *text)
+        grid.add_row(f"mean, {kind}", "", "", *cells(means))
+        known = [means[k] for k in shown if means[k]["low"] is not None]
+        spans = [f"{m['low']:+.1f} to {m['high']:+.1f}" if two else f"{m['low']:.1f} to {m['high']:.1f}" for m in known]  # fmt: skip
+        if two:
+            spans = [f"{m['difference']:+.1f} ({span})" for m, span in zip(known, spans)]
+        if spans:
+            grid.add_row("  difference" if two else "  interval", "", "", *spans)
     return grid

@@ -1,11 +1,12 @@
 """Choose the operating point on a validation split.
 
-The higher score keeps the pixel, so what a detection keeps depends on better detections only, never on worse ones.
-Lowering the threshold therefore adds detections and changes none that were there. So each image is painted and
-compared with its truth once, without a threshold, and every score threshold and minimum area selects rows of
-that one table: a hundred thresholds cost little more than one.
+The higher score keeps the pixel, so what a detection keeps depends on better detections only. A lower
+threshold adds detections and changes none that were there. So each image is compared with its truth
+once, without a threshold, and every score threshold and minimum area selects rows of that one table: a
+hundred thresholds cost little more than one.
 
-NMS IoU and mask threshold change the detections themselves. For those the caller gives a function that predicts.
+NMS IoU and mask threshold change the detections themselves. For those the caller gives a function that
+predicts.
 """
 
 import dataclasses
@@ -110,11 +111,8 @@ class ThresholdChoice:
     def save(self, path):
         """Write thresholds.json (into ``path``, a file or a model folder)."""
         path = Path(path)
-        write_json(
-            path / "thresholds.json" if path.is_dir() else path,
-            dataclasses.asdict(self.thresholds),
-            indent=1,
-        )
+        path = path / "thresholds.json" if path.is_dir() else path
+        write_json(path, dataclasses.asdict(self.thresholds), indent=1)
 
 
 def choose_thresholds(
@@ -172,21 +170,18 @@ def choose_thresholds(
             for name, least in (at_least or {}).items():
                 values = np.where(points.values(name, scores, min_areas) >= least, values, np.nan)
             area = int(np.argmax(np.nanmax(np.nan_to_num(values, nan=-1.0), axis=0)))
-            curve = values[:, area]
+            curve, smallest = values[:, area], int(min_areas[area])
             at = _middle_of_best(curve)
             for score, value in zip(scores, curve.tolist()):
                 row = {
                     "score": float(score),
-                    "min_area": int(min_areas[area]),
+                    "min_area": smallest,
                     "nms_iou": nms_iou,
                     "mask": mask,
                 }
                 tried.append({**row, "value": None if np.isnan(value) else value})
-            known[nms_iou, mask] = (
-                float(np.nan_to_num(curve[at], nan=-1.0)),
-                float(scores[at]),
-                int(min_areas[area]),
-            )
+            value = float(np.nan_to_num(curve[at], nan=-1.0))
+            known[nms_iou, mask] = value, float(scores[at]), smallest
         return known[nms_iou, mask]
 
     nms_iou, mask = start.nms_iou, start.mask

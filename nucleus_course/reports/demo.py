@@ -1,4 +1,4 @@
-"""The main job once, on the embedded sample: what `nucleus-course demo` does, step by step."""
+"""The whole job once, on the embedded sample: what `nucleus-course demo` does, step by step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run_demo(out: Path, epochs: int = 15, console: Console | None = None) -> dic
     from nucleus_course.data import load_dataset
     from nucleus_course.figures import draw_detections, draw_learning_curve, draw_samples
 
-    out, begun = Path(out), time.perf_counter()
+    out, start = Path(out), time.perf_counter()
     console = console or Console(highlight=False)
     figures = []
 
@@ -51,9 +51,8 @@ def run_demo(out: Path, epochs: int = 15, console: Console | None = None) -> dic
     dataset = load_dataset("sample", "all", progress=False)
     training, validation = dataset.subset("train"), dataset.subset("validation")
     nuclei = sum(dataset.counts.values())
-    say(
-        f"{len(dataset)} images, {nuclei} nuclei: {len(training)} images to train on, {len(validation)} to validate on"
-    )
+    use = f"{len(training)} images to train on, {len(validation)} to validate on"
+    say(f"{len(dataset)} images, {nuclei} nuclei: {use}")
     keep("samples", draw_samples(dataset))
 
     step(2, f"Training the compact network from random weights: {epochs} epochs of {STEPS} steps")
@@ -67,12 +66,10 @@ def run_demo(out: Path, epochs: int = 15, console: Console | None = None) -> dic
     model, weights = _best_weights(trained)
     if weights == SHIPPED:
         say(
-            "loaded the shipped 'compact' weights: learned from BBBC038's real nuclei, never from this sample"
+            "loaded the shipped 'compact' weights: learned from BBBC038's real nuclei, not from this sample"
         )
     else:
-        say(
-            "NO trained weights ship with this copy: using those just trained, which is far too short"
-        )
+        say("NO trained weights ship with this copy: using those just trained, far too briefly")
 
     step(4, f"Detecting the nuclei in {len(dataset)} images")
     predictions, examples = _detect(model, dataset, validation, out, weights)
@@ -81,9 +78,8 @@ def run_demo(out: Path, epochs: int = 15, console: Console | None = None) -> dic
         keep(f"detections_{number}", draw_detections(record, labels, mark=True, synthetic=True))
 
     step(5, "Evaluation, percent")
-    reports = _evaluate(
-        {"validation": validation, "all": dataset}, predictions, out, weights, console
-    )
+    splits = {"validation": validation, "all": dataset}
+    reports = _evaluate(splits, predictions, out, weights, console)
 
     lines = [
         ("table and metrics", "report.json (validation), report_all.json"),
@@ -91,17 +87,12 @@ def run_demo(out: Path, epochs: int = 15, console: Console | None = None) -> dic
         ("figures", ", ".join(p.relative_to(out).as_posix() for p in figures)),
         ("training", "run/log.csv, run/weights/"),
     ]
-    console.print(
-        Text(
-            f"Done in {(time.perf_counter() - begun) / 60:.1f} minutes. In {out}/ now lie",
-            style="bold",
-        ),
-        soft_wrap=True,
-    )
+    done = f"Done in {(time.perf_counter() - start) / 60:.1f} minutes. Written to {out}/"
+    console.print(Text(done, style="bold"), soft_wrap=True)
     for what, where in lines:
         say(f"{what:<18} {where}")
     say(
-        "Synthetic images show that everything works here; how well it finds real nuclei is in README.md."
+        "Synthetic images show that everything works here; README.md has the results on real nuclei."
     )
     return {"reports": reports, "figures": figures, "weights": weights}
 
@@ -178,21 +169,13 @@ def _evaluate(splits: dict, predictions, out: Path, weights: str, console: Conso
 
     reports = {}
     for name, dataset in splits.items():
-        own = Predictions(
-            {i: predictions.images[i] for i in dataset.ids},
-            predictions.score_threshold,
-            predictions.info,
-        )
+        images = {i: predictions.images[i] for i in dataset.ids}
+        own = Predictions(images, predictions.score_threshold, predictions.info)
         reports[name] = evaluate(dataset, own, progress=False)
         reports[name].save(out / ("report.json" if name == "validation" else f"report_{name}.json"))
-    console.print(
-        comparison_table(
-            {f"{name}, {len(splits[name])} images": report for name, report in reports.items()}
-        )
-    )
+    names = [f"{name}, {len(dataset)} images" for name, dataset in splits.items()]
+    console.print(comparison_table(list(reports.values()), names))
     if weights == "brief":
-        console.print(
-            Text("     'all' holds the images it was trained on: only 'validation' says anything."),
-            soft_wrap=True,
-        )
+        warning = "     'all' holds the images it was trained on: only 'validation' says anything."
+        console.print(Text(warning), soft_wrap=True)
     return reports

@@ -162,7 +162,7 @@ def test_scores_that_are_no_probabilities_have_no_calibration():
         image.scores = 10 * image.scores
     analysis = analyse_errors(dataset, predictions, progress=False)
     assert analysis.calibration is None
-    with pytest.raises(UserError, match="no probabilities"):
+    with pytest.raises(UserError, match="not probabilities"):
         reliability(analysis.report.scores)
 
 
@@ -277,5 +277,5 @@ def test_images_with_a_near_duplicate_in_training_are_told_apart():
     assert parts["seen"]["metrics"] == pytest.approx(report.images["image0"])
     assert len(parts["unseen"]["images"]) == len(dataset) - 1
     assert seen_and_unseen(report, ["t3"], groups)["seen"] == {"images": [], "metrics": None}
-    with pytest.raises(UserError, match="in no group"):
+    with pytest.raises(UserError, match="has no group"):
         seen_and_unseen(report, ["stranger"], groups)

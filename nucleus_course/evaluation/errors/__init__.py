@@ -1,1 +1,1 @@
-"""What goes wrong, named and counted."""
+"""Errors: classes, features of the objects, costs in average precision."""

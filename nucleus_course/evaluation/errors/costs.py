@@ -19,9 +19,8 @@ from nucleus_course.evaluation.coco import (
 )
 from nucleus_course.evaluation.errors.taxonomy import CLASSES, MATCHED
 
-BOUNDARY = (
-    "boundary of the matched"  # matched pairs at IoU below 1: no error at 0.5, but it costs coco_ap
-)
+# Matched pairs at an IoU below 1: no error at 0.5, but it costs coco_ap.
+BOUNDARY = "boundary of the matched"
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def fix(image, names):
         keep_nucleus &= ~waiting
     for d, nucleus in given.items():
         iou[d] = 0.0
-        iou[:, nucleus] = 0.0  # it is spoken for
+        iou[:, nucleus] = 0.0  # taken
     for d, nucleus in given.items():
         iou[d, nucleus] = 1.0
     return match_image(iou[keep][:, keep_nucleus], image.matches.scores[keep])
@@ -76,11 +75,9 @@ def error_costs(images):
     for name in [*CLASSES[1:], BOUNDARY]:
         number = MATCHED if name == BOUNDARY else CLASSES.index(name)
         fixed = _ap([fix(image, [name]) for image in images])
+        gains = [None if a is None or b is None else b - a for a, b in zip(whole, fixed)]
         classes[name] = {
-            "coco_ap": fixed[0],
-            "coco_ap50": fixed[1],
-            "cost_ap": None if fixed[0] is None or whole[0] is None else fixed[0] - whole[0],
-            "cost_ap50": None if fixed[1] is None or whole[1] is None else fixed[1] - whole[1],
+            **dict(zip(("coco_ap", "coco_ap50", "cost_ap", "cost_ap50"), (*fixed, *gains))),
             "nuclei": int(sum((image.nucleus_class == number).sum() for image in images)),
             "detections": int(sum((image.detection_class == number).sum() for image in images)),
         }

@@ -1,4 +1,4 @@
-"""What an object of a label image is like: size, neighbours, distance to the edge, contrast; and bins of those."""
+"""Features of the objects in a label image: size, neighbours, distance to the edge, contrast; and their bins."""
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, find_objects
@@ -50,28 +50,14 @@ def object_features(labels, image=None):
         if others.any() or grey is not None:
             distance = distance_transform_edt(~own)
             if others.any():
-                gap = (
-                    distance[others].min() - 1
-                )  # neighbouring pixels are 1 apart, with nothing between
-            if grey is not None:
-                ring = (distance <= RING) & (crop == 0)
-                if ring.any():
-                    contrast = (
-                        abs(grey[rows, columns][own].mean() - grey[rows, columns][ring].mean())
-                        / 255
-                    )
+                gap = distance[others].min() - 1  # neighbours are 1 apart, with nothing between
+            ring = (distance <= RING) & (crop == 0)
+            if grey is not None and ring.any():
+                values = grey[rows, columns]
+                contrast = abs(values[own].mean() - values[ring].mean()) / 255
         edge = min(top, left, height - bottom, width - right)
-        area = int(own.sum())
-        found.append(
-            (
-                label,
-                area,
-                (top, left, bottom, right),
-                gap if gap < REACH else np.inf,
-                edge,
-                contrast,
-            )
-        )
+        gap = gap if gap < REACH else np.inf
+        found.append((label, int(own.sum()), (top, left, bottom, right), gap, edge, contrast))
     label, area, box, gap, edge, contrast = zip(*found) if found else ((),) * 6
     area = np.array(area, np.int64)
     return {
@@ -86,10 +72,13 @@ def object_features(labels, image=None):
 
 
 def bin_of(feature, values):
-    """Names of the bins that values fall in: (n,) of str; "unknown" for NaN."""
+    """Names of the bins that values fall in: (n,) of str; "unknown" for NaN.
+
+    >>> bin_of("crowding", [0, 1, np.nan]).tolist()
+    ['touching', 'within 10 px', 'unknown']
+    """
     edges, names = BINS[feature]
     values = np.asarray(values, np.float64)
     named = np.array([*names, "unknown"], dtype=object)
-    return named[
-        np.where(np.isnan(values), len(names), np.searchsorted(edges, values, side="right"))
-    ]
+    place = np.searchsorted(edges, values, side="right")
+    return named[np.where(np.isnan(values), len(names), place)]

@@ -21,14 +21,8 @@ of at least 0.1 with some detection), *missed*.
 import numpy as np
 
 CLASSES = (
-    "matched",
-    "poor boundary",
-    "missed",
-    "spurious",
-    "duplicate",
-    "split",
-    "merged",
-    "cut by the edge",
+    *("matched", "poor boundary", "missed", "spurious"),
+    *("duplicate", "split", "merged", "cut by the edge"),
 )
 MATCHED, POOR, MISSED, SPURIOUS, DUPLICATE, SPLIT, MERGED, CUT = range(len(CLASSES))
 MATCH_IOU = 0.5

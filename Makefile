@@ -58,7 +58,7 @@ check: setup
 	$(BIN)/python -m mypy
 
 lab: setup
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 picture: setup
 	$(BIN)/python docs/images/make_detection.py

@@ -1,8 +1,12 @@
 """Build the course's notebooks from their sources, and run them.
 
 Each ``notebooks/src/NAME.py`` (percent format: cells begin with ``# %%``) gives two notebooks:
-``notebooks/NAME.ipynb``, where the code between ``### BEGIN SOLUTION`` and ``### END SOLUTION`` is
-replaced by ``raise NotImplementedError``, and ``notebooks/solutions/NAME.ipynb``, where it is kept.
+
+* ``notebooks/NAME.ipynb``, the learner's: the code between ``### BEGIN SOLUTION`` and
+  ``### END SOLUTION`` is replaced by ``raise NotImplementedError``, what was seen is folded, and no
+  output is stored, so that nothing gives a prediction away;
+* ``notebooks/solutions/NAME.ipynb``: solutions and answers, run, with outputs.
+
 Exercises therefore cannot drift from their solutions. Cell options, after ``# %%``:
 
 * ``[markdown]`` the cell is text (each line begins with ``# ``);
@@ -11,13 +15,15 @@ Exercises therefore cannot drift from their solutions. Cell options, after ``# %
 
     python notebooks/build.py              write the notebooks, keeping outputs of unchanged cells
     python notebooks/build.py --check      say which notebooks differ from their sources (exit code 1)
-    python notebooks/build.py --execute    write and run them all, storing outputs
+    python notebooks/build.py --execute    write them and run the solutions, storing outputs
     python notebooks/build.py --execute 04 run those whose name contains 04
+    python notebooks/build.py --keep       pack the predictions of notebooks 4 and 5 for the learners
 """
 
 import argparse
 import ast
 import base64
+import gzip
 import io
 import os
 import re
@@ -34,6 +40,13 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 CELL = re.compile(r"^# %%(?P<options>.*)$")
 OPTION = re.compile(r"""(\w+)=("[^"]*"|\[[^\]]*\])""")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+PICTURE = re.compile(r"(?<=data:image/png;base64,)[A-Za-z0-9+/=]+")
+PEAK = """\
+import resource
+print(*(resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"""
+HOW_TO_RUN = """
+
+**To run a cell**, click it and press Shift+Enter. Run the cells in order, from the top: each one needs those above it."""
 MACHINE_PATH = re.compile(
     r"(?<![\w.:/<])/[A-Za-z]\w*/[\w.-]+"
 )  # an absolute path, but no URL and no HTML tag
@@ -100,6 +113,24 @@ def keep_solution(source: str) -> str:
     return "\n".join(line for line in source.splitlines() if line.strip() not in (BEGIN, END))
 
 
+def fold(markdown: str, heading: str, summary: str) -> str:
+    """Each paragraph that begins with ``**heading.**`` put behind a line that opens when it is clicked."""
+    return re.sub(
+        rf"^\*\*{heading}\.\*\* (.+?)(?=\n\n|\Z)",
+        rf"<details><summary><b>{summary}</b></summary>\n\n\1\n\n</details>",
+        markdown,
+        flags=re.M | re.S,
+    )
+
+
+def text_cell(source: str, variant: str, first: bool) -> str:
+    """A markdown cell's text in one variant: what gives an answer away is folded, links are moved."""
+    if variant == "solution":
+        return relink(fold(source, "Answer", "Answer"))
+    source = fold(source, "What was seen", "What was seen (open it after you have run the cell)")
+    return source + HOW_TO_RUN if first else source
+
+
 def relink(markdown: str) -> str:
     """Relative links as seen from ``solutions/``, one folder further down."""
     markdown = re.sub(r"\]\(solutions/", "](../", markdown)
@@ -121,11 +152,13 @@ def build(name: str, variant: str) -> nbformat.NotebookNode:
         tags = list(cell["tags"])
         source = cell["source"]
         if cell["kind"] == "markdown":
-            new = nbformat.v4.new_markdown_cell(source if variant == "exercise" else relink(source))
+            new = nbformat.v4.new_markdown_cell(text_cell(source, variant, not notebook.cells))
         else:
             if has_solution(source):
                 tags.insert(0, variant)
                 source = stub(source) if variant == "exercise" else keep_solution(source)
+            if variant == "exercise":  # no stored output to compare with
+                tags = [tag for tag in tags if not tag.startswith("nbval-")]
             new = nbformat.v4.new_code_cell(source)
         if tags:
             new.metadata["tags"] = tags
@@ -195,17 +228,23 @@ def clean(notebook) -> None:
                 kept.append(output)
         cell.outputs = kept
         for output in kept:
-            if "image/png" in output.get("data", {}):
-                output["data"]["image/png"] = smaller_png(output["data"]["image/png"])
-            found = MACHINE_PATH.search(
-                str(output.get("text", ""))
-                + str(output.get("data", {}).get("text/plain", ""))
-                + str(output.get("data", {}).get("text/html", ""))
-            )
+            data = output.get("data", {})
+            if "image/png" in data:
+                data["image/png"] = smaller_png(data["image/png"])
+            if "text/html" in data:
+                data["text/html"] = PICTURE.sub(lambda m: smaller_png(m[0]), data["text/html"])
+            found = MACHINE_PATH.search(printed(output))
             if found:
                 raise ValueError(
                     f"cell {cell['id']} prints a path of this machine: {found.group()}"
                 )
+
+
+def printed(output) -> str:
+    """What an output says in words: its text, without pictures."""
+    data = output.get("data", {})
+    texts = [output.get("text", ""), *(data.get(f"text/{kind}", "") for kind in ("plain", "html"))]
+    return PICTURE.sub("", "\n".join(str(text) for text in texts))
 
 
 def smaller_png(encoded: str) -> str:
@@ -221,11 +260,16 @@ def smaller_png(encoded: str) -> str:
     return small if len(small) < 0.67 * len(encoded) else encoded
 
 
-def execute(notebook, folder: Path, timeout: int) -> float:
-    """Run all cells in a fresh kernel whose working folder is ``folder``; return the seconds it took."""
+def execute(notebook, folder: Path, timeout: int) -> tuple[float, float, float]:
+    """Run all cells in a fresh kernel whose working folder is ``folder``.
+
+    Returns:
+        Seconds; largest resident memory in GiB of the kernel, and of the largest process that it started.
+    """
     from nbclient import NotebookClient
 
     started = time.perf_counter()
+    notebook.cells.append(nbformat.v4.new_code_cell(PEAK))
     NotebookClient(
         notebook,
         timeout=timeout,
@@ -233,46 +277,26 @@ def execute(notebook, folder: Path, timeout: int) -> float:
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
     ).execute()
+    kernel, other = map(float, notebook.cells.pop().outputs[0]["text"].split())
     clean(notebook)
-    return time.perf_counter() - started
+    return time.perf_counter() - started, kernel, other
 
 
-def learner_from_solution(name: str, solved) -> nbformat.NotebookNode:
-    """The learner's notebook with outputs, from the solution notebook that was run.
+def keep() -> list[str]:
+    """Pack what notebooks 4 and 5 computed with the shipped weights into ``kept/``; drop what is stale."""
+    from nucleus_course import course
 
-    All cells but the exercises and their checks are the same in both, and none depends on an answer, so
-    their outputs are the same as well. A stub has no output; its check says "not attempted", computed here.
-    """
-    import numpy
-
-    from nucleus_course.course import exercises
-
-    notebook = build(name, "exercise")
-    ran = {cell.source: cell.outputs for cell in solved.cells if cell.cell_type == "code"}
-    space = {"np": numpy, "exercises": exercises, **vars(exercises)}
-    stubs: set[str] = set()
-    for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
-        cell.execution_count = count
-        check = re.fullmatch(r"(?:exercises\.)?check_(\w+)\(\1\)", cell.source.strip())
-        if "exercise" in cell.metadata.get("tags", []):
-            exec(cell.source, space)  # the course's own stub
-            stubs.update(re.findall(r"^def (\w+)", cell.source, re.M))
-            cell.outputs = []
-        elif check and check[1] in stubs:
-            result = repr(eval(cell.source, space))
-            cell.outputs = [
-                nbformat.v4.new_output(
-                    "execute_result", data={"text/plain": result}, execution_count=count
-                )
-            ]
-        else:
-            cell.outputs = [
-                nbformat.from_dict({**output, "execution_count": count})
-                if "execution_count" in output
-                else output
-                for output in ran[cell.source]
-            ]
-    return notebook
+    key = course.find_weights(verbose=False).key
+    folder = HERE / "kept"
+    folder.mkdir(exist_ok=True)
+    for path in folder.glob("*.gz"):
+        if f"-{key}-" not in path.name:
+            path.unlink()
+    found = sorted(course.work_folder().glob(f"*-{key}-*"))
+    for path in found:
+        packed = gzip.compress(path.read_bytes(), 9, mtime=0)
+        (folder / f"{path.name}.gz").write_bytes(packed)
+    return [f"{path.name}: {path.stat().st_size / 1000:.0f} kB" for path in folder.glob("*.gz")]
 
 
 def write(notebook, path: Path) -> None:
@@ -291,7 +315,10 @@ def main() -> int:
         "--check", action="store_true", help="compare only; exit code 1 if a notebook has drifted"
     )
     parser.add_argument(
-        "--execute", action="store_true", help="run the notebooks and store their outputs"
+        "--execute", action="store_true", help="run the solutions and store their outputs"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="pack the predictions of notebooks 4 and 5"
     )
     parser.add_argument(
         "--timeout", type=int, default=900, help="seconds a cell may take (default 900)"
@@ -309,19 +336,24 @@ def main() -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")])
     )
+    if arguments.keep:
+        print("\n".join(keep()))
+        return 0
     for name in names(arguments.pattern):
         solution = build(name, "solution")
         if arguments.execute:
-            seconds = execute(solution, target(name, "solution").parent, arguments.timeout)
-            learner = learner_from_solution(name, solution)
-            print(f"{name}: {seconds:.0f} s", flush=True)
+            seconds, kernel, other = execute(
+                solution, target(name, "solution").parent, arguments.timeout
+            )
+            print(
+                f"{name}: {seconds:.0f} s, {kernel:.2f} GiB at the peak, {other:.2f} in a second process",
+                flush=True,
+            )
         else:
-            learner = build(name, "exercise")
             keep_outputs(solution, target(name, "solution"))
-            keep_outputs(learner, target(name, "exercise"))
             print(name)
         write(solution, target(name, "solution"))
-        write(learner, target(name, "exercise"))
+        write(build(name, "exercise"), target(name, "exercise"))
     return 0
 
 

@@ -1,44 +1,46 @@
 # %% [markdown]
 # # 0. Start here
 #
-# *How many nuclei are in this picture, and which pixels belong to which?* A biologist answers by
-# looking. This course builds, trains, measures and questions a network that answers too: Mask R-CNN,
+# *How many nuclei are in this image, and which pixels belong to which?* A biologist answers by
+# looking. In this course you build, train, evaluate and question a network that answers too: Mask R-CNN,
 # adapted to cell nuclei by [Johnson (2018)](https://arxiv.org/abs/1805.00500).
 #
 # **What you will do**
 # - check that this machine has what the course needs;
-# - see the task in one picture, and a trained network's answer in another;
+# - see the task in one figure, and a trained network's answer in another;
 # - read the paper in one page;
 # - solve a first exercise, to learn how the exercises work.
 #
 # **What you will learn**
-# - what *instance* segmentation asks for that finding foreground does not;
-# - what a bounding box is here, to the half pixel;
+# - what *instance* segmentation adds to foreground segmentation;
+# - what exactly a bounding box is;
 # - which notebook answers which question.
 #
-# **What you need:** 20 minutes, 2 GB of memory, any processor; about one minute of it is computing.
+# **What you need:** 20 minutes, 2 GB of memory, any processor. About one minute of it is computing.
+# You should know Python with NumPy arrays, and what training a network means. No biology is needed.
 #
-# Previous: none. Next: [1. Inspect the data](01_inspect_the_data.ipynb). Words you do not know are in
-# the [glossary](../docs/glossary.md); this notebook with every answer filled in is in
-# [solutions](solutions/00_start_here.ipynb).
+# Previous: none. Next: [1. Inspect the data](01_inspect_the_data.ipynb). Technical words are explained in
+# the [glossary](../docs/glossary.md). All answers are in the
+# [solution](solutions/00_start_here.ipynb) of this notebook.
+#
+# Each open notebook holds up to 1.5 GB of memory, and closing its tab does not free it. Before you open the
+# next one, choose *Kernel, Shut Down Kernel*. (The square in the toolbar only interrupts a running cell.)
 
 # %% [markdown]
 # ## Check the set-up
 #
-# The next cell asks `nucleus-course doctor` what it finds: processors, memory, packages, the Keras
-# backend, data, weights. *Expect* a list in which every line says `ok` or `note`; a line that says
-# `mend` comes with the command that mends it.
+# The next cell runs `nucleus-course doctor`, which looks at processors, memory, packages, the Keras backend,
+# data and weights. *Expect* a list. A line that needs your attention says what to do.
 
 # %% tags=["nbval-ignore-output"]
 from nucleus_course import course
 
 course.check_setup()
 # %% [markdown]
-# Every notebook now decides which images to use. The real ones are
-# [BBBC038](https://bbbc.broadinstitute.org/BBBC038), from the 2018 Data Science Bowl: the corrected training set has
-# 664 microscopy images in which experts outlined every nucleus (Caicedo et al. 2019). Where they are not on this
-# machine, a small *synthetic* sample stands in, drawn by a program in the same five looks. The text of the
-# course holds for both; the numbers differ.
+# Each notebook uses the real images if it finds them:
+# [BBBC038](https://bbbc.broadinstitute.org/BBBC038), from the 2018 Data Science Bowl. The corrected training set has
+# 664 microscopy images in which experts outlined every nucleus (Caicedo et al. 2019). Otherwise it uses a small
+# *synthetic* sample: images drawn by a program, of the same five types. The text is true for both; the numbers differ.
 
 # %% tags=["nbval-ignore-output"]
 import nucleus_course as nc
@@ -48,12 +50,12 @@ dataset = nc.load_dataset(data.source, data.evaluation_split, progress=False)
 print(f"{len(dataset)} images that the course's network was not trained on.")
 
 # %% [markdown]
-# ## The task in one picture
+# ## The task in one figure
 #
 # **Exercise 0.1: predict, run, explain.** The next figure shows an image, its *foreground* (pixels that
-# belong to any nucleus) and its *instances* (each nucleus by itself). Someone proposes to count nuclei by
-# counting the connected pieces of the foreground. Will that give too many, too few, or the right number? By
-# how much in a crowded image: 1%, 10%, a third?
+# belong to any nucleus) and its *instances* (each nucleus by itself). Someone wants to count nuclei by
+# counting the connected pieces of the foreground. Will the count be too high, too low, or right? By
+# how much in a crowded image: 1%, 10%, or more?
 
 # %% [markdown] only="exercise"
 # *Your prediction (double-click to write):*
@@ -65,30 +67,37 @@ record = course.pick_crowded(dataset)
 course.show(draw_task(record))
 
 # %% [markdown]
-# **What was seen.** The foreground has fewer connected pieces than there are nuclei: wherever two nuclei
-# touch, their pixels form one piece. The picture's caption says how many were lost in this image.
+# **What was seen.** The foreground has fewer connected pieces than there are nuclei: where two nuclei
+# touch, their pixels form one piece. In this image the count is more than 10% too low.
 #
-# **Explain.** A network that labels every pixel "nucleus" or "background" with 100% accuracy still
-# miscounts. What is missing from its answer, and why can no better training of that network supply it?
+# **Explain.** A network labels every pixel "nucleus" or "background" with 100% accuracy, and the
+# count is still wrong. What is missing from its output? Why can better training not supply it?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** Too few, by the number in the caption. The foreground says *whether* a pixel is nucleus, never *which* nucleus: two touching
-# nuclei and one bilobed nucleus have the same foreground. Identity is not in the output, so no training can
-# put it there. Either the output must change (a border class, distances, as in the U-Net family), or objects
-# must be found first and cut out one by one, which is what Mask R-CNN does.
+# **Answer.** Too low. The foreground says *whether* a pixel is nucleus, not *which* nucleus: two touching
+# nuclei and one nucleus with two lobes have the same foreground. Identity is not part of the output, so training cannot
+# put it there. Either the output must change (a border class, or distances, as U-Nets for nuclei have), or
+# objects must be found first and segmented one by one, as Mask R-CNN does.
+
+# %% only="solution" tags=["nbval-check-output"]
+from skimage.measure import label
+
+pieces = label(record.labels > 0, connectivity=1).max()
+course.claim("the foreground has fewer connected pieces than nuclei", pieces < record.count)
+course.claim("the count of pieces is more than 10% too low", pieces < 0.9 * record.count)
 
 # %% [markdown]
 # ## The network's answer
 #
 # Mask R-CNN proposes boxes, decides which of them hold a nucleus, and draws a mask in each. The
-# course ships weights of a small one (`compact`, about 4 million parameters) that was trained on BBBC038's
-# training images and needs no GPU.
+# course comes with the weights of a small one, `compact`. It has about 4 million parameters, was trained on BBBC038's
+# training images, and needs no GPU.
 #
-# **Exercise 0.2: predict, run, explain.** Before you run the cell: will the network report more nuclei than the annotation,
-# fewer, or exactly as many? And where in the image above will its mistakes be?
+# **Exercise 0.2: predict, run, explain.** Will the network report more nuclei than the annotation,
+# fewer, or exactly as many? Where in the image above will its mistakes be?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -98,24 +107,36 @@ from nucleus_course.figures import draw_detections
 
 model = course.find_model()
 detections = model.predict(record.image)
-course.show(draw_detections(record, detections.label_image()))
+found = detections.label_image()
+course.show(draw_detections(record, found))
 
 # %% [markdown]
-# **What was seen.** The detections are separate objects, also where nuclei touch: each has its own box, score
-# and mask, so counting them is counting. The caption compares the two numbers. Equal counts would not prove the
-# outlines right, and different ones do not say which nuclei are wrong; [notebook 4](04_evaluate.ipynb)
-# makes both precise.
+# **What was seen.** The detections are separate objects, also where nuclei touch. Each has its own box, score
+# and mask, so they can be counted, and their number is nearer to the annotation than the number of pieces was. Equal counts
+# would not prove that the outlines are right; [notebook 4](04_evaluate.ipynb) measures that.
 #
-# **Explain.** Find one mistake. Did the network miss a nucleus, invent one, or cut two that touch in the wrong place? Is the
-# annotation certainly right there?
+# **Explain.** Find one mistake. Did the network miss a nucleus, invent one, or divide two touching nuclei in the wrong
+# place? Is the annotation certainly right there?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** It depends on the image and the weights; the usual places are nuclei that touch, that are dim, or that the
-# edge cuts. A miss and an invention in one image cancel in the count, so the count alone hides both. And the annotation is
-# a person's drawing: in dim or crowded places two people would not draw the same.
+# **Answer.** It depends on the image and the weights. The usual places are nuclei that touch, that are dim, or that the
+# edge of the image cuts. A missed nucleus and an invented one cancel in the count, so the count hides both. And the
+# annotation is a person's drawing: in dim or crowded places two people would not draw the same outlines.
+
+# %% only="solution" tags=["nbval-check-output"]
+from nucleus_course.course.numbers import f1_of_two
+
+number = len(set(found[found > 0].tolist()))
+course.claim(
+    "the number of detections is nearer to the annotation than the number of pieces",
+    abs(number - record.count) < abs(pieces - record.count),
+)
+course.claim(
+    "most detections overlap a nucleus with an IoU above 0.5", f1_of_two(record.labels, found) > 0.5
+)
 
 # %% [markdown]
 # ## The paper in one page
@@ -125,7 +146,7 @@ course.show(draw_detections(record, detections.label_image()))
 # | question | the paper's answer |
 # | --- | --- |
 # | Data | BBBC038v1 stage 1: 664 images for training and validation; 65 held out |
-# | Network | Mask R-CNN (He et al. 2017) with a ResNet-50 or ResNet-101 trunk and a feature pyramid (Lin et al. 2017), starting from weights trained on COCO's everyday objects |
+# | Network | Mask R-CNN (He et al. 2017) with a ResNet-50 or ResNet-101 backbone and a feature pyramid (Lin et al. 2017), starting from weights trained on COCO's everyday objects |
 # | Input | images upsampled by two, channel means subtracted |
 # | Augmentation | random crops, rotations, Gaussian blur, horizontal and vertical flips |
 # | Training | three stages: heads; ResNet stage 4 and up; everything at a tenth of the rate. 100 epochs in all |
@@ -134,10 +155,9 @@ course.show(draw_detections(record, detections.label_image()))
 # | Result, ResNet-50 | AP 56.06, mask average IoU 66.98 |
 # | Result, ResNet-101 | AP 59.40, mask average IoU 70.54 |
 #
-# What the paper does not say: which images were its validation data, which program computed AP, and how the
-# "mask average IoU" was averaged. Fair readings of the same name can lie many points apart, as
-# [notebook 4](04_evaluate.ipynb) shows. So this course states its split, prints every definition, and calls
-# nothing a record.
+# The paper does not say which images were its validation data, which program computed AP, or how the
+# "mask average IoU" was averaged. [Notebook 4](04_evaluate.ipynb) shows that reasonable definitions of one name can
+# differ by many points. So this course states its split, prints every definition, and claims no record.
 #
 # ## The map of the course
 #
@@ -154,12 +174,13 @@ course.show(draw_detections(record, detections.label_image()))
 # %% [markdown]
 # ## How the exercises work
 #
-# There are three kinds: *predict, run, explain* as above; *explain*, a question to think or talk about; and
-# *implement it*: a function with a stub for you to fill, followed by a cell that checks it. The check says
-# `PASSED`, `NOT ATTEMPTED`, or `NOT YET` with the first case that fails: its input, what was expected, what
-# your function gave. Nothing later depends on your answers, so you can skip any exercise and go on.
+# There are three kinds: *predict, run, explain*, as above; *explain*, a question to think or talk about; and
+# *implement it*, a function for you to write, followed by a cell that checks it. The check says
+# `PASSED`, `NOT ATTEMPTED`, or `NOT YET` with the first case that fails: the input, what was expected, and what
+# your function returned. An endless loop is stopped after a few seconds. No later cell depends on your answers, so you
+# can skip any exercise.
 #
-# Here is a check of a wrong answer, so that you know the look of it. The function returns the whole image's box.
+# Here is the check of a wrong answer, so that you recognise it. The function returns the box of the whole image.
 
 # %% tags=["nbval-check-output"]
 from nucleus_course.course.exercises import check_box_of
@@ -172,13 +193,13 @@ def box_of_everything(mask):
 check_box_of(box_of_everything)
 
 # %% [markdown]
-# The failing case shows a mask with a single `#`, the box that was expected, `(1, 3, 2, 4)`, and the box that
-# came back.
+# The failing case shows a mask with a single `#`, the expected box `(1, 3, 2, 4)`, and the box that the function
+# returned.
 #
 # **Exercise 0.3: implement it.** A *box* in this course is `(y1, x1, y2, x2)` in pixels. Pixel (r, c) covers
-# the square from (r, c) to (r+1, c+1), so the box of a single pixel at row 1, column 3 is (1, 3, 2, 4), with an
+# the square from (r, c) to (r+1, c+1). So the box of a single pixel at row 1, column 3 is (1, 3, 2, 4), with an
 # area of 1. Write `box_of(mask)`, the smallest box around the True pixels of a mask. *Expected output:*
-# `box_of: PASSED - all 3 cases agree.`
+# `box_of: PASSED`.
 #
 # <details><summary>Hint</summary> <code>np.nonzero(mask)</code> gives the rows and the columns of the True pixels.
 # </details>
@@ -199,10 +220,10 @@ def box_of(mask):
 check_box_of(box_of)
 
 # %% [markdown]
-# The library has the same function for a whole label image (0 is background, 1 to n are nuclei).
+# The library has such a function for a whole label image (0 is background, 1 to n are nuclei).
 #
-# **Exercise 0.4: predict, run, explain.** Which two boxes will the next cell print for the label image in it, and how large are
-# they? Which of the two boxes holds pixels that are not of its nucleus?
+# **Exercise 0.4: predict, run, explain.** Which two boxes will the next cell print, and how large are
+# they? Which of them holds pixels that do not belong to its nucleus?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -216,18 +237,26 @@ for i, box in zip(ids, boxes):
     )
 
 # %% [markdown]
-# **What was seen.** Nucleus 1 has five pixels and a box of six; the box of nucleus 2 is its one pixel.
+# **What was seen.** Nucleus 1 has five pixels and a box of six pixels. Nucleus 2 is a single pixel, and so is its box.
 #
-# **Explain.** Why is a box alone not an answer to the
-# task? Name one measurement that a box gives and one that only a mask gives.
+# **Explain.** Why is a box alone not enough? Name one measurement that a box gives, and one that only a mask gives.
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** A box holds background too, and the boxes of neighbouring nuclei overlap even where the nuclei do not.
-# A box gives a count and a rough position and size; area, shape, outline and the mean intensity of a stain need
-# the mask.
+# **Answer.** A box holds background too, and boxes of neighbouring nuclei can overlap although the nuclei do not.
+# Boxes give a count, positions and rough sizes. Area, shape, outline and the mean intensity of a stain need the mask.
+
+# %% only="solution" tags=["nbval-check-output"]
+from nucleus_course.geometry.boxes import iou_matrix
+
+overlaps = np.triu(iou_matrix(record.boxes, record.boxes), 1)
+course.claim("in the image above, boxes of different nuclei overlap", (overlaps > 0).any())
+course.claim(
+    "nucleus 1 has five pixels in a box of six",
+    ((labels == 1).sum(), np.prod(boxes[0][2:] - boxes[0][:2])) == (5, 6),
+)
 
 # %% [markdown]
 # ## What you have done
@@ -239,8 +268,8 @@ for i, box in zip(ids, boxes):
 #
 # **Three take-aways**
 # 1. Instance segmentation asks *which* nucleus each pixel belongs to; foreground alone cannot say.
-# 2. A box is half-open, `(y1, x1, y2, x2)`, and a pixel is a unit square: no "+1" and "-1" anywhere else.
-# 3. A number without its split and its definition says little, the paper's included.
+# 2. A box is half-open, `(y1, x1, y2, x2)`, and a pixel is a unit square.
+# 3. A number without its split and its definition says little.
 #
 # Previous: none. Next: [1. Inspect the data](01_inspect_the_data.ipynb)
 #

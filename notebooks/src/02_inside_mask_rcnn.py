@@ -1,22 +1,23 @@
 # %% [markdown]
 # # 2. Inside Mask R-CNN
 #
-# *How does a picture become masks, step by step?* Mask R-CNN (He et al. 2017) is a chain of small, understandable steps. This notebook stops
-# the chain after each one and looks at what is there. Nothing is simplified: `model.trace` keeps what the network computes on the way from one image to its
+# *How does an image become masks, step by step?* Mask R-CNN (He et al. 2017) is a chain of small, understandable steps. This notebook stops
+# after each step and looks at the result. Nothing is simplified: `model.trace` keeps what the network computes on the way from one image to its
 # masks.
 #
 # **What you will do**
 # - draw the paper's Figure 1 from the live network, with the shapes of this run;
-# - follow one image through trunk, pyramid, anchors, proposals, NMS, RoIAlign, heads and mask pasting;
+# - follow one image through backbone, pyramid, anchors, proposals, NMS, RoIAlign, heads and mask pasting;
 # - write box coding, NMS, bilinear sampling, the level rule, mask pasting and a loss yourself;
-# - compute the five losses on three boxes by hand.
+# - compute the losses of three boxes by hand.
 #
 # **What you will learn**
 # - what each part is for, and what would break without it;
 # - where coordinates change meaning, and how half a pixel gets lost;
 # - why there are two rounds of non-maximum suppression.
 #
-# **What you need:** 90 minutes (half of it exercises), 2 GB of memory, any processor; about one minute of it is computing.
+# **What you need:** 90 minutes (half of it exercises), 2 GB of memory, any processor. About one minute of it is computing. You
+# should know what a convolution does; the boxes of [notebook 0](00_start_here.ipynb) return here.
 #
 # Previous: [1. Inspect the data](01_inspect_the_data.ipynb). Next: [3. Train in stages](03_train_in_stages.ipynb).
 # [Solutions](solutions/02_inside_mask_rcnn.ipynb) · [Glossary](../docs/glossary.md)
@@ -39,21 +40,21 @@ config = model.config
 # %% [markdown]
 # ## The whole chain at once
 #
-# `model.trace(image)` detects nuclei and keeps the intermediates. *Expect* a list of names in the order of computation: the input, the trunk's stages C2 to C5,
-# the pyramid P2 to P6, anchors, the region proposal network's output, proposals, pooled features, the heads' outputs, masks.
+# `model.trace(image)` detects nuclei and keeps the intermediate results. *Expect* a list of names in the order of computation: the input, the backbone's
+# stages C2 to C5, the pyramid P2 to P6, anchors, the outputs of the region proposal network, proposals, pooled features, the outputs of the heads, masks.
 #
-# Two things to know when you read it. `compact` runs its box head twice, the second time on the boxes that the first pass moved: `class_logits` and
-# `box_deltas` are of the first pass, `class_scores` and `boxes` of the last. And the trace looks at the image one way round, while `model.predict` also looks
-# at its mirror images where `model.thresholds.flips` says so (four views in all for `compact`) and averages what they say, so its detections differ a little
-# from those here.
+# Two things to know. `compact` runs its box head twice, the second time on the boxes that the first pass moved: `class_logits` and
+# `box_deltas` are from the first pass, `class_scores` and `boxes` from the last. And the trace looks at the image as it is, while `model.predict` also looks
+# at mirror images of it if `model.thresholds.flips` is above 1, and averages. Its detections can then differ a little.
 
 # %%
 trace = model.trace(record.image)
 trace
 
 # %% [markdown]
-# **Exercise 2.1: predict, run, explain.** Before the figure: the last line above says how many detections there are, and how many score high enough to count.
-# From how many *anchors* did the network start: hundreds, thousands, tens of thousands? And how many *proposals* are in between? Guess before you look the numbers up in the list.
+# **Exercise 2.1: predict, run, explain.** The last line above says how many detections there are.
+# From how many *anchors* did the network start: hundreds, thousands, or tens of thousands? And how many *proposals* are in between? Guess before you look
+# the numbers up in the list.
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -62,39 +63,47 @@ trace
 course.show(figures.draw_architecture(trace))
 
 # %% [markdown]
-# **What was seen.** The paper's Figure 1 with numbers: the image is halved again and again in the trunk (C2 to C5) while channels double; the
-# pyramid brings all levels to the same number of channels; tens of thousands of anchors shrink to at most a thousand proposals and to a few hundred
-# boxes at the most, each with a 28 x 28 mask.
+# **What was seen.** The paper's Figure 1 with numbers. In the backbone (C2 to C5) the resolution halves again and again while the number of channels grows. The
+# pyramid has the same number of channels at every level. Tens of thousands of anchors become at most a thousand proposals, and these become a few hundred
+# boxes at most, each with a 28 x 28 mask.
 #
-# **Explain.** The mask head runs last, on the fewest boxes. What would it cost to run it on the proposals, and what is gained by waiting?
+# **Explain.** The mask head runs last, on the fewest boxes. What would it cost to run it on all proposals, and what is gained by waiting?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** Its cost is proportional to the number of boxes: four convolutions at 14 x 14 and one at 28 x 28 each. On all proposals it would cost as many times
-# more as there are proposals to a box left after NMS (divide the two numbers of the figure), mostly for duplicates that NMS removes anyway. Waiting also gives the mask head better boxes: it
-# sees those that the box head has already moved.
+# **Answer.** Its cost is proportional to the number of boxes: each needs four convolutions at 14 x 14 and one at 28 x 28. On all proposals the cost would be
+# larger by the number of proposals divided by the number of boxes left after NMS, and most of it would be spent on duplicates that NMS removes. Waiting also gives the mask
+# head better boxes: those that the box head has already moved.
+
+# %% only="solution" tags=["nbval-check-output"]
+course.claim("tens of thousands of anchors", 10_000 < len(trace.anchors) < 100_000)
+course.claim("at most a thousand proposals", len(trace.proposals) <= 1000)
+course.claim(
+    "fewer final boxes than proposals, and fewer proposals than anchors",
+    len(trace.kept) < len(trace.proposals) < len(trace.anchors),
+)
 
 # %% [markdown]
-# ## Trunk and pyramid
+# ## Backbone and pyramid
 #
-# The trunk is a ResNet. Deep stages see context but have coarse cells; shallow ones are sharp but know little. The feature pyramid (Lin et al. 2017) adds
-# them: it starts at the top, doubles the resolution, and adds the next finer stage, so that *every* level has both. A level has many channels
-# a cell; the figure shows the mixture of channels in which its cells differ most (the first principal component). *Expect* nuclei to be visible in the fine levels, and
-# only regions in the coarse ones.
+# The backbone is a ResNet. Its deep stages see much context but have coarse cells; its shallow stages are sharp but see little. The feature pyramid (Lin et al. 2017)
+# combines them: it starts at the top, doubles the resolution, and adds the next finer stage, so that *every* level has both. Each cell has many channels;
+# the figure shows the mixture of channels in which the cells of a level differ most (the first principal component). *Expect* nuclei to be visible in the fine levels,
+# and only regions in the coarse ones.
 
 # %%
 course.show(figures.draw_pyramid(trace, config.strides))
 
 # %% [markdown]
-# **What was seen.** In the fine levels the nuclei stand out one by one; in the coarsest only regions with many or few of them do. From level to level the number of
-# cells falls by four: at P2 a nucleus covers many cells, at P6 most nuclei are smaller than one.
+# **What was seen.** In the fine levels single nuclei stand out; in the coarsest only regions do. From level to level the number of
+# cells falls by a factor of four.
 #
 # ## Anchors
 #
-# On every cell of every level sit anchors of one size (three shapes in the paper's presets, one in `compact`). Their number follows from the
-# image's size alone. The next cell computes it for a 256 x 256 image in closed form, without any network, for all three presets.
+# On every cell of every level sit anchors of one size (three shapes in the paper's presets, one in `compact`). Their number depends on the size of the image alone.
+# The next cell computes it for a 256 x 256 image, without any network, for three presets.
 
 # %% tags=["nbval-check-output"]
 from nucleus_course.models.mask_rcnn.anchors import anchor_count, level_shapes
@@ -109,25 +118,28 @@ for name in ("compact", "paper-resnet50", "paper-resnet101"):
     )
 
 # %% [markdown]
-# **What was seen.** The presets put the same cells on the same image, since upsampling by two with a finest stride of four equals no upsampling with a
-# stride of two. The paper's three shapes triple the anchors.
+# **What was seen.** All presets have the same cells on the same image: upsampling by two with a finest stride of four equals no upsampling with a
+# stride of two. The paper's three shapes make three times as many anchors.
 #
-# The region proposal network (RPN; Ren et al. 2015) looks at each cell and gives each anchor a score, "is there an object here, of about this
-# size?", and four numbers that move it. *Expect* bright spots on nuclei, on small anchors for small nuclei and on larger ones for large nuclei.
+# The region proposal network (RPN; Ren et al. 2015) gives each anchor a score, "is there an object of about this
+# size here?", and four numbers that move the anchor. *Expect* bright spots where there are nuclei, in the levels whose anchors fit their size.
 
 # %%
 course.show(figures.draw_anchors(trace, config))
 
 # %% [markdown]
-# **What was seen.** With trained weights each level lights up where nuclei of its own size are, and stays dark elsewhere: the levels share out the
-# sizes among them, and a nucleus between two sizes lights up both. (An untrained network gives no pattern.)
+# **What was seen.** With trained weights, anchors on nuclei score higher than anchors on background, and the levels whose anchors fit the nuclei light up most.
+# The levels share the sizes among them; a nucleus between two sizes lights up in both. (An untrained network gives no pattern.)
 #
 # ### Box coding
 #
-# The four numbers do not say where the box is, but how it differs from its anchor: the centre's shift in units of the anchor's
-# height and width, and the logarithm of the change in size (Girshick et al. 2014). So one small convolution serves small and large objects alike.
+# The four numbers do not say where the box is. They say how it differs from its anchor: the shift of the centre in units of the anchor's
+# height and width, and the logarithm of the change in size (Girshick et al. 2014). So one small convolution can serve small and large objects alike.
 #
-# **Exercise 2.2: implement it.** Write `encode_box(anchor, box)`. *Expected output:* `encode_box: PASSED - all 5 cases agree.`
+# **Exercise 2.2: implement it.** Write `encode_box(anchor, box)`. *Expected output:* `encode_box: PASSED`.
+#
+# <details><summary>Hint</summary> Centre and size of each box first; then <code>(centre - anchor_centre) / anchor_size</code>, and
+# <code>np.log(size / anchor_size)</code>.</details>
 
 
 # %%
@@ -147,12 +159,12 @@ def encode_box(anchor, box):
 exercises.check_encode_box(encode_box)
 
 # %% [markdown]
-# The library divides the four further by (0.1, 0.1, 0.2, 0.2), so that typical values are near one and the loss weighs them alike.
+# The library divides the four numbers by (0.1, 0.1, 0.2, 0.2), so that typical values are near one and the loss weighs them alike.
 #
 # ### Explore
 #
-# First the explorer's default view as a plain picture, then the explorer: choose raw anchors, anchors moved by the RPN, or proposals; a level; and how many
-# of the best to draw. *Expect* boxes that nearly coincide. Try: *on which level do the best boxes of large nuclei lie?*
+# First the default view of the explorer as a figure, then the explorer. Choose raw anchors, anchors moved by the RPN, or proposals; a level; and how many
+# of the best to draw. *Expect* many boxes that nearly coincide. Try: *which level do the best boxes of large nuclei come from?*
 
 # %%
 from nucleus_course.course.explorers import AnchorExplorer
@@ -161,8 +173,8 @@ explorer = AnchorExplorer(trace, config, record.boxes)
 course.show(explorer.draw())
 
 # %% [markdown]
-# **What was seen.** More boxes than the nuclei that they cover, many so alike that they look like one line: neighbouring cells see the same object.
-# The caption says how many nuclei the drawn boxes already cover.
+# **What was seen.** There are more boxes than nuclei that they cover, and many are nearly equal: neighbouring cells see the same object.
+# The caption says how many nuclei the drawn boxes cover.
 
 # %% tags=["explorer"]
 explorer.widget()
@@ -170,10 +182,10 @@ explorer.widget()
 # %% [markdown]
 # ## Non-maximum suppression
 #
-# A nucleus attracts a dozen boxes and more. Greedy NMS keeps the best-scored one, drops all that overlap it by more than a threshold, and repeats with the
-# best of the rest. Overlap is *intersection over union* (IoU): shared area over the area of either.
+# A nucleus gets a dozen boxes or more. Greedy NMS keeps the box with the best score, drops all that overlap it by more than a threshold, and repeats with the
+# best of the rest. Overlap is measured by *intersection over union* (IoU): the shared area divided by the area of either.
 #
-# **Exercise 2.3: implement it.** Write `box_iou(a, b)`. *Expected output:* `box_iou: PASSED - all 5 cases agree.`
+# **Exercise 2.3: implement it.** Write `box_iou(a, b)`. *Expected output:* `box_iou: PASSED`.
 #
 # <details><summary>Hint</summary> The shared height is <code>min(y2) - max(y1)</code>, or 0 if that is negative.</details>
 
@@ -193,8 +205,7 @@ def box_iou(a, b):
 exercises.check_box_iou(box_iou)
 
 # %% [markdown]
-# Here is NMS at work on the most crowded spot of this image, one kept box a panel, on the boxes as the box head left them. *Expect* each kept box to clear away
-# copies of itself.
+# Here is NMS at the most crowded spot of this image, one kept box in each panel. *Expect* each kept box to remove copies of itself.
 
 # %%
 confident = np.flatnonzero(trace.class_scores >= min(0.3, np.sort(trace.class_scores)[-20]))
@@ -209,20 +220,23 @@ course.show(
 )
 
 # %% [markdown]
-# **What was seen.** Each step keeps one box and drops what overlaps it by more than the threshold; boxes that overlap less survive to the next step, whether they
-# belong to a neighbouring nucleus or only frame the same one differently. The caption counts: the best-scored box need not have the most copies.
+# **What was seen.** Each step keeps one box and drops those that overlap it by more than the threshold. Boxes that overlap less survive, whether they
+# belong to a neighbouring nucleus or to the same one. The caption has the numbers: the best box need not have the most copies.
 #
 # **Exercise 2.4: implement it.** Write `nms(boxes, scores, iou_threshold)`: the indices of the kept boxes, best first. The matrix
-# `iou[i, j]` of all overlaps is given. A dropped box drops nobody: that is the step people forget.
-# *Expected output:* `nms: PASSED - all 5 cases agree.`
+# `iou[i, j]` of all overlaps is given. A dropped box drops nobody: that is the step that people forget.
+# *Expected output:* `nms: PASSED`.
+#
+# <details><summary>Hint</summary> Keep a list of the indices that are left, sorted by score. Take the first, then keep in the list only those that
+# overlap it by the threshold or less.</details>
 
 
 # %%
 def nms(boxes, scores, iou_threshold):
     """Indices of the boxes (N, 4) that greedy NMS keeps, by falling score (N,)."""
-    from nucleus_course.course.numbers import box_iou_matrix
+    from nucleus_course.geometry.boxes import iou_matrix
 
-    iou = box_iou_matrix(boxes, boxes)
+    iou = iou_matrix(boxes, boxes)
     ### BEGIN SOLUTION
     left = list(np.argsort(-scores, kind="stable"))
     kept = []
@@ -238,26 +252,57 @@ def nms(boxes, scores, iou_threshold):
 exercises.check_nms(nms)
 
 # %% [markdown]
-# **Exercise 2.5: explain.** There are two rounds: the RPN's, at an IoU of 0.7, and the final one, at a lower IoU. Why is the first more permissive?
-# And what happens to two nuclei that really overlap by more than the final threshold?
+# **Exercise 2.5: explain.** There are two rounds of NMS: the RPN's, at an IoU of 0.7, and the final one, at a lower IoU. Why is the first more permissive?
+# What happens to two nuclei whose boxes really overlap by more than the final threshold?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** The RPN's scores are rough, so the best box of a nucleus may not be its best-scored one; a permissive threshold leaves several candidates a nucleus for
-# the box head to judge and move. After that, every nucleus should have one box, so copies must go. Of two nuclei whose *boxes* overlap more than the threshold the
-# lower-scored one is lost, however well it was seen: NMS is where Mask R-CNN loses crowded, diagonal or nested objects.
+# **Answer.** The RPN's scores are rough, so the best box of a nucleus may not be the one with the best score. A permissive threshold leaves several candidates for
+# the box head to judge and move. After that, every nucleus should have one box, so the copies must go. If the *boxes* of two nuclei overlap by more than the threshold, the one with
+# the lower score is lost, however good it was. So NMS is where Mask R-CNN loses crowded, diagonal or nested objects.
+
+# %% only="solution" tags=["nbval-check-output"]
+from nucleus_course.geometry.boxes import greedy_nms
+
+rows, columns = (
+    np.clip(
+        ((trace.anchors[:, i] + trace.anchors[:, i + 2]) / 2 / config.upsample).astype(int),
+        0,
+        side - 1,
+    )
+    for i, side in enumerate(record.labels.shape)
+)
+inside = (trace.anchors[:, :2] + trace.anchors[:, 2:] < 2 * np.asarray(trace.window)).all(axis=1)
+on_nucleus = record.labels[rows, columns] > 0
+course.claim(
+    "anchors on nuclei score higher on average than anchors on background",
+    trace.rpn_scores[inside & on_nucleus].mean() > trace.rpn_scores[inside & ~on_nucleus].mean(),
+)
+order = np.argsort(-trace.class_scores, kind="stable")
+kept = nms(trace.boxes[order], trace.class_scores[order], 0.4)
+course.claim(
+    "your NMS keeps the boxes that the library's keeps",
+    np.array_equal(kept, greedy_nms(trace.boxes[order], trace.class_scores[order], 0.4)),
+)
+course.claim(
+    "the RPN's NMS is more permissive than the final one",
+    config.rpn_nms > model.thresholds.nms_iou,
+)
 
 # %% [markdown]
 # ## RoIAlign on a 5 x 5 grid, by hand
 #
-# The heads need features of a fixed size from boxes of any size. RoIAlign cuts the box into bins and reads the feature map at points inside each bin, between
-# cells, by bilinear interpolation. Nothing is rounded: rounding to whole cells (RoIPool) misplaces the box by up to half a cell and each bin again, which is a
-# good part of a nucleus that covers a few cells. A cell is a unit square, so cell (r, c) has its value at its centre, (r + 0.5, c + 0.5).
+# The heads need features of a fixed size from boxes of any size. RoIAlign divides the box into bins and reads the feature map at points inside each bin, between
+# cells, by bilinear interpolation. Nothing is rounded. Rounding to whole cells (RoIPool) moves the box by up to half a cell, which is a
+# large part of a nucleus that covers only a few cells. A cell is a unit square, so cell (r, c) has its value at its centre, (r + 0.5, c + 0.5).
 #
-# **Exercise 2.6: implement it.** Write `bilinear(grid, y, x)`: the value at a point between cell centres; outside the outermost centres the border's value is
-# repeated. *Expected output:* `bilinear: PASSED - all 6 cases agree.`
+# **Exercise 2.6: implement it.** Write `bilinear(grid, y, x)`: the value at a point between cell centres. Outside the outermost centres the value of the border is
+# repeated. *Expected output:* `bilinear: PASSED`.
+#
+# <details><summary>Hint</summary> Subtract 0.5, so that cell (r, c) lies at (r, c), and clip to the grid. <code>int(y)</code> is the upper
+# row, <code>y - int(y)</code> the weight of the lower one.</details>
 
 
 # %%
@@ -279,9 +324,9 @@ def bilinear(grid, y, x):
 exercises.check_bilinear(bilinear)
 
 # %% [markdown]
-# Now a whole box. The grid holds the numbers 0 to 24, the box is (0.5, 1, 3.5, 4) in cells, and 3 x 3 bins with one sample each read it. Do one bin by hand first:
-# the first bin's centre is (1.0, 1.5), half way between the centres of the cells 1 and 6. *Expect* 3.5 for the first bin, and the library to
-# agree with the hand computation.
+# Now a whole box. The grid holds the numbers 0 to 24, the box is (0.5, 1, 3.5, 4) in cells, and it has 3 x 3 bins with one sample each. Do one bin by hand first:
+# the centre of the first bin is (1.0, 1.5), half way between the centres of the cells 1 and 6. *Expect* 3.5 for the first bin, and the same numbers
+# from the library.
 
 # %%
 from nucleus_course.course.numbers import sample_bilinear
@@ -312,14 +357,16 @@ print(pooled)
 print("largest difference from the hand computation:", float(np.abs(pooled - by_hand).max()))
 
 # %% [markdown]
-# **What was seen.** The first bin holds 3.5, values grow by 1 to the right and by 5 downwards, as the grid does, and the library's RoIAlign gives the same numbers.
+# **What was seen.** The first bin holds 3.5. Values grow by 1 to the right and by 5 downwards, as in the grid, and the library's RoIAlign gives the same numbers.
 #
 # ### Which level?
 #
-# A box is pooled from the level that suits its size: level 4 for 224 pixels, the size of ImageNet's pictures, one level less for each halving
+# A box is pooled from the level that suits its size: level 4 for 224 pixels, the size of ImageNet's images, and one level less for each halving
 # (Lin et al. 2017, equation 1).
 #
-# **Exercise 2.7: implement it.** Write `pyramid_level(height, width)`. *Expected output:* `pyramid_level: PASSED - all 6 cases agree.`
+# **Exercise 2.7: implement it.** Write `pyramid_level(height, width)`. *Expected output:* `pyramid_level: PASSED`.
+#
+# <details><summary>Hint</summary> <code>np.floor</code>, then <code>np.clip</code>, then <code>int</code>.</details>
 
 
 # %%
@@ -335,9 +382,9 @@ def pyramid_level(height, width):
 exercises.check_pyramid_level(pyramid_level)
 
 # %% [markdown]
-# `compact` works on native pixels with strides half as large, so its rule has 112 in place of 224.
+# `compact` does not upsample and has strides half as large, so its rule has 112 in place of 224.
 #
-# **Exercise 2.8: predict, run, explain.** On which level will most of the proposals be pooled? (Take the size of a nucleus in this image from the figures above, and put
+# **Exercise 2.8: predict, run, explain.** Which level will most proposals be pooled from? (Take the size of a nucleus from the figures above and put
 # it into the rule.) Will any be pooled from P5?
 
 # %% [markdown] only="exercise"
@@ -348,8 +395,8 @@ sides = np.sqrt((trace.proposals[:, 2:] - trace.proposals[:, :2]).prod(axis=1))
 course.show(figures.draw_levels(trace.proposal_levels, sides, config.canonical_size))
 
 # %% [markdown]
-# **What was seen.** Nuclei are small for a rule made for everyday photographs: most are pooled from P2, where a nucleus covers the most cells. That is
-# what upsampling by two (or halving the strides) is for.
+# **What was seen.** Nuclei are small for a rule made for photographs: most proposals are pooled from P2, where a nucleus covers the most cells. That is the reason for
+# upsampling by two (or for halving the strides).
 #
 # **Explain.** Why not pool *every* box from P2, the sharpest level?
 
@@ -357,38 +404,40 @@ course.show(figures.draw_levels(trace.proposal_levels, sides, config.canonical_s
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** A large box covers very many cells of P2, and a 7 x 7 crop then reads only some of them, each with a small view of the image. On a coarser level the same box covers about as many cells
-# as a small one does on P2, and each cell has seen more of the surroundings. So the heads meet objects at about the same size, in cells.
+# **Answer.** A large box covers many cells of P2. A 7 x 7 crop would read only some of them, and each has seen only a small part of the image. On a coarser level the box covers about as many cells
+# as a small one does on P2, and each cell has seen more of the surroundings. So the heads see all objects at about the same size, in cells.
 
 # %% [markdown]
 # ## The heads
 #
-# The **box head** flattens a 7 x 7 crop, runs two fully connected layers, and says two things: nucleus or background, and how to move the box once
-# more. `compact` runs the same head a second time on the boxes that it has just moved; the paper's presets run it once. The figure compares the proposals with the
-# boxes after the last pass. *Expect* boxes that fit more tightly than the proposals they came from.
+# The **box head** flattens a 7 x 7 crop, runs two fully connected layers, and gives two outputs: nucleus or background, and how to move the box once
+# more. The figure compares the proposals with the boxes after the box head. *Expect* boxes that fit better than the proposals that they came from.
 
 # %%
 course.show(figures.draw_refinement(trace, record.boxes, config.upsample))
 
 # %% [markdown]
-# **What was seen.** In a trained network most points lie above the diagonal: the box head brought the box closer to its nucleus, and the mean IoU in the caption rises.
+# **What was seen.** With trained weights most points lie above the diagonal: the box head moved the box closer to its nucleus, and the mean IoU in the caption rises.
 #
 # The **mask head** is convolutional: a 14 x 14 crop becomes 28 x 28 probabilities. `compact` predicts them in a box that is grown by a fifth, so that
-# a box slightly too small does not cut the mask. The grid is stretched over that box, interpolated as in RoIAlign, and cut at the mask threshold. *Expect* smooth outlines although the grid is coarse.
+# a box slightly too small does not cut the mask. The grid is stretched over that box, interpolated as in RoIAlign, and cut at the mask threshold. *Expect* smooth outlines, although the
+# grid is coarse.
 
 # %%
 course.show(figures.draw_masks(trace, config.upsample))
 
 # %% [markdown]
-# **What was seen.** The grids show a plateau near 1 with a soft rim; the outline runs where the interpolated probability crosses the threshold, between
-# grid cells. That is the whole chain for one view. With four views `model.predict` takes the image and its three flips through the chain up to the box head and
-# runs one NMS over all their boxes; it averages the boxes that agree on a nucleus, and their scores, and then the masks that the four views draw in the averaged box.
-# Last comes something that the paper does not have: a class probability says that there is a nucleus, not how well it is outlined, so `compact` puts the IoU that is to be expected in its place, told from
-# probability, mask, size and neighbours by a few small networks (`model.rescorer`; [notebook 5](05_error_analysis.ipynb) looks at whether such scores can be believed).
+# **What was seen.** The grids have a plateau near 1 with a soft rim. The outline runs where the interpolated probability crosses the threshold, between
+# grid cells.
+#
+# That is the whole chain for one view of the image. If `model.thresholds.flips` is above 1, `model.predict` sends mirror images through the same chain and averages boxes,
+# scores and masks that agree. If the weights come with a `model.rescorer`, small networks replace each class probability by the IoU to expect of the outline;
+# [notebook 5](05_error_analysis.ipynb) asks whether scores can be believed.
 #
 # **Exercise 2.9: implement it.** Write `paste_mask(probs, box, height, width)`: for each pixel whose centre is inside the box, read the grid at the corresponding
-# point (bilinearly) and compare with 0.5. `sample_bilinear(probs, ys, xs)` reads a grid at rows `ys` and columns `xs`, in cells.
-# *Expected output:* `paste_mask: PASSED - all 5 cases agree.`
+# point (bilinearly); the pixel belongs to the mask if the value is 0.5 or more. Boxes are half-open: a centre on the upper or left edge is inside, one on the lower or right edge is not.
+# `sample_bilinear(probs, ys, xs)` reads a grid at rows `ys` and columns `xs`, in cells.
+# *Expected output:* `paste_mask: PASSED`.
 #
 # <details><summary>Hint</summary> Pixel row r has its centre at r + 0.5. In cells of the grid that is
 # <code>(r + 0.5 - y1) / (y2 - y1) * probs.shape[0]</code>.</details>
@@ -415,14 +464,15 @@ def paste_mask(probs, box, height, width):
 exercises.check_paste_mask(paste_mask)
 
 # %% [markdown]
-# ## Five losses, by hand, on three boxes
+# ## The losses of three boxes, by hand
 #
-# Training adds five numbers: class and box loss of the RPN, class and box loss of the box head, and the mask loss. Classes use cross-entropy, masks binary cross-entropy,
-# and boxes smooth L1, a parabola for small and a straight line for large differences, so that one wild box does not rule the gradient. (The line begins at a
-# difference of 1 here and in the paper's presets, at 0.1 in `compact`.) The RPN's two are computed on anchors as the box head's two are on proposals, so three
-# computations cover all five.
+# Training adds five losses: class and box loss of the RPN, class and box loss of the box head, and the mask loss. Classes use cross-entropy and masks binary cross-entropy.
+# Boxes use smooth L1, a parabola for small differences and a straight line for large ones, so that one bad box does not dominate the gradient. (The line begins at a
+# difference of 1 here and in the paper's presets, at 0.1 in `compact`.) The RPN's losses have the same form as the box head's, so three computations cover all five.
 #
-# **Exercise 2.10: implement it.** Write `smooth_l1(difference)`. *Expected output:* `smooth_l1: PASSED - all 3 cases agree.`
+# **Exercise 2.10: implement it.** Write `smooth_l1(difference)`. *Expected output:* `smooth_l1: PASSED`.
+#
+# <details><summary>Hint</summary> <code>np.where(condition, value_if_true, value_if_false)</code> works on whole arrays.</details>
 
 
 # %%
@@ -438,7 +488,7 @@ def smooth_l1(difference):
 exercises.check_smooth_l1(smooth_l1)
 
 # %% [markdown]
-# Three boxes: a nucleus scored with confidence, a nucleus scored with doubt, and background that the network takes for a nucleus. Only the two nuclei
+# Three boxes: a nucleus with a sure score, a nucleus with an unsure score, and background with a sure score for "nucleus". Only the two nuclei
 # have box and mask losses. **Exercise 2.11: predict, run, explain.** Which of the three adds most to the class loss?
 
 # %% [markdown] only="exercise"
@@ -484,17 +534,39 @@ print(
 )
 
 # %% [markdown]
-# **What was seen.** The confident error on background costs far more than the doubtful nucleus, and the confident nucleus almost nothing. The background box's
-# wild deltas (all 9) and its mask add nothing: nobody tells the network where a box should go that should not exist. The library's three numbers equal the means.
+# **What was seen.** The sure error on background costs far more than the unsure nucleus, and the sure nucleus costs almost nothing. The deltas (all 9) and the mask of the
+# background box add nothing: there is no right place for a box that should not exist. The library's three numbers equal the means.
 #
-# **Explain.** Why is the mask loss taken over the nucleus class's own mask with a sigmoid for each cell, and not with a softmax over classes?
+# **Explain.** The mask loss uses a sigmoid for each cell of the nucleus class, not a softmax over classes. Why?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** The third box: it is sure and wrong, and cross-entropy grows with the logit difference. Deciding *what* is the box head's task; the mask head only says *where* within the box.
-# A sigmoid for each class keeps the two apart: masks of different classes do not compete for a cell (He et al. 2017 found this to matter by several points of AP).
+# **Answer.** The third box: it is sure and wrong, and cross-entropy grows with the difference of the logits. Deciding *what* it is, is the task of the box head; the mask head only says *where* within the box.
+# A sigmoid keeps the two apart: masks of different classes do not compete for a cell. He et al. (2017) found several points of AP in this.
+
+# %% only="solution" tags=["nbval-check-output"]
+from nucleus_course.geometry.boxes import iou_matrix
+
+course.claim("most proposals are pooled from P2", (trace.proposal_levels == 2).mean() > 0.5)
+sure = trace.class_scores >= 0.5
+best = iou_matrix(trace.boxes[sure] / config.upsample, record.boxes).max(axis=1)
+before = iou_matrix(trace.proposals / config.upsample, record.boxes)
+course.claim(
+    "boxes with a sure score fit nuclei better than the proposals do",
+    best.mean() > before.max(axis=1).mean(),
+)
+grids = trace.detections.mask_probs[:20]
+course.claim(
+    "the grids have a plateau: their largest value is above 0.8",
+    grids.max(axis=(1, 2)).mean() > 0.8,
+)
+course.claim("background with a sure score has the largest class loss", class_loss.argmax() == 2)
+course.claim(
+    "its loss is more than three times that of the unsure nucleus",
+    class_loss[2] > 3 * class_loss[1],
+)
 
 # %% [markdown]
 # ## What you have done
@@ -505,8 +577,8 @@ print(
 # - computed losses by hand and found the library's numbers.
 #
 # **Three take-aways**
-# 1. Mask R-CNN narrows down: tens of thousands of anchors, at most a thousand proposals, at most a few hundred boxes; the step that costs most a box comes last.
-# 2. Everything is geometry on unit-square pixels; RoIAlign and pasting are the same bilinear reading, once in and once out.
+# 1. Mask R-CNN narrows down: tens of thousands of anchors, at most a thousand proposals, a few hundred boxes. The step that costs most for each box comes last.
+# 2. Everything is geometry on unit-square pixels. RoIAlign and pasting are the same bilinear reading, once in and once out.
 # 3. NMS is a rule of thumb inside the network: it removes copies, and sometimes neighbours.
 #
 # Previous: [1. Inspect the data](01_inspect_the_data.ipynb). Next: [3. Train in stages](03_train_in_stages.ipynb)

@@ -2,23 +2,23 @@
 # # 3. Train in stages
 #
 # *What moves when, how fast, and how do I do it on a GPU?* The paper trains a large network in three stages over 100 epochs. Here you run the same three stages
-# on the small network `compact` for a minute on whatever this machine has, interrupt them, go on, and then load weights from a long run. The code is the same;
-# network, images and epochs are fewer or smaller.
+# on the small network `compact`, for about a minute, interrupt them, resume, and then load weights from a long run. The code is the same;
+# network, images and epochs are smaller or fewer.
 #
 # **What you will do**
-# - draw the paper's schedule and `compact`'s, and count what moves in each stage;
+# - draw the schedules of the paper and of `compact`, and count what moves in each stage;
 # - implement gradient clipping and a warm-up schedule;
 # - train for real, with live curves, stop in the middle and resume;
 # - compare a minute of training with a long run;
 # - read the commands that repeat the paper on a GPU.
 #
 # **What you will learn**
-# - why heads come first *when the trunk is pretrained*, and why not otherwise;
+# - why heads come first *when the backbone is pretrained*, and why not otherwise;
 # - what learning rate, clipping, weight decay and frozen BatchNorm each protect against;
 # - what a run folder must hold so that an interruption costs nothing.
 #
-# **What you need:** 60 minutes, 2 GB of memory, any processor; about two minutes of it are computing. A GPU only to run the commands of the last section,
-# which you can also just read.
+# **What you need:** 60 minutes, 2 GB of memory, any processor. About two minutes of it are computing. You should know what a loss
+# and a gradient are. Only the commands of the last section need a GPU, and you can also just read them.
 #
 # Previous: [2. Inside Mask R-CNN](02_inside_mask_rcnn.ipynb). Next: [4. Evaluate](04_evaluate.ipynb).
 # [Solutions](solutions/03_train_in_stages.ipynb) · [Glossary](../docs/glossary.md)
@@ -43,8 +43,8 @@ print(f"{len(dataset)} training images")
 # %% [markdown]
 # ## The schedule
 #
-# The presets carry their stages as data. *Expect* the paper's to be three steps at 0.001, 0.001 and 0.0001, listed here and drawn
-# below beside `compact`'s, one smooth rise and fall.
+# A preset holds its stages as data. *Expect* three stages for the paper, at 0.001, 0.001 and 0.0001. The figure shows them
+# beside `compact`'s schedule, one smooth rise and fall.
 
 # %% tags=["nbval-check-output"]
 paper = nc.get_preset("paper-resnet50")
@@ -62,17 +62,17 @@ schedules = {name: nc.get_preset(name).training.stages for name in ("paper-resne
 course.show(figures.draw_schedules(schedules))
 
 # %% [markdown]
-# **What was seen.** The paper keeps a constant rate and divides it by ten for the last stage. (It gives 100 epochs and three stages, not how the epochs are divided: 20, 40 and 40 are this project's reading.) `compact` warms up over a few epochs and then follows half a
-# cosine: it starts from random weights, where the first gradients are large and point anywhere. The lower rate at the end of both lets the weights settle instead of
-# jumping about a good place. *Weight decay*, in the printed line, pulls every weight a little towards zero in each step, so that only those that the data keeps asking for grow
-# large; it guards against learning single images by heart.
+# **What was seen.** The paper keeps a constant rate and divides it by ten for the last stage. (It gives 100 epochs and three stages, but not how the epochs are divided: 20, 40 and 40 are this project's choice.) `compact` warms up and then follows half a
+# cosine. It starts from random weights, where the first gradients are large and unreliable. The low rate at the end of both lets the weights settle. *Weight decay*, in the printed line,
+# pulls every weight a little towards zero at each step, which guards against learning single images by heart.
 #
 # ## What moves
 #
-# The paper's trunk arrives with weights learned on COCO's photographs; pyramid, RPN and heads fit another task. If all moved at once, the random heads' large gradients would
-# damage the good trunk before the heads had learned anything. So: heads first, then the trunk's deep stages, then everything, slowly.
+# The paper starts from weights learned on COCO's photographs. The backbone, the pyramid and most layers of the heads arrive trained; only the three layers that give classes, boxes and masks
+# *for each class* are new and random, because nuclei are not among COCO's classes. (From ImageNet weights the pyramid, the RPN and the heads would be random too.) If everything moved at once, the large gradients of the random layers would
+# damage the trained ones. So the heads come first, then the deep stages of the backbone, then everything, slowly.
 #
-# **Exercise 3.1: predict, run, explain.** Of the weights of the ResNet-50 model, which share moves in the first stage ("heads"): a tenth, half, nine
+# **Exercise 3.1: predict, run, explain.** Which share of the weights of the ResNet-50 model moves in the first stage ("heads"): a tenth, half, or nine
 # tenths? And in the second?
 
 # %% [markdown] only="exercise"
@@ -86,33 +86,60 @@ for name in ("paper-resnet50", "compact"):
     for layers in ("heads", "4+", "all"):
         set_trainable(network, layers)
         table[name][layers] = count_trainable(network)
+    parts = {layer.name: layer.count_params() for layer in network.layers}
+    print(f"{name}: " + ", ".join(f"{part} {n / 1e6:.1f}" for part, n in parts.items()), "million")
+    if name == "paper-resnet50":
+        backbone = parts["backbone"]
     del network
 course.show(figures.draw_moving(table))
 
 # %% [markdown]
-# **What was seen.** "Heads" is nearly half of ResNet-50's 44.7 million weights, since the first fully connected layer of the box head alone, 7 x 7 x 256 inputs to 1024 outputs, has
-# 12.8 million. From stage 4 up it is almost everything: a ResNet's deep stages are its widest. Even "all" leaves a little frozen: BatchNorm's running means and variances, which are
-# not learned by gradient.
+# **What was seen.** "Heads" (pyramid, RPN and heads) is nearly half of the 44.7 million weights of the whole Mask R-CNN; its ResNet-50 backbone has 23.6 million. The first fully connected layer of the box head alone, 7 x 7 x 256 inputs to 1024 outputs, has
+# 12.8 million. From stage 4 up, almost everything moves: the deep stages of a ResNet are its widest. Even "all" leaves a little frozen: the running means and variances of BatchNorm, which
+# gradients do not change.
 #
-# **Explain.** The paper's presets also keep BatchNorm's statistics as they came (`train_norm=False`), with six images in a batch. Why? And why can `compact` not do the
+# **Explain.** The paper's presets also keep the statistics of BatchNorm as they came (`train_norm=False`), with six images in a batch. Why? And why can `compact` not do the
 # same?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** A mean over six images is noisy, and at test time the running average of such noisy means differs from what training saw; the statistics of a million photographs are a better, stable estimate.
-# `compact` starts from random weights: there are no statistics to keep, so BatchNorm must learn them, which works because each of its crops contributes thousands of
+# **Answer.** A mean over six images is noisy, and at prediction the running average of such means differs from what training saw. The statistics from a million photographs are more stable.
+# `compact` starts from random weights: there are no statistics to keep, so BatchNorm must learn them. That works because each crop contributes thousands of
 # positions to every mean.
+
+# %% only="solution" tags=["nbval-check-output"]
+shares = {
+    name: {layers: moving / of for layers, (moving, of) in rows.items()}
+    for name, rows in table.items()
+}
+course.claim(
+    "the first stage moves 40 to 50% of the ResNet-50 model",
+    0.4 < shares["paper-resnet50"]["heads"] < 0.5,
+)
+course.claim("the second moves more than 95%", shares["paper-resnet50"]["4+"] > 0.95)
+course.claim('"all" leaves less than 1% frozen', 0.99 < shares["paper-resnet50"]["all"] < 1)
+course.claim(
+    "the backbone has 23.6 of 44.7 million weights",
+    (round(backbone / 1e6, 1), round(table["paper-resnet50"]["all"][1] / 1e6, 1)) == (23.6, 44.7),
+)
+course.claim(
+    "the paper's last rate is a tenth of its first",
+    np.isclose(paper.training.stages[-1].rate, paper.training.stages[0].rate / 10),
+)
 
 # %% [markdown]
 # ## Clipping
 #
-# Now and then a batch gives a gradient many times longer than usual: one wrong box with a high loss. One such step can undo what many steps have learned. *Clipping by
+# Sometimes a batch gives a gradient many times longer than usual: one wrong box with a high loss. One such step can undo what many steps have learned. *Clipping by
 # the global norm* scales the whole gradient, all layers together, to a length of at most 5.
 #
 # **Exercise 3.2: implement it.** Write `clip_by_global_norm(gradients, limit)` for a list of arrays. *Expected output:*
-# `clip_by_global_norm: PASSED - all 4 cases agree.`
+# `clip_by_global_norm: PASSED`.
+#
+# <details><summary>Hint</summary> The common norm is the square root of the sum of all squares, over all arrays. A gradient of zeros
+# has none to divide by.</details>
 
 
 # %%
@@ -129,8 +156,8 @@ def clip_by_global_norm(gradients, limit):
 exercises.check_clip_by_global_norm(clip_by_global_norm)
 
 # %% [markdown]
-# Keras has three kinds of clipping, and their names are close: `clipvalue`, `clipnorm` (each variable by itself) and `global_clipnorm` (all together; what the paper's code base
-# called "clipnorm"). The next cell applies each to one long gradient and prints the angle by which the *direction* of the step changes. *Expect* one zero.
+# Keras has three kinds of clipping with similar names: `clipvalue`, `clipnorm` (each variable by itself) and `global_clipnorm` (all together; what the paper's code base
+# called "clipnorm"). The next cell applies each to one long gradient and prints by which angle the *direction* of the step changes. *Expect* one zero.
 
 # %% tags=["nbval-check-output"]
 long = [np.array([30.0, 40.0]), np.array([0.3, 0.4, 1.2])]  # two layers, the first one in trouble
@@ -150,12 +177,12 @@ for name, gradients in clipped.items():
     )
 
 # %% [markdown]
-# **What was seen.** Only the global norm keeps the direction; the others turn the step towards the layers that were not in trouble.
+# **What was seen.** Only clipping by the global norm keeps the direction. The others turn the step towards the layers whose gradients were not too long.
 #
 # ## Warm-up and cosine
 #
 # **Exercise 3.3: implement it.** Write `warmup_cosine(step, total, warmup, peak)`: from 0 to `peak` in a straight line over `warmup` steps, then half a cosine down to 0 at
-# `total`. *Expected output:* `warmup_cosine: PASSED - all 6 cases agree.`
+# `total`. *Expected output:* `warmup_cosine: PASSED`.
 #
 # <details><summary>Hint</summary> With p running from 0 at the end of the warm-up to 1 at the end, half a cosine is
 # <code>0.5 * (1 + cos(pi p))</code>.</details>
@@ -178,19 +205,21 @@ exercises.check_warmup_cosine(warmup_cosine)
 # %% [markdown]
 # ## Train, for real
 #
-# Twelve training images, three stages of two short epochs each, from random weights: a rehearsal in which every part of the real thing takes part. The curves are drawn again after each
-# epoch. The training is *stopped after the third epoch*, in the middle of a stage, as if the laptop had been closed. (`ema=0.0` turns off what `compact`'s own recipe has,
-# an average of the weights over many steps: here there are too few of them.)
+# Twelve training images and three stages of two short epochs each, from random weights: a rehearsal with all the parts of a real training. The curves are drawn again after each
+# epoch. The training is *stopped after the third epoch*, in the middle of a stage, as if the laptop had been closed. (`ema=0.0` turns off an average of the weights over many steps that `compact`'s
+# own schedule uses. There are too few steps for it here.)
 #
-# **Exercise 3.4: predict, run, explain.** From random weights, which loss will fall fastest? Which will still be high after six epochs?
+# **Exercise 3.4: predict, run, explain.** From random weights, how will the total loss change in six short epochs: hardly, by a factor of two, or more?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
 
 # %%
+import gc
+
 import keras
 
-STEPS, CROP, BATCH = 6, 128, 2
+STEPS, CROP, BATCH = 6, 96, 2
 recipe = nc.get_preset("compact")
 recipe = dataclasses.replace(
     recipe,
@@ -216,14 +245,15 @@ apprentice = nc.MaskRCNN.from_preset("compact")
 live = figures.LiveCurves(stop_after=3)
 history = nc.train(apprentice, few, preset=recipe, run=run, on_epoch=live, progress=False)
 print(f"{len(history.rows)} epochs done, then: {history.stopped}")
+interrupted = list(history.rows)
 
 # %% [markdown]
-# **What was seen.** Three points that fall steeply from very high values: random heads give wild boxes and confident nonsense, and the first thing they learn is to be moderate.
+# **What was seen.** The total loss falls from a high value: a random network gives bad boxes with high scores, and the first thing that it learns is that most boxes are background.
 #
 # ### What the run folder holds
 #
-# *Expect* the configuration, a log as text, and a checkpoint with weights, optimiser state, random state and the epoch's number: without any one of them a resumed run would differ.
-# The checkpoint is about three times as large as the weights alone, because the optimiser (AdamW) keeps two running means for each of them.
+# *Expect* the configuration, a log as text, and a checkpoint with weights, the state of the optimiser, the random state and the number of the epoch. Without any one of them a resumed run would differ.
+# The checkpoint is about three times as large as the weights alone, because the optimiser (AdamW) keeps two running means for each weight.
 
 # %%
 for path in sorted(p for p in run.rglob("*") if p.is_file()):
@@ -232,9 +262,13 @@ for path in sorted(p for p in run.rglob("*") if p.is_file()):
 # %% [markdown]
 # ### Go on
 #
-# A new model object, with random weights again, stands for a new day. `resume=True` brings back everything. *Expect* the curves to go on as if nothing had happened.
+# A new model object, with random weights again, stands for the next day. `resume=True` restores everything. *Expect* the curves to continue where they stopped.
 
 # %%
+del apprentice
+keras.backend.clear_session()
+gc.collect()  # two networks with their optimisers need not fit into memory
+
 apprentice = nc.MaskRCNN.from_preset("compact")
 live = figures.LiveCurves(rows=history.rows, interrupted_after=3)
 history = nc.train(
@@ -245,26 +279,40 @@ print(
 )
 
 # %% [markdown]
-# **What was seen.** No jump at the dotted line. At a dashed line a stage lets more weights move and the optimiser starts afresh: there one or the
-# other of the five losses may change its pace, and a single one may even rise while the total falls.
+# **What was seen.** The log continues after the interruption, and the first three epochs in it are the same as before. At a dashed line a stage lets more weights move and the optimiser starts again;
+# a loss can rise there for an epoch.
 #
-# **Explain.** These stages started from a *random* trunk that stayed frozen in the first of them. Why can the losses fall at all while the trunk is frozen, and why does `compact`'s own recipe
+# **Explain.** The first of these stages left a *random* backbone frozen. Why can the losses fall at all in that stage? And why does `compact`'s own schedule
 # have one stage only, in which everything moves?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** Random filters still pass on edges and brightness, and pyramid and heads learn to read them; much of the first fall is only the learning to be moderate, and that most anchors are background. But
-# a frozen random trunk caps what can be learned, and its time is wasted: freezing protects good weights, and random ones need no protection. Box losses stay highest, that of the RPN above all: fine
-# position needs features that only a trained trunk has.
+# **Answer.** Random filters still respond to edges and brightness, and pyramid and heads learn to read them. Much of the first fall only means that most anchors are background. But
+# a frozen random backbone limits what can be learned: freezing protects good weights, and random ones need no protection. Exact positions need features that only a trained backbone has.
+
+# %% only="solution" tags=["nbval-check-output"]
+sizes = {path.name: path.stat().st_size for path in run.rglob("*") if path.is_file()}
+course.claim(
+    "the total loss falls in six short epochs", history.rows[-1]["loss"] < history.rows[0]["loss"]
+)
+course.claim(
+    "the resumed log begins with the three epochs from before",
+    [r["loss"] for r in history.rows[:3]] == [r["loss"] for r in interrupted],
+)
+course.claim(
+    "the log has six epochs",
+    [r["epoch"] for r in history.rows]
+    == [r["epoch"] for r in interrupted] + [interrupted[-1]["epoch"] + i for i in (1, 2, 3)],
+)
 
 # %% [markdown]
 # ## A minute against a long run
 #
-# The same image, detected by the apprentice and by the shipped weights.
+# The same image, seen by the network that you trained and by the shipped weights.
 #
-# **Exercise 3.5: predict, run, explain.** How many nuclei will the apprentice find after a minute: none, a few, or hundreds, most of them nonsense?
+# **Exercise 3.5: predict, run, explain.** How many nuclei will your network find after a minute: none, a few, or hundreds, most of them wrong?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -272,34 +320,47 @@ print(
 # %%
 judge = nc.load_dataset(data.source, data.evaluation_split, progress=False)
 record = course.pick_crowded(judge)
-course.show(
-    draw_detections(
-        record, apprentice.predict(record.image).label_image(), what="detections after a minute"
-    )
-)
+early = apprentice.predict(record.image).label_image()
+course.show(draw_detections(record, early, what="detections after a minute"))
 
 # %%
-model = course.find_model()
-course.show(draw_detections(record, model.predict(record.image).label_image()))
+del apprentice
+keras.backend.clear_session()
+gc.collect()
+
+late = course.find_model().predict(record.image).label_image()
+course.show(draw_detections(record, late))
 
 # %% [markdown]
-# **What was seen.** A few dozen steps have barely begun; thousands (the shipped weights) give outlines near the annotation. From here on the course uses the shipped ones. How
-# they were trained, and what was tried without success, is told in [how `compact` was made](../docs/compact-recipe.md).
+# **What was seen.** A few dozen steps are only a beginning. After thousands of steps (the shipped weights) the outlines are near the annotation. From here on the course uses the shipped weights.
+# [How `compact` was made](../docs/compact-recipe.md) says how they were trained, and what was tried without success.
 #
-# **Explain.** The losses had fallen a long way. Why is so little of it visible in the detections?
+# **Explain.** The losses fell a long way. Why is so little of it visible in the detections?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** Most anchors and proposals are background, so the quickest way to a low class loss is to call everything background, and a detection must still reach the preset's score threshold to be drawn. What separates nuclei from
-# background, and where exactly their outlines run, is in the last part of the losses, which takes thousands of steps. A falling loss says that something is learned, not what.
+# **Answer.** Most anchors and proposals are background, so the quickest way to a low class loss is to call everything background; and a detection is drawn only if it reaches the preset's score threshold. What separates nuclei from
+# background, and where exactly the outlines are, is in the last part of the losses, which takes thousands of steps. A falling loss says that something is learned, not what.
+
+# %% only="solution" tags=["nbval-check-output"]
+from nucleus_course.course.numbers import f1_of_two
+
+course.claim(
+    "the shipped weights find the nuclei better than a minute of training",
+    f1_of_two(record.labels, late) > f1_of_two(record.labels, early),
+)
+course.claim(
+    "most of their detections overlap a nucleus with an IoU above 0.5",
+    f1_of_two(record.labels, late) > 0.5,
+)
 
 # %% [markdown]
 # ## The paper's runs, on a GPU
 #
-# The commands below are for a terminal on a machine with a GPU (install with `pip install ".[gpu]"` there); nothing in the course needs them. A training can be interrupted at any moment and
-# goes on with `--resume`, as in the third line.
+# The commands below are for a terminal on a machine with a GPU (install with `pip install ".[gpu]"` there). Nothing in the course needs them. A training can be interrupted at any moment and
+# continues with `--resume`, as in the third line.
 #
 # ```
 # nucleus-course download --to data/bbbc038
@@ -308,9 +369,9 @@ course.show(draw_detections(record, model.predict(record.image).label_image()))
 # nucleus-course evaluate --data data/bbbc038 --split validation --weights runs/resnet50 --out runs/resnet50/report.json
 # ```
 #
-# and the same with `paper-resnet101`. `--weights coco` fetches the weights that the paper started from; without them, take the presets `paper-resnet50-scratch` and `paper-resnet101-scratch`, in which everything moves from the first step, for the reason that you
-# just saw. `--minutes` trains for a fixed time, `--resume` goes on after any interruption, and [the paper at full scale](../docs/paper-scale.md) has the paper's side experiments and its whole table as one command. The paper's 100 epochs of 597 images are about
-# 60,000 crops of 512 x 512. So hours = 60,000 / (3,600 x images per second), and the log prints images per second from the first epoch on:
+# The same works with `paper-resnet101`. `--weights coco` fetches the weights that the paper started from. Without them, take the presets `paper-resnet50-scratch` and `paper-resnet101-scratch`, in which everything moves from the first step, for the reason that you
+# just saw. `--minutes` trains for a fixed time. [The paper at full scale](../docs/paper-scale.md) has the paper's other experiments and its whole table as one command. The paper's 100 epochs of 597 images are about
+# 60,000 crops of 512 x 512. So hours = 60,000 / (3,600 x images per second), and the log gives images per second from the first epoch on:
 #
 # | speed in the log | 100 epochs |
 # | --- | --- |
@@ -318,9 +379,9 @@ course.show(draw_detections(record, model.predict(record.image).label_image()))
 # | 10 images/s | 1 hour 40 minutes |
 # | 50 images/s | 20 minutes |
 #
-# A few processor cores reach the first row at best. Which row a GPU belongs to, its first epochs tell.
+# A few processor cores reach the first row at best. For a GPU, the first epochs tell.
 #
-# Look at the log's `waiting` column too: the share of the time in which the GPU waited for input. Above a few percent, more `--workers` help more than a better GPU.
+# Look at the log's `waiting` column too: the share of the time in which the GPU waited for input. If it is above a few percent, more `--workers` help more than a better GPU.
 #
 # **Exercise 3.6: explain.** Someone doubles the batch from 6 to 12 to use a larger GPU, and keeps everything else. Name two things of the schedule that change their meaning.
 
@@ -328,8 +389,8 @@ course.show(draw_detections(record, model.predict(record.image).label_image()))
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** An epoch now has half as many steps, so 100 epochs make half the updates, and any warm-up counted in steps lasts twice as many epochs. The gradient is averaged over twice as many images, so it is less noisy, and the same learning rate is
-# more cautious than it was (a common rule raises it in proportion to the batch). Clipping also bites less often, since averages have smaller extremes.
+# **Answer.** An epoch now has half as many steps, so 100 epochs make half as many updates, and a warm-up counted in steps lasts twice as many epochs. The gradient is averaged over twice as many images, so it is less noisy, and the same learning rate is
+# more cautious than before (a common rule raises it in proportion to the batch). Clipping also acts less often, since averages have smaller extremes.
 
 # %% [markdown]
 # ## What you have done
@@ -341,8 +402,8 @@ course.show(draw_detections(record, model.predict(record.image).label_image()))
 # - read the commands for a GPU.
 #
 # **Three take-aways**
-# 1. Freezing protects weights that are worth protecting; from scratch, let everything move.
+# 1. Freezing protects weights that are worth protecting. From scratch, let everything move.
 # 2. Clip the global norm: it shortens a bad step without turning it.
-# 3. A checkpoint is weights *and* optimiser *and* random state *and* position; anything less is a different run.
+# 3. A checkpoint is weights *and* optimiser *and* random state *and* position. Anything less is a different run.
 #
 # Previous: [2. Inside Mask R-CNN](02_inside_mask_rcnn.ipynb). Next: [4. Evaluate](04_evaluate.ipynb)

@@ -1,24 +1,24 @@
 # %% [markdown]
 # # 4. Evaluate
 #
-# *What do AP, IoU and the others measure, and how sure are we?* The paper prints two numbers and does not say how either was computed. Here you compute such numbers by
-# hand, find the library's equal to yours, and see how far apart fair definitions can lie.
+# *What do AP, IoU and the others measure, and how sure are we?* The paper prints two numbers and does not say how they were computed. Here you compute such numbers by
+# hand, check that the library agrees, and see how far apart reasonable definitions are.
 #
 # **What you will do**
-# - work out IoU, matching and average precision by hand, on cases small enough to check;
+# - work out IoU, matching and average precision by hand, on small cases;
 # - evaluate the course's network with every metric, with intervals;
 # - set the paper's Table 1 beside our numbers, definition by definition;
-# - move the thresholds and watch precision trade against recall;
-# - score a ten-line baseline with the same ruler.
+# - move the thresholds and see how precision changes with recall;
+# - score a ten-line baseline with the same metrics.
 #
 # **What you will learn**
-# - which metric punishes what: missed nuclei, false alarms, loose outlines;
+# - which metric punishes what: missed nuclei, false detections, inexact outlines;
 # - why a score threshold must be chosen on one set of images and reported on another;
 # - how large a difference must be before it means anything.
 #
-# **What you need:** 75 minutes, 2 GB of memory, any processor; about two minutes of it are computing. With the real images the first run also
-# detects the nuclei of 67 images, a minute or a few more (`compact` looks at each image four ways round, see [notebook 2](02_inside_mask_rcnn.ipynb)); the result is kept, for
-# notebook 5 too.
+# **What you need:** 75 minutes, 1.5 GB of memory, any processor. About a minute of it is computing. The network itself is not loaded: its predictions come with
+# the course. With other weights or images they are computed first, in a second process, which takes a few minutes; the result is kept. You should have done
+# [notebook 0](00_start_here.ipynb); notebook 2 helps with NMS.
 #
 # Previous: [3. Train in stages](03_train_in_stages.ipynb). Next: [5. Error analysis](05_error_analysis.ipynb).
 # [Solutions](solutions/04_evaluate.ipynb) · [Glossary](../docs/glossary.md)
@@ -26,24 +26,22 @@
 # %%
 import numpy as np
 
+import nucleus_course as nc
 from nucleus_course import course, figures
 from nucleus_course.course import exercises
 
-course.quiet_backend()
-import nucleus_course as nc
-
 data = course.find_data()
 dataset = nc.load_dataset(data.source, data.evaluation_split, progress=False)
-model = course.find_model()
-predictions = course.predictions_for(model, dataset)
+weights = course.find_weights()
+predictions = course.predictions_for(weights, dataset)
 print(f"{predictions.detections} detections of any score in {len(dataset)} images")
 
 # %% [markdown]
 # ## Overlap: intersection over union
 #
-# Nearly every metric begins with the IoU of two masks: shared pixels over pixels of either. It is 1 for equal masks and falls quickly.
+# Nearly every metric begins with the IoU of two masks: the shared pixels divided by the pixels of either. It is 1 for equal masks, and it falls quickly.
 #
-# **Exercise 4.1: predict, run, explain.** A nucleus is a disc 20 pixels across. A detection has exactly the right shape, but is moved to the right. By how many pixels until
+# **Exercise 4.1: predict, run, explain.** A nucleus is a disc 20 pixels across. A detection has exactly the right shape, but is shifted to the right. By how many pixels until
 # the IoU falls below 0.5, the usual limit of a "match": 2, 6, or 10? And for a nucleus 10 pixels across?
 
 # %% [markdown] only="exercise"
@@ -64,8 +62,8 @@ for diameter in (10, 20, 40, 80):
     )
 
 # %% [markdown]
-# **What was seen.** The limit is reached at about three tenths of the diameter. One pixel costs a nucleus of 10 pixels a fifth of its IoU, and one of 80 pixels three hundredths: an IoU of 0.9
-# asks of small nuclei an exactness below one pixel, on which two annotators would hardly agree.
+# **What was seen.** The limit is reached at about three tenths of the diameter. A shift of one pixel takes about a fifth of the IoU from a nucleus of 10 pixels, and a few hundredths from one of 80 pixels. For small nuclei an IoU of 0.9
+# demands an outline that is exact to less than a pixel, on which two annotators would hardly agree.
 #
 # **Explain.** COCO's AP averages over the limits 0.50, 0.55, ... 0.95. Which nuclei decide the upper half of that range?
 
@@ -73,11 +71,32 @@ for diameter in (10, 20, 40, 80):
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** From 6 pixels on for 20, from 3 on for 10. Above 0.75 a nucleus of 10 pixels needs an outline exact to a fraction of a pixel, so mostly the large ones match there: the upper half measures
-# outlines of large nuclei (and the annotators' habits), the lower half mostly detection.
+# **Answer.** From 6 pixels on for 20, from 3 on for 10. Above 0.75 a nucleus of 10 pixels needs an outline that is exact to a fraction of a pixel, so mostly large nuclei match there. The upper half measures
+# the outlines of large nuclei (and the habits of annotators), the lower half mostly detection.
+
+
+# %% only="solution" tags=["nbval-check-output"]
+def iou_after(diameter, shift):
+    still, moved = (
+        figures.disc_mask(diameter, margin=60),
+        figures.disc_mask(diameter, shift, margin=60),
+    )
+    return (still & moved).sum() / (still | moved).sum()
+
+
+course.claim(
+    "20 pixels across: below 0.5 from a shift of 6 on", iou_after(20, 5) >= 0.5 > iou_after(20, 6)
+)
+course.claim(
+    "10 pixels across: below 0.5 from a shift of 3 on", iou_after(10, 2) >= 0.5 > iou_after(10, 3)
+)
+course.claim("a shift of one pixel takes 0.15 to 0.25 at 10 pixels", 0.75 < iou_after(10, 1) < 0.85)
+course.claim("and less than 0.05 at 80 pixels", iou_after(80, 1) > 0.95)
 
 # %% [markdown]
-# **Exercise 4.2: implement it.** Write `mask_iou(a, b)`. *Expected output:* `mask_iou: PASSED - all 4 cases agree.`
+# **Exercise 4.2: implement it.** Write `mask_iou(a, b)`. *Expected output:* `mask_iou: PASSED`.
+#
+# <details><summary>Hint</summary> For bool arrays <code>a &amp; b</code> is the intersection and <code>a | b</code> the union.</details>
 
 
 # %%
@@ -95,10 +114,10 @@ exercises.check_mask_iou(mask_iou)
 # %% [markdown]
 # ## One pixel, one nucleus
 #
-# Mask R-CNN's masks may overlap; a label image holds one number a pixel. Somebody must decide. The rule here: *the higher score keeps the pixel*. (The other way
-# round, a doubtful detection would eat into a sure one, and COCO's AP would not show it: it looks at whole masks, before they share out the pixels.)
+# Mask R-CNN's masks may overlap; a label image holds one number for each pixel. The rule here: *the higher score keeps the pixel*. (Otherwise an unsure
+# detection would take pixels from a sure one. COCO's AP would not notice: it looks at whole masks, before the pixels are shared out.)
 #
-# **Exercise 4.3: implement it.** Write `label_image(masks, scores)`. *Expected output:* `label_image: PASSED - all 4 cases agree.`
+# **Exercise 4.3: implement it.** Write `label_image(masks, scores)`. *Expected output:* `label_image: PASSED`.
 #
 # <details><summary>Hint</summary> Paint the masks in order of rising score; what is painted last stays.</details>
 
@@ -120,8 +139,8 @@ exercises.check_label_image(label_image)
 # %% [markdown]
 # ## Who is matched with whom?
 #
-# Given all IoUs of an image, two ways of pairing are in use. COCO's goes through detections by falling score, and each takes the best nucleus still free. The *assignment* takes the pairs of
-# the largest total IoU, whatever the scores. (Where masks do not overlap each other and the limit is above one half, there is no choice, and both agree.)
+# Given all IoUs of an image, there are two common ways to form pairs. COCO's goes through the detections by falling score, and each takes the best nucleus that is still free. The *assignment* takes the pairs with
+# the largest total IoU, whatever the scores. (If masks do not overlap each other and the limit is above one half, there is no choice, and both agree.)
 #
 # *Expect* the two to disagree on a small made-up case with three detections (rows, best score first) and three nuclei (columns).
 
@@ -137,10 +156,12 @@ print(
 print("largest total IoU:   ", [(int(d), int(n)) for d, n in zip(*matching.best_assignment(iou))])
 
 # %% [markdown]
-# **What was seen.** COCO gives nucleus 0 to the best-scored detection and leaves the second, which overlaps it more, without a partner. The assignment gives nucleus 0 to the second
-# and nucleus 1 to the first, and pairs the third although it overlaps by 0.4 only.
+# **What was seen.** COCO gives nucleus 0 to the detection with the best score. The second detection overlaps it more, and gets nothing. The assignment gives nucleus 0 to the second
+# and nucleus 1 to the first, and it pairs the third although it overlaps by 0.4 only.
 #
-# **Exercise 4.4: implement it.** Write `match(iou, threshold)`, COCO's matching. *Expected output:* `match: PASSED - all 7 cases agree.`
+# **Exercise 4.4: implement it.** Write `match(iou, threshold)`, COCO's matching. *Expected output:* `match: PASSED`.
+#
+# <details><summary>Hint</summary> Keep the set of nuclei that are still free. For each row, look only at the free ones whose IoU reaches the threshold.</details>
 
 
 # %%
@@ -164,11 +185,14 @@ exercises.check_match(match)
 # %% [markdown]
 # ## Average precision, by hand
 #
-# Sort all detections by score and go down the list. After each one: *precision*, the share of detections so far that are right, and *recall*, the share of nuclei found so far. AP is the mean
-# precision over recalls 0, 0.01, ... 1, each time with the best precision at that recall *or beyond*.
+# Sort all detections by score and go down the list. After each one, *precision* is the share of the detections so far that are right, and *recall* is the share of nuclei found so far. AP is the mean
+# precision over the recalls 0, 0.01, ... 1, each time with the best precision at that recall *or a higher one*.
 #
 # **Exercise 4.5: implement it.** Write `average_precision(hits, nuclei)`: `hits` says for each detection, best score first, whether it is right; `nuclei` is how many there
-# are. *Expected output:* `average_precision: PASSED - all 7 cases agree.`
+# are. *Expected output:* `average_precision: PASSED`.
+#
+# <details><summary>Hint</summary> <code>np.cumsum(hits)</code> counts the right ones so far. For each recall take the largest precision among the
+# points whose recall is at least that, or 0 if there are none.</details>
 
 
 # %%
@@ -187,7 +211,7 @@ def average_precision(hits, nuclei):
 exercises.check_average_precision(average_precision)
 
 # %% [markdown]
-# Now by hand on a whole image, and against the library, whose tests hold it to pycocotools. *Expect* the same number to the last digit.
+# Now by hand on a whole image, and with the library, whose tests compare it with pycocotools. *Expect* the same number.
 
 # %%
 record = course.pick_crowded(dataset)
@@ -209,18 +233,17 @@ library = nc.evaluate(
     nc.Predictions(images={record.id: found}, score_threshold=predictions.score_threshold),
     progress=False,
 )
-print(f"by hand {100 * interpolated.mean():.6f}, pycocotools {library.metrics['coco_ap50']:.6f}")
+print(f"by hand {100 * interpolated.mean():.6f}, the library {library.metrics['coco_ap50']:.6f}")
 
 # %% [markdown]
-# **What was seen.** The curve starts high, because the best-scored detections are mostly right, and falls as less certain ones come; where it ends, the rest of the nuclei were found at no score. Both
-# numbers agree.
+# **What was seen.** Both numbers agree. Where the curve ends, the remaining nuclei were not found at any score.
 #
-# AP uses every detection, down to the least certain, and no threshold. All other metrics need one *operating point*.
+# AP uses every detection, down to the lowest score, and needs no threshold. All other metrics need one *operating point*.
 #
 # ## Every metric at once
 #
-# **Exercise 4.6: predict, run, explain.** Three metrics below are "an IoU": `mean_mask_iou` (over all nuclei, 0 for a missed one), `matched_mask_iou` (over matched pairs only), `foreground_iou` (all nuclei
-# of an image as one mask). Order them before you look.
+# **Exercise 4.6: predict, run, explain.** Three metrics below are "an IoU": `mean_mask_iou` (over all nuclei, 0 for a missed one), `matched_mask_iou` (over matched pairs only), and `foreground_iou` (all nuclei
+# of an image as one mask). Which of the first two is larger, and why? Where will the third be?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -230,23 +253,40 @@ report = nc.evaluate(dataset, predictions, bootstrap=300, progress=False)
 report.table()
 
 # %% [markdown]
-# **What was seen.** One set of predictions, thirteen fair numbers, tens of points apart. `matched_mask_iou` is above `mean_mask_iou`, necessarily: it leaves out the nuclei that were missed or found badly.
-# Where `foreground_iou` stands depends on the images: it weighs pixels, not nuclei, and does not notice when two nuclei are merged.
+# **What was seen.** One set of predictions, thirteen reasonable numbers, and many points between them. `matched_mask_iou` is above `mean_mask_iou`, because it leaves out the nuclei that were missed or found badly.
+# The place of `foreground_iou` depends on the images: it counts pixels, not nuclei, and does not notice when two nuclei are merged.
 #
-# **Explain.** A method reports "mean IoU 85" and nothing else. Name two things it could be bad at.
+# **Explain.** A method reports "mean IoU 85" and nothing else. Name two things that it could be bad at.
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** If it is the IoU of matched pairs, it may miss half of the nuclei. If it is the foreground's IoU, it may merge every touching pair. If it is a mean over images, it may fail on the few crowded ones that hold
+# **Answer.** If it is the IoU of matched pairs, it may miss half of the nuclei. If it is the IoU of the foreground, it may merge every touching pair. If it is a mean over images, it may fail on the few crowded images that hold
 # most nuclei. The name alone does not tell.
+
+# %% only="solution" tags=["nbval-check-output"]
+m = report.metrics
+values = [value for value in m.values() if value is not None]
+course.claim(
+    "the AP computed by hand equals the library's",
+    abs(100 * interpolated.mean() - library.metrics["coco_ap50"]) < 1e-6,
+)
+course.claim("matched_mask_iou is above mean_mask_iou", m["matched_mask_iou"] > m["mean_mask_iou"])
+course.claim(
+    "more than 15 points lie between the lowest and the highest of the metrics",
+    max(values) - min(values) > 15,
+)
+course.claim("AP at IoU 0.5 is above AP over the whole range", m["coco_ap50"] > m["coco_ap"])
+course.claim(
+    "a cap of 100 detections never raises AP", m["coco_ap_maxdets100"] <= m["coco_ap"] + 1e-9
+)
 
 # %% [markdown]
 # ### The paper's Table 1, beside ours
 #
-# The paper gives AP 56.06 and "mask average IoU" 66.98 for ResNet-50, 59.40 and 70.54 for ResNet-101. It does not say which images were its validation data, whose AP it is, or how the IoU was
-# averaged. So we can set beside it only *all* candidates, each with its definition.
+# The paper gives AP 56.06 and "mask average IoU" 66.98 for ResNet-50, 59.40 and 70.54 for ResNet-101. It does not say which images were its validation data, which AP it is, or how the IoU was
+# averaged. So *all* candidates stand beside it here, each with its definition.
 
 # %%
 paper = {"ResNet-50": (56.06, 66.98), "ResNet-101": (59.40, 70.54)}
@@ -259,7 +299,7 @@ print(
 print(f"{'AP, by definition':<46}{'ours':>7}{'paper R50':>11}{'paper R101':>12}")
 for key, text in (
     ("coco_ap", "COCO, IoU 0.50:0.05:0.95"),
-    ("coco_ap_maxdets100", "the same, at most 100 detections an image"),
+    ("coco_ap_maxdets100", "the same, at most 100 detections per image"),
     ("coco_ap50", "COCO at IoU 0.50"),
     ("matterport_ap", "IoU 0.50, mean over images (Matterport)"),
 ):
@@ -277,12 +317,12 @@ for key, text in (
     )
 
 # %% [markdown]
-# **What was seen.** How far the same predictions stand from the paper's numbers changes from row to row, for AP by tens of points. Whoever picks the row after seeing the numbers has learned nothing. This project's first row is
-# `coco_ap`, fixed beforehand, on a published split. And no row says which network is better: the paper's images are not known, so they are not these.
+# **What was seen.** The distance between our predictions and the paper's numbers changes from row to row by many points. Whoever picks the row after seeing the numbers has learned nothing. This project's main metric is
+# `coco_ap`, chosen beforehand, on a published split. And no row says which network is better: the paper's images are not known.
 #
-# ### Precision, recall and the IoU asked for
+# ### Precision, recall and the IoU limit
 #
-# *Expect* curves that sink as the IoU rises, and an F1 that sinks slowly at first and then steeply.
+# *Expect* curves that sink as the IoU limit rises, and an F1 that sinks slowly at first and then steeply.
 
 # %%
 course.show(figures.draw_pr_curves(report, thresholds=(0.5, 0.65, 0.75, 0.85, 0.95)))
@@ -291,14 +331,14 @@ course.show(figures.draw_pr_curves(report, thresholds=(0.5, 0.65, 0.75, 0.85, 0.
 course.show(figures.draw_f1_curve(report))
 
 # %% [markdown]
-# **What was seen.** At an IoU of 0.5 most nuclei are found; at 0.95 far fewer: an outline one pixel off fails there for all but the largest nuclei, and two people who annotate may well differ by as much. `coco_ap` is the mean over the whole range, so
+# **What was seen.** At an IoU of 0.5 most nuclei are found; at 0.95 far fewer, because there an outline one pixel off fails for all but the largest nuclei. Two annotators may differ by as much. `coco_ap` is the mean over the whole range, so
 # a detector that finds every nucleus and draws ordinary outlines stays below 100.
 #
 # ## How sure are we?
 #
 # A few dozen images are a sample. The *bootstrap* draws as many images from them again and again, with replacement, and evaluates each draw; the middle 95% of the results are the interval.
 #
-# **Exercise 4.7: predict, run, explain.** How wide is the 95% interval of `coco_ap` from this many images: less than a point, a few points, or more than ten?
+# **Exercise 4.7: predict, run, explain.** How wide is the 95% interval of `coco_ap` with this many images: less than a point, a few points, or more than ten?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -322,65 +362,95 @@ course.show(
 )
 
 # %% [markdown]
-# **What was seen.** Two models whose intervals are this wide can differ by a point or two for no reason but the images. Yet intervals of two models may overlap although one is better on nearly every image:
-# for a comparison take the *paired* bootstrap, as the baseline below and [notebook 5](05_error_analysis.ipynb) do.
+# **What was seen.** The interval of `coco_ap` is several points wide. Two models can differ by a point or two for no reason but the images. Yet two intervals can overlap although one model is better on nearly every image:
+# to compare models, take the *paired* bootstrap, as with the baseline below and in [notebook 5](05_error_analysis.ipynb).
 #
-# **Explain.** How many images would it take to halve the width? BBBC038's images repeat sources: many come from the same slide. What does that do to the interval?
+# **Explain.** How many images would it take to halve the width? Many of BBBC038's images come from the same slide. What does that do to the interval?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** Four times as many: the width falls with the square root of the number. Images of one slide resemble each other, so they carry less information than as many independent ones; a bootstrap that draws images one by one gives an
-# interval that is too narrow. Drawing whole groups of near-duplicates (`groups=dataset.groups`) is more honest.
+# **Answer.** Four times as many: the width falls with the square root of the number. Images of one slide resemble each other and carry less information than as many independent ones, so a bootstrap that draws single images gives an
+# interval that is too narrow. It is more honest to draw whole groups of near-duplicates (`groups=dataset.groups`).
+
+# %% only="solution" tags=["nbval-check-output"]
+low, high = report.intervals["coco_ap"]
+f1 = {float(key): value for key, value in report.curves["f1"].items()}
+course.claim("the interval of coco_ap is more than two points wide", high - low > 2)
+course.claim("F1 at an IoU of 0.95 is less than half of F1 at 0.5", f1[0.95] < 0.5 * f1[0.5])
+course.claim(
+    "F1 falls less from 0.50 to 0.60 than from 0.80 to 0.90", f1[0.5] - f1[0.6] < f1[0.8] - f1[0.9]
+)
 
 # %% [markdown]
 # ## Thresholds
 #
-# A higher score threshold loses nuclei and false alarms. The weights come with thresholds that were *chosen on the validation split* and are stored beside them (`model.thresholds`). The next figure repeats the choice of the score threshold and of the smallest area on these images, for the `dsb_score` alone.
-# *Expect* a broad hill: near the top the exact value matters little, at the ends it matters a great deal.
+# A higher score threshold removes false detections, and nuclei with them. The weights come with thresholds that were *chosen on the validation split* and are stored beside them (`weights.thresholds`). The next figure repeats the choice of the score threshold on these images, for the `dsb_score` alone.
+# *Expect* a broad hill: near the top the exact value matters little.
 
 # %%
 from nucleus_course.evaluation import choose_thresholds
 
-choice = choose_thresholds(dataset, predictions, metric="dsb_score", start=model.thresholds)
+choice = choose_thresholds(dataset, predictions, metric="dsb_score", start=weights.thresholds)
 course.show(figures.draw_threshold_curve(choice))
 print(
-    f"stored with the weights: {model.thresholds.score:.2f}, dsb_score {report.metrics['dsb_score']:.1f}; "
+    f"stored with the weights: {weights.thresholds.score:.2f}, dsb_score {report.metrics['dsb_score']:.1f}; "
     f"best on these images: {choice.thresholds.score:.2f}, dsb_score {choice.thresholds.value:.1f}"
 )
 
 # %% [markdown]
-# **What was seen.** A hill with a flat top; the printed line says how much lies between the stored threshold and the best one. Another metric has its hill elsewhere (`mean_mask_iou` counts missed nuclei and hardly minds false alarms, so it prefers lower thresholds), which is one reason for
-# not taking the top of a single one. And a number reported on the images on which its threshold was picked is a little flattered: on the validation split of BBBC038 this holds for every number in this notebook but the APs, which use no
-# score threshold, and a little for them too: the weights, the flips, NMS IoU and mask threshold were picked there as well. More than that, 53 of the 67 images are neighbouring tiles of training images (see the [model card](../data/weights/compact/README.md)).
+# **What was seen.** A hill with a flat top; the printed line says how much lies between the stored threshold and the best one. Another metric has its hill elsewhere (`mean_mask_iou` hardly minds false detections, so it prefers a lower threshold), so
+# do not tune on a single metric. And a number is a little flattered if it is reported on the images on which the threshold was chosen. On the validation split of BBBC038 this holds for the numbers of this notebook; and
+# 53 of the 67 images are neighbouring tiles of training images (see the [model card](../data/weights/compact/README.md)).
 #
 # ### Explore
 #
-# The network's 400 best boxes before the final NMS are kept with their masks, so nothing is run again while you move the score threshold, the NMS IoU and the mask threshold. (The explorer looks at the image one way round; `predict` may average its flips, so scores differ a little.)
-# The default view first, then the explorer. *Expect* a point on the curve, near its corner. Try: *raise the NMS IoU to 0.8:
-# what happens to precision, and why? Lower the mask threshold: do nuclei merge?*
+# The network's 400 best boxes before the final NMS are kept with their masks, so nothing is computed again while you move the score threshold, the NMS IoU and the mask threshold. (The explorer looks at the image as it is, without mirror images.)
+# First the default view, then the explorer. *Expect* a point on the curve, near its corner. Try: *lower the score threshold: what happens to precision and to recall? Raise the NMS IoU to 0.8: do copies appear, and what happens to precision?*
+# (If there is a switch for the scores, set it to "class probabilities" first: a rescorer gives copies a low score, so they stay below the threshold.)
 
 # %%
-from nucleus_course.course.explorers import ThresholdExplorer, collect_candidates
+from nucleus_course.course.explorers import ThresholdExplorer
 
-candidates = collect_candidates(model, record.image)
+candidates = course.candidates_for(weights, dataset, record.id)
 explorer = ThresholdExplorer(
-    record, candidates, model.thresholds, model.rescorer, model.config.upsample
+    record, candidates, weights.thresholds, weights.rescorer, weights.config.upsample
 )
 course.show(explorer.draw())
 
 # %% [markdown]
-# **What was seen.** Detections over the annotation at the stored thresholds, to the nearest 0.05, and the point they occupy on this image's precision-recall curve.
+# **What was seen.** Detections and annotation at the stored thresholds, rounded to 0.05, and their point on this image's precision-recall curve.
 
 # %% tags=["explorer"]
 explorer.widget()
 
+
+# %% only="solution" tags=["nbval-check-output"]
+def counts(**values):
+    """(detections, matched) at some setting of the explorer."""
+    if "rescoring" in explorer.controls:
+        values.setdefault("rescoring", "class probabilities")
+    kept, hits = explorer._after(values["nms"], 0.5, values.get("rescoring", "rescored"))
+    shown = kept.scores >= values["score"]
+    return int(shown.sum()), int(hits[shown].sum())
+
+
+few, many = counts(score=0.5, nms=0.3), counts(score=0.5, nms=0.8)
+course.claim("an NMS IoU of 0.8 lets copies through: more detections", many[0] > few[0])
+course.claim("and a lower precision", many[1] / many[0] < few[1] / few[0])
+low_score, high_score = counts(score=0.1, nms=0.3), counts(score=0.9, nms=0.3)
+course.claim("a low score threshold finds at least as many nuclei", low_score[1] >= high_score[1])
+course.claim(
+    "the best threshold is at least as good as the stored one",
+    choice.thresholds.value >= report.metrics["dsb_score"] - 1e-6,
+)
+
 # %% [markdown]
 # ## A baseline: is the network worth it?
 #
-# Any method that gives label images can be scored with the same ruler. Here is the classic: Otsu's threshold, then a watershed on the distance to the border. It does well where nuclei are bright, round and apart, and badly
-# elsewhere. (`nucleus-course baseline otsu` is a more careful version, and the one in the README's table.) *Expect* its distance from the network to differ from metric to metric.
+# Any method that gives label images can be scored with the same metrics. Here is the classic: Otsu's threshold, then a watershed on the distance to the border. It does well where nuclei are bright, round and apart, and badly
+# elsewhere. (`nucleus-course baseline otsu` is a more careful version.) *Expect* its distance from the network to differ from metric to metric.
 
 # %%
 from scipy import ndimage
@@ -419,21 +489,34 @@ print(
 )
 
 # %% [markdown]
-# **What was seen.** The bars give the size of the difference for every metric, the paired interval says whether it could be chance. (A baseline without scores has a poor AP by construction: AP rewards a good *order*, and
-# all its scores are equal. Compare it on the other metrics. And watch AJI: it pools areas, so a single image in which background is taken for a nucleus can ruin it, while the others barely notice.)
+# **What was seen.** The bars show the difference for every metric; the paired interval says whether it could be chance. (A baseline without scores has a low AP by construction: AP rewards a good *order*, and
+# all its scores are equal. Compare it on the other metrics.)
+
+# %% only="solution" tags=["nbval-check-output"]
+course.claim(
+    "the network's dsb_score is above the baseline's, and the paired interval excludes 0",
+    difference["low"] > 0,
+)
+gaps = [
+    report.metrics[key] - baseline_report.metrics[key]
+    for key in ("dsb_score", "f1_50", "foreground_iou")
+]
+course.claim(
+    "the distance differs by more than five points from metric to metric", max(gaps) - min(gaps) > 5
+)
 
 # %% [markdown]
 # ## What you have done
 #
-# - computed IoU, matching and AP by hand and found the library's equal;
+# - computed IoU, matching and AP by hand, and found the library's numbers equal;
 # - evaluated with every metric, and set Table 1 beside ours;
-# - put intervals on numbers and compared pairwise;
+# - put intervals on numbers, and compared in pairs;
 # - moved the thresholds;
-# - scored a baseline with the same ruler.
+# - scored a baseline with the same metrics.
 #
 # **Three take-aways**
 # 1. "AP" and "IoU" are families. A number needs its definition, its images and its threshold beside it.
 # 2. Choose thresholds on validation images, store them with the weights, and report on others.
-# 3. Compare models on the same images, pair by pair, with an interval; a point or two is often nothing.
+# 3. Compare models on the same images, in pairs, with an interval. A point or two is often nothing.
 #
 # Previous: [3. Train in stages](03_train_in_stages.ipynb). Next: [5. Error analysis](05_error_analysis.ipynb)

@@ -1,23 +1,24 @@
 # %% [markdown]
 # # 5. Error analysis
 #
-# *Where does it fail, what does that cost, and does an idea help?* A metric says how good; it does not say what to do next. This notebook sorts every error into a class, prices the classes, looks at the worst
-# cases, and then does the thing that turns looking into knowing: it states a hypothesis, and tests it.
+# *Where does it fail, what does that cost, and does an idea help?* A metric says how good a result is; it does not say what to do next. In this notebook you sort every error into a class, measure what each class costs, look at the worst
+# cases, and then state a hypothesis and test it.
 #
 # **What you will do**
-# - put every nucleus and every detection into exactly one class, and see that the books balance;
-# - price each class in points of AP;
+# - put every nucleus and every detection into exactly one class;
+# - measure the cost of each class in points of AP;
 # - find out where errors gather: types, sizes, crowds, edges, low contrast;
 # - browse the worst cases;
 # - ask whether scores mean what they say;
 # - test an idea of the paper's: do mirrored edges help the nuclei that the edge cuts?
 #
 # **What you will learn**
-# - why counts of errors and costs of errors are different rankings;
+# - why the number of errors and the cost of errors give different rankings;
 # - how to fix a hypothesis, a number and a rule *before* looking;
 # - what a paired bootstrap can and cannot tell.
 #
-# **What you need:** 60 minutes, 2 GB of memory, any processor; about two minutes of it are computing.
+# **What you need:** 60 minutes, 1.5 GB of memory, any processor. About a minute of it is computing. As in notebook 4, the predictions come with the course, or are computed
+# once in a second process. You should have done [notebook 4](04_evaluate.ipynb).
 #
 # Previous: [4. Evaluate](04_evaluate.ipynb). Next: [6. Your own images](06_your_own_images.ipynb).
 # [Solutions](solutions/05_error_analysis.ipynb) · [Glossary](../docs/glossary.md)
@@ -25,24 +26,22 @@
 # %%
 import numpy as np
 
+import nucleus_course as nc
 from nucleus_course import course, figures
 from nucleus_course.course import exercises
-
-course.quiet_backend()
-import nucleus_course as nc
 from nucleus_course.evaluation import analyse_errors
 from nucleus_course.figures import short
 
 data = course.find_data()
 dataset = nc.load_dataset(data.source, data.evaluation_split, progress=False)
-model = course.find_model()
-predictions = course.predictions_for(model, dataset)
+weights = course.find_weights()
+predictions = course.predictions_for(weights, dataset)
 analysis = analyse_errors(dataset, predictions, progress=False)
 
 # %% [markdown]
 # ## Every error in one class
 #
-# At the operating point a detection *matches* a nucleus if their IoU is above 0.5. Everything else is an error, and has a reason. The classes follow Bolya et al. (2020), with three that matter for nuclei:
+# At the operating point a detection *matches* a nucleus if their IoU is above 0.5. Everything else is an error. The classes follow Bolya et al. (2020), with three that matter for nuclei:
 #
 # | class | a detection that ... | a nucleus that ... |
 # | --- | --- | --- |
@@ -56,7 +55,10 @@ analysis = analyse_errors(dataset, predictions, progress=False)
 # The first that applies counts, so every object is in one class.
 #
 # **Exercise 5.1: implement it.** A smaller version with four classes. Write `classify_detection(ious, taken)`: "matched" if it overlaps a *free* nucleus by 0.5 or more; else "duplicate" if it overlaps a taken one by 0.5 or more; else
-# "poor boundary" if it overlaps any by 0.1 or more; else "spurious". *Expected output:* `classify_detection: PASSED - all 7 cases agree.`
+# "poor boundary" if it overlaps any by 0.1 or more; else "spurious". *Expected output:* `classify_detection: PASSED`.
+#
+# <details><summary>Hint</summary> <code>ious[~taken]</code> are the overlaps with free nuclei, <code>ious[taken]</code> those with taken ones;
+# <code>.any()</code> of an empty array is False.</details>
 
 
 # %%
@@ -85,10 +87,10 @@ exercises.check_classify_detection(classify_detection)
 course.show(figures.draw_error_counts(analysis))
 
 # %% [markdown]
-# **What was seen.** The caption holds the numbers. Many errors stand on both sides of the books: a nucleus with a poor boundary is a miss and a false alarm, though a person would call it one error. A merge loses several nuclei
-# for one detection, a split makes several detections of one nucleus.
+# **What was seen.** The caption has the numbers. Many errors count twice: a nucleus with a poor boundary is a missed nucleus and a false detection, though a person would call it one error. A merge loses several nuclei
+# for one detection; a split makes several detections of one nucleus.
 #
-# Do the books balance? *Expect* two lines of `True`: matched and erroneous detections add up to all detections, and so for nuclei.
+# Do the numbers add up? *Expect* two lines of `True`: matches and errors add up to all detections, and to all nuclei.
 
 # %% tags=["nbval-check-output"]
 totals, counts = analysis.totals, analysis.counts
@@ -108,16 +110,15 @@ print(
 # %% [markdown]
 # ## What each class costs
 #
-# Fix all errors of one class, compute AP again, and take the difference: that is the most one can gain by working on that class. The counts above are at the operating
-# point; AP, and so these costs, look at detections of any score. *Expect* another ranking than by counts.
+# Correct all errors of one class, compute AP again, and take the difference: that is the most one can gain by working on that class. The counts above are at the operating
+# point; AP, and so these costs, use detections of any score. *Expect* another ranking than by counts.
 
 # %%
 course.show(figures.draw_ap_costs(analysis))
 
 # %% [markdown]
-# **What was seen.** "Boundary of the matched" is no error at IoU 0.5, yet it costs `coco_ap` a great deal, because AP goes on asking up to 0.95. At AP50 it costs nothing by definition; there the other classes are all that is left.
-# A class may cost next to nothing although its count is large: many nuclei that are missed at the operating point have a detection of a low score. And a cost may be negative: what is a duplicate at IoU 0.5
-# can be the better outline, which alone matches at 0.75; taking it out loses that match.
+# **What was seen.** "Boundary of the matched" is no error at an IoU of 0.5, yet it costs `coco_ap` more than any other class, because AP asks for IoUs of up to 0.95. At AP50 it costs nothing by definition.
+# A class may cost little although its count is large: many nuclei that are missed at the operating point have a detection with a low score.
 #
 # **Explain.** The costs of all classes do not add up to what is missing from 100. Why?
 
@@ -125,19 +126,32 @@ course.show(figures.draw_ap_costs(analysis))
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** AP is no sum over errors: it is a mean of precision over recall, and a precision has the earlier errors in it. Fixing false alarms helps more when many nuclei are found, and the other way round. And the last errors fixed gain
-# more than the first ones, so parts taken one at a time add up to less (or more) than the whole.
+# **Answer.** AP is not a sum over errors: it is a mean of precision over recall, and each precision depends on all errors with higher scores. Correcting false detections helps more when many nuclei are found, and the other way round.
+# The last errors corrected gain more than the first, so parts measured one at a time do not add up to the whole.
+
+# %% only="solution" tags=["nbval-check-output"]
+costs = analysis.costs["classes"]
+course.claim(
+    "the boundary of the matched costs coco_ap more than any other class",
+    max(costs, key=lambda name: costs[name]["cost_ap"]) == "boundary of the matched",
+)
+course.claim("and costs AP50 nothing", abs(costs["boundary of the matched"]["cost_ap50"]) < 1e-6)
+course.claim(
+    "matches and errors add up",
+    totals["tp"] + totals["fp"] == analysis.report.counts["detections"]
+    and totals["tp"] + totals["fn"] == analysis.report.counts["nuclei"],
+)
 
 # %% [markdown]
 # ## Where errors gather
 #
-# The same classes, by the image's type and by properties of the nucleus. *Expect* small nuclei, crowded ones and those at the edge to be lost more often.
+# The same classes, by the type of the image and by properties of the nucleus.
 
 # %%
 course.show(figures.draw_type_breakdown({"network": analysis.report}))
 
 # %% [markdown]
-# **What was seen.** The types differ by many points, and not in the same order for every metric: the caption gives three for each. Now by size and by distance to the edge: each bar is all nuclei of a group, stacked by what became of them.
+# **What was seen.** The types differ by many points. Now by size and by distance to the edge: each bar holds all nuclei of a group, divided by what became of them.
 
 # %%
 course.show(figures.draw_size_breakdown(analysis, by="size"))
@@ -146,8 +160,8 @@ course.show(figures.draw_size_breakdown(analysis, by="size"))
 course.show(figures.draw_size_breakdown(analysis, by="edge"))
 
 # %% [markdown]
-# **What was seen.** The captions give the share found in each group: it depends on the size of the nucleus more than the overall number suggests, and they say whether nuclei at the edge are really lost more often than others here. A group with few nuclei
-# has a wide uncertainty: read the number at a bar before its height.
+# **What was seen.** The captions give the share that was found in each group. It depends on size. Whether nuclei at the edge are lost more often differs between data sets: compare the shares before you believe it. A group with few nuclei
+# has a wide uncertainty, so read the number at a bar before its height.
 #
 # The other properties come as a table. **Exercise 5.3: predict, run, explain.** Which are lost more often, nuclei that touch another or nuclei that stand alone? Faint ones or bright ones? Twice as often, or ten times?
 
@@ -163,23 +177,39 @@ for by in ("crowding", "contrast"):
         )
 
 # %% [markdown]
-# **What was seen.** The share that was not found, for each distance to the nearest neighbour and each contrast with the background. The shares need not rise or fall
-# steadily: of a row that breaks the order, ask how many nuclei it holds, and of which image types.
+# **What was seen.** The share that was not found, by distance to the nearest neighbour and by contrast with the background. It need not rise or fall
+# steadily: where a row breaks the order, ask how many nuclei it holds, and of which image types.
 #
-# **Explain.** Suppose that touching nuclei are not only lost more often but also smaller, and commoner in stained tissue. What comparison would tell crowding from size?
+# **Explain.** Suppose that touching nuclei are not only lost more often, but are also smaller, and more common in stained tissue. What comparison would separate crowding from size?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** Compare crowded with lonely nuclei *of the same size and type*: cut the table by two properties at once, or match pairs. If the gap closes, size or type explained it. A breakdown by one property at a time shows where errors
+# **Answer.** Compare crowded and isolated nuclei *of the same size and type*: divide the table by two properties at once, or match pairs. If the gap closes, size or type explained it. A breakdown by one property at a time shows where errors
 # are, not why.
+
+# %% only="solution" tags=["nbval-check-output"]
+by_type = [
+    row["dsb_score"] for row in analysis.report.types.values() if row["dsb_score"] is not None
+]
+course.claim(
+    "the dsb_score of the types differs by more than ten points", max(by_type) - min(by_type) > 10
+)
+found = [
+    row["matched"] / max(sum(row.values()), 1)
+    for row in analysis.breakdown("size")["nuclei"].values()
+    if sum(row.values()) >= 20
+]
+course.claim(
+    "the share found differs by more than five points between sizes", max(found) - min(found) > 0.05
+)
 
 # %% [markdown]
 # ## The worst cases
 #
-# Numbers point, pictures explain. The default view is one case of the largest class; then the browser: choose a class and step through it. Nuclei are ordered by area, detections by score, so the largest losses and the surest mistakes
-# come first. *Expect* the case close up, and the disagreement in colour. Try: *is "spurious" always wrong? Look for nuclei that the annotator missed.*
+# Look at cases, not only at numbers. The default view is the first case of a class; then the browser: choose a class and step through it. Nuclei are ordered by area, detections by score, so the largest losses and the surest mistakes
+# come first. *Expect* the case close up, its neighbours in grey, and the difference in colour. Try: *find a detection without a nucleus. Is it wrong, or did the annotator miss a nucleus?*
 
 # %%
 from nucleus_course.course.explorers import ErrorBrowser
@@ -188,7 +218,7 @@ browser = ErrorBrowser(dataset, predictions, analysis)
 course.show(browser.draw())
 
 # %% [markdown]
-# **What was seen.** One case close up: the image, the annotation's outline, the detection's outline, and where the two differ.
+# **What was seen.** One case close up: the image, the annotation, the detection (if there is one), and where the two differ.
 
 # %% tags=["explorer"]
 browser.widget()
@@ -200,31 +230,60 @@ for row in analysis.worst_images(5):
     )
 
 # %% [markdown]
-# **What was seen.** The five images with the lowest `dsb_score`: whether they are of one type, and whether they lose nuclei or invent them, tells where to look next.
+# **What was seen.** The five images with the lowest `dsb_score`. Are they of one type? Do they lose nuclei or invent them? That tells where to look next.
 #
 # ## Do scores mean what they say?
 #
-# Of all detections scored about 0.8, eight in ten should be right, if a score is a probability. `compact`'s is not quite: after the training small networks were fitted to its detections on the *training* images, to tell
-# the IoU that each will turn out to have with a nucleus, 0 where it has none (`nucleus-course rescore`; the idea is that of Mask Scoring R-CNN). That ranks tight outlines first, which AP rewards. And since a perfect outline is rare,
-# *expect* bars near the diagonal at low scores, where the question is whether there is a nucleus, and above it at high ones.
+# If a score is a probability, eight in ten detections with a score near 0.8 should be right. Networks are often too sure or not sure enough (Guo et al. 2017). And if the weights come with a rescorer
+# (`weights.rescorer`), the score is not a probability but the IoU to expect of the outline, so at high scores more detections match than the score says.
+# *Expect* bars that rise from left to right, above or below the diagonal.
 
 # %%
 course.show(figures.draw_reliability(analysis))
 
 # %% [markdown]
-# **What was seen.** The distance between bars and diagonal is the calibration error; where scores are expected IoUs, part of it is meant: on real images a detection of 0.8 is nearly always a nucleus, outlined with an IoU of about 0.8. Order matters to AP, not calibration: squaring all scores changes no AP, and every bar of this figure. It matters to you when you read a score as a
+# **What was seen.** Detections with high scores are right more often than those with low scores; the distance between bars and diagonal is the calibration error. AP depends on the order of the scores, not on calibration: squaring all scores changes no AP, but every bar of this figure. Calibration matters when you read a score as a
 # probability, or move a threshold to another kind of image.
-#
+
+# %% only="solution" tags=["nbval-check-output"]
+from nucleus_course.evaluation import CLASSES
+from nucleus_course.prediction.interchange import ImagePredictions
+
+scores, right = (
+    analysis.detections["score"],
+    analysis.detections["class"] == CLASSES.index("matched"),
+)
+middle = np.median(scores)
+course.claim(
+    "detections with high scores are right more often than those with low scores",
+    right[scores > middle].mean() > right[scores <= middle].mean(),
+)
+squared = nc.Predictions(
+    {
+        image_id: ImagePredictions(one.height, one.width, one.rles, one.scores**2, one.boxes)
+        for image_id, one in predictions.images.items()
+    },
+    score_threshold=predictions.score_threshold**2,
+)
+course.claim(
+    "squaring all scores changes no AP",
+    np.isclose(
+        nc.evaluate(dataset, squared, progress=False).metrics["coco_ap"],
+        analysis.report.metrics["coco_ap"],
+    ),
+)
+
+# %% [markdown]
 # ## A hypothesis, and its test
 #
-# The image's edge cuts some of the nuclei, and the network sees only what is left of them. The paper tried to mirror the images' edges and reports that it did not help. Here is a version that can be tested in a minute, at prediction only (the paper did it in
+# The edge of the image cuts some of the nuclei, and the network sees only a part of them. The paper tried to mirror the edges and reports that it did not help. Here is a version that takes a minute to test, at prediction only (the paper did it in
 # training):
 #
-# > **Hypothesis.** If the image is padded with 32 mirrored pixels on each side before detection, and the result cropped back, nuclei at the edge are outlined better.
+# > **Hypothesis.** If the image is padded with 32 mirrored pixels on each side before detection, and the result is cropped back, nuclei at the edge are outlined better.
 # >
-# > **Number.** Mean over edge nuclei of the IoU with the detection of largest overlap, an image at a time.
+# > **Number.** For each image, the mean over edge nuclei of the IoU with the detection that overlaps them most.
 # >
-# > **Rule, fixed now.** If the 95% interval of the mean paired difference is above 0, it helps; if below, it harms; if it holds 0, these images cannot tell.
+# > **Rule, fixed now.** If the 95% interval of the mean paired difference is above 0, it helps; if below, it harms; if it contains 0, these images cannot tell.
 #
 # **Exercise 5.4: predict, run, explain.** What do you expect, and why?
 
@@ -232,7 +291,9 @@ course.show(figures.draw_reliability(analysis))
 # *Your prediction:*
 
 # %% [markdown]
-# **Exercise 5.5: implement it.** First: which nuclei touch the border? Write `edge_ids(labels)`. *Expected output:* `edge_ids: PASSED - all 3 cases agree.`
+# **Exercise 5.5: implement it.** First: which nuclei touch the border? Write `edge_ids(labels)`. *Expected output:* `edge_ids: PASSED`.
+#
+# <details><summary>Hint</summary> <code>labels[0]</code> is the first row, <code>labels[:, -1]</code> the last column; 0 is background.</details>
 
 
 # %%
@@ -248,8 +309,10 @@ def edge_ids(labels):
 exercises.check_edge_ids(edge_ids)
 
 # %% [markdown]
-# **Exercise 5.6: implement it.** And the interval. `draws` holds one bootstrap sample of image indices a row. Draw the *differences*, so that what makes an image hard for both cancels. Write `paired_interval(a, b, draws)`: the 2.5th and 97.5th
-# percentile of the mean of b - a. *Expected output:* `paired_interval: PASSED - all 3 cases agree.`
+# **Exercise 5.6: implement it.** Now the interval. Each row of `draws` is one bootstrap sample of image indices. Draw the *differences*, so that what makes an image hard for both cancels. Write `paired_interval(a, b, draws)`: the 2.5th and 97.5th
+# percentile of the mean of b - a. *Expected output:* `paired_interval: PASSED`.
+#
+# <details><summary>Hint</summary> <code>(b - a)[draws]</code> is one row of differences for each draw; <code>np.percentile(values, [2.5, 97.5])</code>.</details>
 
 
 # %%
@@ -266,25 +329,29 @@ def paired_interval(a, b, draws):
 exercises.check_paired_interval(paired_interval)
 
 # %% [markdown]
-# Now the experiment, on images of at most 400 pixels with at least three edge nuclei, at most 24 of them, so that it takes a minute or so: each is detected twice, and `predict` may look at each several ways round. The library's functions do what you wrote.
+# Now the experiment, on at most 24 images of at most 400 pixels with at least three edge nuclei. Each is detected twice, as it is and with mirrored edges. The library's functions do what you wrote.
 
 # %%
-from nucleus_course.course.numbers import (
-    edge_overlap,
-    edge_touching_ids,
-    predict_with_mirrored_edges,
-)
+from nucleus_course.course.numbers import edge_overlap, edge_touching_ids
 
 small = [i for i in dataset.ids if max(dataset.sizes[i]) <= 400]
-chosen = [i for i in small if len(edge_touching_ids(dataset[i].labels)) >= 3][:24]
-plain, mirrored = [], []
-for image_id in chosen:
-    one = dataset[image_id]
-    plain.append(edge_overlap(one.labels, model.predict(one.image).label_image()))
-    mirrored.append(
-        edge_overlap(one.labels, predict_with_mirrored_edges(model, one.image, margin=32))
+chosen = dataset.subset([i for i in small if len(edge_touching_ids(dataset[i].labels)) >= 3][:24])
+MARGIN = 32
+with_mirrors = course.predictions_for(weights, chosen, mirrored=MARGIN)
+
+
+def outlines(predicted, image_id, margin=0):
+    """The label image of an image at the operating point, without the margin."""
+    labels = predicted.images[image_id].label_image(
+        predictions.score_threshold, weights.thresholds.min_area
     )
-plain, mirrored = np.array(plain), np.array(mirrored)
+    return labels[margin : labels.shape[0] - margin, margin : labels.shape[1] - margin]
+
+
+plain = np.array([edge_overlap(one.labels, outlines(predictions, one.id)) for one in chosen])
+mirrored = np.array(
+    [edge_overlap(one.labels, outlines(with_mirrors, one.id, MARGIN)) for one in chosen]
+)
 print(
     f"{len(chosen)} images; mean IoU of edge nuclei {plain.mean():.3f} as they are, {mirrored.mean():.3f} with mirrored edges"
 )
@@ -303,30 +370,43 @@ verdict = "it helps" if low > 0 else "it harms" if high < 0 else "these images c
 print(f"By the rule fixed beforehand: {verdict}.")
 
 # %% [markdown]
-# **What was seen.** The printed verdict, by the rule fixed beforehand, whichever way it went. If the interval holds zero, "no effect" has *not* been shown: it says that these images would not reveal one of less than about the interval's width.
+# **What was seen.** The verdict, by the rule fixed beforehand. If the interval contains zero, "no effect" has *not* been shown: these images would not reveal an effect smaller than about the width of the interval.
 #
-# **Explain.** A mirrored nucleus at the edge becomes one symmetric nucleus across it. What could that do to its mask, its box and its score? And why might the paper's finding (in training) differ from this one (at prediction)?
+# **Explain.** With mirrored pixels, a nucleus cut by the edge becomes a symmetric one across the edge. What could that do to its mask, its box and its score? Why might the paper's finding (in training) differ from this one (at prediction)?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** The network sees a whole, plausible nucleus, and the part inside the image is cut from a better mask: good. But two halves joined at the edge can look like a waist, or like two touching nuclei, and nuclei that only touch the edge merge with their mirror image:
-# bad. The box grows to twice the size, and may go to another level. A network *trained* on mirrored edges has learned these shapes (`compact` has: its augmentation fills what a crop or a turn leaves empty with mirrored pixels); one trained on black edges
-# has never seen them. A test in one setting does not decide the other.
+# **Answer.** The network sees a whole, plausible nucleus, and the part inside the image is cut from a better mask: good. But two halves joined at the edge can look like two touching nuclei, and nuclei that only touch the edge merge with their mirror image:
+# bad. The box grows, and may move to another level. A network *trained* with mirrored edges knows these shapes (`compact` does: its augmentation fills empty corners with mirrored pixels); one trained with black edges
+# does not. A test in one setting does not decide the other.
+
+# %% only="solution" tags=["nbval-check-output"]
+course.claim(
+    "most of each edge nucleus is found either way: the mean IoU is above 0.5",
+    min(plain.mean(), mirrored.mean()) > 0.5,
+)
+course.claim(
+    "the effect of mirroring is smaller than 0.1 in IoU", abs((mirrored - plain).mean()) < 0.1
+)
+course.claim(
+    "the verdict follows the rule",
+    verdict == ("it helps" if low > 0 else "it harms" if high < 0 else "these images cannot tell"),
+)
 
 # %% [markdown]
 # ## What you have done
 #
-# - sorted all errors, and balanced the books;
-# - priced each class, and seen where errors gather;
-# - browsed the worst cases and checked the scores' meaning;
+# - sorted all errors, and checked that they add up;
+# - measured what each class costs, and seen where errors gather;
+# - browsed the worst cases, and checked what scores mean;
 # - fixed a hypothesis, a number and a rule, and applied them.
 #
 # **Three take-aways**
-# 1. Count errors to see how often, price them to see what is worth fixing; the rankings differ.
-# 2. A breakdown by one property shows where, not why; look at pictures, then compare like with like.
-# 3. Write down hypothesis, number and rule before you run: afterwards every result looks expected.
+# 1. Count errors to see how often they happen; measure their cost to see what is worth correcting. The rankings differ.
+# 2. A breakdown by one property shows where, not why. Look at images, then compare like with like.
+# 3. Write down hypothesis, number and rule before you run. Afterwards every result looks expected.
 #
 # Previous: [4. Evaluate](04_evaluate.ipynb). Next: [6. Your own images](06_your_own_images.ipynb)
 #

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 6. Your own images
 #
-# *How do I use it on my images, and when may I trust it?* From a folder of images to counts, a table of measurements and files that other programs open; then three checks that need no annotation; then training on
+# *How do I use it on my images, and when may I trust it?* From a folder of images to counts, a table of measurements and files that other programs open; then checks that need no annotation; then training on
 # annotations of your own.
 #
 # **What you will do**
-# - detect nuclei in an image of a kind that the network was not trained on: an immunohistochemistry section that comes with scikit-image;
+# - detect nuclei in a kind of image that the network was not trained on: an immunohistochemistry section that comes with scikit-image;
 # - separate its stains, and see the same network give another answer;
 # - measure nuclei in micrometres and export tables, label images and COCO JSON;
 # - check scale, consistency and scores without any annotation;
@@ -13,10 +13,11 @@
 #
 # **What you will learn**
 # - which settings depend on your microscope;
-# - what can be checked without truth, and what cannot;
+# - what can be checked without annotations, and what cannot;
 # - how little annotation it takes to measure whether you may trust the result.
 #
-# **What you need:** 45 minutes, 2 GB of memory, any processor; about a minute of it is computing. No internet connection.
+# **What you need:** 45 minutes, 2 GB of memory, any processor. About a minute of it is computing. No internet connection. You should have done
+# [notebook 0](00_start_here.ipynb).
 #
 # Previous: [5. Error analysis](05_error_analysis.ipynb). Next: your own images.
 # [Solutions](solutions/06_your_own_images.ipynb) · [Glossary](../docs/glossary.md)
@@ -35,11 +36,11 @@ model = course.find_model()
 # %% [markdown]
 # ## A folder of images
 #
-# To try this on your own images, put them into a folder and, in the next cell, replace the lines from `folder =` to the second `imsave` by `import pathlib; folder = pathlib.Path("that folder")`; where later cells say `haematoxylin` or `section`, write the name of one of your files. Here the folder is made from `skimage.data.immunohistochemistry()`: a section of
-# colon in which nuclei are stained blue (haematoxylin) and a protein of the cells' membranes brown (DAB), 512 x 512 pixels.
+# To try this on your own images, put them into a folder. In the next cell, replace the lines from `folder =` to the second `imsave` by `import pathlib; folder = pathlib.Path("that folder")`; where later cells say `haematoxylin` or `section`, write the name of one of your files. Here the folder is made from `skimage.data.immunohistochemistry()`: a section of
+# colon in which nuclei are stained blue (haematoxylin) and a protein of the cell membranes brown (DAB). To save time the notebook uses 256 x 256 pixels of it.
 #
-# The same section goes into the folder a second time, as something nearer to what the network knows: the haematoxylin alone. `rgb2hed` separates the
-# stains (Ruifrok and Johnston 2001); nuclei are then bright on dark, as in fluorescence. It is saved as 16-bit grey TIFF, to show that the kind of file does not matter.
+# The same section goes into the folder a second time, in a form nearer to what the network knows: the haematoxylin alone. `rgb2hed` separates the
+# stains (Ruifrok and Johnston 2001), and nuclei are then bright on dark, as in fluorescence. It is saved as 16-bit grey TIFF, to show that the kind of file does not matter.
 
 # %%
 import skimage.data
@@ -47,7 +48,7 @@ from skimage.color import rgb2hed
 from skimage.io import imsave
 
 folder = course.work_folder("my-images", fresh=True)
-section = skimage.data.immunohistochemistry()
+section = skimage.data.immunohistochemistry()[230:486, 130:386]
 stain = rgb2hed(section)[..., 0]
 low, high = np.percentile(stain, (1, 99.5))
 imsave(folder / "section.png", section, check_contrast=False)
@@ -62,8 +63,7 @@ for name, image in images.items():
     print(f"{name:<13} {image.shape}, {image.dtype}")
 
 # %% [markdown]
-# **Exercise 6.1: predict, run, explain.** The network was trained on five looks, stained tissue among them, but on no brown stain. In which of the two images will it find more of the blue nuclei? What will it do where
-# brown membranes ring a pale cell?
+# **Exercise 6.1: predict, run, explain.** The network was trained on five types of image, stained tissue among them, but on no brown stain. In which of the two images will it find more of the blue nuclei? Will the two answers agree?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -74,28 +74,38 @@ labels = {name: detections.label_image() for name, detections in found.items()}
 course.show(figures.draw_found({name: nc.to_rgb8(image) for name, image in images.items()}, labels))
 
 # %% [markdown]
-# **What was seen.** The same tissue, the same network, two different answers; the caption holds the counts, and both are far below the number of nuclei that you see. In the colour image nearly all of the blue ones are passed over. Look closely at the few
-# outlines there: a pale cell in a brown ring has an outline, and an outline is what the network looks for, nucleus or not. The haematoxylin image has no brown in it.
+# **What was seen.** The same tissue and the same network, but two different answers; the caption has the counts. Compare the outlines with the blue nuclei that you see: some are missed in one image and found in the other.
 #
-# **Explain.** The network never failed loudly: every detection has a score, the outlines look deliberate, and what it passed over left no trace. What does that say about using it on a kind of image that it was not trained on?
+# **Explain.** Nothing in the output says that anything is wrong: every detection has a score, the outlines look reasonable, and a missed nucleus leaves no trace. What does that say about using a network on a kind of image that it was not trained on?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** A network has no notion of "I do not know this kind of image". It answers with the shapes that it learned, and its scores are comparable only among images like its training data. So look first, bring the image nearer to what the network knows
-# (stain separation, scale, contrast), and measure on a few annotated images. Which of the two answers is better is a question for the truth, not for the eye that made the preparation.
+# **Answer.** A network cannot say "I do not know this kind of image". It answers with the shapes that it learned, and its scores are comparable only among images like its training data. So look first, bring the image nearer to what the network knows
+# (stain separation, scale, contrast), and measure on a few annotated images. Only annotations can decide which of the two answers is better.
+
+# %% only="solution" tags=["nbval-check-output"]
+from nucleus_course.course.numbers import f1_of_two
+
+number = {name: len(np.unique(of_image)) - 1 for name, of_image in labels.items()}
+course.claim("the network finds something in the haematoxylin image", number["haematoxylin"] > 0)
+course.claim("the counts of the two images differ", number["haematoxylin"] != number["section"])
+course.claim(
+    "their outlines agree for fewer than nine nuclei in ten (F1 at IoU 0.5)",
+    f1_of_two(labels["haematoxylin"], labels["section"]) < 0.9,
+)
 
 # %% [markdown]
 # ## Measure
 #
 # From here on the notebook uses the haematoxylin image.
 #
-# Pixels are not a unit. Your microscope's calibration, micrometres per pixel, turns them into one; it is in the file's metadata or on the microscope, and no network can know it. (For this section it is not
+# A pixel is not a unit of length. The calibration of your microscope, in micrometres per pixel, turns pixels into one. It is in the metadata of the file or on the microscope, and no network can know it. (For this section it is not
 # published; 0.5 is an assumption for the exercise.)
 #
 # **Exercise 6.2: implement it.** Write `measure(labels, micrometres_per_pixel)`: a row for each nucleus with its id, its area in square micrometres and its *equivalent diameter*, that of the disc of equal area.
-# *Expected output:* `measure: PASSED - all 3 cases agree.`
+# *Expected output:* `measure: PASSED`.
 #
 # <details><summary>Hint</summary> The area of a disc is pi d squared over 4. <code>np.unique(labels, return_counts=True)</code> counts pixels.</details>
 
@@ -114,8 +124,10 @@ def measure(labels, micrometres_per_pixel):
 exercises.check_measure(measure)
 
 # %% [markdown]
-# **Exercise 6.3: implement it.** Counts of different fields compare only per area. Write `density(count, height, width, micrometres_per_pixel)` in nuclei per square millimetre.
-# *Expected output:* `density: PASSED - all 3 cases agree.`
+# **Exercise 6.3: implement it.** Counts of different fields can be compared only per area. Write `density(count, height, width, micrometres_per_pixel)` in nuclei per square millimetre.
+# *Expected output:* `density: PASSED`.
+#
+# <details><summary>Hint</summary> A millimetre is 1000 micrometres, so a square millimetre is a million square micrometres.</details>
 
 
 # %%
@@ -131,7 +143,7 @@ def density(count, height, width, micrometres_per_pixel):
 exercises.check_density(density)
 
 # %% [markdown]
-# For real work `skimage.measure.regionprops_table` measures much more. *Expect* one row a nucleus, and then sizes that spread widely about their median.
+# For real work, `skimage.measure.regionprops_table` measures much more. *Expect* one row for each nucleus, and then sizes that spread widely about their median.
 
 # %%
 from skimage.measure import regionprops_table
@@ -191,10 +203,10 @@ course.show(
 # ## Export
 #
 # - `measurements.csv` for a spreadsheet, R or pandas;
-# - one label image a picture (16-bit TIFF; Fiji, napari, CellProfiler and QuPath open it);
-# - `predictions.json` in COCO's form, for `nucleus-course evaluate`: every detection with its mask and score, also those below the threshold, since AP asks for them.
+# - one label image for each image (16-bit TIFF; Fiji, napari, CellProfiler and QuPath open it);
+# - `predictions.json` in COCO's format, for `nucleus-course evaluate`: every detection with its mask and score, also those below the threshold, because AP needs them.
 #
-# On the command line, `nucleus-course predict FOLDER --weights compact --out DIR` writes all three; its `measurements.csv` is in pixels, and `counts.csv` beside it has a row an image.
+# On the command line, `nucleus-course predict FOLDER --weights compact --out DIR` writes all three. Its `measurements.csv` is in pixels, and `counts.csv` has one row for each image.
 
 # %%
 import csv
@@ -221,10 +233,10 @@ for path in sorted(out.iterdir()):
 #
 # ### 1. Scale
 #
-# A network knows sizes. If your nuclei are three times as large, or a third as large, as those it was trained on, resize the images first. The next cell detects in the same part of the
-# image at five scales.
+# A network knows sizes. If your nuclei are much larger or smaller than those it was trained on, resize the images first. The next cell detects in the same
+# image at four scales.
 #
-# **Exercise 6.4: predict, run, explain.** Will the count be about the same at all five? If not, at which scale will it be largest?
+# **Exercise 6.4: predict, run, explain.** Will the count be about the same at all four? If not, at which scale will it be largest?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -233,18 +245,17 @@ for path in sorted(out.iterdir()):
 from skimage.transform import resize
 
 view = nc.to_rgb8(images["haematoxylin"])
-corner = view[230:486, 130:386]
-scales = (0.5, 1.0, 1.5, 2.0, 3.0)
+scales = (0.5, 0.75, 1.0, 1.5)
 by_scale = []
 for scale in scales:
-    side = int(round(len(corner) * scale))
-    scaled = (255 * resize(corner, (side, side), anti_aliasing=True)).astype(np.uint8)
+    side = int(round(len(view) * scale))
+    scaled = (255 * resize(view, (side, side), anti_aliasing=True)).astype(np.uint8)
     by_scale.append((scaled, model.predict(scaled).label_image()))
 course.show(figures.draw_scales(scales, by_scale))
 
 # %% [markdown]
-# **What was seen.** The same tissue gives another count at each scale: scale is a setting, like exposure. The caption also says how large the detections are at each. The middle 90% of the nuclei in BBBC038 are 6 to 43 pixels
-# across ([notebook 1](01_inspect_the_data.ipynb)). Measure a few of your nuclei by hand and choose the scale that brings them well inside that range; use it for all images of that magnification, and write it down.
+# **What was seen.** The same tissue gives another count at each scale: scale is a setting, like exposure. The caption also gives the size of the detections. The middle 90% of the nuclei in BBBC038 are 6 to 43 pixels
+# across ([notebook 1](01_inspect_the_data.ipynb)). Measure a few of your nuclei by hand and choose a scale that brings them well inside that range. Use it for all images of that magnification, and write it down.
 #
 # **Explain.** Why not simply take the scale with the largest count?
 
@@ -252,14 +263,31 @@ course.show(figures.draw_scales(scales, by_scale))
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** More detections are not more nuclei. In an image enlarged far enough, grains inside a nucleus and specks of background reach the size that the network knows for nuclei, and are counted; in one reduced
-# too far, neighbours run together and are lost. The size of your nuclei says which scale is right, the count does not.
+# **Answer.** More detections are not more nuclei. If an image is enlarged too far, grains inside a nucleus reach the size that the network knows for nuclei, and are counted. If it is reduced
+# too far, neighbours run together and are lost. The size of your nuclei says which scale is right; the count does not.
+
+# %% only="solution" tags=["nbval-check-output"]
+from tifffile import imread
+
+by_count = [len(np.unique(of_scale)) - 1 for _, of_scale in by_scale]
+course.claim("the count is not the same at all scales", len(set(by_count)) > 1)
+course.claim(
+    "the exported label image is the one that was measured",
+    np.array_equal(imread(out / "haematoxylin.tif"), labels["haematoxylin"]),
+)
+course.claim("the table has one row for each nucleus", len(rows) == sum(number.values()))
+if chosen:
+    areas = np.bincount(labels["haematoxylin"].ravel())[[row[1] for row in chosen]]
+    course.claim(
+        "an area in square micrometres is a quarter of the pixels",
+        np.allclose([row[4] for row in chosen], areas / 4),
+    )
 
 # %% [markdown]
 # ### 2. Consistency
 #
-# An image turned by 90 degrees holds the same nuclei. Detect in both, turn back, and compare: agreement does not prove that the result is right, but disagreement proves that one of the two is wrong. (Mirroring would be too easy: `predict` looks at
-# the flips of the image itself, and averages, where the stored thresholds say so.) **Exercise 6.5: predict, run, explain.** How large will the F1 between the two be?
+# An image turned by 90 degrees holds the same nuclei. Detect in both, turn back, and compare. Agreement does not prove that the result is right, but disagreement proves that one of the two is wrong. (Mirror images would be too easy: `predict` averages
+# over them if `model.thresholds.flips` is above 1.) **Exercise 6.5: predict, run, explain.** How large will the F1 between the two be?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -268,42 +296,46 @@ course.show(figures.draw_scales(scales, by_scale))
 from nucleus_course.course.numbers import f1_of_two
 
 turned = np.rot90(model.predict(np.rot90(view).copy()).label_image(), -1)
-print(
-    f"turned: F1 between the two results at IoU 0.5 is {f1_of_two(labels['haematoxylin'], turned):.2f}"
-)
-dimmed = (view * 0.5).astype(np.uint8)
-print(
-    f"dimmed to half: F1 is {f1_of_two(labels['haematoxylin'], model.predict(dimmed).label_image()):.2f}"
-)
+agreement = f1_of_two(labels["haematoxylin"], turned)
+print(f"turned: F1 between the two results at IoU 0.5 is {agreement:.2f}")
+dimmed = model.predict((view * 0.5).astype(np.uint8)).label_image()
+agreement_dimmed = f1_of_two(labels["haematoxylin"], dimmed)
+print(f"dimmed to half: F1 is {agreement_dimmed:.2f}")
 
 # %% [markdown]
-# **What was seen.** What the network is sure of comes back, what it guesses at does not; the further below 1, the more guesses. Half the brightness changes little or nothing, because `compact` stretches its input to a fixed range
+# **What was seen.** Where the network is sure, it gives the same answer again; the F1 is below 1 by what it is not sure of. Half the brightness changes little, because `compact` stretches its input to a fixed range
 # first (the paper's presets subtract a fixed mean instead).
 #
-# **Explain.** Why is such a check no substitute for annotation? Give an error that it can never find.
+# **Explain.** Why can such a check not replace annotation? Name an error that it can never find.
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** It measures whether the network agrees with itself. A systematic error is consistent: if it takes every brown ring for a nucleus, or misses every pale one, it does so in the turned image too, and the F1 stays high.
+# **Answer.** It measures whether the network agrees with itself. A systematic error is consistent: if the network takes every brown ring for a nucleus, or misses every pale one, it does so in the turned image too, and the F1 stays high.
+
+# %% only="solution" tags=["nbval-check-output"]
+course.claim("turned by 90 degrees the answer is not exactly the same", agreement < 1)
+course.claim(
+    "dimming to half changes it less than turning does, or hardly",
+    agreement_dimmed > min(agreement, 0.9) - 1e-9,
+)
 
 # %% [markdown]
 # ### 3. Scores
 #
-# `compact`'s score is the IoU that it expects of an outline. *Expect*, on images that the network knows, many scores of 0.8 to 0.95, many near 0 (boxes that came to nothing), and few in the middle. A hump in the middle says that the
-# network has not seen this kind of thing often.
+# On images of a kind that the network knows, most detections have either a high score or one near 0 (boxes that came to nothing), and few are in the middle. *Expect* to compare: many scores in the middle say that the
+# network has rarely seen this kind of image.
 
 # %%
 course.show(figures.draw_scores(found["haematoxylin"].scores, model.thresholds.score))
 
 # %% [markdown]
-# **What was seen.** Few scores, if any, come near 0.9 here, and those above the threshold are spread out and not piled up at the top: the network is seldom sure of this tissue. The caption says which share of the detections above the threshold is clearly above it
-# (of these, masks that are too small are not outlined in the first figure). If many are near it, a small change of the threshold changes the count: report the count for two thresholds.
+# **What was seen.** The caption says which share of the detections above the threshold is clearly above it. If many are near it, a small change of the threshold changes the count. Then report the count for two thresholds.
 #
-# ### 4. And then: annotate a little
+# ### 4. Annotate a little
 #
-# Nothing replaces truth. Annotate *three to five whole images*, chosen at random and not because they look good; correct the network's own label images to save time (in napari or Fiji); evaluate with one command:
+# Nothing replaces annotations. Annotate *three to five whole images*, chosen at random and not because they look good. To save time, correct the network's own label images (in napari or Fiji). Then evaluate with one command:
 #
 # ```
 # nucleus-course evaluate --data FOLDER --split all --weights compact
@@ -311,8 +343,8 @@ course.show(figures.draw_scores(found["haematoxylin"].scores, model.thresholds.s
 #
 # ## Train on your annotations
 #
-# `train` and `evaluate` read BBBC038's layout: a folder an image, with `images/` and one mask PNG a nucleus in `masks/`. The next cell writes that layout from label images, and the reader checks it. (The "annotation" here is the network's
-# own result, to show the files; training on it would teach nothing new.)
+# `train` and `evaluate` read BBBC038's layout: one folder for each image, with `images/` and one mask PNG for each nucleus in `masks/`. The next cell writes that layout from label images, and the reader checks it. (The "annotation" here is the network's
+# own result, to show the files. Training on it would teach nothing new.)
 
 # %%
 mine = course.work_folder("my-annotated", fresh=True)
@@ -335,35 +367,35 @@ print(
 )
 
 # %% [markdown]
-# Then, in a terminal, starting from the shipped weights (`FOLDER` is a folder in that layout, `IMAGES` one of plain image files). Keep a few annotated images out of the folder, and evaluate on them before and after: only that says whether the training helped, and whether ten minutes were enough.
+# Then, in a terminal, start from the shipped weights (`FOLDER` is a folder in that layout, `IMAGES` one with image files). Keep a few annotated images out of the folder, and evaluate on them before and after: only that says whether the training helped, and whether ten minutes were enough.
 #
 # ```
 # nucleus-course train --data FOLDER --split all --preset compact+further --weights compact --minutes 10 --run runs/mine
 # nucleus-course predict IMAGES --weights runs/mine --out results
 # ```
 #
-# **Exercise 6.6: explain.** You annotated ten images of one slide, trained on eight and evaluated on two: `coco_ap` 80. A colleague's slide from another laboratory gives 40. What went wrong in the evaluation, and how should the split
+# **Exercise 6.6: explain.** You annotated ten images of one slide, trained on eight and evaluated on two: `coco_ap` 80. A colleague's slide from another laboratory gives 40. What was wrong with the evaluation, and how should the split
 # have been made?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** The two evaluation images share slide, stain, day and microscope with the eight: the split measured memory of that slide, not what happens on the next one. Split by the unit you want to generalise to: whole slides, patients or laboratories in or out.
-# (With one slide only, say so: the number holds for that slide.)
+# **Answer.** The two evaluation images share slide, stain, day and microscope with the eight. So the split measured how well the network knows that slide, not how it will do on the next one. Split by the unit to which you want to generalise: whole slides, patients or laboratories in or out.
+# (If there is only one slide, say so: the number holds for that slide.)
 
 # %% [markdown]
 # ## What you have done
 #
-# - detected nuclei in an image of a kind that the network was not trained on, before and after separating its stains;
+# - detected nuclei in a kind of image that the network was not trained on, before and after separating its stains;
 # - measured and exported them;
-# - checked scale, consistency and scores without truth;
-# - written a training set from label images and read the command that learns from it.
+# - checked scale, consistency and scores without annotations;
+# - written a training set from label images, and read the command that trains on it.
 #
 # **Three take-aways**
-# 1. Calibration (micrometres per pixel) and scale are yours to supply; write both down with the results.
-# 2. Self-consistency finds guesses, never systematic errors; a few randomly chosen annotated images find both.
-# 3. Split by slide, patient or laboratory, whichever you mean to generalise to.
+# 1. Calibration (micrometres per pixel) and scale are yours to supply. Report both with the results.
+# 2. Self-consistency finds unsure detections, never systematic errors. A few randomly chosen annotated images find both.
+# 3. Split by slide, patient or laboratory, whichever you want to generalise to.
 #
 # Previous: [5. Error analysis](05_error_analysis.ipynb). Next: your own images. For teaching with this course see the
 # [instructor's guide](../docs/instructor.md).

@@ -12,6 +12,7 @@ from nucleus_course.cli import (
     data,
     evaluate,
     export,
+    grade,
     main_job,
     merge,
     novelty,
@@ -67,4 +68,5 @@ app.command()(thresholds.thresholds)
 app.command()(baseline.baseline)
 app.command()(reproduce.reproduce)
 app.command()(export.export)
+app.command()(grade.grade)
 app.command()(main_job.benchmark)

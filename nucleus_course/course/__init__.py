@@ -5,24 +5,15 @@ The names come from :mod:`nucleus_course.course.setup`. Importing this package l
 
 from nucleus_course._util.lazy import lazy
 
-_HOMES = dict.fromkeys(
-    (
-        "CourseData",
-        "project_root",
-        "shown",
-        "find_data",
-        "find_model",
-        "predictions_for",
-        "work_folder",
-        "quiet_backend",
-        "png",
-        "show",
-        "check_setup",
-        "pick_crowded",
-        "pick_each_type",
-    ),
-    "setup",
-)
+_HOMES = {
+    name: home
+    for home, names in {
+        "setup": "CourseData project_root shown find_data find_model work_folder quiet_backend show claim "
+        "check_setup pick_crowded pick_each_type",
+        "kept": "Weights find_weights predictions_for candidates_for",
+    }.items()
+    for name in names.split()
+}
 
 __all__ = sorted(_HOMES)
 __getattr__, __dir__ = lazy(__name__, _HOMES)

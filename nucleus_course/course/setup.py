@@ -9,8 +9,6 @@
 Importing this module loads no deep-learning backend.
 """
 
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -20,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.figures.style import DPI, png
+from nucleus_course.figures.style import DPI, html
 
 DATA_VARIABLE = "NUCLEUS_COURSE_DATA"
 WEIGHTS_VARIABLE = "NUCLEUS_COURSE_WEIGHTS"
@@ -136,34 +134,6 @@ def find_model(name: str = "compact", verbose: bool = True):
     return model
 
 
-def predictions_for(model, dataset, verbose: bool = True):
-    """Predictions of ``model`` on every image of ``dataset``, computed once and kept in ``out/course``.
-
-    The file is named after the weights and the image ids, so that another model or data set never
-    finds it. Returns :class:`nucleus_course.Predictions`.
-    """
-    import nucleus_course as nc
-
-    path = work_folder() / f"predictions-{_fingerprint(model, dataset)}.json"
-    if path.exists():
-        if verbose:
-            print(f"Predictions of {len(dataset)} images read from {shown(path)}.")
-        return nc.Predictions.load(path)
-    if verbose:
-        print(f"Detecting nuclei in {len(dataset)} images (kept for the next time) ...")
-    predictions = nc.predict_dataset(model, dataset, progress=False)
-    predictions.save(path)
-    return predictions
-
-
-def _fingerprint(model, dataset) -> str:
-    digest = hashlib.sha256("\n".join([dataset.name, *dataset.ids]).encode())
-    for weight in model.network.get_weights():
-        digest.update(weight.tobytes())
-    digest.update(json.dumps(str(model.thresholds)).encode())
-    return digest.hexdigest()[:12]
-
-
 def work_folder(*parts: str, fresh: bool = False) -> Path:
     """A folder for what a notebook writes: ``out/course/...`` in the project. ``fresh`` empties it first."""
     folder = (project_root() or Path.cwd()) / "out" / "course"
@@ -186,13 +156,20 @@ def quiet_backend() -> str:
 
 
 def show(drawn, dpi: int = DPI) -> None:
-    """Display what a ``draw_*`` function returned, (figure, caption): the picture, with the caption
-    as its alternative text and again, readable, below it."""
-    from IPython.display import Image, Markdown, display
+    """Display what a ``draw_*`` function returned, (figure, caption): the picture with the caption as its
+    alternative text, and the caption below it."""
+    from IPython.display import display
 
     figure, caption = drawn
-    display(Image(data=png(figure, dpi), format="png", alt=caption))
-    display(Markdown(f"*{caption}*"))
+    display({"text/html": html(figure, caption, dpi), "text/plain": caption}, raw=True)
+
+
+def claim(sentence: str, holds) -> None:
+    """Print whether a sentence of the text holds for this data and these weights.
+
+    The solutions' claims are stored, and compared whenever the notebooks are tested.
+    """
+    print(f"{'true' if holds else 'NOT TRUE HERE'}: {sentence}")
 
 
 def check_setup() -> bool:

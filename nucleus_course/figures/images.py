@@ -251,13 +251,14 @@ def _letters(axis, boxes, rows):
             axis.text(*place, CLASS_LETTERS[name], fontsize=TEXT, ha="center", va="center", bbox=look)  # fmt: skip
 
 
-def draw_case(image, truth, found, box, title, margin=14):
+def draw_case(image, truth, found, box, title, margin=14, around=None):
     """One error close up: image, annotation, detection, and the difference of the two.
 
     Args:
         image: (H, W, 3) uint8.
         truth, found: (H, W) bool masks of the nucleus and the detection concerned; either may be empty.
         box: (y1, x1, y2, x2) that the crop is centred on, pixels.
+        around: label images (H, W) of all nuclei and all detections; neighbours get a thin line.
     """
     height, width = truth.shape
     y1, x1, y2, x2 = (int(round(float(v))) for v in box)
@@ -268,6 +269,8 @@ def draw_case(image, truth, found, box, title, margin=14):
     figure, axes = panels(4, 4, side=3.2, ratio=1.1)
     for axis, name in zip(axes, ("the image", "annotation", "detection")):
         picture(axis, crop, name)
+    for axis, labels in zip(axes[1:], around or ()):
+        outline(axis, labels[rows, columns], GREY, rim=False)
     outline(axes[1], truth.astype(int), TRUTH)
     outline(axes[2], found.astype(int), FOUND)
     picture(axes[3], difference(truth, found), "white: both, striped: missed\nlight blue: too much")

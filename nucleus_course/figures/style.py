@@ -5,7 +5,9 @@ meaning, a line style, marker, hatch or letter carries it too, so a grey print s
 smallest text has 9 points. No global matplotlib state is touched.
 """
 
+import base64
 import io
+from html import escape
 
 import numpy as np
 from matplotlib.collections import LineCollection
@@ -79,6 +81,17 @@ def png(figure, dpi=DPI):
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
+
+
+def html(figure, caption, dpi=DPI):
+    """A figure as an HTML ``<figure>``: ``caption`` is the picture's alternative text and stands below it."""
+    picture = base64.b64encode(png(figure, dpi)).decode("ascii")
+    text = escape(caption)
+    return (
+        f'<figure style="margin:0"><img alt="{text}" style="max-width:100%" '
+        f'src="data:image/png;base64,{picture}">'
+        f'<figcaption style="max-width:60em"><em>{text}</em></figcaption></figure>'
+    )
 
 
 def named(reports):

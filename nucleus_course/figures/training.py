@@ -14,10 +14,10 @@ from nucleus_course.figures.style import (
     MARKERS,
     ORANGE,
     VERMILION,
+    html,
     legend,
     looks,
     new_figure,
-    png,
     row_ticks,
     signed,
     tidy,
@@ -191,18 +191,17 @@ class LiveCurves:
             interrupted_after,
             stop_after,
         )
-        self.seen, self.handles = 0, None
+        self.seen, self.handle = 0, None
 
     def __call__(self, row):
-        from IPython.display import Image, Markdown, display
+        from IPython.display import display
 
         self.rows.append(row)
         self.seen += 1
         figure, caption = draw_learning_curve(self.rows, interrupted_after=self.interrupted_after)
-        views = Image(data=png(figure), format="png", alt=caption), Markdown(f"*{caption}*")
-        if self.handles is None:
-            self.handles = [display(view, display_id=True) for view in views]
+        view = {"text/html": html(figure, caption), "text/plain": caption}
+        if self.handle is None:
+            self.handle = display(view, display_id=True, raw=True)
         else:
-            for handle, view in zip(self.handles, views):
-                handle.update(view)
+            self.handle.update(view, raw=True)
         return self.stop_after is not None and self.seen >= self.stop_after

@@ -1,7 +1,8 @@
-"""An explorer in a real browser: JupyterLab, headless Chromium, a slider moved with the keyboard."""
+"""JupyterLab as `make lab` starts it, in headless Chromium: an explorer by keyboard, a link to the docs."""
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -45,15 +46,20 @@ def browser_and_driver():
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, browser_and_driver):
-    """A JupyterLab on a folder with one notebook; gives the notebook's address."""
+    """A JupyterLab with the Makefile's options on a copy of a part of the checkout; gives its address."""
     folder = tmp_path_factory.mktemp("lab")
+    for place in ("notebooks/00_start_here.ipynb", "docs/glossary.md"):
+        (folder / place).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / place, folder / place)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    options = re.search(r"^lab:.*\n\t\S*jupyter lab(.*)$", makefile, re.M)[1].split()
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     notebook.metadata["kernelspec"] = {
         "name": "python3",
         "display_name": "Python 3",
         "language": "python",
     }
-    nbformat.write(notebook, folder / "explorer.ipynb")
+    nbformat.write(notebook, folder / "notebooks" / "explorer.ipynb")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -72,12 +78,12 @@ def lab(tmp_path_factory, browser_and_driver):
                 sys.executable,
                 "-m",
                 "jupyterlab",
+                *options,
                 "--no-browser",
                 f"--ServerApp.port={port}",
                 "--ServerApp.ip=127.0.0.1",
                 "--IdentityProvider.token=",
                 "--ServerApp.password=",
-                f"--ServerApp.root_dir={folder}",
                 "--allow-root",
                 "--LabApp.news_url=",
                 "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
@@ -103,7 +109,7 @@ def lab(tmp_path_factory, browser_and_driver):
                             + (folder / "server.log").read_text()[-2000:]
                         )
                     time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}/lab/tree/explorer.ipynb"
+            yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
             try:
@@ -131,7 +137,6 @@ def page(lab, browser_and_driver, tmp_path_factory):
         options.add_argument(argument)
     driver = webdriver.Chrome(service=Service(driver_path), options=options)
     driver.set_page_load_timeout(WAIT)
-    driver.get(lab)
     yield driver
     driver.quit()
 
@@ -155,10 +160,12 @@ def find(driver, css):
     return next(iter(driver.find_elements(By.CSS_SELECTOR, css)), None)
 
 
-def test_a_slider_moved_with_the_keyboard_changes_the_picture(page, tmp_path):
+def test_a_slider_moved_with_the_keyboard_changes_the_picture(page, lab, tmp_path):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
+
+    page.get(f"{lab}/lab/tree/notebooks/explorer.ipynb")
 
     def run_the_cell(driver):
         editor = find(
@@ -211,3 +218,26 @@ def test_every_control_is_reached_with_the_tab_key(page):
         seen.append(active.get_attribute("role") or active.tag_name)
         active.send_keys(Keys.TAB)
     assert seen.count("select") >= 2 and "slider" in seen, seen
+
+
+def test_the_glossary_opens_from_a_notebook(page, lab):
+    from selenium.webdriver.common.by import By
+
+    page.get(f"{lab}/lab/tree/notebooks/00_start_here.ipynb")
+    link = until(page, lambda d: find(d, '.jp-MarkdownCell a[href*="glossary"]'), "the link")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", link)
+
+    def follow(driver):
+        find(driver, '.jp-MarkdownCell a[href*="glossary"]').click()
+        return True
+
+    until(page, follow, "a click on the link")
+    until(
+        page,
+        lambda d: d.find_elements(
+            By.XPATH, "//*[contains(@class, 'lm-TabBar-tabLabel')][contains(., 'glossary.md')]"
+        ),
+        "a tab with the glossary",
+        60,
+    )
+    until(page, lambda d: "Anchor" in d.find_element(By.TAG_NAME, "body").text, "its text", 60)

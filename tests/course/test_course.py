@@ -103,6 +103,7 @@ def test_touching_and_edge_ids():
 
 
 def test_best_anchor_equals_all_anchors():
+    from nucleus_course.geometry.boxes import iou_matrix
     from nucleus_course.models.mask_rcnn.anchors import pyramid_anchors
 
     rng = np.random.default_rng(5)
@@ -116,36 +117,20 @@ def test_best_anchor_equals_all_anchors():
         anchors = pyramid_anchors(
             side, side, config.strides, config.anchor_sizes, config.anchor_ratios
         )
-        slow = course_numbers.box_iou_matrix(boxes * config.upsample, anchors).max(axis=1)
+        slow = iou_matrix(boxes * config.upsample, anchors).max(axis=1)
         fast = course_numbers.best_anchor_iou(boxes, 128, 128, config)
         np.testing.assert_allclose(fast, slow, atol=1e-5)
 
 
-def test_paste_equals_the_library_s():
-    from nucleus_course.geometry.masks import paste as library_paste
+def test_sample_bilinear_equals_scipy():
+    from scipy.ndimage import map_coordinates
 
     rng = np.random.default_rng(8)
-    for box in ((3.2, 4.7, 20.1, 31.9), (-3.0, 10.0, 9.5, 45.0), (30.0, 30.0, 31.0, 33.0)):
-        probs = rng.uniform(0, 1, (28, 28)).astype(np.float32)
-        ours = np.zeros((40, 40), bool)
-        rows, columns, values = course_numbers.paste(probs, box, 40, 40)
-        ours[rows, columns] = values >= 0.5
-        _, row, column = library_paste(probs[None], np.array([box]), 40, 40)
-        theirs = np.zeros((40, 40), bool)
-        theirs[row, column] = True
-        assert (ours != theirs).sum() <= 1, (
-            box
-        )  # a probability of 0.5 to the last bit may fall either way
-
-
-def test_round_trip_of_discs():
-    rows, columns = np.mgrid[:200, :200] + 0.5
-    for radius in (7, 20, 60):
-        mask = (rows - 100) ** 2 + (columns - 100) ** 2 <= radius**2
-        box = nc.boxes_from_labels(mask.astype(np.int32))[1][0]
-        result = course_numbers.round_trip(mask, box)
-        assert result.iou > 0.965 and result.grid.shape == (28, 28)
-        assert result.iou == (mask & result.pasted).sum() / (mask | result.pasted).sum()
+    grid = rng.uniform(0, 1, (4, 7)).astype(np.float32)
+    y, x = rng.uniform(-1, 5, 6), rng.uniform(-1, 8, 5)
+    centres = np.meshgrid(y - 0.5, x - 0.5, indexing="ij")
+    expected = map_coordinates(grid, centres, order=1, mode="nearest")
+    np.testing.assert_allclose(course_numbers.sample_bilinear(grid, y, x), expected, atol=1e-5)
 
 
 def test_f1_of_two_agrees_with_the_evaluation(sample):
@@ -172,15 +157,19 @@ def test_edge_overlap_by_hand():
     assert course_numbers.edge_overlap(truth, np.zeros((6, 6), int)) == 0.0
 
 
-def test_mirrored_edges_keep_the_geometry():
-    class Threshold:
-        """Finds bright pixels: a model whose answer is known."""
+def test_a_claim_is_printed_with_its_truth(capsys):
+    course.claim("one is one", np.bool_(True))
+    course.claim("one is two", 1 == 2)
+    assert capsys.readouterr().out == "true: one is one\nNOT TRUE HERE: one is two\n"
 
-        def predict(self, image):
-            labels = (image[..., 0] > 100).astype(np.int32)
-            return type("Found", (), {"label_image": lambda self: labels})()
 
-    image = np.zeros((40, 50, 3), np.uint8)
-    image[5:9, 44:50] = 200
-    found = course_numbers.predict_with_mirrored_edges(Threshold(), image, margin=16)
-    np.testing.assert_array_equal(found, image[..., 0] > 100)
+def test_a_figure_has_its_caption_as_alternative_text(monkeypatch):
+    from matplotlib.figure import Figure
+
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    course.show((Figure(), 'Two discs, "touching" & <cut>.'))
+    assert shown[0]["text/plain"].startswith("Two discs")
+    text = "Two discs, &quot;touching&quot; &amp; &lt;cut&gt;."
+    assert f'<img alt="{text}"' in shown[0]["text/html"]
+    assert f"<em>{text}</em></figcaption>" in shown[0]["text/html"]

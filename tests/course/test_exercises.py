@@ -2,12 +2,14 @@
 
 import importlib.util
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nucleus_course.course import exercises
+from nucleus_course.course.exercises import checks
 from nucleus_course.course.exercises.checks import (
     FAILED,
     NOT_ATTEMPTED,
@@ -18,11 +20,6 @@ from nucleus_course.course.exercises.checks import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECKS = {
-    name.removeprefix("check_"): getattr(exercises, name)
-    for name in exercises.__all__
-    if name.startswith("check_")
-}
 
 
 def load(path, name):
@@ -32,8 +29,16 @@ def load(path, name):
     return module
 
 
-BUILDER = load(ROOT / "notebooks" / "build.py", "notebook_builder")
-WRONG = load(Path(__file__).with_name("wrong_answers.py"), "wrong_answers").WRONG
+MUTANTS, WRONG_ANSWERS, WRONG_ANSWERS_2, SUBTLE_ANSWERS = (
+    load(Path(__file__).with_name(f"{name}.py"), name)
+    for name in ("mutants", "wrong_answers", "wrong_answers_2", "subtle_answers")
+)
+CHECKS, WRONG, SUBTLE = (
+    MUTANTS.CHECKS,
+    WRONG_ANSWERS.WRONG | WRONG_ANSWERS_2.WRONG,
+    SUBTLE_ANSWERS.SUBTLE,
+)
+BUILDER, SOURCES = MUTANTS.load_builder(), MUTANTS.solution_sources()
 
 
 def solutions():
@@ -62,7 +67,7 @@ SOLUTIONS = solutions()
 
 def test_every_check_has_a_solution_and_three_wrong_answers():
     assert set(SOLUTIONS) == set(CHECKS) == set(WRONG)
-    assert all(len(answers) == 3 for answers in WRONG.values())
+    assert all(len(answers) >= 3 for answers in WRONG.values())
 
 
 @pytest.mark.parametrize("name", sorted(CHECKS))
@@ -81,7 +86,7 @@ def test_the_stub_is_not_attempted(name):
 
 @pytest.mark.parametrize(
     "name, answer",
-    [(name, answer) for name in WRONG for answer in WRONG[name]],
+    [(name, answer) for found in (WRONG, SUBTLE) for name in found for answer in found[name]],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_wrong_answer_fails_with_its_case(name, answer):
@@ -90,6 +95,80 @@ def test_a_wrong_answer_fails_with_its_case(name, answer):
     text = repr(result)
     for word in ("case", "input", "expected", "got"):
         assert word in text
+    assert name in WRONG and (answer in WRONG[name] or "raised" not in text), "wrong for its reason"
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_no_mutant_of_the_solution_survives(name, monkeypatch):
+    monkeypatch.setattr(checks, "TIME_LIMIT", 0.5)
+    tried, alive = MUTANTS.survivors(name, SOURCES[name])
+    assert tried >= 10 and alive == []
+
+
+def test_every_mutant_called_equal_exists():
+    lines = {(name, line) for name in SOURCES for _, line in MUTANTS.mutants(SOURCES[name])}
+    assert set(MUTANTS.EQUAL) <= lines
+
+
+def test_an_error_shows_the_learner_s_own_line(tmp_path):
+    path = tmp_path / "cell.py"
+    path.write_text(
+        "def helper(x):\n    return x.nothing\n\ndef f(x):\n    y = helper(x)\n    return y\n"
+    )
+    module = load(path, "cell")
+    text = repr(run_check(module.f, [Case((2,), 4)], name="f"))
+    assert "in line 2 of your cell: return x.nothing" in text and "AttributeError" in text
+    text = repr(run_check(lambda x: np.stack([]), [Case((2,), 4)], name="f"))
+    assert "your cell: text = repr(run_check(lambda x: np.stack([])" in text, "not NumPy's line"
+
+
+def forever(x):
+    while True:
+        x += 1
+
+
+def forever_and_deaf(x):
+    while True:
+        try:
+            x += 1
+        except:  # noqa: E722
+            if x < 0:
+                break
+
+
+@pytest.mark.parametrize("answer", [forever, forever_and_deaf, lambda x: time.sleep(60)])
+def test_an_endless_loop_is_stopped_and_said(answer, monkeypatch):
+    monkeypatch.setattr(checks, "TIME_LIMIT", 0.2)
+    result = run_check(answer, [Case((2,), 4)], name="f")
+    assert result.status == FAILED
+    assert "does not end" in repr(result) and "stopped after 0.2 seconds" in repr(result)
+    if answer is forever:
+        assert "of your cell:" in repr(result)
+
+
+def test_leaving_python_is_an_error_like_any_other():
+    assert run_check(lambda x: sys.exit(), [Case((2,), 4)], name="f").status == FAILED
+
+
+@pytest.mark.parametrize("name", BUILDER.names())
+def test_every_exercise_to_implement_has_a_hint_that_folds(name):
+    for cell in BUILDER.parse((BUILDER.SOURCES / f"{name}.py").read_text(encoding="utf-8")):
+        if ": implement it.**" in cell["source"]:
+            assert "<details><summary>Hint</summary>" in cell["source"], cell["source"][:200]
+
+
+def test_random_cases_of_pasting_do_not_hang_on_a_rounding():
+    """No drawn probability lies so near 0.5 that float32 and float64 could disagree."""
+    seen = []
+
+    def answer(probs, box, height, width):
+        from nucleus_course.course.numbers import paste
+
+        seen.append(np.abs(paste(probs, box, height, width)[2] - 0.5).min(initial=1.0))
+        return SOLUTIONS["paste_mask"][0](probs, box, height, width)
+
+    assert exercises.check_paste_mask(answer)
+    assert min(margin for margin in seen if margin) > 1e-4
 
 
 def test_a_missing_return_and_an_error_are_explained():

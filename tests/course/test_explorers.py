@@ -16,7 +16,7 @@ from nucleus_course.course.explorers import (
     ImageBrowser,
     ThresholdExplorer,
 )
-from nucleus_course.course.explorers.thresholds import match_in_score_order, suppress
+from nucleus_course.course.explorers.thresholds import match_in_score_order
 from nucleus_course.data.dataset import Record
 from nucleus_course.prediction.detections import Detections
 
@@ -107,23 +107,6 @@ def test_the_scores_alone_do_not_redo_nms(thresholds, monkeypatch):
     thresholds._after(0.5, 0.5)
 
 
-def test_suppress_equals_a_slow_loop():
-    from nucleus_course.course.numbers import box_iou_matrix
-
-    rng = np.random.default_rng(3)
-    corner = rng.uniform(0, 60, (50, 2))
-    boxes = np.concatenate([corner, corner + rng.uniform(5, 25, (50, 2))], axis=1).astype(
-        np.float32
-    )
-    iou = box_iou_matrix(boxes, boxes)
-    for threshold in (0.1, 0.3, 0.7):
-        kept = []
-        for index in range(50):
-            if all(iou[index, other] <= threshold for other in kept):
-                kept.append(index)
-        assert suppress(iou, threshold).tolist() == kept
-
-
 def test_matching_takes_a_nucleus_once():
     iou = np.array([[0.6, 0.0], [0.9, 0.55], [0.8, 0.0]])
     assert match_in_score_order(iou).tolist() == [True, True, False]
@@ -147,7 +130,7 @@ def test_image_browser_filters_by_type(sample):
 
 @pytest.mark.parametrize("view", ["outlines", "masks", "boxes", "nothing"])
 def test_image_browser_views_differ(sample, view):
-    from nucleus_course.course.setup import png
+    from nucleus_course.figures import png
 
     browser = ImageBrowser(sample)
     other = "masks" if view != "masks" else "nothing"
@@ -270,6 +253,51 @@ def test_a_rescorer_scores_what_nms_leaves():
     np.testing.assert_allclose(asked[0][1], [0.9, 0.7], rtol=1e-6)
     np.testing.assert_allclose(kept.scores, [0.3, 0.1], rtol=1e-5)
     assert kept.boxes[0].tolist() == [20, 20, 30, 30] and found.scores[0] == np.float32(0.9)
+
+
+def test_the_scores_can_be_switched_to_class_probabilities():
+    """A rescorer that gives copies a low score hides them; with class probabilities they cost precision."""
+    truth = record([(10, 10, 40, 40)])
+    found = candidates([(10, 10, 40, 40), (12, 10, 42, 40)], [0.9, 0.8])
+
+    def rescorer(boxes, scores, probs):
+        return np.where(np.arange(len(scores)) == 0, 0.9, 0.05)
+
+    explorer = ThresholdExplorer(truth, found, Thresholds(score=0.5, nms_iou=0.5), rescorer)
+    assert "Precision 1.00" in explorer.draw(nms=0.95)[1] and "rescored" in explorer.draw()[1]
+    plain = explorer.draw(nms=0.95, rescoring="class probabilities")[1]
+    assert "Precision 0.50" in plain and "class probabilities" in plain
+    without = ThresholdExplorer(truth, found, Thresholds(score=0.5, nms_iou=0.5))
+    assert "rescoring" not in without.controls
+
+
+def test_nothing_found_has_no_precision(thresholds):
+    assert "recision 1.00" not in thresholds.draw(score=0.95)[1]
+
+
+def test_another_class_begins_with_its_first_case(browser_of_errors):
+    kinds = sorted(browser_of_errors.cases, key=lambda kind: -len(browser_of_errors.cases[kind][1]))
+    browser_of_errors.widget()
+    browser_of_errors.set(kind=kinds[0])
+    browser_of_errors.set(number=2)
+    assert browser_of_errors.values["number"] == 2 and "Case 2 of" in shown(browser_of_errors)[1]
+    browser_of_errors.set(kind=kinds[1])
+    assert browser_of_errors.values["number"] == 1 and "Case 1 of" in shown(browser_of_errors)[1]
+
+
+def test_the_default_case_has_an_annotation_and_a_detection(sample):
+    from nucleus_course.evaluation import analyse_errors
+    from nucleus_course.prediction.interchange import Predictions
+
+    few = sample.subset(list(sample.ids[:2]))
+    shifted = {one.id: np.roll(one.labels, 5, axis=1) for one in few}
+    predictions = Predictions.from_label_images(shifted)
+    browser = ErrorBrowser(few, predictions, analyse_errors(few, predictions, progress=False))
+    assert "poor boundary" in browser.values["kind"]
+    covers = re.search(
+        r"annotation covers (\d+) pixels here, the detection (\d+)", browser.draw()[1]
+    )
+    assert int(covers[1]) > 0 and int(covers[2]) > 0
 
 
 def test_importing_the_explorers_is_light():

@@ -6,6 +6,11 @@ SOURCE = '''# %% [markdown]
 # # Title
 #
 # See [the glossary](../docs/glossary.md) and [the solution](solutions/x.ipynb).
+#
+# **What was seen.** A two,
+# no less.
+#
+# **Explain.** Why?
 
 # %% tags=["nbval-check-output"]
 1 + 1
@@ -18,7 +23,7 @@ def double(x):
     ### END SOLUTION
 
 # %% [markdown] only="solution"
-# Because two.
+# **Answer.** Because two.
 
 # %% [markdown] only="exercise"
 # Why?
@@ -36,8 +41,21 @@ def test_cells_and_tags(built):
     learner = built["exercise"]
     assert [cell.cell_type for cell in learner.cells] == ["markdown", "code", "code", "markdown"]
     assert learner.cells[0].source.splitlines()[:2] == ["# Title", ""]
-    assert learner.cells[1].metadata["tags"] == ["nbval-check-output"]
-    assert learner.cells[3].source == "Why?" and built["solution"].cells[3].source == "Because two."
+    assert "tags" not in learner.cells[1].metadata, "no stored output to compare with"
+    assert built["solution"].cells[1].metadata["tags"] == ["nbval-check-output"]
+    assert learner.cells[3].source == "Why?"
+    assert built["solution"].cells[3].source.startswith("<details><summary><b>Answer</b></summary>")
+    assert "Because two." in built["solution"].cells[3].source
+
+
+def test_what_was_seen_is_folded_for_the_learner_only(built):
+    text = "<details><summary><b>What was seen (open it after you have run the cell)</b></summary>\n\nA two,\nno less.\n\n</details>\n\n**Explain.** Why?"
+    assert text in built["exercise"].cells[0].source
+    assert (
+        "**What was seen.** A two,\nno less.\n\n**Explain.**" in built["solution"].cells[0].source
+    )
+    assert built["exercise"].cells[0].source.endswith("those above it.")
+    assert "Shift+Enter" not in built["solution"].cells[0].source
 
 
 def test_stub_replaces_the_solution(built):
@@ -89,7 +107,7 @@ def test_a_path_of_this_machine_is_refused(builder):
 def test_outputs_follow_a_cell_that_moved(built, builder, tmp_path):
     import nbformat
 
-    before = built["exercise"]
+    before = built["solution"]
     before.cells[1].outputs, before.cells[1].execution_count = (
         [nbformat.v4.new_output("stream", text="2")],
         1,
@@ -105,3 +123,26 @@ def test_outputs_follow_a_cell_that_moved(built, builder, tmp_path):
     builder.keep_outputs(after, tmp_path / "before.ipynb")
     assert after.cells[1].outputs[0].text == "2" and after.cells[1].execution_count == 1
     assert after.cells[2].outputs == []  # one run, one output
+
+
+def test_pictures_in_html_are_made_smaller(builder):
+    import base64
+    import io
+
+    import nbformat
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    html = f'<img alt="noise" src="data:image/png;base64,{encoded}">'
+    output = nbformat.v4.new_output("display_data", data={"text/html": html})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])])
+    builder.clean(notebook)
+    assert len(output["data"]["text/html"]) < 0.7 * len(html)
+    small = base64.b64decode(builder.PICTURE.search(output["data"]["text/html"])[0])
+    assert Image.open(io.BytesIO(small)).size == (64, 64)
+    words = builder.printed(output)
+    assert '<img alt="noise"' in words and encoded not in words

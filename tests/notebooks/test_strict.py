@@ -23,7 +23,7 @@ def test_start_here_gives_its_stored_outputs():
             "-q",
             "-p",
             "no:cacheprovider",
-            str(ROOT / "notebooks" / "00_start_here.ipynb"),
+            str(ROOT / "notebooks" / "solutions" / "00_start_here.ipynb"),
         ],
         cwd=ROOT,
         capture_output=True,

@@ -24,11 +24,13 @@ from nucleus_course.course.exercises.evaluation import (
 from nucleus_course.course.exercises.model import (
     check_bilinear,
     check_box_iou,
-    check_clip_by_global_norm,
     check_encode_box,
     check_nms,
     check_paste_mask,
     check_pyramid_level,
+)
+from nucleus_course.course.exercises.training import (
+    check_clip_by_global_norm,
     check_smooth_l1,
     check_warmup_cosine,
 )

@@ -5,12 +5,19 @@ form is the feedback, so that a notebook cell ending in ``check_nms(nms)`` shows
 
 * ``passed``: every case gave the expected value,
 * ``not attempted``: the stub is still in place (it raises ``NotImplementedError``),
-* ``not yet``: the first failing case, with its input, what was expected and what came back.
+* ``not yet``: the first failing case, with its input, what was expected and what came back; for an
+  error also the line of the learner's function that raised it.
+
+An endless loop is stopped after :data:`TIME_LIMIT` seconds.
 """
 
 import copy
+import ctypes
 import inspect
+import linecache
 import textwrap
+import threading
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +25,7 @@ from typing import Any
 import numpy as np
 
 PASSED, NOT_ATTEMPTED, FAILED = "passed", "not attempted", "not yet"
+TIME_LIMIT = 5.0  # seconds for one case; a right answer needs milliseconds
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,14 @@ class CheckResult:
         return f"{head} - {self.message}" if "\n" not in self.message else f"{head}\n{self.message}"
 
 
+def drawn_cases(
+    reference: Callable, draw: Callable, about: str, count: int = 4, seed: int = 2018
+) -> list[Case]:
+    """``count`` random cases: arguments from ``draw(rng)``, expected values from ``reference``."""
+    rng = np.random.default_rng(seed)
+    return [Case(args, reference(*args), about) for args in (draw(rng) for _ in range(count))]
+
+
 def run_check(
     answer: Callable, cases: Sequence[Case], *, name: str | None = None, tolerance: float = 1e-6
 ) -> CheckResult:
@@ -61,17 +77,14 @@ def run_check(
             name, FAILED, "give the check your function itself, without calling it.", len(cases)
         )
     for number, case in enumerate(cases, start=1):
-        try:
-            got = answer(*copy.deepcopy(case.args))
-        except NotImplementedError:
+        got = _call(answer, copy.deepcopy(case.args))
+        if isinstance(got, _Raised) and isinstance(got.error, NotImplementedError):
             return CheckResult(
                 name,
                 NOT_ATTEMPTED,
                 "replace the `raise NotImplementedError` line by your own and run both cells again.",
                 len(cases),
             )
-        except Exception as error:  # the learner's function may raise anything at all
-            got = _Raised(error)
         reason = difference(case.expected, got, tolerance)
         if reason:
             return CheckResult(
@@ -80,17 +93,62 @@ def run_check(
     return CheckResult(name, PASSED, f"all {len(cases)} cases agree.", len(cases))
 
 
+class _Stopped(BaseException):
+    """Raised inside a learner's function that takes too long. No `except Exception` catches it."""
+
+
 class _Raised:
     """Stands for the value of a call that raised."""
 
-    def __init__(self, error: Exception):
-        self.text = f"{type(error).__name__}: {error}"
+    def __init__(self, error: BaseException, answer: Callable):
+        self.error = error
+        self.stopped = isinstance(error, _Stopped)
+        line = _line_of(error, answer)
+        said = (
+            f"stopped after {TIME_LIMIT:g} seconds"
+            if self.stopped
+            else (f"{type(error).__name__}: {error}")
+        )
+        self.text = f"{said}\n{line}" if line else said
+
+
+def _call(answer: Callable, args: tuple) -> Any:
+    """``answer(*args)`` in a thread of its own; a :class:`_Raised` where it raises or takes too long."""
+    outcome: list[Any] = []
+
+    def target():
+        try:
+            outcome.append(answer(*args))
+        except BaseException as error:  # the learner's function may raise anything at all
+            outcome.append(_Raised(error, answer))
+
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    thread.join(TIME_LIMIT)
+    for _ in range(20):  # a bare `except:` may swallow the first ones
+        if not thread.is_alive():
+            break
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident), ctypes.py_object(_Stopped)
+        )
+        thread.join(0.1)
+    return outcome[0] if outcome else _Raised(_Stopped(), answer)
+
+
+def _line_of(error: BaseException, answer: Callable) -> str:
+    """``line 3 of your cell: return x / 0``: the innermost line of the learner's own code, or nothing."""
+    own = getattr(getattr(inspect.unwrap(answer), "__code__", None), "co_filename", None)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
+    if not frames:
+        return ""
+    source = linecache.getline(own, frames[-1].lineno).strip()
+    return f"in line {frames[-1].lineno} of your cell" + (f": {source}" if source else "")
 
 
 def difference(expected: Any, got: Any, tolerance: float = 1e-6) -> str:
     """Say in a few words how ``got`` differs from ``expected``; an empty string if it does not."""
     if isinstance(got, _Raised):
-        return "your function raised an error"
+        return "your function does not end" if got.stopped else "your function raised an error"
     if got is None and expected is not None:
         return "your function returned None (is the `return` missing?)"
     if isinstance(expected, str):

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nucleus_course.course.exercises.checks import Case, CheckResult, run_check
-from nucleus_course.course.exercises.data import picture
+from nucleus_course.course.exercises.checks import Case, CheckResult, drawn_cases, run_check
+from nucleus_course.course.exercises.data import picture, random_labels
 
 
 def check_mask_iou(answer: Callable) -> CheckResult:
@@ -21,6 +21,15 @@ def check_mask_iou(answer: Callable) -> CheckResult:
             Case((a, b), 1 / 3, "2 pixels shared, 6 in the union"),
             Case((a, c), 0.0, "no overlap"),
             Case((none, none), 0.0, "two empty masks: 0, and no division by zero"),
+            Case((a, none), 0.0, "the second is empty"),
+            Case((none, a), 0.0, "the first is empty"),
+            Case((a, np.ones((2, 4), bool)), 0.5, "one inside the other, the larger second"),
+            Case((np.ones((2, 4), bool), a), 0.5, "the larger first"),
+            *drawn_cases(
+                lambda a, b: (a * b).sum() / (a.astype(int) + b > 0).sum(),
+                lambda rng: tuple(rng.uniform(0, 1, (2, 4, 5)) < 0.6),
+                "two random masks",
+            ),
         ],
         name="mask_iou",
     )
@@ -28,6 +37,16 @@ def check_mask_iou(answer: Callable) -> CheckResult:
 
 def check_match(answer: Callable) -> CheckResult:
     """``match(iou, threshold)``: iou (D, T), detections by falling score; for each the index of its nucleus or -1."""
+
+    def reference(iou, threshold):
+        left, partners = np.array(iou), []
+        for index in range(len(left)):
+            best = int(left[index].argmax())
+            partners.append(best if left[index, best] >= threshold else -1)
+            if partners[-1] >= 0:
+                left[:, best] = -1.0
+        return np.array(partners)
+
     return run_check(
         answer,
         [
@@ -54,6 +73,17 @@ def check_match(answer: Callable) -> CheckResult:
                 "COCO counts an IoU equal to the threshold as a match",
             ),
             Case((np.zeros((2, 0)), 0.5), np.array([-1, -1]), "an image without nuclei"),
+            Case(
+                (np.array([[0.6, 0.8]]), 0.5), np.array([1]), "the best free nucleus, not the first"
+            ),
+            Case((np.array([[0.6, 0.72]]), 0.75), np.array([-1]), "another threshold: 0.75"),
+            Case((np.array([[0.3], [0.6]]), 0.5), np.array([-1, 0]), "a miss takes no nucleus"),
+            *drawn_cases(
+                reference,
+                lambda rng: (rng.uniform(0, 1, (5, 4)), float(rng.choice([0.3, 0.5, 0.7]))),
+                "five detections, four nuclei",
+                6,
+            ),
         ],
         name="match",
     )
@@ -61,6 +91,14 @@ def check_match(answer: Callable) -> CheckResult:
 
 def check_average_precision(answer: Callable) -> CheckResult:
     """``average_precision(hits, nuclei)``: COCO's mean of interpolated precision at recall 0, 0.01, ... 1."""
+
+    def reference(hits, nuclei):
+        points = [
+            (sum(hits[: n + 1]) / nuclei, sum(hits[: n + 1]) / (n + 1)) for n in range(len(hits))
+        ]
+        best = [max((p for r, p in points if r >= k / 100), default=0.0) for k in range(101)]
+        return sum(best) / 101
+
     return run_check(
         answer,
         [
@@ -83,6 +121,10 @@ def check_average_precision(answer: Callable) -> CheckResult:
                 "precision is made to fall: at each recall the best precision at that recall or beyond",
             ),
             Case((np.zeros(0, bool), 3), 0.0, "no detections"),
+            Case((np.array([True] * 3 + [False] * 4), 3), 1.0, "false alarms after the last hit"),
+            *drawn_cases(
+                reference, lambda rng: (rng.uniform(0, 1, 12) < 0.6, 13), "twelve random detections"
+            ),
         ],
         name="average_precision",
     )
@@ -90,6 +132,11 @@ def check_average_precision(answer: Callable) -> CheckResult:
 
 def check_label_image(answer: Callable) -> CheckResult:
     """``label_image(masks, scores)``: (H, W) ints; detection i becomes i + 1; the higher score keeps a shared pixel."""
+
+    def reference(masks, scores):
+        best = np.where(masks, scores[:, None, None], 0.0)
+        return np.where(masks.any(axis=0), best.argmax(axis=0) + 1, 0)
+
     two = np.stack([picture("11..", "11..") > 0, picture(".11.", ".11.") > 0])
     three = np.stack(
         [picture("111", "...") > 0, picture("111", "111") > 0, picture("..1", "..1") > 0]
@@ -105,6 +152,14 @@ def check_label_image(answer: Callable) -> CheckResult:
                 "three layers; ids follow the input order",
             ),
             Case((np.zeros((0, 2, 3), bool), np.zeros(0)), np.zeros((2, 3), int), "no detections"),
+            Case(
+                (two, np.array([0.02, 0.01])), picture("112.", "112."), "low scores paint as well"
+            ),
+            *drawn_cases(
+                reference,
+                lambda rng: (rng.uniform(0, 1, (4, 3, 5)) < 0.5, rng.permutation(4) / 4 + 0.1),
+                "four random masks",
+            ),
         ],
         name="label_image",
     )
@@ -143,6 +198,28 @@ def check_classify_detection(answer: Callable) -> CheckResult:
                 "too little overlap to be a duplicate",
             ),
             Case((np.zeros(0), np.zeros(0, bool)), "spurious", "an image without nuclei"),
+            Case((np.array([0.5]), np.array([False])), "matched", "0.5 with a free nucleus"),
+            Case((np.array([0.5]), np.array([True])), "duplicate", "0.5 with a taken nucleus"),
+            Case((np.array([0.1]), np.array([False])), "poor boundary", "0.1 itself"),
+            Case((np.array([0.49]), np.array([False])), "poor boundary", "just below a match"),
+            Case((np.array([0.09]), np.array([True])), "spurious", "just below a poor boundary"),
+            Case(
+                (np.array([0.3, 0.6]), np.array([False, True])),
+                "duplicate",
+                "a taken nucleus by 0.5 or more comes before a free one by less",
+            ),
+            Case(
+                (np.array([0.05, 0.3]), np.array([False, True])),
+                "poor boundary",
+                "'any' includes the taken nuclei",
+            ),
+            Case(
+                (np.array([0.2, 0.2, 0.2]), np.zeros(3, bool)),
+                "poor boundary",
+                "overlaps do not add up",
+            ),
+            Case((np.array([0.6, 0.9]), np.zeros(2, bool)), "matched", "two free nuclei"),
+            Case((np.array([0.6, 0.9]), np.ones(2, bool)), "duplicate", "two taken ones"),
         ],
         name="classify_detection",
     )
@@ -187,6 +264,12 @@ def check_paired_interval(answer: Callable) -> CheckResult:
 
 def check_edge_ids(answer: Callable) -> CheckResult:
     """``edge_ids(labels) -> set`` of the ids of nuclei that touch the image's border."""
+
+    def reference(labels):
+        inner = np.zeros(labels.shape, bool)
+        inner[1:-1, 1:-1] = True
+        return set(labels[~inner].tolist()) - {0}
+
     return run_check(
         answer,
         [
@@ -197,6 +280,13 @@ def check_edge_ids(answer: Callable) -> CheckResult:
             ),
             Case((picture(".....", ".222.", ".222.", "....."),), set(), "nothing at the edge"),
             Case((picture(".4...", ".4...", "...5.", "7..5."),), {4, 5, 7}, "top and bottom"),
+            Case((picture(".....", "6....", "....."),), {6}, "the left edge alone"),
+            Case((picture(".....", "....6", "....."),), {6}, "the right edge alone"),
+            Case((picture("..6..", ".....", "....."),), {6}, "the top edge alone"),
+            Case((picture(".....", ".....", "..6.."),), {6}, "the bottom edge alone"),
+            Case((picture("11", "22"),), {1, 2}, "no background at all"),
+            Case((picture("...", "...", "..."),), set(), "an image without nuclei"),
+            *drawn_cases(reference, lambda rng: (random_labels(rng),), "a random image"),
         ],
         name="edge_ids",
     )

@@ -1,10 +1,23 @@
-"""Checks of the exercises on the network and its training (notebooks 02 and 03)."""
+"""Checks of the exercises on the parts of the network (notebook 02)."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from nucleus_course.course.exercises.checks import Case, CheckResult, run_check
+from nucleus_course.course.exercises.checks import Case, CheckResult, drawn_cases, run_check
+
+
+def _random_box(rng: np.random.Generator, extent: float = 12.0) -> tuple:
+    y, x = rng.uniform(0, extent, 2)
+    height, width = rng.uniform(2, extent, 2)
+    return float(y), float(x), float(y + height), float(x + width)
+
+
+def _iou(p, q) -> float:
+    height = max(min(p[2], q[2]) - max(p[0], q[0]), 0)
+    width = max(min(p[3], q[3]) - max(p[1], q[1]), 0)
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (p, q)]
+    return height * width / (sum(areas) - height * width)
 
 
 def check_box_iou(answer: Callable) -> CheckResult:
@@ -22,6 +35,16 @@ def check_box_iou(answer: Callable) -> CheckResult:
                 "apart in both directions: two negative lengths are no overlap",
             ),
             Case((a, (0.0, 4.0, 4.0, 8.0)), 0.0, "sharing an edge only"),
+            Case(
+                (a, (1.0, 6.0, 3.0, 9.0)),
+                0.0,
+                "side by side, apart: the shared width is not negative",
+            ),
+            Case((a, (6.0, 1.0, 9.0, 3.0)), 0.0, "one above the other, apart"),
+            Case(((0.0, 0.0, 2.0, 6.0), (1.0, 4.0, 5.0, 7.0)), 2 / 22, "oblong boxes"),
+            *drawn_cases(
+                _iou, lambda rng: (_random_box(rng), _random_box(rng)), "two random boxes", 8
+            ),
         ],
         name="box_iou",
     )
@@ -29,6 +52,13 @@ def check_box_iou(answer: Callable) -> CheckResult:
 
 def check_encode_box(answer: Callable) -> CheckResult:
     """``encode_box(anchor, box) -> (dy, dx, log dh, log dw)`` relative to the anchor (Ren et al. 2015)."""
+
+    def reference(anchor, box):
+        (ay, ah), (ax, aw), (by, bh), (bx, bw) = (
+            ((b[i] + b[i + 2]) / 2, b[i + 2] - b[i]) for b in (anchor, box) for i in (0, 1)
+        )
+        return (by - ay) / ah, (bx - ax) / aw, np.log(bh / ah), np.log(bw / aw)
+
     anchor = (10.0, 10.0, 26.0, 26.0)
     return run_check(
         answer,
@@ -54,6 +84,9 @@ def check_encode_box(answer: Callable) -> CheckResult:
                 (0.5, -0.25, 0, np.log(0.5)),
                 "everything at once",
             ),
+            *drawn_cases(
+                reference, lambda rng: (_random_box(rng), _random_box(rng)), "two random boxes"
+            ),
         ],
         name="encode_box",
     )
@@ -61,16 +94,9 @@ def check_encode_box(answer: Callable) -> CheckResult:
 
 def _greedy_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
     """The slow reference: go through the boxes by falling score, keep one, drop what overlaps it more."""
-
-    def overlap(p, q):
-        height = min(p[2], q[2]) - max(p[0], q[0])
-        width = min(p[3], q[3]) - max(p[1], q[1])
-        shared = max(height, 0) * max(width, 0)
-        return shared / ((p[2] - p[0]) * (p[3] - p[1]) + (q[2] - q[0]) * (q[3] - q[1]) - shared)
-
     kept: list[int] = []
     for index in np.argsort(-scores, kind="stable"):
-        if all(overlap(boxes[index], boxes[other]) <= threshold for other in kept):
+        if all(_iou(boxes[index], boxes[other]) <= threshold for other in kept):
             kept.append(int(index))
     return np.array(kept, int)
 
@@ -79,12 +105,12 @@ def check_nms(answer: Callable) -> CheckResult:
     """``nms(boxes, scores, iou_threshold)``: indices kept by greedy NMS, best score first."""
     pair = np.array([[0, 0, 10, 10], [0, 1, 10, 11], [30, 30, 40, 40]], np.float32)
     chain = np.array([[0, 0, 10, 10], [0, 4, 10, 14], [0, 8, 10, 18]], np.float32)
-    rng = np.random.default_rng(7)
-    corners = rng.uniform(0, 40, (12, 2))
-    crowd = np.concatenate([corners, corners + rng.uniform(8, 16, (12, 2))], axis=1).astype(
-        np.float32
-    )
-    crowd_scores = rng.permutation(12).astype(np.float32) / 12
+    double = np.array([[0, 0, 10, 10], [0, 0, 10, 20]], np.float32)
+
+    def draw(rng, threshold):
+        boxes = np.array([_random_box(rng, 16.0) for _ in range(12)], np.float32)
+        return boxes, rng.permutation(12).astype(np.float32) / 12, threshold
+
     return run_check(
         answer,
         [
@@ -109,10 +135,19 @@ def check_nms(answer: Callable) -> CheckResult:
                 "a permissive threshold keeps all three",
             ),
             Case(
-                (crowd, crowd_scores, 0.2),
-                _greedy_nms(crowd, crowd_scores, 0.2),
-                "twelve boxes in a crowd",
+                (double, np.array([0.4, 0.8]), 0.5),
+                np.array([1, 0]),
+                "an overlap equal to the threshold is not more than it: both stay",
             ),
+            Case(
+                (double, np.array([0.9, 0.8]), 0.4999),
+                np.array([0]),
+                "an overlap just above the threshold: one goes",
+            ),
+            Case((pair[:1], np.array([0.01]), 0.5), np.array([0]), "one box, whatever its score"),
+            Case((pair[:0], np.zeros(0), 0.5), np.zeros(0, int), "no boxes at all"),
+            *drawn_cases(_greedy_nms, lambda rng: draw(rng, 0.2), "twelve boxes in a crowd"),
+            *drawn_cases(_greedy_nms, lambda rng: draw(rng, 0.6), "a permissive threshold", seed=5),
         ],
         name="nms",
     )
@@ -120,6 +155,15 @@ def check_nms(answer: Callable) -> CheckResult:
 
 def check_bilinear(answer: Callable) -> CheckResult:
     """``bilinear(grid, y, x)``: value between cell centres; cell (r, c) has its centre at (r + 0.5, c + 0.5)."""
+
+    def reference(grid, y, x):  # each cell weighs 1 at its centre, 0 a cell away
+        near = [
+            np.maximum(0, 1 - np.abs(np.clip(at - 0.5, 0, n - 1) - np.arange(n)))
+            for at, n in zip((y, x), grid.shape)
+        ]
+        return float(near[0] @ grid @ near[1])
+
+    wide = np.array([[0, 2, 4, 7], [1, 3, 5, 9]], np.float32)
     grid = np.arange(25, dtype=np.float32).reshape(5, 5)
     steep = np.array([[0.0, 0.0], [8.0, 16.0]], np.float32)
     return run_check(
@@ -139,6 +183,19 @@ def check_bilinear(answer: Callable) -> CheckResult:
                 "outside the outermost centres the border's value is repeated",
             ),
             Case((grid, 4.9, 4.9), 24.0, "the same at the far corner"),
+            Case((grid, 7.5, -2.0), 20.0, "far outside"),
+            Case((grid, -2.0, 8.0), 4.0, "far outside on the other side"),
+            Case((wide, 0.5, 2.5), 4.0, "a grid that is wider than high"),
+            Case((wide.T, 2.5, 0.5), 4.0, "a grid that is higher than wide"),
+            *drawn_cases(
+                reference,
+                lambda rng: (
+                    rng.uniform(0, 9, (3, 5)).astype("f4"),
+                    *rng.uniform((-1, -1), (4, 6)),
+                ),
+                "a random point, perhaps outside the grid",
+                10,
+            ),
         ],
         name="bilinear",
     )
@@ -155,6 +212,11 @@ def check_pyramid_level(answer: Callable) -> CheckResult:
             Case((56.0, 224.0), 3, "the rule looks at the square root of the area"),
             Case((16.0, 16.0), 2, "a small nucleus would fall below the pyramid"),
             Case((1800.0, 1800.0), 5, "and a huge one above it"),
+            Case((16.0, 784.0), 3, "a long box: not the mean of its sides"),
+            Case((40.0, 160.0), 2, "nor the longer side"),
+            Case((448.0, 448.0), 5, "level 5 begins at 448"),
+            Case((447.0, 447.0), 4, "just below it"),
+            Case((111.0, 111.0), 2, "just below level 3"),
         ],
         name="pyramid_level",
     )
@@ -162,6 +224,27 @@ def check_pyramid_level(answer: Callable) -> CheckResult:
 
 def check_paste_mask(answer: Callable) -> CheckResult:
     """``paste_mask(probs, box, height, width)``: (H, W) bool, from a mask grid stretched over its box."""
+
+    def reference(probs, box, height, width):
+        out = np.zeros((height, width), bool)
+        for r, c in np.ndindex(height, width):
+            y, x = r + 0.5, c + 0.5
+            if box[0] <= y < box[2] and box[1] <= x < box[3]:
+                near = [
+                    np.maximum(0, 1 - np.abs(np.clip(at * n - 0.5, 0, n - 1) - np.arange(n)))
+                    for at, n in (
+                        ((y - box[0]) / (box[2] - box[0]), probs.shape[0]),
+                        ((x - box[1]) / (box[3] - box[1]), probs.shape[1]),
+                    )
+                ]
+                out[r, c] = near[0] @ probs @ near[1] >= 0.5
+        return out
+
+    def draw(rng):
+        y, x = rng.uniform(-2, 4, 2)
+        box = (y, x, y + rng.uniform(3, 8), x + rng.uniform(3, 12))
+        return rng.uniform(0, 1, (3, 5)).astype("f4"), box, 8, 11
+
     full = np.ones((2, 2), np.float32)
     left = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
     top = np.array([[1.0, 1.0], [0.0, 0.0]], np.float32)
@@ -197,70 +280,16 @@ def check_paste_mask(answer: Callable) -> CheckResult:
                 rows("#..", "#..", "..."),
                 "a box that leaves the image; a pixel counts if its centre is inside",
             ),
+            Case(
+                (0.5 * full, (0.0, 0.0, 4.0, 4.0), 4, 4), rows(*["####"] * 4), "0.5 itself counts"
+            ),
+            Case(
+                (full, (0.5, 1.5, 2.5, 3.5), 4, 5),
+                rows(".##..", ".##..", ".....", "....."),
+                "a centre on the upper or left edge is inside, one on the lower or right is not",
+            ),
+            Case((full, (5.0, 5.0, 9.0, 9.0), 3, 4), rows(*["...."] * 3), "a box beyond the image"),
+            *drawn_cases(reference, draw, "a random grid, box and image", 8),
         ],
         name="paste_mask",
-    )
-
-
-def check_smooth_l1(answer: Callable) -> CheckResult:
-    """``smooth_l1(difference)`` elementwise: 0.5 d^2 below 1, |d| - 0.5 above (Girshick 2015)."""
-    return run_check(
-        answer,
-        [
-            Case(
-                (np.array([0.0, 0.5, 1.0]),),
-                np.array([0.0, 0.125, 0.5]),
-                "small differences: a parabola",
-            ),
-            Case(
-                (np.array([2.0, 10.0]),), np.array([1.5, 9.5]), "large differences: a straight line"
-            ),
-            Case((np.array([-0.5, -3.0]),), np.array([0.125, 2.5]), "the sign does not matter"),
-        ],
-        name="smooth_l1",
-    )
-
-
-def check_clip_by_global_norm(answer: Callable) -> CheckResult:
-    """``clip_by_global_norm(gradients, limit)``: a list of arrays, all scaled by the same factor."""
-    long = [np.array([3.0, 4.0]), np.array([[12.0]])]
-    return run_check(
-        answer,
-        [
-            Case(
-                (long, 6.5),
-                [np.array([1.5, 2.0]), np.array([[6.0]])],
-                "a norm of 13 brought to 6.5: everything halves",
-            ),
-            Case(
-                ([np.array([3.0]), np.array([4.0])], 4.5),
-                [np.array([2.7]), np.array([3.6])],
-                "each is below the limit, together they are not",
-            ),
-            Case(
-                ([np.array([0.3, 0.4])], 5.0),
-                [np.array([0.3, 0.4])],
-                "a short gradient is left alone, never stretched",
-            ),
-            Case(([np.array([0.0, 0.0])], 5.0), [np.array([0.0, 0.0])], "no division by zero"),
-        ],
-        name="clip_by_global_norm",
-    )
-
-
-def check_warmup_cosine(answer: Callable) -> CheckResult:
-    """``warmup_cosine(step, total, warmup, peak)``: linear rise over ``warmup`` steps, then half a cosine to 0."""
-    return run_check(
-        answer,
-        [
-            Case((0, 100, 20, 1.0), 0.0, "the first step"),
-            Case((10, 100, 20, 1.0), 0.5, "half way through the warm-up"),
-            Case((20, 100, 20, 0.01), 0.01, "the peak"),
-            Case(
-                (60, 100, 20, 1.0), 0.5, "half way down: the cosine begins where the warm-up ends"
-            ),
-            Case((40, 100, 20, 1.0), 0.5 * (1 + np.cos(np.pi / 4)), "a quarter of the way down"),
-            Case((100, 100, 20, 1.0), 0.0, "the end"),
-        ],
-        name="warmup_cosine",
     )

@@ -7,12 +7,11 @@ caption stands below it, announced politely to screen readers when it changes. A
 ipywidgets' own, so each can be reached with Tab and moved with the arrow keys.
 """
 
-import base64
 import html
 from dataclasses import dataclass, field
 from typing import Any
 
-from nucleus_course.figures import png
+from nucleus_course.figures import style
 
 
 @dataclass
@@ -137,11 +136,6 @@ class Explorer:
                 control.widget.value = control.value
 
     def _render(self) -> None:
-        figure, caption = self._draw(**self.values)
-        picture = base64.b64encode(png(figure)).decode("ascii")
-        text = html.escape(caption)
-        self.picture.value = (
-            f'<figure style="margin:0"><img alt="{text}" style="max-width:100%" '
-            f'src="data:image/png;base64,{picture}">'
-            f'<figcaption aria-live="polite" style="max-width:60em">{text}</figcaption></figure>'
+        self.picture.value = style.html(*self._draw(**self.values)).replace(
+            "<figcaption ", '<figcaption aria-live="polite" ', 1
         )

@@ -33,8 +33,9 @@ class ErrorBrowser(Explorer):
                     self.cases[f"{side}: {name} ({len(rows)})"] = (side, rows[order])
         if not self.cases:
             self.cases["no errors at all"] = ("nuclei", np.zeros(0, int))
-        first = max(self.cases, key=lambda name: len(self.cases[name][1]))
-        self._painted = {}
+        drawn = [name for name in self.cases if "poor boundary" in name] or list(self.cases)
+        first = max(drawn, key=lambda name: len(self.cases[name][1]))
+        self._painted, self._kind = {}, first
         super().__init__(
             {
                 "kind": Control("choice", "Class of error", first, options=tuple(self.cases)),
@@ -45,7 +46,10 @@ class ErrorBrowser(Explorer):
         )
 
     def adjust(self, values):
-        return {"number": {"high": max(len(self.cases[values["kind"]][1]), 1)}}
+        changes = {"high": max(len(self.cases[values["kind"]][1]), 1)}
+        if values["kind"] != self._kind:  # another class begins with its first case
+            self._kind, changes["value"] = values["kind"], 1
+        return {"number": changes}
 
     def _labels(self, image_id):
         """(image, truth, detected) of an image, label images renumbered as the analysis saw them."""
@@ -81,4 +85,4 @@ class ErrorBrowser(Explorer):
         masks = (own, partner) if side == "nuclei" else (partner, own)
         score = "" if side == "nuclei" else f", score {float(table['score'][index]):.2f}"
         title = f"Case {number} of {len(rows)}, {kind.split(' (')[0]}{score}, image {short(str(table['image'][index]))}"
-        return draw_case(image, *masks, box, title)
+        return draw_case(image, *masks, box, title, around=(truth, found))

@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 
 from nucleus_course.course.explorers.base import Control, Explorer
-from nucleus_course.course.numbers import box_iou_matrix
 from nucleus_course.figures import draw_operating_point
+from nucleus_course.geometry.boxes import greedy_nms
+
+RESCORED, PLAIN = "rescored", "class probabilities"
 
 
 def collect_candidates(model, image, limit: int = 400, min_score: float = 0.05):
@@ -31,15 +33,6 @@ def collect_candidates(model, image, limit: int = 400, min_score: float = 0.05):
     return assemble(model.config, prepared.shape, boxes, scores, masks, model.thresholds, **keep)
 
 
-def suppress(iou: np.ndarray, threshold: float) -> np.ndarray:
-    """Greedy NMS on a ready IoU matrix (N, N) of boxes sorted by falling score: indices kept."""
-    alive = np.ones(len(iou), bool)
-    for index in range(len(iou)):
-        if alive[index]:
-            alive[index + 1 :] &= iou[index, index + 1 :] <= threshold
-    return np.flatnonzero(alive)
-
-
 def match_in_score_order(iou: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     """For detections (D, T) by falling score: which hit a nucleus that is still free, (D,) bool."""
     free = np.ones(iou.shape[1], bool)
@@ -53,13 +46,13 @@ def match_in_score_order(iou: np.ndarray, threshold: float = 0.5) -> np.ndarray:
 
 
 class ThresholdExplorer(Explorer):
-    """One image, its candidates, three sliders.
+    """One image, its candidates, three sliders; a fourth control where there is a rescorer.
 
     Args:
         record: the image with its truth.
         candidates: from :func:`collect_candidates`.
         thresholds: where the sliders start (``model.thresholds``).
-        rescorer: ``model.rescorer``.
+        rescorer: ``model.rescorer``; None has no switch.
         upsample: network pixels an image pixel (``model.config.upsample``), for the rescorer.
     """
 
@@ -68,46 +61,46 @@ class ThresholdExplorer(Explorer):
     def __init__(self, record, candidates, thresholds, rescorer=None, upsample=1.0):
         self.record, self.candidates = record, candidates
         self.rescorer, self.upsample = rescorer, upsample
-        self.iou = box_iou_matrix(candidates.boxes, candidates.boxes)
         self.sizes = np.bincount(record.labels.ravel(), minlength=record.count + 1)[1:]
 
         def near(value, step=0.05):
             return float(np.clip(round(round(value / step) * step, 2), 0.05, 0.95))
 
         self._kept, self._kept_for = None, None
-        super().__init__(
-            {
-                "score": Control(
-                    "number",
-                    "Score threshold",
-                    near(thresholds.score),
-                    low=0.05,
-                    high=0.95,
-                    help="detections below it are dropped",
-                ),
-                "nms": Control(
-                    "number",
-                    "NMS IoU",
-                    near(thresholds.nms_iou),
-                    low=0.05,
-                    high=0.95,
-                    help="of two boxes that overlap more than this the lower score goes",
-                ),
-                "mask": Control(
-                    "number",
-                    "Mask threshold",
-                    near(thresholds.mask),
-                    low=0.05,
-                    high=0.95,
-                    help="probability from which a pixel belongs to the mask",
-                ),
-            }
-        )
 
-    def _after(self, nms: float, mask: float):
+        def slider(label, value, help):
+            return Control("number", label, near(value), low=0.05, high=0.95, help=help)
+
+        controls = {
+            "score": slider("Score threshold", thresholds.score, "detections below it are dropped"),
+            "nms": slider(
+                "NMS IoU",
+                thresholds.nms_iou,
+                "of two boxes that overlap more than this the lower score goes",
+            ),
+            "mask": slider(
+                "Mask threshold",
+                thresholds.mask,
+                "probability from which a pixel belongs to the mask",
+            ),
+        }
+        if rescorer is not None:
+            controls["rescoring"] = Control(
+                "choice",
+                "Scores",
+                RESCORED,
+                options=(RESCORED, PLAIN),
+                help="with plain scores a copy of a nucleus may score as high as the best detection",
+            )
+        super().__init__(controls)
+
+    def _after(self, nms: float, mask: float, rescoring: str = RESCORED):
         """What NMS and the mask cut leave: (Detections, hits (D,)); kept while only the score moves."""
-        if self._kept_for != (nms, mask):
-            kept = self._rescored(self.candidates.take(suppress(self.iou, nms)))
+        if self._kept_for != (nms, mask, rescoring):
+            boxes, scores = self.candidates.boxes, self.candidates.scores
+            kept = self.candidates.take(greedy_nms(boxes, scores, nms))
+            if self.rescorer is not None and rescoring == RESCORED:
+                kept = self._rescored(kept)
             kept.thresholds = dataclasses.replace(kept.thresholds, mask=mask)
             instance, row, column = kept.pixels()
             nuclei = self.record.count
@@ -118,23 +111,21 @@ class ThresholdExplorer(Explorer):
             shared = pairs.reshape(len(kept), nuclei + 1)
             areas = shared.sum(axis=1, keepdims=True)
             iou = shared[:, 1:] / np.maximum(areas + self.sizes[None] - shared[:, 1:], 1)
-            self._kept, self._kept_for = (kept, match_in_score_order(iou)), (nms, mask)
+            self._kept, self._kept_for = (kept, match_in_score_order(iou)), (nms, mask, rescoring)
         return self._kept
 
     def _rescored(self, found):
-        if self.rescorer is None:
-            return found
         found.scores = self.rescorer(found.boxes * self.upsample, found.scores, found.mask_probs)
         return found.take(np.argsort(-found.scores, kind="stable"))
 
-    def _draw(self, score, nms, mask):
-        kept, hits = self._after(nms, mask)
+    def _draw(self, score, nms, mask, rescoring=RESCORED):
+        kept, hits = self._after(nms, mask, rescoring)
         matched = np.cumsum(hits)
         recall = matched / max(self.record.count, 1)
         precision = matched / np.arange(1, len(hits) + 1)
         found = int((kept.scores >= score).sum())
         right = int(matched[found - 1]) if found else 0
-        point = (right / max(self.record.count, 1), right / found if found else 1.0)
+        point = (right / max(self.record.count, 1), right / found if found else 0.0)
         counts = {
             "found": found,
             "matched": right,
@@ -143,6 +134,8 @@ class ThresholdExplorer(Explorer):
             "nuclei": self.record.count,
         }
         settings = f"Score {score:.2f}, NMS IoU {nms:.2f}, mask {mask:.2f}"
+        if self.rescorer is not None:
+            settings += f", scores {rescoring}"
         labels = kept.label_image(score_threshold=score, min_area=0)
         return draw_operating_point(
             self.record.image,

@@ -1,0 +1,55 @@
+"""`nucleus-course grade`: learners' notebooks, checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from nucleus_course._util.files import write_atomic
+from nucleus_course._util.text import pluralize
+from nucleus_course.cli import common
+
+
+@common.friendly
+def grade(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="A folder with learners' notebooks, or one of them."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The table, as CSV.")] = Path(
+        "grades.csv"
+    ),
+    seconds: Annotated[
+        int, typer.Option("--seconds", metavar="N", min=1, help="Most time for one cell.")
+    ] = 60,
+) -> None:
+    """Check the exercises of learners' notebooks, each notebook in a fresh kernel.
+
+    \b
+    Example: nucleus-course grade submissions --out grades.csv
+
+    Writes a table with one row for each exercise: passed, not attempted, failed with its failing case, or missing.
+    Only definitions and exercises run, so a notebook takes seconds. A kernel is no sandbox: grade
+    strangers' notebooks in a container without network.
+    """
+    from nucleus_course.course.grade import FAILED, NOT_ATTEMPTED, PASSED, to_csv
+    from nucleus_course.course.grade import grade as grade_folder
+
+    grades = grade_folder(
+        folder, seconds, on_notebook=lambda name: common.note(f"running {name} ...")
+    )
+    write_atomic(out, to_csv(grades))
+    table = Table("notebook", PASSED, FAILED, NOT_ATTEMPTED, "missing", "first failing case")
+    for name in dict.fromkeys(one.notebook for one in grades):
+        rows = [one for one in grades if one.notebook == name]
+        counts = Counter(one.result for one in rows)
+        first = next((f"{one.exercise} {one.detail}" for one in rows if one.result == FAILED), "")
+        numbers = [str(counts[key]) for key in (PASSED, FAILED, NOT_ATTEMPTED, "missing")]
+        table.add_row(Text(name), *numbers, Text(first[:120]))
+    common.out().print(table)
+    common.out().print(Text(f"wrote: {out} ({pluralize(len(grades), 'exercise')})"), soft_wrap=True)

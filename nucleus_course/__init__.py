@@ -44,6 +44,7 @@ _HOMES = {
     "image_type": "data",
     "lint_dataset": "data",
     "load": "prediction.segmenter",
+    "list_images": "data",
     "load_dataset": "data",
     "predict_dataset": "prediction.datasets",
     "read_image": "data",

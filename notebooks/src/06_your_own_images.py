@@ -58,7 +58,7 @@ imsave(
     check_contrast=False,
 )
 
-images = {path.stem: nc.read_image(path) for path in sorted(folder.iterdir())}
+images = {path.stem: nc.read_image(path) for path in nc.list_images(folder)}
 for name, image in images.items():
     print(f"{name:<13} {image.shape}, {image.dtype}")
 

@@ -70,9 +70,8 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
             raise UserError(f"no such file or folder: {given}")
         if given.is_dir():
             out = [] if exclude is None else [exclude, exclude / "labels", exclude / "overlays"]
-            listing = list_images(
-                given, [path for path in out if path.resolve() != given.resolve()]
-            )
+            out = [path for path in out if path.resolve() != given.resolve()]
+            listing = list_images(given, out, show=False)
             pairs = [(p, p.relative_to(given).as_posix()) for p in listing.images]
             if listing.summary:
                 skipped.append(f"{given}: {listing.summary}")

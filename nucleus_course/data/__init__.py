@@ -18,6 +18,7 @@ _HOMES = {
     "image_type": "image_types",
     "IMAGE_TYPES": "image_types",
     "lint_dataset": "dataset",
+    "list_images": "listing",
     "load_dataset": "dataset",
     "near_duplicate_groups": "duplicates",
     "read_image": "read",

@@ -5,6 +5,7 @@ is said. One lister serves all commands and the notebooks.
 """
 
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,12 @@ class Listing:
     images: list = field(default_factory=list)
     skipped: dict = field(default_factory=dict)
 
+    def __iter__(self):
+        return iter(self.images)
+
+    def __len__(self):
+        return len(self.images)
+
     def skip(self, reason, path):
         self.skipped.setdefault(reason, []).append(path)
 
@@ -42,12 +49,13 @@ class Listing:
         return "passed over: " + ", ".join(parts) if parts else ""
 
 
-def list_images(folder, exclude=()):
+def list_images(folder, exclude=(), show=True):
     """All images in a folder and its subfolders, in sorted order, as a :class:`Listing`.
 
     Args:
         folder: links in it are followed, each folder once.
         exclude: folders to leave out.
+        show: print one line on standard error about what was passed over.
 
     Raises:
         UserError: no such folder.
@@ -75,6 +83,8 @@ def list_images(folder, exclude=()):
                 folders.remove(name)
         for name in names:
             _sort_in(listing, here / name, results)
+    if show and listing.summary:
+        print(f"{folder}: {listing.summary}", file=sys.stderr)
     return listing
 
 

@@ -211,7 +211,7 @@ class Segmenter:
                 gives a list, an iterator gives an iterator.
             score_threshold: drop detections below it here. By default all above 0.02 come, as AP
                 needs them; ``label_image`` and ``confident`` apply the model's operating point.
-            max_detections: most detections; by default the preset's.
+            max_detections: most detections; by default there is no limit.
             nms_iou, mask_threshold, flips: override the model's thresholds; ``flips`` is how many of
                 the image's four flips are looked at (1: the image alone).
             tile, overlap: pixels a side, and pixels that neighbouring tiles share. By default images

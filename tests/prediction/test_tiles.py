@@ -186,7 +186,6 @@ def test_quarters_divide_a_core():
 @pytest.mark.parametrize(
     "options, words",
     (
-        ({"max_detections": 0}, "max_detections=0"),
         ({"tile": 100, "overlap": 90}, "tile=100"),
         ({"tile": 200, "overlap": -4}, "overlap"),
     ),

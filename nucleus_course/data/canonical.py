@@ -12,8 +12,8 @@ scaled. Training and prediction call this one function. It works on the values a
    dye takes light away, so where a stained section is darker it is more colourful; where fluorescence is brighter it is.
 2. **Grey.** Stained tissue (colour, dark nuclei): mostly the red channel, where haematoxylin is dark and eosin
    is not. All else: the mean of the channels, or the one channel that shows something.
-3. **Range.** After a 3 x 3 median, which hot pixels do not survive, the 0.5th percentile becomes 0 and the 99.95th 1.
-   Burnt-in scale bars do not count. Noise is not blown up: the range is at least six times its standard deviation.
+3. **Range.** After a 3 x 3 median, which hot pixels do not survive, the 0.5th percentile becomes 0 and the 99.95th 1;
+   pixels above that in dark surroundings take their median. Burnt-in scale bars do not count. Noise is not blown up: the range is at least six times its standard deviation.
 4. **Power.** Where the median ends up below a quarter, values are raised to the power that would bring it there,
    but to 0.6 at the lowest: dim nuclei beside a bright one are lifted, the background is not.
 """
@@ -96,7 +96,7 @@ def canonical(image, polarity="auto", stain_weights=STAIN_WEIGHTS):
         grey = values @ np.asarray(stain_weights, np.float32)
     sign = 1.0 if chosen == "bright" else -1.0
     grey = np.float32(sign) * grey
-    low, high = _range(grey, step, whole)
+    low, high, grey = _range(grey, step, whole)
     middle = (float(_percentiles(grey, (50.0,), whole)[0]) - low) / (high - low)
     pixels = _to_grey_levels(grey, low, high, middle)
     return Canonical(pixels, chosen, stain, offset + sign * low, offset + sign * high, evidence)
@@ -226,7 +226,7 @@ def _correlation(one, other):
 
 
 def _range(grey, step, whole):
-    """The values that become 0 and 1 of an image whose nuclei are bright."""
+    """The values that become 0 and 1 of an image whose nuclei are bright, and the image without its hot pixels."""
     import cv2
 
     plain = cv2.medianBlur(grey, 3)
@@ -235,18 +235,21 @@ def _range(grey, step, whole):
         plain if burnt is None else plain[~burnt], (LOW_PERCENTILE, HIGH_PERCENTILE), whole
     )
     least = max(NOISE_RANGE * _noise(grey), QUANTA * step, 1e-6 * max(abs(low), abs(high)), 1e-30)
-    return float(low), float(max(high, low + least))
+    low, high = float(low), float(max(high, low + least))
+    hot = (grey > high) & (plain < 0.5 * (low + high))
+    return low, high, np.where(hot, plain, grey) if hot.any() else grey
 
 
 def _noise(grey):
-    """Standard deviation of the pixel noise (Immerkaer 1996: a mask that planes and edges hardly answer to)."""
+    """Standard deviation of the pixel noise, by the median answer to a mask that planes and edges hardly answer to
+    (Immerkaer 1996), so that a few hot pixels do not count."""
     import cv2
 
     if min(grey.shape) < 3:
         return 0.0
     mask = np.float32([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
     answer = np.abs(cv2.filter2D(grey, cv2.CV_32F, mask)[1:-1, 1:-1])
-    return float(np.sqrt(np.pi / 2) / 6 * answer.mean())
+    return float(np.median(answer)) / (6 * 0.6745)
 
 
 def _burnt_in(grey):

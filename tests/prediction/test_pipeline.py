@@ -283,8 +283,8 @@ def test_trace_has_every_name_of_its_docstring(trace):
     lines = repr(trace).splitlines()
     assert (
         len(lines) == len(trace)
-        and lines[1].startswith("input")
-        and "float32 (128, 128, 3)" in lines[1]
+        and lines[2].startswith("input")
+        and "float32 (128, 128, 3)" in lines[2]
     )
 
 

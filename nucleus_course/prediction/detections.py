@@ -55,7 +55,7 @@ class Detections:
         """The detections at ``index`` (ints, bools or a slice), in that order."""
         found = Detections(
             self.boxes[index], self.scores[index], self.mask_probs[index], self.mask_boxes[index],
-            self.height, self.width, self.thresholds, self.canonical, self.learned, self.learned,
+            self.height, self.width, self.thresholds, self.canonical, self.learned,
         )  # fmt: skip
         if self._pasted is not None:
             threshold, (instance, row, column) = self._pasted

@@ -115,7 +115,7 @@ def canonical(compact):
 def _colour(preset):
     """The first edition of ``compact``: colour as it comes, its own augmentation, settling."""
     if preset.model.input != "canonical":
-        raise TypeError("a preset that sees colour already")
+        return None  # it sees colour already
     own = {
         "hue": 20.0,
         "saturation": 0.3,
@@ -141,17 +141,9 @@ def _onward(preset):
 
 def _outlines(preset):
     """The mask loss counts twice."""
-    return {
-        "training": {
-            "loss_weights": preset.training.loss_weights
-            | {"mask": 2.0 * preset.training.loss_weights["mask"]}
-        }
-    }
-
-
-def _outlines(preset):
-    """The mask loss counts twice."""
     old = preset.training.loss_weights
+    if "mask" not in old:
+        return None  # a U-Net has no mask head
     return {"training": {"loss_weights": old | {"mask": 2.0 * old["mask"]}}}
 
 

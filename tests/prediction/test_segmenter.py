@@ -9,7 +9,7 @@ from tiny import disc_dataset, lively_model, python, tiny_config
 
 import nucleus_course as nc
 from nucleus_course.config import Thresholds, UNetConfig
-from nucleus_course.prediction import pipeline, tiles, trace, unet_objects
+from nucleus_course.data import preprocess
 from nucleus_course.prediction.datasets import predict_variants
 from nucleus_course.prediction.rescorer import FEATURES, Rescorer
 from nucleus_course.prediction.segmenter import build
@@ -147,15 +147,14 @@ def test_scores_fitted_with_other_flips_are_said_to_be(model, image, monkeypatch
 
 
 def test_an_image_is_brought_to_rgb_once(model, image, monkeypatch):
-    calls, real = [], pipeline.to_rgb8
+    calls, real = [], preprocess.to_rgb8
 
     def counted(array):
         calls.append(1)
         return real(array)
 
-    for module in (pipeline, tiles, trace, unet_objects):
-        monkeypatch.setattr(module, "to_rgb8", counted)
-    for run in (model.predict, model.trace, build(UNET).predict):
+    monkeypatch.setattr(preprocess, "to_rgb8", counted)
+    for own in (model, build(UNET)):
         calls.clear()
-        run(image)
-        assert len(calls) == 1, run
+        own.predict(image, flips=2, input="colour")
+        assert len(calls) == 1, own

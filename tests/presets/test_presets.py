@@ -169,11 +169,16 @@ def test_only_a_thin_trunk_is_grown():
         get_preset("paper-resnet50+deeper")
 
 
-@pytest.mark.parametrize("variant", ["deeper", "larger", "resnet101"])
-def test_a_unet_has_no_trunk_and_no_rois(variant):
+@pytest.mark.parametrize("variant", ["deeper", "larger", "resnet101", "outlines", "colour"])
+def test_a_unet_has_no_trunk_no_rois_and_no_mask_head(variant):
     with pytest.raises(UserError, match=f"variant '{variant}' does not fit preset unet"):
         get_preset(f"unet+{variant}")
     assert get_preset("unet+long").training.stages[0].epochs == 72
+
+
+def test_what_sees_colour_is_not_made_to():
+    with pytest.raises(UserError, match="variant 'colour' does not fit preset paper-resnet50"):
+        get_preset("paper-resnet50+colour")
 
 
 def test_a_variant_counts_once():

@@ -1,22 +1,17 @@
 """Training sees what prediction computes; stained images in several greys."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from test_canonical import field, stained, tissue
 from tiny import FakeDataset, tiny_config, tiny_preset
 
-from nucleus_course.data.augment import AugmentConfig
+from nucleus_course.config import AugmentConfig
 from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.data.canonical import TRAINING_STAINS, canonical
 from nucleus_course.data.dataset import Record
-from nucleus_course.prediction import prepare
+from nucleus_course.prediction.pipeline import prepare
 
 CONFIG = dataclasses.replace(tiny_config(), input="canonical")
 
@@ -34,7 +29,7 @@ def test_a_crop_is_what_prediction_sees(invert):
     grey = np.rint(255 * field(64, 6)[0]).astype("uint8")
     crops, image = batches(255 - grey if invert else grey, batch_size=1)
     ((batch,),) = [crops[0]]
-    np.testing.assert_array_equal(batch["image"], prepare(image, CONFIG)[0])
+    np.testing.assert_array_equal(batch["image"], prepare(image, CONFIG).input)
     assert np.corrcoef(batch["image"][0, ..., 0].ravel(), grey.ravel())[0, 1] > 0.9
 
 

@@ -34,6 +34,13 @@ Backend = Annotated[
         help="tensorflow, jax or torch, instead of what KERAS_BACKEND or Keras's own configuration names.",
     ),
 ]
+AllowEmpty = Annotated[
+    bool,
+    typer.Option(
+        "--allow-empty",
+        help="Images without annotation show no nuclei; without this they are left out or refused.",
+    ),
+]
 BarePreset = Annotated[
     str | None,
     typer.Option(
@@ -178,12 +185,17 @@ def is_full_disk(error: BaseException) -> bool:
 
 
 def open_data(
-    data: str, split: str, limit: int | None = None, strict: bool = False, what: str = "data"
+    data: str,
+    split: str,
+    limit: int | None = None,
+    strict: bool = False,
+    what: str = "data",
+    allow_empty: bool = False,
 ):
     """The data set a command works on; what the lint found is told in one line on standard error."""
     from nucleus_course.data import load_dataset
 
-    dataset = load_dataset(data, split, strict=strict)
+    dataset = load_dataset(data, split, strict=strict, allow_empty=allow_empty)
     if limit is not None and limit < len(dataset):
         dataset = dataset.subset(dataset.ids[:limit])
     kind = "synthetic " if dataset.synthetic else ""

@@ -107,6 +107,7 @@ def evaluate(
         bool,
         typer.Option("--strict", help="Stop at the first faulty image instead of leaving it out."),
     ] = False,
+    allow_empty: common.AllowEmpty = False,
     preset: common.BarePreset = None,
     dtype: common.PredictionDtype = None,
     backend: common.Backend = None,
@@ -140,7 +141,7 @@ def evaluate(
     if against is not None and not _are_predictions(against):
         _find(against)
     met = _met(learned) if sources else ()
-    dataset = common.open_data(data, split, limit, strict, what="scoring on")
+    dataset = common.open_data(data, split, limit, strict, "scoring on", allow_empty)
     scored = _predictions(
         dataset, weights or str(predictions), backend, preset, weights is not None, dtype, flips
     )

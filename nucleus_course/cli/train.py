@@ -157,6 +157,7 @@ def train(
         bool,
         typer.Option("--strict", help="Stop at the first faulty image instead of leaving it out."),
     ] = False,
+    allow_empty: common.AllowEmpty = False,
     backend: common.Backend = None,
 ) -> None:
     """Train a model on annotated images, in the preset's stages.
@@ -203,7 +204,7 @@ def train(
         common.note("no bfloat16 in this machine's processor: training in float32")
         recipe.preset = adapted(recipe.preset, dtype="float32")
     build = _Builder(recipe)  # before the data: a mistyped name should not cost their reading
-    dataset, judged = _open(recipe, data, strict)
+    dataset, judged = _open(recipe, data, strict, allow_empty)
     rows, finished = _train(recipe, build, dataset, judged, clock, device_count, largest)
     if not finished:
         common.say(
@@ -268,14 +269,16 @@ class _Builder:
         return model
 
 
-def _open(recipe: Recipe, data: str, strict: bool):
+def _open(recipe: Recipe, data: str, strict: bool, allow_empty: bool):
     """The data sets to learn from and to judge on; None for the second where there is none."""
-    dataset = common.open_data(data, recipe.split, recipe.limit, strict, what="training on")
+    dataset = common.open_data(data, recipe.split, recipe.limit, strict, "training on", allow_empty)
     if recipe.whole and recipe.earlier is not None:
         check_images(recipe.earlier, dataset, data, recipe.split)
     if recipe.validation is None:
         return dataset, None
-    judged = common.open_data(data, recipe.validation, what="validating on")
+    judged = common.open_data(
+        data, recipe.validation, what="validating on", allow_empty=allow_empty
+    )
     if set(judged.ids) & set(dataset.ids):
         common.note(
             "note: some images are in both; their metrics say how well they were learned, not how well others will be"

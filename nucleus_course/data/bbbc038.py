@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from nucleus_course._util.errors import UserError
+from nucleus_course.data.files import MAX_BYTES, kind_of
 from nucleus_course.data.lint import NOTED, REFUSED, Issue
+from nucleus_course.data.listing import ENDINGS, JUNK, walk
 
 SYNTHETIC_MARK = "SYNTHETIC.txt"
-EXTENSIONS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".npy")
-JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
+LAYOUT = "BBBC038's layout: <id>/images/<id>.png and one mask for each nucleus in <id>/masks/"
+LABEL_ENDING = re.compile(r"_(cp_)?(masks?|labels?)$", re.IGNORECASE)
+OTHER_ANNOTATIONS = (".json", ".geojson", ".roi", ".xml", ".csv", ".zip")
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Source:
         self.issues = []
         self.synthetic = any(PurePosixPath(name).name == SYNTHETIC_MARK for name in names)
         self.entries = self._entries(names, folders)
+        self.hint = _hint(names)
 
     def read(self, name):
         raise NotImplementedError
@@ -60,7 +64,7 @@ class Source:
             parts = PurePosixPath(name).parts
             if _junk(parts) or len(parts) < 2 or parts[-2] not in ("images", "masks"):
                 continue
-            if Path(name).suffix.lower() not in EXTENSIONS:
+            if Path(name).suffix.lower() not in ENDINGS:
                 self._note(
                     parts,
                     name,
@@ -88,7 +92,8 @@ class Source:
             named = [name for name in found if PurePosixPath(name).stem == image_id]
             entries[image_id].image = (named or found)[0]
             if not named and len(found) > 1:
-                entries[image_id].rivals = len(found)
+                if not _pairs(entries, image_id, found):
+                    entries[image_id].rivals = len(found)
                 continue
             for name in found:
                 if name != entries[image_id].image:
@@ -101,7 +106,7 @@ class Source:
                     )
         for entry in entries.values():
             if not entry.image:
-                where = f"{homes[entry.image_id] or '.'}/masks"
+                where = f"{homes.get(entry.image_id) or '.'}/masks"
                 self.issues.append(
                     Issue(
                         entry.image_id,
@@ -161,6 +166,8 @@ class ZipSource(Source):
             )
 
     def read(self, name):
+        if self._members[name].file_size > MAX_BYTES // 2:
+            raise UserError(f"{name}: too large, {self._members[name].file_size / 2**30:.1f} GB")
         with self._lock:
             return self._zip.read(self._members[name])
 
@@ -179,12 +186,11 @@ class FolderSource(Source):
     outside = ()
 
     def __init__(self, path):
-        names, folders, self._stats = [], [], []
-        for folder, _, files in os.walk(path, followlinks=True):
-            relative = Path(folder).relative_to(path).as_posix()
+        names, folders = [], []
+        for folder, _, files in walk(path):
+            relative = folder.relative_to(path).as_posix()
             folders.append(relative)
-            for file in files:
-                names.append(file if relative == "." else f"{relative}/{file}")
+            names += [file if relative == "." else f"{relative}/{file}" for file in files]
         super().__init__(Path(path), names, folders)
         self._names = names
 
@@ -218,24 +224,69 @@ def _open(path):
         if not source.entries and archives:
             train = [archive for archive in archives if archive.name == "stage1_train.zip"]
             if train or len(archives) == 1:
-                return ZipSource((train or archives)[0])
+                inner = ZipSource((train or archives)[0])
+                source = inner if inner.entries else source
         if not source.entries and not any(path.iterdir()):
-            raise UserError(
-                f"{path}: the folder is empty; give a zip or folder in BBBC038's layout"
-            )
+            raise UserError(f"{path}: the folder is empty; give a zip or folder in {LAYOUT}")
     elif path.is_file():
-        if path.suffix.lower() in EXTENSIONS:
-            raise UserError(
-                f"{path}: one image file, where a zip or folder in BBBC038's layout (<id>/images/<id>.png) was expected"
-            )
-        source = ZipSource(path)
+        source = _open_file(path)
     else:
         raise UserError(
-            f"{path}: no such file or folder; give a zip or folder in BBBC038's layout, or 'sample'"
+            f"{path}: no such file or folder; give a zip or folder in {LAYOUT}, or 'sample'"
         )
     if not source.entries and not source.issues:
-        raise UserError(f"{path}: no images in BBBC038's layout (<id>/images/<id>.png) in it")
+        hint = f"; {source.hint}" if source.hint else ""
+        raise UserError(f"{path}: nothing in it is in {LAYOUT}{hint}")
     return source
+
+
+def _open_file(path):
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if kind_of(head):
+        raise UserError(f"{path}: one image file, where a folder was expected in {LAYOUT}")
+    if not head.startswith(b"PK") and path.suffix.lower() != ".zip":
+        raise UserError(f"{path}: neither a folder nor a zip archive; give one in {LAYOUT}")
+    return ZipSource(path)
+
+
+def _pairs(entries, image_id, images):
+    """Split a home with many images and a mask file of the same name for each into an entry an image."""
+    masks = {}
+    for name in entries[image_id].masks:
+        masks.setdefault(LABEL_ENDING.sub("", PurePosixPath(name).stem), []).append(name)
+    stems = [PurePosixPath(name).stem for name in images]
+    if not set(stems) & set(masks) or len(set(stems)) < len(stems) or set(stems) & set(entries):
+        return False
+    del entries[image_id]
+    for stem, name in zip(stems, images):
+        entries[stem] = ImageFiles(stem, name, masks.pop(stem, []))
+        entries[stem].has_mask_folder = bool(entries[stem].masks)
+    for stem, names in masks.items():
+        entries.setdefault(stem, ImageFiles(stem)).masks += names
+    return True
+
+
+def _hint(names):
+    """What else lies there, where people keep annotations: folders by other names, other formats."""
+    paths = [PurePosixPath(name) for name in names]
+    paths = [path for path in paths if not _junk(path.parts)]
+    homes = {path.parts[:-2] for path in paths if path.parent.name == "images"}
+    for path in paths:
+        other = path.parent.name
+        if path.parts[:-2] in homes and other not in ("images", "masks"):
+            if path.suffix.lower() in ENDINGS:
+                return f"{path.parent} lies beside images: call it 'masks'"
+    for path in paths:
+        if path.suffix.lower() in OTHER_ANNOTATIONS and path.name != "stage1_solution.csv":
+            return (
+                f"{path} is not read (annotations are masks: image files; "
+                "export COCO, VIA, LabelMe, QuPath or ImageJ ROIs as masks or as a label image)"
+            )
+    return ""
 
 
 def source_name(path):

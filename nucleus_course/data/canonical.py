@@ -68,8 +68,8 @@ class Canonical:
 
     @property
     def rgb(self):
-        """The image as uint8 (H, W, 3), three equal channels."""
-        return np.repeat(self.image[..., None], 3, axis=2)
+        """The image as uint8 (H, W, 3), three equal channels that share one memory: not to be written to."""
+        return np.broadcast_to(self.image[..., None], (*self.image.shape, 3))
 
 
 def canonical(image, polarity="auto", stain_weights=STAIN_WEIGHTS):

@@ -12,6 +12,7 @@ import numpy as np
 from nucleus_course._util.cores import usable_cores
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.progress import track
+from nucleus_course._util.text import pluralize
 from nucleus_course.data import cache
 from nucleus_course.data.bbbc038 import open_source, source_name
 from nucleus_course.data.decode import decode_entry
@@ -177,7 +178,16 @@ class Dataset:
         return whole.for_ids(set(self.ids))
 
 
-def load_dataset(source, split="all", *, strict=False, cache_dir=None, progress=True, workers=None):
+def load_dataset(
+    source,
+    split="all",
+    *,
+    strict=False,
+    allow_empty=False,
+    cache_dir=None,
+    progress=True,
+    workers=None,
+):
     """Open a data set in BBBC038's layout.
 
     ``source`` is the path of a zip or folder, or ``"sample"`` for the embedded synthetic one;
@@ -187,10 +197,14 @@ def load_dataset(source, split="all", *, strict=False, cache_dir=None, progress=
     :mod:`~nucleus_course.data.cache`); later ones only read its index.
 
     Images that cannot be used are left out and named in ``dataset.lint``; with ``strict`` they
-    raise instead. Raises :class:`UserError` for a source that is missing, empty or of another kind,
-    a zip with names outside its folder, an unknown split, and a split without a usable image.
+    raise instead. No annotation is not the same as no nuclei: an image without a masks folder is left
+    out, and a split without a single nucleus is refused, unless ``allow_empty`` says that these
+    images have none.
+
+    Raises :class:`UserError` for a source that is missing, empty or of another kind, a zip with
+    names outside its folder, an unknown split, and a split without a usable image or nucleus.
     """
-    store, path = _open_store(source, cache_dir, progress, workers)
+    store, path = _open_store(source, cache_dir, progress, workers, allow_empty)
     index = store.index
     refused = [Issue(**issue) for issue in index["issues"] if issue["action"] == REFUSED]
     outside = [issue for issue in refused if issue.kind == "outside name"]
@@ -201,7 +215,7 @@ def load_dataset(source, split="all", *, strict=False, cache_dir=None, progress=
     if strict and refused:
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise UserError(
-            f"{path}: {refused[0].file}: {refused[0].message}{more}; mend it, or do without strict"
+            f"{path}: {refused[0].file}: {refused[0].message}{more}; correct it, or leave out strict"
         )
     if not index["images"]:
         reason = f"; first: {refused[0].file}: {refused[0].message}" if refused else ""
@@ -209,8 +223,14 @@ def load_dataset(source, split="all", *, strict=False, cache_dir=None, progress=
     whole = Dataset(store, sorted(index["images"]), path)
     usable = [image_id for image_id in _split(whole, split) if image_id in index["images"]]
     if not usable:
-        raise UserError(f"{path}: split {str(split)!r} holds no usable image")
+        raise UserError(f"{path}: split {str(split)!r} holds no usable image{_few(whole)}")
     dataset = Dataset(store, usable, path, split, whole)
+    if not allow_empty and not any(dataset.counts.values()):
+        hint = index["hint"] or "each nucleus has a mask in <id>/masks/"
+        raise UserError(
+            f"{path}: no nucleus is annotated in {pluralize(len(dataset), 'image')} of split "
+            f"{str(split)!r}: {hint}. If they really show none: allow_empty=True (--allow-empty)"
+        )
     if progress and dataset.lint.refused:
         for issue in dataset.lint.refused[:10]:
             print(f"left out: {issue}", file=sys.stderr)
@@ -230,6 +250,13 @@ def lint_dataset(source, *, cache_dir=None, progress=False, workers=None):
     )
 
 
+def _few(whole):
+    """What to do about a split of very few images."""
+    if len(whole) > 1:
+        return ""
+    return "; one image cannot be split: use split 'all' (--split all) to train on it, and others to validate"
+
+
 def _split(whole, split):
     """The ids of a split. It is taken over all ids, the refused included: one bad image must not move
     the others from train to validation."""
@@ -238,7 +265,7 @@ def _split(whole, split):
     return split_ids(whole._store.index["all_ids"], split)
 
 
-def _open_store(source, cache_dir, progress, workers):
+def _open_store(source, cache_dir, progress, workers, allow_empty=False):
     path = (
         Path(str(files("nucleus_course.data") / "sample.zip"))
         if str(source) == SAMPLE
@@ -246,20 +273,22 @@ def _open_store(source, cache_dir, progress, workers):
     )
     files_of = open_source(path)
     try:
-        target = cache.cache_path(files_of.path, files_of.fingerprint, cache_dir)
+        state = files_of.fingerprint + (" allow_empty" if allow_empty else "")
+        target = cache.cache_path(files_of.path, state, cache_dir)
         store = cache.open_cache(target)
         if store is None:
             name = SAMPLE if str(source) == SAMPLE else source_name(files_of.path)
-            store = cache.write_cache(target, *_decode_all(files_of, name, progress, workers))
+            contents = _decode_all(files_of, name, progress, workers, allow_empty)
+            store = cache.write_cache(target, *contents)
     finally:
         files_of.close()
     return store, path
 
 
-def _decode_all(files_of, name, progress, workers):
+def _decode_all(files_of, name, progress, workers, allow_empty):
     """Decode every image of a source: the cache's index and its PNGs."""
     entries = [entry for entry in files_of.entries.values() if entry.image]
-    labelled = any(entry.masks for entry in entries)
+    labelled = any(entry.masks for entry in entries) and not allow_empty
 
     def work(entry):
         decoded = decode_entry(entry, files_of.read, labelled)
@@ -299,6 +328,7 @@ def _decode_all(files_of, name, progress, workers):
         "name": name,
         "source": str(files_of.path),
         "synthetic": files_of.synthetic,
+        "hint": files_of.hint,
         "all_ids": [entry.image_id for entry in entries],
         "images": images,
         "issues": [vars(issue) for issue in issues],

@@ -6,7 +6,6 @@ ImageId, EncodedPixels, Height and Width. EncodedPixels is pairs of start and le
 are counted from 1 down the columns, left to right.
 """
 
-import csv
 import dataclasses
 import hashlib
 from pathlib import Path
@@ -14,9 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.tables import read_table, whole_number
+from nucleus_course.data.files import MAX_BYTES
 from nucleus_course.data.png import png_bytes
 
 NAME = "stage1_solution.csv"
+COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width")
 
 
 class SolvedSource:
@@ -25,6 +27,7 @@ class SolvedSource:
     def __init__(self, source, table):
         self._source, self._table = source, Path(table)
         self.path, self.issues, self.synthetic = source.path, source.issues, source.synthetic
+        self.hint = ""
         self._rows = read_solution(table)
         self._masks, self.entries = {}, {}
         for image_id, entry in source.entries.items():
@@ -71,23 +74,27 @@ def with_solution(source):
 def read_solution(path):
     """{image id: [(runs, height, width), ...]} of a solution table, rows in their order."""
     rows = {}
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
-                runs = row["EncodedPixels"].split()
-                rows.setdefault(row["ImageId"], [])
-                if runs:
-                    rows[row["ImageId"]].append((runs, int(row["Height"]), int(row["Width"])))
-    except (OSError, KeyError, ValueError, AttributeError, TypeError, csv.Error) as error:
-        raise UserError(
-            f"{path}: not a table with ImageId, EncodedPixels, Height and Width ({error})"
-        ) from None
+    for number, row in enumerate(read_table(path, COLUMNS), 2):
+        masks = rows.setdefault(row["ImageId"], [])
+        if not row["EncodedPixels"]:
+            continue
+        try:
+            height, width = whole_number(row["Height"]), whole_number(row["Width"])
+        except ValueError as error:
+            raise UserError(
+                f"{path}: row {number}: Height and Width are pixels ({error})"
+            ) from None
+        if min(height, width) < 1 or height * width > MAX_BYTES:
+            raise UserError(f"{path}: row {number}: an image of {height} x {width} pixels")
+        masks.append((row["EncodedPixels"].split(), height, width))
     return rows
 
 
 def decode_runs(runs, height, width):
     """Bool (height, width) from pairs of start (from 1, down the columns) and length, as numbers or
     strings. Raises ValueError when they do not fit the image."""
+    if len(runs) % 2:
+        raise ValueError("run lengths come in pairs of start and length")
     pairs = np.array(runs, dtype=np.int64).reshape(-1, 2)
     starts, stops = pairs[:, 0] - 1, pairs[:, 0] - 1 + pairs[:, 1]
     if (starts < 0).any() or (pairs[:, 1] < 1).any() or (stops > height * width).any():

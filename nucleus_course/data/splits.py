@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.tables import read_text
 from nucleus_course.data.sources import NAMES as SOURCE_NAMES
 from nucleus_course.data.sources import read_sources, source_split
 
@@ -67,12 +68,7 @@ def split_ids(all_ids, split="all", *, groups=None):
 
 def read_split_file(path):
     """The ids in a split file, in the order of the file, without repeats."""
-    path = Path(path) if isinstance(path, str) else path  # a packaged file is no Path
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable split file ({error})") from None
-    lines = (line.strip() for line in text.splitlines())
+    lines = (line.strip() for line in read_text(path).splitlines())
     return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
 
 

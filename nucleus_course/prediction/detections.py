@@ -7,6 +7,8 @@ import numpy as np
 from nucleus_course.config import Thresholds
 from nucleus_course.geometry.masks import paste
 
+AT_ONCE = 2000  # detections whose pixels are held at once
+
 
 @dataclass
 class Detections:
@@ -96,23 +98,25 @@ class Detections:
             self._pasted = threshold, pixels
         return self._pasted[1]
 
+    def _pieces(self):
+        """Detections a few at a time, each with the number of its first, so that pixels fit into memory."""
+        if len(self) <= AT_ONCE:
+            self.pixels()  # kept for the next question
+        return [(i, self.take(slice(i, i + AT_ONCE))) for i in range(0, len(self), AT_ONCE)]
+
     def rles(self):
         """COCO's compressed run-length encoding of each mask: a list of {"size": [H, W], "counts": str}."""
         from pycocotools import mask as coco
 
-        instance, row, column = self.pixels()
-        position = column * self.height + row  # COCO counts down the columns
-        ends = np.searchsorted(instance, np.arange(len(self) + 1))
-        total = self.height * self.width
-        found = []
-        for start, end in zip(ends[:-1], ends[1:]):
-            counts = _run_lengths(position[start:end], total)
-            rle = coco.frPyObjects(
-                {"size": [self.height, self.width], "counts": counts}, self.height, self.width
-            )
-            found.append(
-                {"size": [self.height, self.width], "counts": rle["counts"].decode("ascii")}
-            )
+        size, found = [self.height, self.width], []
+        for _, piece in self._pieces():
+            instance, row, column = piece.pixels()
+            position = column * self.height + row  # COCO counts down the columns
+            ends = np.searchsorted(instance, np.arange(len(piece) + 1))
+            for start, end in zip(ends[:-1], ends[1:]):
+                counts = _run_lengths(position[start:end], self.height * self.width)
+                rle = coco.frPyObjects({"size": size, "counts": counts}, *size)
+                found.append({"size": list(size), "counts": rle["counts"].decode("ascii")})
         return found
 
     def label_image(self, score_threshold=None, min_area=None):
@@ -124,9 +128,10 @@ class Detections:
         sure = self.confident(score_threshold)
         min_area = self.thresholds.min_area if min_area is None else min_area
         labels = np.zeros((self.height, self.width), "int32")
-        instance, row, column = sure.pixels()
-        # Lowest score first, so that the highest is written last and stays.
-        labels[row[::-1], column[::-1]] = instance[::-1] + 1
+        for first, piece in reversed(sure._pieces()):
+            instance, row, column = piece.pixels()
+            # Lowest score first, so that the highest is written last and stays.
+            labels[row[::-1], column[::-1]] = instance[::-1] + first + 1
         area = np.bincount(labels.ravel(), minlength=len(sure) + 1)
         keep = area >= max(1, min_area)
         keep[0] = False

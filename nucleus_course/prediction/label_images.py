@@ -8,7 +8,6 @@ average precision is then one point of a curve (a report warns of it), and the m
 operating point are the same.
 """
 
-import csv
 import math
 from pathlib import Path
 
@@ -16,8 +15,9 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import atomic_write
+from nucleus_course._util.tables import read_table, whole_number
 from nucleus_course._util.text import pluralize
-from nucleus_course.data import read
+from nucleus_course.data.read import read_pixels
 from nucleus_course.prediction.interchange import (
     ImagePredictions,
     Predictions,
@@ -38,7 +38,7 @@ def read_label_image(path):
             fractions or negative numbers.
     """
     try:
-        labels = np.squeeze(_stored(path))
+        labels = read_pixels(path, mask=True).values
     except UserError as error:
         raise PredictionsError(str(error)) from None
     if labels.ndim != 2:
@@ -56,12 +56,6 @@ def read_label_image(path):
     if labels.dtype.kind == "i" and labels.min(initial=0) < 0:
         raise PredictionsError(f"{path}: a label is negative; labels are 0 (background), 1, 2, ...")
     return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
-
-
-def _stored(path):
-    if hasattr(read, "read_pixels"):
-        return read.read_pixels(path, mask=True).values
-    return read.read_image(path, mask=True)
 
 
 def load_label_folder(folder):
@@ -133,7 +127,7 @@ def _scores_json(path):
     document = read_json(path, PredictionsError)
     try:
         return {
-            key: {_label(i): _score(s, path) for i, s in table.items()}
+            key: {whole_number(i): _score(s, path) for i, s in table.items()}
             for key, table in document.items()
         }
     except (ValueError, AttributeError, TypeError, OverflowError) as error:
@@ -145,34 +139,21 @@ def _scores_json(path):
 def _scores_csv(path):
     """{label: score} of a CSV file: comma, semicolon or tab, with or without a byte order mark, 1 or 1.0."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        head = lines[0] if lines else ""
-        separator = next((s for s in ";\t" if s in head), ",")
-        names = [name.strip().strip('"').lower() for name in head.split(separator)]
-        rows = list(csv.DictReader(lines[1:], names, delimiter=separator))
-        if separator == ";":  # then a comma is the decimal sign
-            rows = [{k: v.replace(",", ".") if isinstance(v, str) else v for k, v in row.items()} for row in rows]  # fmt: skip
-        table = {_label(row["label"]): _score(row["score"], path) for row in rows}
-    except OSError as error:
-        raise PredictionsError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
-        raise PredictionsError(
-            f"{path}: the columns label and score are expected ({error})"
-        ) from None
+        rows = [
+            [row[column].replace(",", ".") for column in ("label", "score")]  # decimal commas
+            for row in read_table(path, ("label", "score"))
+        ]
+        table = {whole_number(label): _score(score, path) for label, score in rows}
+    except PredictionsError:
+        raise
+    except UserError as error:
+        raise PredictionsError(str(error)) from None
+    except (ValueError, OverflowError) as error:
+        text = f"{path}: the columns label and score are numbers ({error})"
+        raise PredictionsError(text) from None
     if len(table) != len(rows):
         raise PredictionsError(f"{path}: a label occurs twice")
     return table
-
-
-def _label(value):
-    """'7', 7 and '7.0' -> 7."""
-    try:
-        return int(value)
-    except ValueError:
-        number = float(value)
-        if number != int(number):
-            raise ValueError(f"label {value} is not a whole number") from None
-        return int(number)
 
 
 def _score(value, path):

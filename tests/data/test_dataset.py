@@ -255,12 +255,12 @@ def bad_source(kind, folder):
     [
         ("missing", "no such file or folder"),
         ("empty folder", "folder is empty"),
-        ("folder of another kind", "no images in BBBC038's layout"),
+        ("folder of another kind", "nothing in it is in BBBC038's layout"),
         ("image file", "picture.png: one image file"),
         ("text as zip", "not a zip archive"),
         ("truncated zip", "not a zip archive"),
-        ("zip of another kind", "no images in BBBC038's layout"),
-        ("empty zip", "no images in BBBC038's layout"),
+        ("zip of another kind", "nothing in it is in BBBC038's layout"),
+        ("empty zip", "nothing in it is in BBBC038's layout"),
         ("images not images", "no usable image.*a.png.*not an image"),
         ("outside", "'../evil.png'.*outside"),
         ("absolute", "'/etc/evil.png'.*outside"),
@@ -281,7 +281,10 @@ def test_bad_sources(kind, message, tmp_path):
 
 def test_unlabelled_images(tmp_path):
     files = {name: data for name, data in tiny_files().items() if "/masks/" not in name}
-    dataset = load_dataset(write_zip(tmp_path / "stage1_test.zip", files), "test", progress=False)
+    source = write_zip(tmp_path / "stage1_test.zip", files)
+    with pytest.raises(UserError, match="no nucleus is annotated in 3 images.*--allow-empty"):
+        load_dataset(source, "test", progress=False)
+    dataset = load_dataset(source, "test", progress=False, allow_empty=True)
     assert len(dataset) == 3 and dataset["a"].count == 0 and not dataset.lint.issues
 
 

@@ -49,6 +49,7 @@ def model_of(engine=None, **changes):
         config=config,
         thresholds=Thresholds(score=0.5),
         rescorer=None,
+        novelty=None,
         engine=engine or Components(),
     )
 

@@ -254,7 +254,6 @@ class _Builder:
     def __call__(self, preset=None, quiet: bool = True):
         import keras
 
-        from nucleus_course.models.weights import importers
         from nucleus_course.prediction.segmenter import build
 
         preset = preset or self.recipe.preset
@@ -262,10 +261,9 @@ class _Builder:
         options = {"dtype_policy": preset.training.dtype, "seed": preset.training.seed}
         model = build(preset.model, preset.thresholds, **options)
         if self.found is not None:
-            report = importers.load_any(model.network, *self.found)
-            model.start = self.recipe.weights
+            model.start_from(*self.found, self.recipe.weights)
             if not quiet:
-                common.note(str(report))
+                common.note(str(model.load_report))
         return model
 
 

@@ -96,11 +96,20 @@ class Segmenter:
         path, layout = importers.locate(weights, preset.model)
         network = cls.network_class(importers.adapted(preset.model, layout), **options)
         model = cls(network, preset.thresholds)
-        point = model.operating_point(path)
-        model.load_report = importers.load_any(network, path, layout)
-        model.thresholds, model.rescorer, model.novelty = point
-        model.start = str(weights)
+        model.start_from(path, layout, weights)
         return model
+
+    def start_from(self, path, layout, name):
+        """Take over the weights that :func:`nucleus_course.models.weights.importers.locate` found.
+
+        Args:
+            path, layout: what ``locate`` gave; a model folder brings its thresholds along.
+            name: how the weights were asked for.
+        """
+        point = self.operating_point(path)
+        self.load_report = importers.load_any(self.network, path, layout)
+        self.thresholds, self.rescorer, self.novelty = point
+        self.start = str(name)
 
     @classmethod
     def load(cls, source, **options):

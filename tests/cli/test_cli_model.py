@@ -135,7 +135,9 @@ def test_predict_writes_everything_and_names_the_bad_ones(here, model):
         low, high = (counts[name][edge] for edge in ("low", "high"))
         row = (name, "64", "64", str(labels.max()), "", "bright", "no", low, high, "")
         assert counts[name] | {"median_area_px": ""} == dict(zip(counts[name], row, strict=True))
-        assert 0 <= float(low) < float(high) <= image.max() * (200 if name.endswith("tif") else 1)
+        assert (
+            0 <= float(low) < float(high) <= int(image.max()) * (200 if name.endswith("tif") else 1)
+        )
         areas = [float(r["area_px"]) for r in measured if r["image"] == name]
         assert areas == np.bincount(labels.ravel())[1:].tolist() and float(
             counts[name]["median_area_px"]

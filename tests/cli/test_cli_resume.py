@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from nucleus_course import presets as presets_module
 from nucleus_course.cli.app import app
 from nucleus_course.config import StageConfig
-from nucleus_course.models.weights import folder as weights_module
+from nucleus_course.prediction import segmenter
 from nucleus_course.training.progress import EpochWatch
 
 runner = CliRunner()
@@ -55,13 +55,13 @@ def presets(tmp_path_factory):
         patch.setitem(presets_module.PRESETS, "tiny", tiny_preset(stages=stages, ema=0.9))
         patch.setitem(presets_module.PRESETS, "other", tiny_preset(tiny_config(name="other")))
         patch.setenv("NUCLEUS_COURSE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(weights_module, "model_class", lambda config: toy)
+        patch.setattr(segmenter, "build", toy)
         yield
 
 
 def toy(config, thresholds, dtype_policy, seed):
     model = Toy(seed=seed)
-    model.config, model.thresholds, model.start = config, thresholds, None
+    model.network.config, model.thresholds = config, thresholds
     return model
 
 

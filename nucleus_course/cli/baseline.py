@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.cli import common
@@ -31,9 +30,9 @@ def baseline(
             metavar="S", help=f"Default: validation, and train with --search. {common.SPLIT_HELP}"
         ),
     ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="Where the predictions go.")
-    ] = Path("predictions.json"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the predictions go.")] = Path(
+        "predictions.json"
+    ),
     search: Annotated[
         bool,
         typer.Option(
@@ -90,10 +89,7 @@ def baseline(
 
     if method not in METHODS:
         raise UserError(f"unknown baseline '{method}': choose one of {', '.join(METHODS)}")
-    if out.is_dir():
-        raise UserError(
-            f"--out {out} is a folder: name a file in it, such as {out / 'predictions.json'}"
-        )
+    common.output_file(out, "predictions.json")
     dataset = common.open_data(
         data,
         split or ("train" if search else "validation"),
@@ -127,7 +123,5 @@ def baseline(
     predictions = predict_otsu(dataset, config)
     predictions.save(out)
     console.print(f"{predictions.detections} nuclei in {len(predictions)} images")
-    console.print(Text(f"written: {out}"), soft_wrap=True)
-    console.print(
-        Text(f"next: nucleus-course evaluate --data {data} --predictions {out}"), soft_wrap=True
-    )
+    common.written(out)
+    common.say(f"next: nucleus-course evaluate --data {data} --predictions {out}")

@@ -49,6 +49,10 @@ BarePreset = Annotated[
         help="The network that a bare weights file is for; folders and names know theirs.",
     ),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Stop at the first faulty image instead of leaving it out."),
+]
 Limit = Annotated[
     int | None,
     typer.Option("--limit", metavar="N", min=1, help="Use the first N images of the split only."),
@@ -216,10 +220,20 @@ def output_folder(path: Path) -> Path:
     Raises:
         UserError: where the path is a file.
     """
-    path = Path(path)
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file: --out names a folder")
     path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def output_file(path: Path, example: str) -> Path:
+    """The file that a command writes; checked before anything is computed.
+
+    Raises:
+        UserError: where the path is a folder; ``example`` is a name for a file in it.
+    """
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder: name a file in it, such as {path / example}")
     return path
 
 

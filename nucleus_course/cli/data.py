@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from nucleus_course.cli import common
 
@@ -31,7 +30,5 @@ def download(
     folder = common.output_folder(to)
     found = download_bbbc038(folder)
     paths = found if isinstance(found, (list, tuple)) else [found]
-    common.out().print(Text("have: " + ", ".join(str(p) for p in paths)), soft_wrap=True)
-    common.out().print(
-        Text(f"next: nucleus-course doctor --data {folder / 'stage1_train.zip'}"), soft_wrap=True
-    )
+    common.say("have: " + ", ".join(str(p) for p in paths))
+    common.say(f"next: nucleus-course doctor --data {folder / 'stage1_train.zip'}")

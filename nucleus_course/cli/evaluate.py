@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.backend import load_backend
@@ -35,7 +35,7 @@ def evaluate(
             help="Score these: a predictions.json, or a folder of label images.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The report to write.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The report to write.")] = Path(
         "report.json"
     ),
     score_threshold: Annotated[
@@ -103,10 +103,7 @@ def evaluate(
     flips: common.Flips = None,
     limit: common.Limit = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Stop at the first faulty image instead of leaving it out."),
-    ] = False,
+    strict: common.Strict = False,
     allow_empty: common.AllowEmpty = False,
     preset: common.BarePreset = None,
     dtype: common.PredictionDtype = None,
@@ -132,81 +129,51 @@ def evaluate(
       report.sources.json      the table by source, with --sources
     all called after --out FILE.
     """
+    from nucleus_course.data.splits import met_sources
+    from nucleus_course.models.weights.folder import find_weights
+
     if (weights is None) == (predictions is None):
         raise UserError("give either --weights or --predictions: one of them is what is scored")
     common.check_dtype(dtype)
-    _writable(out)
-    if weights is not None:
-        _find(weights)
-    if against is not None and not _are_predictions(against):
-        _find(against)
-    met = _met(learned) if sources else ()
+    common.output_file(out, "report.json")
+    for name in (weights, against):
+        if name is not None and not (name == against and _are_predictions(name)):
+            find_weights(name)  # a mistyped name should not cost the reading of the data
+    met = met_sources(learned) if sources else ()
     dataset = common.open_data(data, split, limit, strict, "scoring on", allow_empty)
-    scored = _predictions(
-        dataset, weights or str(predictions), backend, preset, weights is not None, dtype, flips
-    )
+    run = _Run(dataset, out, backend, preset, flips, bootstrap or 1000, seed)
+    scored = run.predict(weights, dtype) if weights else _load(predictions)
     if weights is not None:
-        scored.save(out.with_suffix(".predictions.json"))
+        run.keep(".predictions.json", scored)
 
     from nucleus_course.evaluation import evaluate as score
 
     report = score(
-        dataset,
-        scored,
-        score_threshold=score_threshold,
-        min_area=min_area,
-        bootstrap=bootstrap,
-        seed=seed,
-    )
+        dataset, scored, score_threshold=score_threshold, min_area=min_area, bootstrap=bootstrap, seed=seed,
+    )  # fmt: skip
     report.save(out)
     console = common.out()
     console.print(report.table())
     if by_type:
         console.print(report.types_table())
-    written = [out] + ([out.with_suffix(".predictions.json")] if weights is not None else [])
-    other, analysis = None, None
-    if against is not None:
-        other = _against(
-            console,
-            dataset,
-            report,
-            against,
-            backend,
-            preset,
-            dtype,
-            bootstrap or 1000,
-            seed,
-            out,
-            flips,
-        )
-        written.append(out.with_suffix(".against.json"))
+    other = run.compare(report, against) if against is not None else None
     if sources:
-        _sources(console, report, other, met, bootstrap or 1000, seed, out)
-        written.append(out.with_suffix(".sources.json"))
-    if errors:
-        analysis = _errors(console, dataset, scored, report, out)
-        written.append(out.with_suffix(".errors.json"))
+        run.by_source(report, other, met)
+    analysis = run.errors(scored, report) if errors else None
+    written = [out, *run.written]
     if html is not None:
         from nucleus_course.reports.html import write_html
 
         others = {other.name: other} if other is not None else None
         write_html(html, dataset, scored, report, analysis=analysis, others=others)
         written.append(html)
-    console.print(Text("written: " + ", ".join(map(str, written))), soft_wrap=True)
+    common.written(*written)
 
 
-def _writable(path: Path) -> None:
-    if path.is_dir():
-        raise UserError(
-            f"--out {path} is a folder: name a file in it, such as {path / 'report.json'}"
-        )
+def _load(path):
+    from nucleus_course.prediction.interchange import Predictions
 
-
-def _find(weights: str) -> None:
-    """Complain about weights that are not there before the data are read."""
-    from nucleus_course.models.weights.folder import find_weights
-
-    find_weights(weights)
+    return Predictions.load(path)
 
 
 def _are_predictions(other: str) -> bool:
@@ -219,79 +186,62 @@ def _are_predictions(other: str) -> bool:
     )
 
 
-def _predictions(
-    dataset,
-    source: str,
-    backend,
-    preset,
-    is_weights: bool,
-    dtype: str | None = None,
-    flips: int | None = None,
-):
-    """Predictions from weights (run now) or from a file or folder."""
-    from nucleus_course.prediction.interchange import Predictions
+@dataclass
+class _Run:
+    """What the parts of one scoring share; each part writes a file called after ``out``."""
 
-    if not is_weights:
-        return Predictions.load(source)
-    load_backend(backend)
-    from nucleus_course.prediction.datasets import predict_dataset
+    dataset: Any
+    out: Path
+    backend: str | None
+    preset: str | None
+    flips: int | None
+    samples: int
+    seed: int
+    written: list[Path] = field(default_factory=list)
 
-    model = common.open_model(source, preset, dtype)
-    predictions = predict_dataset(model, dataset, flips=flips)
-    predictions.info.update(
-        model=source, preset=model.config.name, min_area=model.thresholds.min_area
-    )
-    return predictions
+    def keep(self, ending: str, result, show: bool = False) -> None:
+        """Write a result beside the report, and print its table."""
+        if show:
+            common.out().print(result.table())
+        self.written.append(self.out.with_suffix(ending))
+        result.save(self.written[-1])
 
+    def predict(self, weights: str, dtype: str | None = None):
+        """Predictions of weights, run now."""
+        load_backend(self.backend)
+        from nucleus_course.prediction.datasets import predict_dataset
 
-def _against(
-    console,
-    dataset,
-    report,
-    other: str,
-    backend,
-    preset,
-    dtype,
-    samples: int,
-    seed: int,
-    out: Path,
-    flips=None,
-):
-    """Print and write the paired comparison; gives the other model's report."""
-    from nucleus_course.evaluation import compare
-    from nucleus_course.evaluation import evaluate as score
+        model = common.open_model(weights, self.preset, dtype)
+        predictions = predict_dataset(model, self.dataset, flips=self.flips)
+        about = {"preset": model.config.name, "min_area": model.thresholds.min_area}
+        predictions.info.update(model=weights, **about)
+        return predictions
 
-    second = _predictions(dataset, other, backend, preset, not _are_predictions(other), None, flips)
-    base = score(dataset, second)  # "A against B": B is the base that the difference is taken from
-    comparison = compare(dataset, base, report, replicates=samples, seed=seed)
-    console.print(comparison.table())
-    comparison.save(out.with_suffix(".against.json"))
-    return base
+    def compare(self, report, against: str):
+        """The paired comparison with another model; gives that one's report."""
+        from nucleus_course.evaluation import compare
+        from nucleus_course.evaluation import evaluate as score
 
+        given = _are_predictions(against)
+        second = _load(against) if given else self.predict(against)
+        base = score(self.dataset, second)  # "A against B": the difference is taken from B
+        compared = compare(self.dataset, base, report, replicates=self.samples, seed=self.seed)
+        self.keep(".against.json", compared, show=True)
+        return base
 
-def _met(learned: str):
-    from nucleus_course.data.splits import met_sources
+    def by_source(self, report, other, met) -> None:
+        """The table by source; the paired one where there is another model's report."""
+        from nucleus_course.data.sources import read_sources
+        from nucleus_course.evaluation.by_source import by_source
 
-    return met_sources(learned)
+        options = {"other": other, "replicates": self.samples, "seed": self.seed}
+        self.keep(".sources.json", by_source(report, read_sources(), met, **options), show=True)
 
+    def errors(self, predictions, report):
+        """The error analysis at the report's operating point."""
+        from nucleus_course.evaluation.errors.analysis import analyse_errors
 
-def _sources(console, report, other, met, samples: int, seed: int, out: Path):
-    """Print and write the table by source; the paired one where there is another model's report."""
-    from nucleus_course.data.sources import read_sources
-    from nucleus_course.evaluation.by_source import by_source
-
-    table = by_source(report, read_sources(), met, other=other, replicates=samples, seed=seed)
-    console.print(table.table())
-    table.save(out.with_suffix(".sources.json"))
-
-
-def _errors(console, dataset, predictions, report, out: Path):
-    from nucleus_course.evaluation.errors.analysis import analyse_errors
-
-    point = report.operating_point
-    analysis = analyse_errors(
-        dataset, predictions, score_threshold=point["score_threshold"], min_area=point["min_area"]
-    )
-    console.print(analysis.table())
-    analysis.save(out.with_suffix(".errors.json"))
-    return analysis
+        point = {key: report.operating_point[key] for key in ("score_threshold", "min_area")}
+        analysis = analyse_errors(self.dataset, predictions, **point)
+        self.keep(".errors.json", analysis, show=True)
+        return analysis

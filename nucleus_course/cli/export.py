@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from nucleus_course.backend import load_backend
 from nucleus_course.cli import common
@@ -20,9 +19,7 @@ def export(
             "--weights", metavar="W", help="A name that ships, a model folder or a weights file."
         ),
     ] = "compact",
-    format: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="onnx or openvino.")
-    ] = "onnx",
+    format: Annotated[str, typer.Option(metavar="FORMAT", help="onnx or openvino.")] = "onnx",
     size: Annotated[
         int,
         typer.Option(
@@ -32,9 +29,9 @@ def export(
             help="Side of the network's input; paper-… presets double images first.",
         ),
     ] = 512,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="The folder for the files.")
-    ] = Path("exported"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the files.")] = Path(
+        "exported"
+    ),
     preset: common.BarePreset = None,
     backend: common.Backend = None,
 ) -> None:
@@ -58,6 +55,4 @@ def export(
 
     model = common.open_model(weights, preset)
     for file in export_model(model, common.output_folder(out), format, size):
-        common.out().print(
-            Text(f"written: {file} ({file.stat().st_size / 1e6:.1f} MB)"), soft_wrap=True
-        )
+        common.say(f"written: {file} ({file.stat().st_size / 1e6:.1f} MB)")

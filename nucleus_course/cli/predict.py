@@ -302,8 +302,10 @@ class _Job:
         rles = found.rles()  # first: the label image then has the masks pasted already
         labels = found.label_image(score_threshold=self.threshold)
         nuclei = measure_nuclei(labels, values)
-        shape = labels.shape
-        everything = ImagePredictions(*shape, rles, found.scores, found.boxes, file.file_name)
+        shape = height, width = labels.shape
+        everything = ImagePredictions(
+            height, width, rles, found.scores, found.boxes, file.file_name
+        )
         picture = to_rgb8(values) if self.overlay else None
         seen = view_columns(found.canonical, found.novelty)
         self.results.add(file, everything, labels, nuclei, picture, seen)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.cli import common
@@ -85,7 +84,7 @@ def reproduce(
     if todo:
         console.print("What has not been run would be run by (or by --run)")
         for words in todo:
-            console.print(Text(f"  {reproduction.shell(words)}"), soft_wrap=True)
+            common.say(f"  {reproduction.shell(words)}")
 
 
 def _list(console) -> None:
@@ -148,4 +147,4 @@ def _write(what: str, rows, runs: Path, console) -> None:
             place, format="png", dpi=110, facecolor="white", metadata={"Description": caption}
         ),
     )
-    console.print(Text(f"written: {table}, {picture}"), soft_wrap=True)
+    common.written(table, picture)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.backend import load_backend
@@ -78,7 +77,7 @@ def rescore(
     )
     rescorer.save(folder)  # before the check, which takes a while
     console = common.out()
-    console.print(Text(f"written: {folder / FILE}"), soft_wrap=True)
+    common.written(folder / FILE)
     if judged is not None:
         seen = match_detections(model, judged)
         before, after = average_precision(seen), average_precision(seen, rescorer)
@@ -93,9 +92,6 @@ def rescore(
             common.note(
                 f"the model knows the images of {split} too well for its scores to hold elsewhere: fit with --split to others"
             )
-    console.print(
-        Text(
-            f"next: nucleus-course thresholds --data {data} --weights {weights} (the old score threshold means something else now)"
-        ),
-        soft_wrap=True,
+    common.say(
+        f"next: nucleus-course thresholds --data {data} --weights {weights} (the old score threshold means something else now)"
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.backend import load_backend
@@ -112,10 +111,7 @@ def thresholds(
         f"score {best.score:.2f}, smallest area {best.min_area}, NMS IoU {best.nms_iou:.2f}, mask {best.mask:.2f}, "
         f"flips {best.flips}: {metric} {best.value:.1f}"
     )
-    console.print(
-        Text(f"written: {folder / 'thresholds.json'} (before: score {start.score:.2f})"),
-        soft_wrap=True,
-    )
+    common.say(f"written: {folder / 'thresholds.json'} (before: score {start.score:.2f})")
 
 
 def _floors(text):

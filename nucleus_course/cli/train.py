@@ -153,10 +153,7 @@ def train(
             help="float32 or mixed_bfloat16; default: the preset's, or float32 where this machine has no bfloat16."
         ),
     ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Stop at the first faulty image instead of leaving it out."),
-    ] = False,
+    strict: common.Strict = False,
     allow_empty: common.AllowEmpty = False,
     backend: common.Backend = None,
 ) -> None:

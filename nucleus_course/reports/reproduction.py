@@ -18,7 +18,7 @@ PUBLISHED = {"paper-resnet50": (56.06, 66.98), "paper-resnet101": (59.40, 70.54)
 METRICS = {"coco_ap": "AP", "coco_ap50": "AP50", "mean_mask_iou": "mask IoU", "dsb_score": "DSB"}
 EXPERIMENTS = ("mirror", "native", "long", "short", "high-rate", "low-rate", "no-drop", "cosine")
 # Table -> {preset: weights to start from}.
-TABLES = {
+TABLES: dict[str, dict[str, str | None]] = {
     "table1": {
         "paper-resnet50": "coco",
         "paper-resnet101": "coco",

@@ -15,13 +15,13 @@ WARM_SECONDS, MOST_RUNS, FEWEST_RUNS = 5.0, 15, 3
 
 def measure(function):
     """Medians of a function's warm runs, and its first: {"first_ms", "ms", "cpu_ms", "runs"}."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     function()
-    first = time.perf_counter() - begun
+    first = time.perf_counter() - start
     function()  # allocators and caches settle
-    wall, cpu, begun = [], [], time.perf_counter()
+    wall, cpu, begin = [], [], time.perf_counter()
     while len(wall) < FEWEST_RUNS or (
-        len(wall) < MOST_RUNS and time.perf_counter() - begun < WARM_SECONDS
+        len(wall) < MOST_RUNS and time.perf_counter() - begin < WARM_SECONDS
     ):
         start, start_cpu = time.perf_counter(), time.process_time()
         function()
@@ -154,9 +154,9 @@ def startup(preset, threads=None):
     imported = time.time()
     model = nc.create(preset)
     model.predict(np.zeros((256, 256, 3), "uint8"))
-    begun = psutil.Process().create_time()
-    note = f"{imported - begun:.1f} s of it imports"
-    return {"ms": round(1000 * (time.time() - begun), 1), "note": note}
+    start = psutil.Process().create_time()
+    note = f"{imported - start:.1f} s of it imports"
+    return {"ms": round(1000 * (time.time() - start), 1), "note": note}
 
 
 def train(preset, steps, data, batch=None, threads=None):
@@ -225,11 +225,11 @@ def decode(data, threads=None):
     with tempfile.TemporaryDirectory() as folder:
         times, cpu = [], time.process_time()
         for _ in range(2):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             dataset = load_dataset(data, cache_dir=folder, progress=False, workers=threads).preload(
                 workers=threads
             )
-            times.append(time.perf_counter() - begun)
+            times.append(time.perf_counter() - start)
         cpu = time.process_time() - cpu
     nuclei = sum(dataset.counts.values())
     return {

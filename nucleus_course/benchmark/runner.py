@@ -10,7 +10,9 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from nucleus_course._util.cores import usable_cores
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import write_file
 from nucleus_course.backend import cpu_has_bfloat16
 
 KINDS = ("machine", "predict", "startup", "train", "input", "decode", "evaluate")
@@ -86,23 +88,11 @@ def _predict_cases(quick):
         sides, counts, presets = SIDES, COUNTS, ("compact", "paper-resnet50")
     for side in sides:
         for runtime in there:
-            peer = runtime in ("torchvision", "stardist")
-            for preset in ("",) if peer else presets:
-                for count in counts:
-                    rows.append(
-                        {
-                            "kind": "predict",
-                            "preset": preset,
-                            "runtime": runtime,
-                            "side": side,
-                            "detections": count,
-                        }
-                    )
-    rows += [
-        {"kind": "predict", "preset": "", "runtime": name, "skip": reason}
-        for name, reason in missing
-    ]
-    return rows
+            names = ("",) if runtime in ("torchvision", "stardist") else presets
+            case = {"kind": "predict", "runtime": runtime, "side": side}
+            rows += [case | {"preset": p, "detections": n} for p in names for n in counts]
+    skipped = {"kind": "predict", "preset": ""}
+    return rows + [skipped | {"runtime": name, "skip": reason} for name, reason in missing]
 
 
 def run_case(case, threads=None, timeout=TIMEOUT):
@@ -142,10 +132,9 @@ def machine():
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),
-        "cores": cores,
+        "cores": usable_cores(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
@@ -184,8 +173,6 @@ def run_benchmark(
     """
     from rich.console import Console
 
-    from nucleus_course._util.files import write_atomic
-
     out = Path(out)
     if not out.parent.is_dir() or out.is_dir():
         raise UserError(f"--out {out} is not a file in a folder that exists")
@@ -196,15 +183,15 @@ def run_benchmark(
         console.print(
             f"[bold]This machine is busy (load {here['load']}): times will be too long.[/bold]"
         )
-    begun, results = time.perf_counter(), []
+    start, results = time.perf_counter(), []
     for case in cases:
         with console.status(describe(case)):
             results.append(run_case(case, threads))
     report = {
         "machine": here, "quick": quick, "threads": threads,
-        "seconds": round(time.perf_counter() - begun, 1), "cases": results,
+        "seconds": round(time.perf_counter() - start, 1), "cases": results,
     }  # fmt: skip
-    write_atomic(out, json.dumps(report, indent=1) + "\n")
+    write_file(out, json.dumps(report, indent=1) + "\n")
     console.print(table(report))
     console.print(f"written: {out}")
     return report

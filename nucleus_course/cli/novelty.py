@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.cli import common
@@ -16,9 +15,7 @@ def novelty(
     data: common.Data,
     weights: Annotated[
         str,
-        typer.Option(
-            "--weights", metavar="DIR", help="The model or run folder to write novelty.json into."
-        ),
+        typer.Option(metavar="DIR", help="The model or run folder to write novelty.json into."),
     ],
     split: Annotated[str, typer.Option(metavar="S", help="What the model learned from.")] = "train",
     check: Annotated[
@@ -56,7 +53,7 @@ def novelty(
     fitted = Novelty.fit(dataset, sources)
     fitted.save(folder)
     console = common.out()
-    console.print(Text(f"written: {folder / FILE}"), soft_wrap=True)
+    common.written(folder / FILE)
     if judged is not None:
         told = [fitted(canonical(record.image).image) for record in judged]
         console.print(

@@ -1,10 +1,13 @@
-"""Errors that a user can cause, and mend."""
+"""Errors that a user can cause, and correct."""
 
 
 class UserError(Exception):
-    """Wrong input: the message is one line that names the file or argument and the mend.
+    """Wrong input: one line that names the file or argument and says what to do.
 
-    The command line prints the message alone, without a traceback, and exits with ``exit_code``.
+    The command line prints the line alone, without a traceback, and exits with ``exit_code``.
     """
 
     exit_code = 2
+
+    def __init__(self, message=""):
+        super().__init__(" ".join(str(message).splitlines()))  # names of files may hold line ends

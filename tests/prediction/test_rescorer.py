@@ -177,11 +177,11 @@ def test_prediction_takes_the_rescorers_scores(tmp_path):
     [
         (lambda v: v.update(format=2), "another version"),
         (lambda v: v.update(features=["class"]), "another version"),
-        (lambda v: v.pop("kernel"), "not whole"),
-        (lambda v: v.update(bias=[0.0]), "not whole (bias)"),
-        (lambda v: v["mean"].pop(), "not whole (mean"),
-        (lambda v: v["scale"].__setitem__(0, float("nan")), "not whole (scale)"),
-        (lambda v: v.update(more=1), "not whole"),
+        (lambda v: v.pop("kernel"), "incomplete or damaged"),
+        (lambda v: v.update(bias=[0.0]), "incomplete or damaged (bias)"),
+        (lambda v: v["mean"].pop(), "incomplete or damaged (mean"),
+        (lambda v: v["scale"].__setitem__(0, float("nan")), "incomplete or damaged (scale)"),
+        (lambda v: v.update(more=1), "incomplete or damaged"),
     ],
 )
 def test_a_damaged_file_is_one_clear_error(tmp_path, change, word):

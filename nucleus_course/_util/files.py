@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 import time
 from pathlib import Path
 
@@ -39,6 +40,30 @@ def atomic_write(path):
         raise
 
 
+@contextlib.contextmanager
+def atomic_folder(path):
+    """:func:`atomic_write` for a folder: give the path of an empty one; on a clean exit it becomes ``path``.
+
+    A folder of that name is replaced as a whole, and stays on an error.
+    """
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = path.with_name(f".{os.getpid():x}-{secrets.token_hex(8)}{PARTIAL}")
+    old = place.with_suffix(f"{PARTIAL}-old")
+    try:
+        place.mkdir()
+        yield place
+        if path.exists():
+            path.rename(old)
+        place.rename(path)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        if old.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def write_file(path, data):
     """Write bytes or text (UTF-8, line ends as they are) with :func:`atomic_write`."""
     with atomic_write(path) as place:
@@ -46,11 +71,11 @@ def write_file(path, data):
 
 
 def remove_stale(folder):
-    """Remove temporary files that killed processes left in a folder, from an hour of age on."""
+    """Remove temporary files and folders that killed processes left in a folder, from an hour of age on."""
     for place in Path(folder).glob(f".*{PARTIAL}*"):
         with contextlib.suppress(OSError):  # gone by now, or somebody else's
             if time.time() - place.stat().st_mtime > STALE_SECONDS:
-                place.unlink()
+                shutil.rmtree(place) if place.is_dir() else place.unlink()
 
 
 def write_atomic(path, data):

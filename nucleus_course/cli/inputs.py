@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -98,18 +99,21 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
 
 
 def read_picture(path: Path, **wanted):
-    """The raw values of an image to look at: :func:`nucleus_course.read_image`, but no label image.
+    """An image to look at, as :class:`~nucleus_course.data.files.Pixels`: read as by
+    :func:`nucleus_course.read_image`, but no label image.
 
     Raises:
         UserError: as read_image, and for a label image, which shows no nuclei but their numbers.
     """
-    from nucleus_course.data import read_image
     from nucleus_course.data.masks import looks_like_labels
+    from nucleus_course.data.read import read_pixels
 
-    values = read_image(path, **wanted)
-    if looks_like_labels(values):
+    pixels = read_pixels(path, **wanted)
+    for line in pixels.notes:
+        print(line, file=sys.stderr)
+    if looks_like_labels(pixels.values):
         raise UserError(f"{path}: a label image (numbers of nuclei), not a picture")
-    return values
+    return pixels
 
 
 def _stems(names: list[str]) -> list[str]:

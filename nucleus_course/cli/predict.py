@@ -21,6 +21,7 @@ from nucleus_course.cli.inputs import (
     Time,
     find_images,
 )
+from nucleus_course.cli.outputs import Export, Outputs, PixelSize, Properties
 from nucleus_course.cli.predict_job import Job
 from nucleus_course.data.canonical import POLARITIES
 from nucleus_course.data.preprocess import INPUTS
@@ -80,6 +81,9 @@ def predict(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also draw the outlines on each image.")
     ] = False,
+    export: Export = "",
+    pixel_size: PixelSize = None,
+    properties: Properties = "",
     runtime: Annotated[
         str,
         typer.Option(
@@ -128,8 +132,10 @@ def predict(
       counts.csv           one row for each image: size, nuclei, median area,
                            how it was seen (polarity, stain, range), and
                            novelty: from 1 on, do not trust its nuclei
-      measurements.csv     one row for each nucleus: place, size, shape
+      measurements.csv     one row for each nucleus: place, size, shape,
+                           brightness, score, whether the edge may cut it
       overlays/<stem>.png  with --overlay: the image with its outlines
+      <format>/<stem>.…    with --export: rois, geojson, …
       rows/<stem>.json     what the tables say of an image, once it is done
 
     Folders are searched with their subfolders; in BBBC038's layout the masks are passed over and the
@@ -148,6 +154,7 @@ def predict(
     if seen is not None and seen not in INPUTS:
         raise UserError(f"unknown --input '{seen}': choose {' or '.join(INPUTS)}")
     how = {"tile": tile, "overlap": overlap, "polarity": polarity, "input": seen, "flips": flips}
+    outputs = Outputs(export, pixel_size, properties)
     files = find_images(images, exclude=out)
     mine = _shard(files, shard)
     if not mine:
@@ -168,9 +175,9 @@ def predict(
 
     from nucleus_course.prediction.results import ResultsFolder
 
-    settings = _settings(model, weights, threshold, reading | how)
+    settings = _settings(model, weights, threshold, reading | how | outputs.settings())
     results = ResultsFolder(folder, settings, overwrite)
-    job = Job(model, results, threshold, overlay, reading, how)
+    job = Job(model, results, threshold, overlay, reading, how, outputs)
     try:
         job.run(mine, resume)
     finally:  # Ctrl-C and SIGTERM keep what is done

@@ -27,9 +27,9 @@ class Job:
         failed: how many could not be done, or whose tables could not be written.
     """
 
-    def __init__(self, model, results, threshold: float, overlay: bool, reading, how):
+    def __init__(self, model, results, threshold: float, overlay: bool, reading, how, outputs):
         self.model, self.results, self.threshold = model, results, threshold
-        self.overlay, self.reading, self.how = overlay, reading, how
+        self.overlay, self.reading, self.how, self.outputs = overlay, reading, how, outputs
         self.counts: list[dict[str, Any]] = []
         self.passed = self.failed = self.full = 0
 
@@ -61,24 +61,29 @@ class Job:
         """Detect on one file and write its results: its row of counts.csv."""
         from nucleus_course.data import to_rgb8
         from nucleus_course.prediction.interchange import ImagePredictions
-        from nucleus_course.prediction.measurements import count_image, measure_nuclei, view_columns
+        from nucleus_course.prediction.measurements import count_image, to_rows, view_columns
 
-        values = read_picture(file.path, **self.reading)
+        pixels = read_picture(file.path, **self.reading)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            found = self.model.predict(values, **self.how)
+            found = self.model.predict(pixels.values, **self.how)
         for message in dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning):
             common.note(f"{file.path}: {message}")
         rles = found.rles()  # first: the label image then has the masks pasted already
-        labels = found.label_image(score_threshold=self.threshold)
-        nuclei = measure_nuclei(labels, values)
+        labels, scores = found.labels_and_scores(self.threshold)
+        table = self.outputs.measure(labels, pixels, scores)
         shape = height, width = labels.shape
         everything = ImagePredictions(
             height, width, rles, found.scores, found.boxes, file.file_name
         )
-        picture = to_rgb8(values) if self.overlay else None
+        picture = to_rgb8(pixels.values) if self.overlay else None
         seen = view_columns(found.canonical, found.novelty)
-        self.results.add(file, everything, labels, nuclei, picture, seen)
+        nuclei = to_rows(table)
+
+        def export():
+            self.outputs.write(self.results.path, file.stem, labels, pixels, scores, table)
+
+        self.results.add(file, everything, labels, nuclei, picture, seen, export)
         return count_image(file.file_name, shape, nuclei, seen)
 
     def reason(self, error: Exception, file: ImageFile) -> str:
@@ -117,4 +122,5 @@ class Job:
         folder = self.results.path
         names = [folder / name for name in TABLES if (folder / name).is_file()]
         pictures = [f"{folder / 'overlays'}/"] if self.overlay else []
+        pictures += [f"{folder / name}/" for name in self.outputs.formats]
         common.written(*names, f"{folder / 'labels'}/", *pictures)

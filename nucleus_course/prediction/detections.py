@@ -23,6 +23,7 @@ class Detections:
         thresholds: the operating point for :meth:`label_image` and :meth:`confident`.
         canonical: how the image was seen (:class:`~nucleus_course.data.canonical.Canonical`); None where the input is colour.
         learned: the model's :class:`~nucleus_course.data.novelty.Novelty`, for :attr:`novelty`.
+        image: the image, of any dtype, for the picture in a notebook; None where it is not known.
     """
 
     boxes: np.ndarray
@@ -34,6 +35,7 @@ class Detections:
     thresholds: Thresholds = field(default_factory=Thresholds)
     canonical: object = field(default=None, repr=False)
     learned: object = field(default=None, repr=False)
+    image: np.ndarray | None = field(default=None, repr=False, compare=False)
     _pasted: tuple = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -53,11 +55,18 @@ class Detections:
             f"{above} with a score of at least {self.thresholds.score:g})"
         )
 
+    def _repr_html_(self):
+        """What a notebook cell shows: the outlines on the image, or the labels in colour without one."""
+        from nucleus_course.prediction.picture import detections_html
+
+        return detections_html(self)
+
     def take(self, index):
         """The detections at ``index`` (ints, bools or a slice), in that order."""
         found = Detections(
             self.boxes[index], self.scores[index], self.mask_probs[index], self.mask_boxes[index],
             self.height, self.width, self.thresholds, self.canonical, self.learned,
+            self.image,
         )  # fmt: skip
         if self._pasted is not None:
             threshold, (instance, row, column) = self._pasted
@@ -125,6 +134,10 @@ class Detections:
         Where masks overlap the higher score keeps the pixel. Detections left with fewer than ``min_area``
         pixels go, and the labels are renumbered without gaps.
         """
+        return self.labels_and_scores(score_threshold, min_area)[0]
+
+    def labels_and_scores(self, score_threshold=None, min_area=None):
+        """:meth:`label_image`, and the score of each label: (n,) float32, that of label i + 1 at i."""
         sure = self.confident(score_threshold)
         min_area = self.thresholds.min_area if min_area is None else min_area
         labels = np.zeros((self.height, self.width), "int32")
@@ -135,9 +148,9 @@ class Detections:
         area = np.bincount(labels.ravel(), minlength=len(sure) + 1)
         keep = area >= max(1, min_area)
         keep[0] = False
-        if keep[1:].all():
-            return labels
-        return np.where(keep, np.cumsum(keep), 0).astype("int32")[labels]
+        if not keep[1:].all():
+            labels = np.where(keep, np.cumsum(keep), 0).astype("int32")[labels]
+        return labels, sure.scores[keep[1:]]
 
 
 def _run_lengths(position, total):

@@ -1,6 +1,6 @@
 """Detections of methods that segment pixels first: one label image, one score a nucleus, no overlaps."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ class LabelDetections:
         scores: (N,) float32 in [0, 1], falling.
         thresholds: the operating point for :meth:`label_image` and :meth:`confident`.
         canonical, learned: as for :class:`~nucleus_course.detections.Detections`.
+        image: the image, of any dtype, for the picture in a notebook; None where it is not known.
     """
 
     labels: np.ndarray
@@ -24,6 +25,7 @@ class LabelDetections:
     thresholds: Thresholds = field(default_factory=Thresholds)
     canonical: object = field(default=None, repr=False)
     learned: object = field(default=None, repr=False)
+    image: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_labels(cls, labels, scores, thresholds=None):
@@ -47,6 +49,12 @@ class LabelDetections:
     def __repr__(self):
         above = int((self.scores >= self.thresholds.score).sum())
         return f"LabelDetections({len(self)} on {self.height}x{self.width}, {above} with a score of at least {self.thresholds.score:g})"
+
+    def _repr_html_(self):
+        """What a notebook cell shows: the outlines on the image, or the labels in colour without one."""
+        from nucleus_course.prediction.picture import detections_html
+
+        return detections_html(self)
 
     @property
     def novelty(self):
@@ -90,13 +98,16 @@ class LabelDetections:
         """Those with a score of at least ``score_threshold``; by default the operating point's."""
         limit = self.thresholds.score if score_threshold is None else score_threshold
         count = int((self.scores >= limit).sum())  # scores fall, so these are the first
-        return LabelDetections(
-            np.where(self.labels > count, 0, self.labels), self.scores[:count], self.thresholds
-        )
+        labels = np.where(self.labels > count, 0, self.labels)
+        return replace(self, labels=labels, scores=self.scores[:count])
 
     def label_image(self, score_threshold=None, min_area=None):
         """One int32 label image (H, W) of :meth:`confident`, without detections of fewer than ``min_area`` pixels."""
-        labels = self.confident(score_threshold).labels
+        return self.labels_and_scores(score_threshold, min_area)[0]
+
+    def labels_and_scores(self, score_threshold=None, min_area=None):
+        """:meth:`label_image`, and the score of each label: (n,) float32, that of label i + 1 at i."""
+        sure = self.confident(score_threshold)
         min_area = self.thresholds.min_area if min_area is None else min_area
-        small = np.bincount(labels.ravel()) < max(1, min_area)
-        return renumber(np.where(small[labels], 0, labels))
+        small = np.bincount(sure.labels.ravel(), minlength=len(sure) + 1) < max(1, min_area)
+        return renumber(np.where(small[sure.labels], 0, sure.labels)), sure.scores[~small[1:]]

@@ -24,6 +24,7 @@ from nucleus_course.prediction.interchange import (
     PredictionsError,
     read_json,
 )
+from nucleus_course.prediction.picture import draw_outlines
 
 SUFFIXES = (".tif", ".tiff", ".png")
 CELLPOSE = "_cp_masks"
@@ -175,9 +176,6 @@ def write_labels(path, labels):
 def write_overlay(path, image, labels):
     """Write an image (H, W, 3) uint8 as a PNG with the outline of each label in orange."""
     from PIL import Image
-    from skimage.segmentation import find_boundaries
 
-    painted = image.copy()
-    painted[find_boundaries(labels, mode="inner")] = (230, 159, 0)  # Okabe and Ito's orange
     with atomic_write(path) as place:
-        Image.fromarray(painted).save(place, format="PNG")
+        Image.fromarray(draw_outlines(image, labels)).save(place, format="PNG")

@@ -1,10 +1,12 @@
 """Measurements of the nuclei in a label image: a row for each nucleus, and a row for each image."""
 
 import csv
+import difflib
 import io
 
 import numpy as np
 
+from nucleus_course._util.errors import UserError
 from nucleus_course.data.read import plain_channels
 
 # Column -> property of skimage.measure.regionprops. Lengths are pixels, rows count down from the image's top.
@@ -16,30 +18,134 @@ PROPERTIES = {
     "centroid_column": "centroid-1",
     "eccentricity": "eccentricity",
     "solidity": "solidity",
-    "mean_brightness": "mean_intensity",
+    "mean_brightness": "intensity_mean",
 }
 
 
-def measure_nuclei(labels, image):
-    """Size, place, shape and brightness of each nucleus.
+def measure_nuclei(labels, image=None, scores=None, pixel_size=None, properties=()):
+    """Size, place, shape and brightness of each nucleus: :func:`measurement_table` as a list of dicts."""
+    return to_rows(measurement_table(labels, image, scores, pixel_size, properties))
+
+
+def to_rows(table):
+    """{column: values} as a list of dicts, one a row."""
+    return [dict(zip(table, row)) for row in zip(*table.values())]
+
+
+def measurement_table(labels, image=None, scores=None, pixel_size=None, properties=()):
+    """Size, place, shape and brightness of each nucleus, column by column.
 
     Args:
         labels: (H, W) int, 0 background.
-        image: the image as read, of any dtype; brightness is its channels' mean, in the file's own units.
+        image: the image as read, of any dtype, (H, W) or (H, W, C); None leaves its columns out.
+        scores: (N,) floats, one for each label, in the order of the labels; None leaves the column out.
+        pixel_size: side of a pixel in micrometres; None leaves the columns in micrometres out.
+        properties: names of further properties of ``skimage.measure.regionprops``, in pixels. Of those that
+            read the image, it is the mean of the channels. One of several values has a column for each.
 
     Returns:
-        a list of dicts with the keys of :data:`PROPERTIES`, one for each nucleus: ``diameter_px`` is that
-        of the disc of equal area, ``eccentricity`` 0 for a disc, ``solidity`` the share of its convex hull
-        that a nucleus fills.
+        {column: list of N values}, nuclei in the order of their labels:
+
+        * the keys of :data:`PROPERTIES`: ``diameter_px`` is that of the disc of equal area, ``eccentricity`` 0 for
+          a disc, ``solidity`` the share of its convex hull that a nucleus fills, ``mean_brightness`` the mean
+          over its channels, in the file's own units;
+        * ``touches_edge``: whether it lies at the image's edge, which may cut it;
+        * ``score``;
+        * ``area_um2``, ``diameter_um``, ``centroid_x_um``, ``centroid_y_um``: from the image's upper left corner, so
+          that the first pixel's centre is at half a pixel, as in Fiji;
+        * ``mean_channel_1``, …: the mean of each channel, where there are several;
+        * ``properties``.
+
+    Raises:
+        UserError: a property that scikit-image does not have or that is no number, a wrong pixel size, or an image
+            of another size.
     """
     from skimage.measure import regionprops_table
 
-    values = plain_channels(image)
-    grey = values if values.ndim == 2 else values.mean(axis=2)
-    names = sorted({name.split("-")[0] for name in PROPERTIES.values()})
-    table = regionprops_table(labels, intensity_image=grey, properties=names)
-    columns = [table[name].tolist() for name in PROPERTIES.values()]
-    return [dict(zip(PROPERTIES, row)) for row in zip(*columns)]
+    labels = np.asarray(labels)
+    pixel_size = check_pixel_size(pixel_size)
+    properties = check_properties(properties, image is not None)
+    values = None if image is None else plain_channels(image)
+    if values is not None and values.shape[:2] != labels.shape:
+        raise UserError(
+            f"the image has {values.shape[:2]} pixels and its label image {labels.shape}"
+        )
+    grey = values if values is None or values.ndim == 2 else values.mean(axis=2)
+    columns = {c: n for c, n in PROPERTIES.items() if image is not None or c != "mean_brightness"}
+    names = {name.split("-")[0] for name in columns.values()}.union(properties)
+    ids = np.unique(labels[labels > 0])
+    dense = labels  # scikit-image's memory grows with the largest label
+    if len(ids) and ids[-1] > len(ids):
+        dense = np.where(labels > 0, np.searchsorted(ids, labels) + 1, 0)
+    found = regionprops_table(dense, intensity_image=grey, properties=sorted(names))
+    table = {column: found[name] for column, name in columns.items()} | {"label": ids}
+    at_edge = np.concatenate([labels[[0, -1]].ravel(), labels[:, [0, -1]].ravel()])
+    table["touches_edge"] = np.isin(ids, at_edge)
+    if scores is not None:
+        table["score"] = check_scores(scores, ids)
+    if pixel_size is not None:
+        table["area_um2"] = table["area_px"] * pixel_size**2
+        table["diameter_um"] = table["diameter_px"] * pixel_size
+        table["centroid_x_um"] = (table["centroid_column"] + 0.5) * pixel_size
+        table["centroid_y_um"] = (table["centroid_row"] + 0.5) * pixel_size
+    for i in range(values.shape[2] if values is not None and values.ndim == 3 else 0):
+        table[f"mean_channel_{i + 1}"] = _means(dense, len(ids), values[..., i])
+    for name in properties:
+        more = [key for key in found if key == name or key.startswith(f"{name}-")]
+        table |= {key: found[key] for key in more if key not in table}
+    return {column: np.asarray(value).tolist() for column, value in table.items()}
+
+
+def _means(labels, count, values):
+    """Mean of the values over each of the nuclei 1 to ``count``."""
+    rows, columns = np.nonzero(labels)
+    nucleus = labels[rows, columns] - 1
+    total = np.bincount(nucleus, values[rows, columns].astype("float64"), count)
+    return total / np.bincount(nucleus, minlength=count)
+
+
+def check_properties(names, with_image=True):
+    """The names of scikit-image's region properties, each once.
+
+    Raises:
+        UserError: naming one that there is not, or that is no number (``coords``, ``image``, …).
+    """
+    from skimage.measure import regionprops, regionprops_table
+
+    example = np.zeros((6, 6), np.uint8)
+    example[1:4, 1:5] = example[4, 1:3] = 1
+    image = example.astype("float64") if with_image else None
+    known = set(regionprops(example, intensity_image=image)[0])
+    names = tuple(dict.fromkeys(names))
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(
+                f"--properties: skimage.measure.regionprops has no property '{name}'{hint}"
+            )
+        table = regionprops_table(example, intensity_image=image, properties=[name])
+        if any(column.dtype == object for column in table.values()):
+            raise UserError(f"--properties: '{name}' is not a number; choose another property")
+    return names
+
+
+def check_pixel_size(pixel_size):
+    """A pixel's side in micrometres as a float, or None; raises :class:`UserError` for what cannot be one."""
+    if pixel_size is None:
+        return None
+    size = float(pixel_size)
+    if not 0 < size < np.inf:
+        raise UserError(f"pixel size {pixel_size}: micrometres above 0 are expected")
+    return size
+
+
+def check_scores(scores, ids):
+    """Scores as (N,) float64; raises :class:`UserError` unless there is one for each of the N labels."""
+    scores = np.asarray(scores, "float64").reshape(-1)
+    if len(scores) != len(ids):
+        raise UserError(f"{len(scores)} scores for {len(ids)} nuclei: one for each label is needed")
+    return scores
 
 
 def view_columns(seen, novelty=None):
@@ -75,11 +181,26 @@ def count_image(file_name, shape, nuclei, seen=None):
     return {**row, "median_area_px": median, **(seen or view_columns(None))}
 
 
+def columns_of(rows, first=()):
+    """``first``, and then the keys of the rows that are not in it, as they come."""
+    return list(dict.fromkeys([*first, *(key for row in rows for key in row)]))
+
+
 def to_csv(rows, columns):
-    """Rows of dicts as the text of a CSV file with a header; numbers that are not whole get four digits."""
+    """Rows of dicts as the text of a CSV file with a header.
+
+    Numbers that are not whole get four decimals, below 1 four digits. A row without a column has an empty cell;
+    keys that are no column are left out (:func:`columns_of` gives all).
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, "", "ignore", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({k: f"{v:.4f}" if isinstance(v, float) and v % 1 else v for k, v in row.items()})  # fmt: skip
+        writer.writerow({key: _short(value) for key, value in row.items()})
     return text.getvalue()
+
+
+def _short(value):
+    if not isinstance(value, float) or not value % 1:
+        return value
+    return f"{value:.4f}" if abs(value) >= 1 else f"{value:.4g}"

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,10 @@ import numpy as np
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import atomic_write, remove_stale, write_file
 from nucleus_course.prediction.document import to_document
+from nucleus_course.prediction.exports import FORMATS, copy_exports, remove_exports
 from nucleus_course.prediction.interchange import ImagePredictions, Predictions
 from nucleus_course.prediction.label_images import write_labels, write_overlay
-from nucleus_course.prediction.measurements import PROPERTIES, count_image, to_csv
+from nucleus_course.prediction.measurements import PROPERTIES, columns_of, count_image, to_csv
 
 FORMAT = 1
 TABLES = ("predictions.json", "counts.csv", "measurements.csv")
@@ -73,8 +74,8 @@ class ResultsFolder:
         with self._locked():
             if overwrite:
                 self._clear()
-            for place in (self.path, self.rows, self.path / "labels", self.path / "overlays"):
-                remove_stale(place)
+            for name in (".", "rows", "labels", "overlays", *FORMATS):
+                remove_stale(self.path / name)
             earlier = _read(stored) if stored.is_file() else None
             if settings is not None:
                 settings = json.loads(
@@ -107,6 +108,7 @@ class ResultsFolder:
         nuclei: list,
         picture: Any = None,
         seen: dict | None = None,
+        export: Callable[[], None] | None = None,
     ) -> None:
         """Write the results of an image.
 
@@ -116,6 +118,8 @@ class ResultsFolder:
             nuclei: a dict of measurements for each label.
             picture: (H, W, 3) uint8 to draw the outlines on, or None.
             seen: how the image was seen, for counts.csv.
+            export: writes the image's files in other formats
+                (:func:`~nucleus_course.prediction.exports.write_exports`).
 
         Raises:
             UserError: the folder holds another image's results under that name.
@@ -131,6 +135,8 @@ class ResultsFolder:
             write_labels(self._labels(file.stem), labels)
             if picture is not None:
                 write_overlay(self._overlay(file.stem), picture, labels)
+            if export is not None:
+                export()
             self._write_row(file.stem, row)
 
     def take_from(self, other: ResultsFolder) -> None:
@@ -148,6 +154,7 @@ class ResultsFolder:
                     if source.is_file():
                         with atomic_write(target) as place:
                             shutil.copyfile(source, place)
+                copy_exports(other.path, self.path, stem)
                 self._write_row(stem, row)
 
     def write_tables(self) -> Summary:
@@ -174,6 +181,8 @@ class ResultsFolder:
 
     def _write_measurements(self, place: Path, paths: list[Path]) -> None:
         columns = ["image", *PROPERTIES]
+        for row in map(_read, paths):
+            columns = columns_of(row["nuclei"][:1], columns)
         with open(place, "w", encoding="utf-8", newline="") as file:
             file.write(to_csv([], columns))
             for row in map(_read, paths):
@@ -259,6 +268,7 @@ class ResultsFolder:
         for row in list(self._read_rows()):
             for path in (row["path"], self._labels(row["stem"]), self._overlay(row["stem"])):
                 path.unlink(missing_ok=True)
+            remove_exports(self.path, row["stem"])
         for path in (self.rows / "settings.json", *(self.path / name for name in TABLES)):
             path.unlink(missing_ok=True)
 

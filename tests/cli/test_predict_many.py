@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from nucleus_course._util import files as files_module
 from nucleus_course.cli.app import app
-from nucleus_course.data.read import read_image
+from nucleus_course.data.read import read_image, read_pixels
 from nucleus_course.prediction.document import to_document
 from nucleus_course.prediction.interchange import Predictions
 from nucleus_course.prediction.label_images import load_label_folder
@@ -299,7 +299,7 @@ def test_bad_files_are_one_line_each_and_the_others_go_on(images, stub, tmp_path
         (mine / f"{name}.png").write_bytes(good)
     (mine / "cut.png").write_bytes(good[:60])
     (mine / "empty.png").write_bytes(b"")
-    real, predict = read_image, stub.predict
+    real, predict = read_pixels, stub.predict
 
     def read(path, **options):
         if path.stem == "locked":

@@ -11,6 +11,7 @@ from nucleus_course.config import Thresholds
 from nucleus_course.geometry.masks import paste
 from nucleus_course.prediction import detections as module
 from nucleus_course.prediction.detections import Detections
+from nucleus_course.prediction.label_detections import LabelDetections
 
 HEIGHT, WIDTH, SIZE = 53, 71, 14
 
@@ -214,3 +215,18 @@ def test_taken_pixels_are_those_pasted_anew(index):
     for a, b in zip(found.take(index).pixels(), fresh.pixels(), strict=True):
         np.testing.assert_array_equal(a, b)
         assert a.dtype == b.dtype == np.int64
+
+
+def test_scores_follow_their_labels():
+    """Of three masks the second is hidden by the first: its label goes, and so does its score."""
+    boxes = np.array([[0, 0, 10, 10], [2, 2, 8, 8], [20, 20, 30, 30]], "float32")
+    scores = np.array([0.9, 0.8, 0.7], "float32")
+    found = Detections(boxes, scores, np.ones((3, SIZE, SIZE), "float32"), boxes, HEIGHT, WIDTH)
+    labels, kept = found.labels_and_scores(0.5)
+    assert labels.max() == 2 and labels[25, 25] == 2 and kept.tolist() == scores[[0, 2]].tolist()
+    assert (found.label_image(0.5) == labels).all()
+    painted = np.zeros((HEIGHT, WIDTH), "int32")
+    painted[0:10, 0:10], painted[2:4, 2:4], painted[20:30, 20:30] = 1, 2, 3
+    flat = LabelDetections.from_labels(painted, scores)
+    assert flat.labels_and_scores(0.5, 5)[1].tolist() == kept.tolist()
+    assert len(flat.labels_and_scores(0.95)[1]) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nucleus_course._util.cores import usable_cores
-from nucleus_course._util.files import atomic_write, remove_stale, write_file
+from nucleus_course._util.files import atomic_folder, atomic_write, remove_stale, write_file
 from nucleus_course._util.progress import track
 
 PACKAGE = Path(__file__).parents[2] / "nucleus_course"
@@ -27,6 +27,35 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
         place.write_text("half")
         raise RuntimeError
     assert target.read_text() == "old" and names(tmp_path) == ["a.json"]
+
+
+def test_a_folder_appears_as_a_whole_and_replaces_as_a_whole(tmp_path):
+    target = tmp_path / "a" / "x.zarr"
+    for content in ("old", "new"):
+        with atomic_folder(target) as place:
+            (place / content).write_text(content)
+            assert not (target / content).exists()
+        assert names(target) == [content] and names(target.parent) == ["x.zarr"]
+    with pytest.raises(RuntimeError), atomic_folder(target) as place:
+        (place / "half").mkdir()
+        raise RuntimeError
+    assert names(target) == ["new"] and names(target.parent) == ["x.zarr"]
+
+
+def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(tmp_path, monkeypatch):
+    with atomic_folder(tmp_path / "x") as place:
+        (place / "old").touch()
+    rename = Path.rename
+
+    def fails(self, target):
+        if target == tmp_path / "x" and (self / "new").exists():
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError), atomic_folder(tmp_path / "x") as place:
+        (place / "new").touch()
+    assert names(tmp_path) == ["x"] and names(tmp_path / "x") == ["old"]
 
 
 def test_writers_at_the_same_time_do_not_meet(tmp_path):

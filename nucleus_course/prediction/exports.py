@@ -1,0 +1,346 @@
+"""Label images in the formats of other programs: Fiji, QuPath, napari, and tables.
+
+:func:`write_exports` writes them. Corners of polygons are corners of pixels: x and y in pixels from the image's
+upper left corner, as Fiji and QuPath count. Every file appears complete or not at all.
+"""
+
+import errno
+import importlib
+import json
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import atomic_folder, atomic_write, write_file
+from nucleus_course.geometry.polygons import polygons_from_labels
+from nucleus_course.prediction.measurements import (
+    check_pixel_size,
+    check_scores,
+    measurement_table,
+)
+from nucleus_course.prediction.picture import ORANGE
+
+CHUNK = 1024  # pixels; an OME-Zarr array has files of this side, and levels down to it
+
+
+@dataclass(frozen=True)
+class Export:
+    """What every writer takes.
+
+    Attributes:
+        stem: name of the image.
+        labels: (H, W) uint16 or uint32.
+        ids: (N,) the labels present, rising.
+        scores: (N,) float64 or None.
+        pixel_size: side of a pixel in micrometres, or None.
+        image: the image as read, (H, W) or (H, W, C), or None.
+        table: {column: N values} or None.
+    """
+
+    stem: str
+    labels: np.ndarray
+    ids: np.ndarray
+    scores: np.ndarray | None
+    pixel_size: float | None
+    image: np.ndarray | None
+    table: dict | None
+
+    def score_of(self):
+        """{label: score}, rounded to six decimals; empty where the scores are not known."""
+        if self.scores is None:
+            return {}
+        return {int(i): round(float(s), 6) for i, s in zip(self.ids, self.scores)}
+
+
+def parse_formats(text):
+    """The formats of a comma-separated list (or of a sequence), each once, in the order given.
+
+    Raises:
+        UserError: naming a format that there is not, or the package that one needs and how to install it.
+    """
+    names = text.split(",") if isinstance(text, str) else text
+    formats = tuple(dict.fromkeys(name.strip() for name in names))
+    for name in formats:
+        if name not in FORMATS:
+            raise UserError(f"--export: unknown format '{name}'; choose of {','.join(FORMATS)}")
+        _package(name)
+    return formats
+
+
+def write_exports(folder, stem, labels, scores, formats, pixel_size=None, image=None, table=None):
+    """Write one image's nuclei in other programs' formats.
+
+    Args:
+        folder: where the folders of the formats go: ``<folder>/rois/<stem>.zip``, …, see :data:`FORMATS`.
+        stem: name of the image, without an ending.
+        labels: (H, W) of non-negative integers, 0 background.
+        scores: (N,) floats, one for each label that occurs, in the order of the labels; None if unknown.
+        formats: names out of :data:`FORMATS`, or a comma-separated list.
+        pixel_size: side of a pixel in micrometres, if known.
+        image: the image as read, (H, W) or (H, W, C): OME-Zarr holds it below the labels.
+        table: columns for Parquet, as :func:`~nucleus_course.prediction.measurements.measurement_table`
+            gives them; None measures.
+
+    Returns:
+        the paths written, a list in the order of ``formats``.
+
+    Raises:
+        UserError: wrong arguments, or a package that is missing.
+        OSError: naming the file that cannot be written (a full disk): what was there before stays, and no
+            part of a file is left.
+    """
+    formats = parse_formats(formats)
+    labels, ids = _check_labels(labels)
+    if scores is not None:
+        scores = check_scores(scores, ids)
+    if image is not None and np.shape(image)[:2] != labels.shape:
+        raise UserError(
+            f"{stem}: the image has the shape {np.shape(image)}, its label image {labels.shape}"
+        )
+    pixel_size = check_pixel_size(pixel_size)
+    data = Export(stem, labels, ids, scores, pixel_size, image, table)
+    written = []
+    for name in formats:
+        ending, write, _ = FORMATS[name]
+        path = Path(folder) / name / f"{stem}{ending}"
+        try:
+            write(path, data)
+        except OSError as error:  # the writers name a temporary file, or none
+            reason = error.strerror or str(error)
+            raise OSError(error.errno or errno.EIO, reason, str(path)) from error
+        written.append(path)
+    return written
+
+
+def copy_exports(source, target, stem):
+    """Copy what :func:`write_exports` wrote of one image in a folder to another folder."""
+    for path in _exports_of(source, stem):
+        copy = Path(target) / path.relative_to(source)
+        if path.is_dir():
+            with atomic_folder(copy) as place:
+                shutil.copytree(path, place, dirs_exist_ok=True)
+        else:
+            with atomic_write(copy) as place:
+                shutil.copyfile(path, place)
+
+
+def remove_exports(folder, stem):
+    """Remove what :func:`write_exports` wrote of one image."""
+    for path in _exports_of(folder, stem):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _exports_of(folder, stem):
+    paths = (Path(folder) / name / f"{stem}{ending}" for name, (ending, _, _) in FORMATS.items())
+    return [path for path in paths if path.exists()]
+
+
+def _check_labels(labels):
+    """Labels as (H, W) uint16 or uint32, and the ids present."""
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.dtype.kind not in "iub" or not labels.size:
+        raise UserError(
+            f"a label image has whole numbers and the shape (H, W), not {labels.dtype} {labels.shape}"
+        )
+    if labels.min() < 0 or labels.max() > 2**32 - 1:
+        raise UserError("labels are 0 (background) to 4,294,967,295")
+    labels = labels.astype("uint16" if labels.max() <= 65535 else "uint32")
+    ids = np.unique(labels)
+    return labels, ids[ids > 0]
+
+
+def _package(name):
+    """The package that a format needs, imported; None where it needs none."""
+    package = FORMATS[name][2]
+    if package is None:
+        return None
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise UserError(
+            f"--export {name} needs the package {package}: pip install {package} "
+            "(or all of them: pip install 'nucleus-course[export]')"
+        ) from None
+
+
+# ---------------------------------------------------------------- polygons
+
+
+def _write_rois(path, data):
+    """ImageJ's ROI zip: a traced polygon a nucleus; one with holes or several pieces is a composite."""
+    roifile = _package("rois")
+    scores, rois = data.score_of(), []
+    for label, pieces in polygons_from_labels(data.labels).items():
+        rings = [ring for piece in pieces for ring in piece]
+        roi = _polygon(roifile, rings[0]) if len(rings) == 1 else _composite(roifile, rings)
+        roi.name = str(label)
+        roi.props = f"score: {scores[label]}\n" if scores else ""
+        rois.append(roi)
+    with atomic_write(path) as place:
+        roifile.roiwrite(place, rois, mode="w")
+
+
+def _polygon(roifile, ring):
+    roi = roifile.ImagejRoi.frompoints(ring)
+    roi.roitype = roifile.ROI_TYPE.TRACED
+    roi.right, roi.bottom = (int(side) for side in ring.max(axis=0))
+    return roi
+
+
+def _composite(roifile, rings):
+    """A shape of several rings: java.awt.geom's segments, 0 x y a move, 1 x y a line, 4 a closed ring."""
+    steps = []
+    for ring in rings:
+        kind = np.r_[0, np.ones(len(ring) - 1)]
+        steps += [np.column_stack([kind, ring]).ravel(), [4]]
+    steps = np.concatenate(steps).astype("float32")
+    corners = np.concatenate(rings)
+    roi = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, shape_roi_size=len(steps))
+    roi.left, roi.top = (int(side) for side in corners.min(axis=0))
+    roi.right, roi.bottom = (int(side) for side in corners.max(axis=0))
+    roi.multi_coordinates = steps
+    return roi
+
+
+def _write_geojson(path, data):
+    """QuPath's GeoJSON: a detection a nucleus, its label as the name and its score as a measurement."""
+    scores, features = data.score_of(), []
+    for label, pieces in polygons_from_labels(data.labels).items():
+        closed = [[[*map(list, ring.tolist()), ring[0].tolist()] for ring in p] for p in pieces]
+        one = len(closed) == 1
+        properties = {
+            "objectType": "detection",
+            "name": str(label),
+            "classification": {"name": "Nucleus", "color": list(ORANGE)},
+        }
+        if scores:
+            properties["measurements"] = {"score": scores[label]}
+        geometry = {
+            "type": "Polygon" if one else "MultiPolygon",
+            "coordinates": closed[0] if one else closed,
+        }
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    document = {"type": "FeatureCollection", "features": features}
+    write_file(path, json.dumps(document, separators=(",", ":")))
+
+
+# ---------------------------------------------------------------- label images
+
+
+def _write_ome_tiff(path, data):
+    import tifffile
+
+    metadata, size = {"axes": "YX", "Name": data.stem}, {}
+    if data.pixel_size is not None:
+        for axis in "XY":
+            metadata[f"PhysicalSize{axis}"] = data.pixel_size
+            metadata[f"PhysicalSize{axis}Unit"] = "µm"
+        per_cm = 1e4 / data.pixel_size
+        size = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
+    with atomic_write(path) as place:
+        tifffile.imwrite(
+            place, data.labels, ome=True, metadata=metadata, compression="zlib",
+            photometric="minisblack", **size,
+        )  # fmt: skip
+
+
+def _write_ome_zarr(path, data):
+    """OME-Zarr 0.4: the image with its labels in ``labels/nuclei``, or the labels alone where there is no image.
+
+    Version 2 of Zarr is a folder of JSON and of zlib streams, which needs no package.
+    """
+    scores = data.score_of()
+    known = [{"score": score} for score in scores.values()] or [{}] * len(data.ids)
+    rows = [{"label-value": int(label), **more} for label, more in zip(data.ids, known)]
+    about = {"version": "0.4", "properties": rows}
+    labels = {"image-label": about}
+    with atomic_folder(path) as place:
+        if data.image is None:
+            _write_levels(place, data.stem, data.labels, data.pixel_size, labels)
+            return
+        image = np.asarray(data.image)
+        image = np.moveaxis(image, 2, 0) if image.ndim == 3 else image
+        _write_levels(place, data.stem, image, data.pixel_size)
+        _write_group(place / "labels", {"labels": ["nuclei"]})
+        about["source"] = {"image": "../../"}
+        _write_levels(place / "labels/nuclei", "nuclei", data.labels, data.pixel_size, labels)
+
+
+def _write_levels(folder, name, array, pixel_size, attributes=None):
+    """A multiscale image, (H, W) or (C, H, W): every level has every other pixel of the one before."""
+    unit = {} if pixel_size is None else {"unit": "micrometer"}
+    axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
+    if array.ndim == 3:
+        axes.insert(0, {"name": "c", "type": "channel"})
+    datasets, level = [], 0
+    while True:
+        _write_array(folder / str(level), array)
+        scale = [1.0] * (array.ndim - 2) + [(pixel_size or 1.0) * 2**level] * 2
+        steps = [{"type": "scale", "scale": scale}]
+        datasets.append({"path": str(level), "coordinateTransformations": steps})
+        if max(array.shape[-2:]) <= CHUNK:
+            break
+        array, level = array[..., ::2, ::2], level + 1
+    scales = [{"version": "0.4", "name": name, "axes": axes, "datasets": datasets}]
+    _write_group(folder, {"multiscales": scales, **(attributes or {})})
+
+
+def _write_group(folder, attributes):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".zgroup").write_text('{"zarr_format": 2}')
+    (folder / ".zattrs").write_text(json.dumps(attributes))
+
+
+def _write_array(folder, array):
+    """A Zarr array in chunks of one channel; chunks of zeros have no file."""
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    folder.mkdir(parents=True)
+    side = [min(CHUNK, n) for n in array.shape[-2:]]
+    about = {
+        "zarr_format": 2, "shape": array.shape, "chunks": [1] * (array.ndim - 2) + side,
+        "dtype": array.dtype.str, "order": "C", "fill_value": 0, "filters": None,
+        "compressor": {"id": "zlib", "level": 1}, "dimension_separator": "/",
+    }  # fmt: skip
+    (folder / ".zarray").write_text(json.dumps(about))
+    grid = [-(-n // step) for n, step in zip(array.shape, about["chunks"])]
+    for index in np.ndindex(*grid):
+        part = array[tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, about["chunks"]))]
+        if not part.any():
+            continue
+        full = np.pad(part, [(0, n - have) for n, have in zip(about["chunks"], part.shape)])
+        file = folder.joinpath(*map(str, index))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(zlib.compress(full.tobytes(), 1))
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _write_parquet(path, data):
+    pa = _package("parquet")
+    from pyarrow import parquet
+
+    table = data.table
+    if table is None:
+        table = measurement_table(data.labels, data.image, data.scores, data.pixel_size)
+    types = {"label": pa.int64(), "touches_edge": pa.bool_()}
+    columns = {"image": pa.array([data.stem] * len(data.ids), pa.string())}
+    for name, values in table.items():
+        if name != "image":
+            columns[name] = pa.array(values, types.get(name, pa.float64()))
+    with atomic_write(path) as place:
+        parquet.write_table(pa.table(columns), place)
+
+
+# name -> ending, writer, package beyond those that are always there
+FORMATS = {
+    "rois": (".zip", _write_rois, "roifile"),
+    "geojson": (".geojson", _write_geojson, None),
+    "ome-tiff": (".ome.tif", _write_ome_tiff, None),
+    "ome-zarr": (".ome.zarr", _write_ome_zarr, None),
+    "parquet": (".parquet", _write_parquet, "pyarrow"),
+}

@@ -35,6 +35,7 @@ TRAINING_STAINS = (
 )  # also shown in training
 COLOURFUL = 0.03  # mean of largest minus smallest channel, as a share of the image's range
 NOISE_RANGE = 6.0  # standard deviations of the noise that the range spans at least
+SPIKE, SPIKED = 3.0, 0.03  # a hot pixel stands out by so many ranges; share of pixels that may
 QUANTA = 8.0  # steps of an integer image that the range spans at least
 LEAST_POWER, LIFTED = 0.6, 0.25
 BAR = (3, 20)  # pixels: the smallest scale bar
@@ -230,6 +231,12 @@ def _range(grey, step, whole):
     import cv2
 
     plain = cv2.medianBlur(grey, 3)
+    wider = cv2.medianBlur(grey, 5) if grey.dtype == np.float32 else plain
+    spikes = grey - plain > SPIKE * max(float(np.ptp(wider)), 1e-30)
+    if np.count_nonzero(spikes) > SPIKED * grey.size:
+        # So many that some meet: values below zero, say, that became the largest.
+        grey = np.where(grey - wider > SPIKE * max(float(np.ptp(wider)), 1e-30), wider, grey)
+        plain = cv2.medianBlur(grey, 3)
     burnt = _burnt_in(plain)
     low, high = _percentiles(
         plain if burnt is None else plain[~burnt], (LOW_PERCENTILE, HIGH_PERCENTILE), whole

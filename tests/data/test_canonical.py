@@ -299,3 +299,18 @@ def test_polarity_of_the_densest_parts_of_the_real_images(stage1):
             "bright" if grey[inside].mean() > grey[~inside].mean() else "dark"
         )
     assert seen > 30 and wrong == 0
+
+
+def test_values_below_zero_that_became_the_largest():
+    """A background subtracted from unsigned integers: what falls below zero comes out at the top."""
+    rng = np.random.default_rng(0)
+    counts = np.full((128, 128), 110.0)
+    counts[30:60, 30:60], counts[80:100, 20:40] = 600, 400
+    counts = counts + rng.normal(0, 8, counts.shape)
+    usual = canonical((counts - 100).clip(0).astype(np.float32)).image
+    wrapped = (np.rint(counts).astype(np.uint16) - np.uint16(100)).astype(np.float32)
+    assert (wrapped > 60000).mean() > 0.05
+    found = canonical(wrapped)
+    assert found.high < 1000
+    assert np.abs(found.image.astype(int) - usual)[35:55, 35:55].max() < 30
+    assert np.median(found.image[:20]) < 40

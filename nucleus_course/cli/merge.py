@@ -32,7 +32,7 @@ def merge(
       nucleus-course merge node1/results node2/results --out results
 
     Writes predictions.json, counts.csv and measurements.csv from the rows of every image that is done; with --out also
-    copies the label images and overlays. Needs no model. The folders must come from the same model and score threshold.
+    copies the label images, overlays and exports. Needs no model. The folders must come from the same model and score threshold.
     """
     from nucleus_course.prediction.results import TABLES, ResultsFolder
 

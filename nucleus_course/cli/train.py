@@ -16,7 +16,7 @@ from nucleus_course._util.text import pluralize
 from nucleus_course.backend import devices, has_bfloat16, load_backend
 from nucleus_course.cli import common
 from nucleus_course.cli.recipe import AUGMENTS, Recipe, adapted, check_images, make_recipe
-from nucleus_course.training.time_limit import TimeLimit, fitted, largest_batch, step_seconds
+from nucleus_course.training.time_limit import TimeLimit, fitted, largest_batch, measure_speed
 
 FROZEN = (
     "warning: {preset} keeps BatchNorm's statistics as loaded, and none were: losses will be huge. "
@@ -329,16 +329,17 @@ def _fit(recipe: Recipe, build: _Builder, dataset, clock: TimeLimit, largest: bo
 
     preset = recipe.preset
     if largest:
-        preset, step = largest_batch(build, dataset, preset, seconds=clock.left / 5)
+        preset, speed = largest_batch(build, dataset, preset, seconds=clock.left / 5)
     else:
-        step = step_seconds(build, dataset, preset)
-    if clock.left < 2 * step:
+        speed = measure_speed(build, dataset, preset)
+    if clock.left < speed.start + 2 * speed.step:
         raise UserError(
-            f"--time-limit leaves {max(0.0, clock.left):.0f} s for training, and a step takes {step:.1f} s: raise it"
+            f"--time-limit leaves {max(0.0, clock.left):.0f} s for training, which takes {speed.start:.0f} s to start "
+            f"and {speed.step:.1f} s a step: raise it"
         )
-    recipe.preset, recipe.minutes = fitted(preset, clock.left, step)
+    recipe.preset, recipe.minutes = fitted(preset, clock.left, speed)
     batch, steps = recipe.preset.training.batch_size, recipe.preset.training.steps_per_epoch
     common.say(
-        f"measured on {', '.join(devices(keras.backend.backend()))}: {batch / step:.1f} images/s at a batch of {batch}; "
+        f"measured on {', '.join(devices(keras.backend.backend()))}: {batch / speed.step:.1f} images/s at a batch of {batch}; "
         f"{recipe.minutes:.1f} minutes of training, in epochs of {pluralize(steps, 'step')}"
     )

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from nucleus_course.backend import is_out_of_memory
 from nucleus_course.config import Preset
@@ -54,8 +54,15 @@ class TimeLimit:
         return max(self.lengths[1:] or self.lengths) > self.left
 
 
-def step_seconds(build: Callable[[], Any], dataset: Any, preset: Preset) -> float:
-    """Seconds of a training step here, measured on a network that is thrown away.
+class Speed(NamedTuple):
+    """Seconds that a training takes before its first step, compiling above all, and seconds a step."""
+
+    start: float
+    step: float
+
+
+def measure_speed(build: Callable[[], Any], dataset: Any, preset: Preset) -> Speed:
+    """How fast a training goes here, measured on a network that is thrown away.
 
     Args:
         build: makes a model, see :class:`~nucleus_course.prediction.segmenter.Segmenter`.
@@ -64,13 +71,15 @@ def step_seconds(build: Callable[[], Any], dataset: Any, preset: Preset) -> floa
     """
     from nucleus_course.training.loop import train
 
+    begin = time.perf_counter()
     stage = dataclasses.replace(preset.training.stages[-1], epochs=2)
     training = dataclasses.replace(
         preset.training, stages=(stage,), steps_per_epoch=PROBE_STEPS, validate_every=0
     )
     probe = dataclasses.replace(preset, training=training)
-    first, second = train(build(), dataset, preset=probe, progress=False).rows  # the first compiles
-    return max(1e-3, (second["seconds"] - first["seconds"]) / PROBE_STEPS)
+    first, second = train(build(), dataset, preset=probe, progress=False).rows
+    step = max(1e-3, (second["seconds"] - first["seconds"]) / PROBE_STEPS)
+    return Speed(time.perf_counter() - begin - 2 * PROBE_STEPS * step, step)
 
 
 def largest_batch(
@@ -79,29 +88,30 @@ def largest_batch(
     preset: Preset,
     seconds: float = float("inf"),
     gain: float = 1.1,
-) -> tuple[Preset, float]:
+) -> tuple[Preset, Speed]:
     """Double the batch while images per second rise by ``gain`` and the device's memory holds it.
 
-    No batch is tried that would take the trials beyond ``seconds``, as long as they are all like the last. The rate follows the batch: in proportion for SGD, with its square root for AdamW.
+    The rate follows the batch: in proportion for SGD, with its square root for AdamW. No batch is
+    tried that would take the trials beyond ``seconds``, if it takes as long as the one before.
 
     Returns:
-        The preset with that batch, and the seconds of its step.
+        The preset with that batch, and its speed.
     """
     begin = last = time.perf_counter()
-    best = preset, step_seconds(functools.partial(build, preset), dataset, preset)
+    best = preset, measure_speed(functools.partial(build, preset), dataset, preset)
     while True:
-        chosen, step = best
+        chosen, speed = best
         now = time.perf_counter()
         if now - begin + (now - last) > seconds:
             return best
         last, bigger = now, scaled_batch(chosen, 2)
         try:
-            measured = step_seconds(functools.partial(build, bigger), dataset, bigger)
+            measured = measure_speed(functools.partial(build, bigger), dataset, bigger)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             return best
-        if measured * gain > 2 * step:
+        if measured.step * gain > 2 * speed.step:
             return best
         best = bigger, measured
 
@@ -115,14 +125,14 @@ def scaled_batch(preset: Preset, factor: int) -> Preset:
     return dataclasses.replace(preset, training=training)
 
 
-def fitted(preset: Preset, seconds: float, step: float) -> tuple[Preset, float]:
-    """A schedule for ``seconds`` of training, at ``step`` seconds a step.
+def fitted(preset: Preset, seconds: float, speed: Speed) -> tuple[Preset, float]:
+    """A schedule that ends within ``seconds``.
 
     Returns:
-        The preset with epochs of a twentieth of that time, and the minutes its rates follow. One
-        epoch is left free, for the clock is looked at between epochs.
+        The preset with epochs of a twentieth of the time behind the start, and the minutes its rates
+        follow. One epoch is left free, for the clock is looked at between epochs.
     """
-    steps = max(1, int(seconds / EPOCHS / step))
+    steps = max(1, int((seconds - speed.start) / EPOCHS / speed.step))
     training = dataclasses.replace(preset.training, steps_per_epoch=steps)
-    minutes = max(step, seconds - steps * step) / 60.0
+    minutes = max(speed.step, seconds - steps * speed.step) / 60.0
     return dataclasses.replace(preset, training=training), minutes

@@ -335,7 +335,7 @@ def test_rescore_writes_scores_that_prediction_then_uses(here, data, model, monk
     shutil.copytree(model, here / "mine")
     words = ("rescore", "--data", data, "--weights", here / "mine")
     one_line_error(
-        run(*words, "--check", "none", "--limit", 1), "no ground to fit scores to", "more images"
+        run(*words, "--check", "none", "--limit", 1), "too few to fit scores to", "more images"
     )
     assert not (here / "mine" / "rescoring.json").exists()
 
@@ -344,13 +344,13 @@ def test_rescore_writes_scores_that_prediction_then_uses(here, data, model, monk
     def collected(model, dataset, progress=True):
         features = rng.normal(size=(len(dataset), count, len(rescoring.FEATURES))).astype("float32")
         return [
-            rescoring.Seen(
+            rescoring.MatchedDetections(
                 f, np.full(count, 0.5, "float32"), np.diag(1 / (1 + np.exp(-3 * f[:, 2])))
             )
             for f in features
         ]
 
-    monkeypatch.setattr(rescoring, "collect", collected)
+    monkeypatch.setattr(rescoring, "match_detections", collected)
     result = run(*words)
     assert result.exit_code == 0, result.stderr
     said = plain(result.stdout)
@@ -367,7 +367,7 @@ def test_rescore_writes_scores_that_prediction_then_uses(here, data, model, monk
         "seed": 0,
     }
 
-    monkeypatch.setattr(rescoring, "told_and_true", lambda *_: (0.8, 0.7))
+    monkeypatch.setattr(rescoring, "mean_score_and_iou", lambda *_: (0.8, 0.7))
     assert "knows the images of train too well" in plain(run(*words).stderr).replace("\n", " ")
 
     image = discs(0)[0]

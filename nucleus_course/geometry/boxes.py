@@ -23,6 +23,11 @@ def _namespace(*arrays):
     return ops
 
 
+def _row(values, xp):
+    """A few numbers as float32, as ``xp`` multiplies them."""
+    return np.float32(values) if xp is np else xp.convert_to_tensor(values, "float32")
+
+
 def area(boxes):
     """Area in square pixels: boxes (..., 4) -> (...,). Inverted boxes have area 0."""
     xp = _namespace(boxes)
@@ -73,13 +78,13 @@ def encode(boxes, anchors, stds):
     centre, size = _centre_size(boxes)
     anchor_centre, anchor_size = _centre_size(anchors)
     shift = (centre - anchor_centre) / anchor_size
-    return xp.concatenate([shift, xp.log(size / anchor_size)], axis=-1) / np.float32(stds)
+    return xp.concatenate([shift, xp.log(size / anchor_size)], axis=-1) / _row(stds, xp)
 
 
 def decode(deltas, anchors, stds):
     """Inverse of :func:`encode`: (..., 4) deltas and anchors -> (..., 4) boxes in pixels."""
     xp = _namespace(deltas, anchors)
-    deltas = deltas * np.float32(stds)
+    deltas = deltas * _row(stds, xp)
     anchor_centre, anchor_size = _centre_size(anchors)
     centre = anchor_centre + deltas[..., :2] * anchor_size
     size = anchor_size * xp.exp(xp.clip(deltas[..., 2:], -MAX_LOG_SCALE, MAX_LOG_SCALE))

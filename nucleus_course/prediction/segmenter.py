@@ -224,7 +224,8 @@ class Segmenter:
             nms_iou, mask_threshold, flips: override the model's thresholds; ``flips`` is how many of
                 the image's four flips are looked at (1: the image alone).
             tile, overlap: pixels a side, and pixels that neighbouring tiles share. By default images
-                with a side over 768 network pixels, and crowded ones, are tiled; ``tile=0`` never tiles.
+                with a side over 768 network pixels are tiled, ``tile=0`` begins with the whole image;
+                crowded parts are looked at again in quarters.
             polarity: how nuclei look, "bright" or "dark"; "auto" lets the canonical input decide.
             input: "canonical" or "colour" instead of what the model learned with.
             progress: whether to show a progress bar; by default where there are many tiles.

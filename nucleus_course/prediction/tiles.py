@@ -26,6 +26,7 @@ UNTILED = 768  # images with no side longer than this are looked at whole
 SMALLEST = 96  # sides of a core below which a crowded tile is not divided again
 CROWDED = 200  # sure detections in a tile from which proposals may have run out
 SURE = 0.5  # class probability of a sure detection
+SHARED = 8  # pixels around a core in which its neighbour's detections count as well
 INSIDE = 0.6  # share of a cut piece that lies in another nucleus, from which it is a part of it
 SHOWN = 12  # tiles from which on a progress bar shows
 
@@ -129,7 +130,7 @@ def tile_sizes(config, tile=None, overlap=None):
 
 
 class _Look:
-    """Detections gathered over the tiles of one image, network pixels of the whole image."""
+    """Detections gathered over the tiles of one image, in image pixels."""
 
     def __init__(self, model, picture, thresholds, score_threshold, margin):
         self.model, self.picture, self.thresholds = model, picture, thresholds
@@ -165,10 +166,12 @@ class _Look:
             offset = np.tile(np.float32(box[:2]), 2)
             boxes, spans = found.boxes + offset, found.mask_boxes + offset
             centre = 0.5 * (boxes[:, :2] + boxes[:, 2:])
-            own.append(((centre >= tile.core[:2]) & (centre < tile.core[2:])).all(axis=1))
-            cut.append(_cut(boxes, box, self.shape))
-            owners.append(np.full(len(found), number))
-            moved.append((boxes, found.scores, found.mask_probs, spans))
+            beyond = np.maximum(tile.core[:2] - centre, centre - tile.core[2:]).max(axis=1)
+            near = beyond <= SHARED  # farther out the neighbour sees more, and has the say alone
+            own.append(beyond[near] <= 0)
+            cut.append(_cut(boxes[near], box, self.shape))
+            owners.append(np.full(near.sum(), number))
+            moved.append((boxes[near], found.scores[near], found.mask_probs[near], spans[near]))
         boxes, scores, probs, spans = (np.concatenate(part) for part in zip(*moved))
         own, cut, owners = (np.concatenate(part) for part in (own, cut, owners))
         keep = merge(boxes, scores, owners, own, cut, self.thresholds.nms_iou)

@@ -202,3 +202,20 @@ def test_the_best_come_first_and_the_limit_counts_the_whole_image():
     everything = predict(model_of(), image)
     assert len(found) == 7
     np.testing.assert_array_equal(found.scores, np.sort(everything.scores)[::-1][:7])
+
+
+def test_what_a_tile_sees_far_outside_its_core_is_its_neighbours_to_say():
+    """The left tile imagines a nucleus in its margin that the right one, which sees all of it, does not."""
+
+    class Imagines(Components):
+        def candidates(self, prepared):
+            labels, boxes, scores = super().candidates(prepared)
+            if self.calls == 1:
+                labels[10:30, 540:560] = labels.max() + 1  # columns 512 to 576 are its margin
+                boxes = np.concatenate([boxes, np.float32([[[10, 540, 30, 560]]])], axis=1)
+                scores = np.concatenate([scores, np.float32([[0.9]])], axis=1)
+            return labels, boxes, scores
+
+    image = np.zeros((100, 1024), "uint8")
+    image[40:60, 300:320] = image[40:60, 700:720] = 200
+    assert predict(model_of(Imagines()), image).label_image().max() == 2

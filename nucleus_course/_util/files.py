@@ -76,14 +76,3 @@ def remove_stale(folder):
         with contextlib.suppress(OSError):  # gone by now, or somebody else's
             if time.time() - place.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(place) if place.is_dir() else place.unlink()
-
-
-def write_atomic(path, data):
-    """The former name of :func:`write_file`."""
-    write_file(path, data)
-
-
-def write_atomically(path, write):
-    """The former way to :func:`atomic_write`: ``write`` is called with the temporary path."""
-    with atomic_write(path) as place:
-        write(place)

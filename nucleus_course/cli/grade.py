@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from nucleus_course._util.files import write_atomic
+from nucleus_course._util.files import write_file
 from nucleus_course._util.text import pluralize
 from nucleus_course.cli import common
 
@@ -43,7 +43,7 @@ def grade(
     grades = grade_folder(
         folder, seconds, on_notebook=lambda name: common.note(f"running {name} ...")
     )
-    write_atomic(out, to_csv(grades))
+    write_file(out, to_csv(grades))
     table = Table("notebook", PASSED, FAILED, NOT_ATTEMPTED, "missing", "first failing case")
     for name in dict.fromkeys(one.notebook for one in grades):
         rows = [one for one in grades if one.notebook == name]

@@ -125,26 +125,18 @@ def _run(row, data: str, backend: str | None) -> None:
             raise KeyboardInterrupt
         if code:
             raise UserError(
-                f"`{shell(words)}` failed: mend what it says and repeat; what is finished is kept"
+                f"`{shell(words)}` failed: do what it says and repeat; what is finished is kept"
             )
 
 
 def _write(what: str, rows, runs: Path, console) -> None:
-    from nucleus_course._util.files import write_atomically
+    from nucleus_course._util.files import atomic_write, write_file
     from nucleus_course.reports.reproduction import draw_table, to_json
 
     figure, caption = draw_table(what, rows)
     table, picture = runs / f"{what}.json", runs / f"{what}.png"
-    write_atomically(
-        table,
-        lambda place: place.write_text(
-            json.dumps(to_json(what, rows), indent=1) + "\n", encoding="utf-8"
-        ),
-    )
-    write_atomically(
-        picture,
-        lambda place: figure.savefig(
-            place, format="png", dpi=110, facecolor="white", metadata={"Description": caption}
-        ),
-    )
+    write_file(table, json.dumps(to_json(what, rows), indent=1) + "\n")
+    look = {"format": "png", "dpi": 110, "facecolor": "white"}
+    with atomic_write(picture) as place:
+        figure.savefig(place, metadata={"Description": caption}, **look)
     common.written(table, picture)

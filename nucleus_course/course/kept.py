@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import write_atomic
+from nucleus_course._util.files import write_file
 from nucleus_course.config import ModelConfig, Thresholds, from_dict
 from nucleus_course.course.setup import WEIGHTS_VARIABLE, project_root, shown, work_folder
 
@@ -146,7 +146,7 @@ def _kept(name: str) -> Path | None:
     root = project_root()
     packed = root / "notebooks" / "kept" / f"{name}.gz" if root else None
     if not path.exists() and packed is not None and packed.exists():
-        write_atomic(path, gzip.decompress(packed.read_bytes()))
+        write_file(path, gzip.decompress(packed.read_bytes()))
     return path if path.exists() else None
 
 
@@ -202,7 +202,7 @@ def _answer(request: dict) -> None:
             spans=found.mask_boxes,
             shape=[found.height, found.width],
         )
-        write_atomic(out, buffer.getvalue())
+        write_file(out, buffer.getvalue())
         return
     around = ((margin, margin), (margin, margin), (0, 0))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import write_atomic
+from nucleus_course._util.files import write_file
 
 FILE, FORMAT = "rescoring.json", 1
 SURE, SOME = (
@@ -153,7 +153,7 @@ class Rescorer:
             k: _shortest(v) if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()
         }
         text = json.dumps({"format": FORMAT, "features": FEATURES, **values})
-        write_atomic(Path(folder) / FILE, text.replace('], "', '],\n "') + "\n")
+        write_file(Path(folder) / FILE, text.replace('], "', '],\n "') + "\n")
 
     @staticmethod
     def remove(folder):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import write_atomic
+from nucleus_course._util.files import write_file
 
 
 class RunFolder:
@@ -51,16 +51,16 @@ class RunFolder:
 
     def write_log(self, rows):
         """log.jsonl and log.csv, one row an epoch; rewritten whole, so a kill leaves them complete."""
-        write_atomic(self.path / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write_file(self.path / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         columns = list(dict.fromkeys(key for row in rows for key in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_atomic(self.path / "log.csv", text.getvalue())
+        write_file(self.path / "log.csv", text.getvalue())
 
     def write_json(self, name, values):
-        write_atomic(self.path / name, json.dumps(values, indent=1) + "\n")
+        write_file(self.path / name, json.dumps(values, indent=1) + "\n")
 
 
 def state_variables(network):
@@ -85,7 +85,7 @@ def save_checkpoint(path, network, meta):
     arrays = {k: (a.view("uint16") if a.dtype.name == "bfloat16" else a) for k, a in arrays.items()}
     buffer = io.BytesIO()
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), "uint8"), **arrays)
-    write_atomic(path, buffer.getvalue())
+    write_file(path, buffer.getvalue())
 
 
 def read_meta(path):

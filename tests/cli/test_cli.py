@@ -342,18 +342,15 @@ def test_bugs_keep_their_traceback():
 
 def test_a_full_disk_leaves_no_half_file(tmp_path, grey):
     """A report written to a device that is always full (Linux has one); elsewhere the write is made to fail."""
-    from nucleus_course._util.files import write_atomically
+    from nucleus_course._util.files import atomic_write
     from nucleus_course.prediction.label_images import write_labels
-
-    def full(place):
-        place.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
 
     target = tmp_path / "labels" / "a.tif"
     write_labels(target, np.ones((4, 4), np.int32))
     before = target.read_bytes()
-    with pytest.raises(OSError):
-        write_atomically(target, full)
+    with pytest.raises(OSError), atomic_write(target) as place:
+        place.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
     assert target.read_bytes() == before
     assert [p.name for p in target.parent.iterdir()] == ["a.tif"]
 

@@ -223,7 +223,7 @@ def test_run_does_the_missing_ones_and_stops_where_one_fails(runs, monkeypatch):
     assert (
         done.exit_code == 2
         and "evaluate" in done.output
-        and "failed: mend what it says" in done.output
+        and "failed: do what it says" in done.output
     )
     assert [words[0] for words in called] == ["train", "thresholds", "evaluate"]
     assert called[0] == [

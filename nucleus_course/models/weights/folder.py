@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import write_atomic
+from nucleus_course._util.files import write_file
 from nucleus_course.config import ModelConfig, Thresholds, UNetConfig, from_dict, to_dict
 from nucleus_course.models.layers import weighted_layers
 from nucleus_course.models.mask_rcnn.backbone import blocks_beyond
@@ -109,12 +109,12 @@ def save_network(network, folder, half=False, max_mb=None):
     }
     write_weights(folder, arrays, half, max_mb)
     config = {"format": FORMAT, "kind": kind_of(network.config), "model": to_dict(network.config)}
-    write_atomic(folder / "config.json", json.dumps(config, indent=1) + "\n")
+    write_file(folder / "config.json", json.dumps(config, indent=1) + "\n")
 
 
 def save_thresholds(thresholds, folder):
     """Replace a model folder's thresholds.json."""
-    write_atomic(
+    write_file(
         Path(folder) / "thresholds.json",
         json.dumps(dataclasses.asdict(thresholds), indent=1) + "\n",
     )

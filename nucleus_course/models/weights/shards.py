@@ -1,12 +1,12 @@
 """Weights in several files, for places that limit a file's size: weights-00001-of-00003.h5 and so on."""
 
-import os
 import re
 from pathlib import Path
 
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import atomic_write
 
 WHOLE = "weights.h5"
 NAME = re.compile(r"weights-(\d{5})-of-(\d{5})\.h5")
@@ -17,12 +17,10 @@ def write_h5(path, arrays, half=False):
     """Write {name: array} to a flat HDF5 file, atomically; ``half`` stores kernels as float16, the rest as is."""
     import h5py
 
-    partial = Path(path).with_name(Path(path).name + ".partial")
-    with h5py.File(partial, "w") as file:
+    with atomic_write(path) as place, h5py.File(place, "w") as file:
         for name, array in arrays.items():
             array = np.asarray(array, "float32")
             file[name] = array.astype("float16") if half and array.ndim > 1 else array
-    os.replace(partial, path)
 
 
 def read_h5(path):

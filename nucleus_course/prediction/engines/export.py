@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import write_file
 from nucleus_course.config import to_dict
 from nucleus_course.prediction import rescorer as rescoring
 from nucleus_course.prediction.engines import need
@@ -57,7 +58,7 @@ def export_model(model, folder, format="onnx", size=512):
         model.rescorer.save(folder)
         files.append(folder / rescoring.FILE)
     files.append(folder / "export.json")
-    _write(files[-1], (json.dumps(description(model, format, size), indent=1) + "\n").encode())
+    write_file(files[-1], json.dumps(description(model, format, size), indent=1) + "\n")
     return files
 
 
@@ -94,14 +95,8 @@ def _scores(model):
     )
 
 
-def _write(path, data):
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
-
-
 def _save_onnx(proto, folder, name):
-    _write(folder / f"{name}.onnx", proto.SerializeToString())
+    write_file(folder / f"{name}.onnx", proto.SerializeToString())
     return [folder / f"{name}.onnx"]
 
 

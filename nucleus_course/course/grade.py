@@ -1,7 +1,7 @@
 """Check learners' notebooks: every exercise, in a fresh kernel, with time limits, as a table.
 
-Of a learner's notebook only the definitions run: imports, functions, classes, constants, and the cells of
-the exercises. Training and prediction do not, so a notebook takes seconds. The code is the learner's own: a
+Of a learner's notebook only the cells of the exercises run, and what they use of the definitions elsewhere:
+imports, functions, classes, constants. Training and prediction do not, so a notebook takes seconds. The code is the learner's own: a
 kernel is a separate process in an empty folder with limits on time and memory, but it is no sandbox. Grade
 strangers' notebooks in a container without network.
 """
@@ -35,9 +35,11 @@ import numpy as np
 from nucleus_course.course import exercises as _exercises
 _checks = dict(vars(_exercises))
 """
+# A result is false unless every case passed, so it is compared with None, not asked for its truth.
 GRADE = """\
 _result = _checks["check_{name}"]({name}) if "{name}" in globals() else None
-print("{mark}" + _json.dumps(["{name}", _result and _result.status, _result and repr(_result)]))
+_said = [None, None] if _result is None else [_result.status, repr(_result)]
+print("{mark}" + _json.dumps(["{name}", *_said]))
 """
 
 
@@ -58,14 +60,57 @@ class Grade:
     detail: str = ""
 
 
-def definitions(source: str) -> str:
-    """The imports, functions, classes and literal constants of a cell; nothing of a cell that is not Python."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return ""
-    kept = [node for node in tree.body if _defines(node)]
+def definitions(source: str, used: set[str] | None = None) -> str:
+    """The imports, functions, classes and literal constants of a cell; nothing of a cell that is not Python.
+
+    Args:
+        used: only what binds one of these names.
+    """
+    kept = [node for node in _statements(source) if _defines(node)]
+    if used is not None:
+        kept = [node for node in kept if _bound(node) & {*used, "*"}]
     return "\n".join(ast.unparse(node) for node in kept)
+
+
+def to_run(cells: list[str], exercise_cells: set[int]) -> list[str]:
+    """Cells as they run for a grade: the exercises' whole, of the others what those need, directly or not."""
+    needed = [node for index in exercise_cells for node in _statements(cells[index])]
+    known = [
+        node
+        for index, cell in enumerate(cells)
+        if index not in exercise_cells
+        for node in _statements(cell)
+        if _defines(node)
+    ]
+    used: set[str] = set()
+    while needed:
+        used |= _names(needed)
+        needed = [node for node in known if _bound(node) & used and not _names([node]) <= used]
+    return [
+        cell if index in exercise_cells else definitions(cell, used)
+        for index, cell in enumerate(cells)
+    ]
+
+
+def _statements(source: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(source).body
+    except SyntaxError:
+        return []
+
+
+def _names(nodes) -> set[str]:
+    return {one.id for node in nodes for one in ast.walk(node) if isinstance(one, ast.Name)}
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    """The names that a definition gives a meaning to."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {(one.asname or one.name).split(".")[0] for one in node.names}
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return _names(targets)
 
 
 def _defines(node: ast.stmt) -> bool:
@@ -116,13 +161,17 @@ def grade_notebook(path: Path, seconds: int = 60) -> list[tuple[str, str, str, s
             f"{path} is not a notebook ({type(error).__name__}): give .ipynb files"
         ) from None
     wanted = exercises_of(notebook)
-    cells = [PREAMBLE]
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            whole = (
-                "exercise" in cell.metadata.get("tags", []) and CHECK.search(cell.source) is None
-            )
-            cells.append(cell.source if whole else definitions(cell.source))
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    whole = {
+        index
+        for index, cell in enumerate(code)
+        if CHECK.search(cell.source) is None
+        and (
+            "exercise" in cell.metadata.get("tags", [])
+            or set(re.findall(r"^def (\w+)", cell.source, re.M)) & set(wanted)
+        )
+    }
+    cells = [PREAMBLE, *to_run([cell.source for cell in code], whole)]
     cells += [GRADE.format(name=name, mark=MARK) for name in wanted]
     run = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(source) for source in cells if source.strip()]

@@ -29,6 +29,23 @@ def test_only_definitions_are_kept():
     assert grade.definitions("%matplotlib inline") == "" == grade.definitions("x = = 3")
 
 
+def test_of_other_cells_only_what_the_exercises_use_is_run():
+    cells = [
+        "import numpy as np\nimport keras\nmodel = keras.Model()",
+        "SIDE = 4\nUNUSED = 5\nfrom math import pi as turn, sin",
+        "def area(x):\n    return np.pi * x * SIDE * half(x)",
+        "def half(x):\n    return x * turn\ndef other(x):\n    return keras",
+        "def answer(x):\n    return area(x)\nprint(answer(1))",
+    ]
+    assert [cell.replace("\n", ";") for cell in grade.to_run(cells, {4})] == [
+        "import numpy as np",
+        "SIDE = 4;from math import pi as turn, sin",
+        "def area(x):;    return np.pi * x * SIDE * half(x)",
+        "def half(x):;    return x * turn",
+        cells[4].replace("\n", ";"),
+    ]
+
+
 def test_every_exercise_of_the_course_is_found_with_its_number(builder):
     from nucleus_course.course import exercises
 

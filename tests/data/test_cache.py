@@ -291,9 +291,8 @@ def test_a_dataset_travels_to_another_process(tmp_path):
     assert same(copy, dataset)
 
 
-def test_real_cache_is_small_and_opens_quickly(stage1, stage1_zip):
+def test_real_cache_is_small_and_opens_without_decoding(stage1, stage1_zip, decoded):
     path = stage1._store.path
     assert path.stat().st_size < 60e6
-    start = time.process_time()
-    load_dataset(stage1_zip, "train", cache_dir=path.parent, progress=False)
-    assert time.process_time() - start < 2
+    assert len(load_dataset(stage1_zip, "train", cache_dir=path.parent, progress=False)) > 500
+    assert decoded == []

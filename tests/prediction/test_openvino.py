@@ -88,7 +88,7 @@ def changed(changes):
 
     model = lively_model(Thresholds(score=0.1), **changes)
     rng = np.random.default_rng(1)
-    for name, variable in sorted(named_variables(model).items()):
+    for name, variable in sorted(named_variables(model.network).items()):
         if "bn" in name:
             low, high = (0.7, 1.3) if name.endswith(("gamma", "variance")) else (-0.1, 0.1)
             variable.assign(rng.uniform(low, high, tuple(variable.shape)).astype("float32"))

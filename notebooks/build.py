@@ -41,9 +41,6 @@ CELL = re.compile(r"^# %%(?P<options>.*)$")
 OPTION = re.compile(r"""(\w+)=("[^"]*"|\[[^\]]*\])""")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PICTURE = re.compile(r"(?<=data:image/png;base64,)[A-Za-z0-9+/=]+")
-PEAK = """\
-import resource
-print(*(resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"""
 HOW_TO_RUN = """
 
 **To run a cell**, click it and press Shift+Enter. Run the cells in order, from the top: each one needs those above it."""
@@ -268,16 +265,21 @@ def execute(notebook, folder: Path, timeout: int) -> tuple[float, float, float]:
     """
     from nbclient import NotebookClient
 
+    from nucleus_course._util.memory import Watch, peak_gib
+
     started = time.perf_counter()
-    notebook.cells.append(nbformat.v4.new_code_cell(PEAK))
-    NotebookClient(
+    client = NotebookClient(
         notebook,
         timeout=timeout,
         kernel_name="python3",
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
-    ).execute()
-    kernel, other = map(float, notebook.cells.pop().outputs[0]["text"].split())
+    )
+    with client.setup_kernel():
+        watch = Watch(client.km.provisioner.pid)
+        for index, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, index)
+        kernel, other = peak_gib(watch.pid), watch.end()
     clean(notebook)
     return time.perf_counter() - started, kernel, other
 

@@ -10,6 +10,8 @@ import time
 
 import numpy as np
 
+from nucleus_course._util.memory import peak_gib
+
 WARM_SECONDS, MOST_RUNS, FEWEST_RUNS = 5.0, 15, 3
 
 
@@ -35,10 +37,7 @@ def measure(function):
 
 def peak_mb():
     """Most memory this process has held, MB."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+    return round(1024 * peak_gib(), 1)
 
 
 def set_threads(threads):

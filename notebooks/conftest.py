@@ -1,0 +1,75 @@
+"""Notebooks under test run as on Binder, and their memory is measured.
+
+Each kernel gets the environment of ``binder/start``. After the last cell of a notebook, the largest
+resident memory that its kernel had must be under :data:`LIMIT`, and so must that of every process that it
+started. The figures stand in the summary at the end.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from nucleus_course._util.memory import Watch, peak_gib
+
+LIMIT = 1.5  # GiB
+BINDER = Path(__file__).resolve().parents[1] / "binder" / "start"
+DROPPED = ("LD_PRELOAD",)  # another allocator measures another thing
+figures: dict[str, tuple[float, float]] = {}
+watches: dict[Path, Watch] = {}
+
+
+def environment() -> dict[str, str]:
+    """What ``binder/start`` exports, with this checkout's package first."""
+    exports = re.findall(r'export (\w+)="\$\{\w+:-([^}]*)\}"', BINDER.read_text(encoding="utf-8"))
+    path = os.pathsep.join(filter(None, [str(BINDER.parents[1]), os.environ.get("PYTHONPATH")]))
+    return {**dict(exports), "PYTHONPATH": path}
+
+
+def too_much(name: str, kernel: float, other: float) -> str:
+    """What to say of a notebook that needs too much memory; an empty string if it does not."""
+    if max(kernel, other) < LIMIT:
+        return ""
+    return (
+        f"{name} needs {kernel:.2f} GiB, a process that it starts {other:.2f}: "
+        f"a kernel may have {LIMIT}, since the server and the rest share 2 with it"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    """The first cell of a notebook starts its kernel."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        for name in DROPPED:
+            patch.delenv(name, raising=False)
+        result = yield
+    kernel = getattr(item.parent, "kernel", None)
+    if kernel is not None and item.path not in watches:
+        watches[item.path] = Watch(kernel.km.provisioner.pid)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """After the last cell, before its kernel ends."""
+    watch = watches.get(item.path)
+    if watch is None or (nextitem is not None and nextitem.parent is item.parent):
+        return (yield)
+    kernel = peak_gib(watch.pid)
+    result = yield
+    name = f"{item.path.parent.name}/{item.path.stem}"
+    figures[name] = (kernel, watch.end())
+    said = too_much(name, *figures[name])
+    if said:
+        pytest.fail(said, pytrace=False)
+    return result
+
+
+def pytest_terminal_summary(terminalreporter):
+    for name, (kernel, other) in figures.items():
+        terminalreporter.write_line(
+            f"memory of {name}: {kernel:.2f} GiB, a process that it starts {other:.2f}"
+        )

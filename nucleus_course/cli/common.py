@@ -22,7 +22,15 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="DATA",
-        help="A zip or a folder in BBBC038's layout, or 'sample' for the embedded synthetic images.",
+        help="A zip or a folder in BBBC038's layout or with other annotations, an annotation file, or 'sample' for the embedded synthetic images.",
+    ),
+]
+Annotations = Annotated[
+    str,
+    typer.Option(
+        "--annotations",
+        metavar="FORMAT",
+        help="masks, labels, imagej, qupath, coco, labelme or via, and with :NAME,… which categories are nuclei; default: recognised.",
     ),
 ]
 SPLIT_HELP = "train, validation, all, test, matterport-… or grouped-…, source-1-… to source-4-train, -validation, or a file with one image id a line."
@@ -195,11 +203,14 @@ def open_data(
     strict: bool = False,
     what: str = "data",
     allow_empty: bool = False,
+    annotations: str = "auto",
 ):
     """The data set a command works on; what the lint found is told in one line on standard error."""
     from nucleus_course.data import load_dataset
 
-    dataset = load_dataset(data, split, strict=strict, allow_empty=allow_empty)
+    dataset = load_dataset(
+        data, split, strict=strict, allow_empty=allow_empty, annotations=annotations
+    )
     if limit is not None and limit < len(dataset):
         dataset = dataset.subset(dataset.ids[:limit])
     kind = "synthetic " if dataset.synthetic else ""

@@ -105,6 +105,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     strict: common.Strict = False,
     allow_empty: common.AllowEmpty = False,
+    annotations: common.Annotations = "auto",
     preset: common.BarePreset = None,
     dtype: common.PredictionDtype = None,
     backend: common.Backend = None,
@@ -140,7 +141,7 @@ def evaluate(
         if name is not None and not (name == against and _are_predictions(name)):
             find_weights(name)  # a mistyped name should not cost the reading of the data
     met = met_sources(learned) if sources else ()
-    dataset = common.open_data(data, split, limit, strict, "scoring on", allow_empty)
+    dataset = common.open_data(data, split, limit, strict, "scoring on", allow_empty, annotations)
     run = _Run(dataset, out, backend, preset, flips, bootstrap or 1000, seed)
     scored = run.predict(weights, dtype) if weights else _load(predictions)
     if weights is not None:

@@ -51,6 +51,7 @@ def doctor(
             "--data", metavar="DATA", help="Check these images and masks instead, file by file."
         ),
     ] = None,
+    annotations: common.Annotations = "auto",
     backend: common.Backend = None,
 ) -> None:
     """Look at this machine, or at a data set, and say what to do about what is missing or wrong.
@@ -73,7 +74,7 @@ def doctor(
         return
     from nucleus_course.data import lint_dataset
 
-    found = lint_dataset(data, progress=True)
+    found = lint_dataset(data, progress=True, annotations=annotations)
     common.out().print(found.table() if found.issues else found.summary())
     if found.refused:
         raise typer.Exit(1)

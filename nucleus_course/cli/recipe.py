@@ -108,6 +108,21 @@ def make_recipe(asked: SimpleNamespace) -> Recipe:
     return Recipe(preset, folder, stages=stages, earlier=earlier, whole=whole, **values)
 
 
+def check_options(asked: SimpleNamespace) -> None:
+    """Raise a UserError for options of `train` that do not go together, before anything is read."""
+    common.check_dtype(asked.dtype)
+    if asked.epochs is not None and asked.minutes is not None:
+        raise UserError("--epochs and --minutes are alternatives: give one of them")
+    if asked.augment is not None and asked.augment not in AUGMENTS:
+        raise UserError(f"unknown --augment '{asked.augment}': choose one of {', '.join(AUGMENTS)}")
+    if asked.pack is not None and asked.validation == "none":
+        raise UserError("--pack chooses thresholds and scores: it needs a --validation split")
+    if asked.largest and (asked.time_limit is None or asked.batch_size is not None):
+        raise UserError("--largest-batch needs --time-limit, and no --batch-size")
+    if asked.reserve is not None and asked.pack is None:
+        raise UserError("--reserve keeps time for --pack: give both or neither")
+
+
 def adapted(preset: Preset, **changes: Any) -> Preset:
     """The preset with what the options override; None is an option that was not given."""
     changes = {key: value for key, value in changes.items() if value is not None}

@@ -60,6 +60,7 @@ def thresholds(
         ),
     ] = None,
     limit: common.Limit = None,
+    annotations: common.Annotations = "auto",
     backend: common.Backend = None,
 ) -> None:
     """Choose a model's score threshold and smallest area on a split, for a metric that you name.
@@ -83,7 +84,7 @@ def thresholds(
     folder = find_weights(weights)
     if folder.is_file():
         raise UserError(f"{weights} is a file: thresholds belong to a model folder, give that")
-    dataset = common.open_data(data, split, limit, what="choosing on")
+    dataset = common.open_data(data, split, limit, what="choosing on", annotations=annotations)
     model = common.open_model(str(folder))
     if flips is not None:
         model.thresholds = dataclasses.replace(model.thresholds, flips=flips)

@@ -15,7 +15,7 @@ from nucleus_course._util.errors import UserError
 from nucleus_course._util.text import pluralize
 from nucleus_course.backend import devices, has_bfloat16, load_backend
 from nucleus_course.cli import common
-from nucleus_course.cli.recipe import AUGMENTS, Recipe, adapted, check_images, make_recipe
+from nucleus_course.cli.recipe import Recipe, adapted, check_images, check_options, make_recipe
 from nucleus_course.training.time_limit import TimeLimit, fitted, largest_batch, measure_speed
 
 FROZEN = (
@@ -155,6 +155,7 @@ def train(
     ] = None,
     strict: common.Strict = False,
     allow_empty: common.AllowEmpty = False,
+    annotations: common.Annotations = "auto",
     backend: common.Backend = None,
 ) -> None:
     """Train a model on annotated images, in the preset's stages.
@@ -186,7 +187,7 @@ def train(
     With --epochs or --minutes, or a run that has its length, the time limit only cuts: repeat the command with --resume.
     """
     asked = SimpleNamespace(**locals())
-    _check(asked)
+    check_options(asked)
     if reserve is None and pack is not None and time_limit is not None:
         reserve = min(5.0, time_limit / 4)
     clock = TimeLimit(time_limit, reserve or 0.0)
@@ -201,7 +202,7 @@ def train(
         common.note("no bfloat16 in this machine's processor: training in float32")
         recipe.preset = adapted(recipe.preset, dtype="float32")
     build = _Builder(recipe)  # before the data: a mistyped name should not cost their reading
-    dataset, judged = _open(recipe, data, strict, allow_empty)
+    dataset, judged = _open(recipe, data, strict, allow_empty, annotations)
     rows, finished = _train(recipe, build, dataset, judged, clock, device_count, largest)
     if not finished:
         common.say(
@@ -211,20 +212,6 @@ def train(
         from nucleus_course.cli.pack import write_pack
 
         write_pack(recipe, pack, rows, judged, max_mb, backend)
-
-
-def _check(asked: SimpleNamespace) -> None:
-    common.check_dtype(asked.dtype)
-    if asked.epochs is not None and asked.minutes is not None:
-        raise UserError("--epochs and --minutes are alternatives: give one of them")
-    if asked.augment is not None and asked.augment not in AUGMENTS:
-        raise UserError(f"unknown --augment '{asked.augment}': choose one of {', '.join(AUGMENTS)}")
-    if asked.pack is not None and asked.validation == "none":
-        raise UserError("--pack chooses thresholds and scores: it needs a --validation split")
-    if asked.largest and (asked.time_limit is None or asked.batch_size is not None):
-        raise UserError("--largest-batch needs --time-limit, and no --batch-size")
-    if asked.reserve is not None and asked.pack is None:
-        raise UserError("--reserve keeps time for --pack: give both or neither")
 
 
 def _keep_compiled(folder: Path) -> None:
@@ -264,15 +251,21 @@ class _Builder:
         return model
 
 
-def _open(recipe: Recipe, data: str, strict: bool, allow_empty: bool):
+def _open(recipe: Recipe, data: str, strict: bool, allow_empty: bool, annotations: str = "auto"):
     """The data sets to learn from and to judge on; None for the second where there is none."""
-    dataset = common.open_data(data, recipe.split, recipe.limit, strict, "training on", allow_empty)
+    dataset = common.open_data(
+        data, recipe.split, recipe.limit, strict, "training on", allow_empty, annotations
+    )
     if recipe.whole and recipe.earlier is not None:
         check_images(recipe.earlier, dataset, data, recipe.split)
     if recipe.validation is None:
         return dataset, None
     judged = common.open_data(
-        data, recipe.validation, what="validating on", allow_empty=allow_empty
+        data,
+        recipe.validation,
+        what="validating on",
+        allow_empty=allow_empty,
+        annotations=annotations,
     )
     if set(judged.ids) & set(dataset.ids):
         common.note(

@@ -22,26 +22,31 @@ SYNTHETIC_MARK = "SYNTHETIC.txt"
 LAYOUT = "BBBC038's layout: <id>/images/<id>.png and one mask for each nucleus in <id>/masks/"
 LABEL_ENDING = re.compile(r"_(cp_)?(masks?|labels?)$", re.IGNORECASE)
 OTHER_ANNOTATIONS = (".json", ".geojson", ".roi", ".xml", ".csv", ".zip")
+READ = "masks, label images, ImageJ ROIs, QuPath GeoJSON, COCO, LabelMe and VIA JSON"
 
 
 @dataclass
 class ImageFiles:
     """The files of one image: names inside the source. ``image`` is "" when only masks exist; ``rivals``
-    counts the images that lie there where there are several and none is called by the id."""
+    counts the images that lie there where there are several and none is called by the id; ``annotation`` is an
+    :class:`~nucleus_course.data.annotations.shapes.Annotation` where nuclei are no mask files."""
 
     image_id: str
     image: str = ""
     masks: list = field(default_factory=list)
     has_mask_folder: bool = False
     rivals: int = 0
+    annotation: object = None
 
 
 class Source:
     """A zip or a folder: ``entries`` (id -> ImageFiles, sorted by id), ``issues`` about names,
-    ``read(name) -> bytes`` (thread-safe), ``fingerprint`` (changes whenever a file changes)."""
+    ``read(name) -> bytes`` (thread-safe), ``fingerprint`` (changes whenever a file changes), ``names`` of all files."""
+
+    annotations = ""
 
     def __init__(self, path, names, folders):
-        self.path = path
+        self.path, self.names = path, names
         self.issues = []
         self.synthetic = any(PurePosixPath(name).name == SYNTHETIC_MARK for name in names)
         self.entries = self._entries(names, folders)
@@ -57,12 +62,12 @@ class Source:
         entries, homes = {}, {}
         for folder in folders:
             parts = PurePosixPath(folder).parts
-            if parts and parts[-1] == "masks" and not _junk(parts):
+            if parts and parts[-1] == "masks" and not is_junk(parts):
                 self._entry(entries, homes, parts[:-1]).has_mask_folder = True
         images = {}
         for name in sorted(names):
             parts = PurePosixPath(name).parts
-            if _junk(parts) or len(parts) < 2 or parts[-2] not in ("images", "masks"):
+            if is_junk(parts) or len(parts) < 2 or parts[-2] not in ("images", "masks"):
                 continue
             if Path(name).suffix.lower() not in ENDINGS:
                 self._note(
@@ -209,12 +214,25 @@ class FolderSource(Source):
         return _digest(lines)
 
 
-def open_source(path):
-    """Open a zip or folder; images without masks get them from a solution table beside them, if there
-    is one. Raises :class:`UserError` when it is missing, empty or something else."""
+def open_source(path, annotations="auto"):
+    """Open a zip or folder with images and their annotations, in any format that is read.
+
+    Images without masks get them from a solution table beside them, if there is one. ``path`` may be
+    an annotation file, too: it and the images of its folder are taken. ``annotations`` names the format, see
+    :func:`~nucleus_course.data.annotations.parse_format`. Raises :class:`UserError` when it is
+    missing, empty or something else.
+    """
+    from nucleus_course.data.annotations import with_annotations
     from nucleus_course.data.solution import with_solution
 
-    return with_solution(_open(Path(path).expanduser()))
+    path, only = Path(path).expanduser(), None
+    if path.is_file() and path.suffix.lower() in (".json", ".geojson"):
+        path, only = path.parent, path.name
+    source = with_annotations(with_solution(_open(path)), annotations, only)
+    if not source.entries and not source.issues:
+        hint = f"; {source.hint}" if source.hint else ""
+        raise UserError(f"{path}: nothing in it is in {LAYOUT}{hint}")
+    return source
 
 
 def _open(path):
@@ -234,9 +252,6 @@ def _open(path):
         raise UserError(
             f"{path}: no such file or folder; give a zip or folder in {LAYOUT}, or 'sample'"
         )
-    if not source.entries and not source.issues:
-        hint = f"; {source.hint}" if source.hint else ""
-        raise UserError(f"{path}: nothing in it is in {LAYOUT}{hint}")
     return source
 
 
@@ -273,7 +288,7 @@ def _pairs(entries, image_id, images):
 def _hint(names):
     """What else lies there, where people keep annotations: folders by other names, other formats."""
     paths = [PurePosixPath(name) for name in names]
-    paths = [path for path in paths if not _junk(path.parts)]
+    paths = [path for path in paths if not is_junk(path.parts)]
     homes = {path.parts[:-2] for path in paths if path.parent.name == "images"}
     for path in paths:
         other = path.parent.name
@@ -282,10 +297,7 @@ def _hint(names):
                 return f"{path.parent} lies beside images: call it 'masks'"
     for path in paths:
         if path.suffix.lower() in OTHER_ANNOTATIONS and path.name != "stage1_solution.csv":
-            return (
-                f"{path} is not read (annotations are masks: image files; "
-                "export COCO, VIA, LabelMe, QuPath or ImageJ ROIs as masks or as a label image)"
-            )
+            return f"{path} is not read (annotations that are: {READ})"
     return ""
 
 
@@ -300,7 +312,7 @@ def is_outside(name):
     return name.startswith("/") or bool(re.match(r"^[A-Za-z]:", name)) or ".." in name.split("/")
 
 
-def _junk(parts):
+def is_junk(parts):
     return any(part in JUNK or part.startswith(".") for part in parts)
 
 

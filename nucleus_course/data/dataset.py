@@ -72,6 +72,7 @@ class Dataset:
         self.source = source
         self.split = str(split) if isinstance(split, (str, Path)) else "listed"
         self.synthetic = bool(store.index["synthetic"])
+        self.annotations = store.index["annotations"]  # a line on their format; "" for BBBC038's
         self.name = store.index["name"] + (" (synthetic)" if self.synthetic else "")
         self._positions = {image_id: index for index, image_id in enumerate(self.ids)}
 
@@ -174,6 +175,7 @@ class Dataset:
             self._store.index["source"],
             len(self.ids),
             [Issue(**i) for i in self._store.index["issues"]],
+            self.annotations,
         )
         return whole.for_ids(set(self.ids))
 
@@ -187,10 +189,14 @@ def load_dataset(
     cache_dir=None,
     progress=True,
     workers=None,
+    annotations="auto",
 ):
-    """Open a data set in BBBC038's layout.
+    """Open a data set: images with the nuclei that are annotated in them.
 
-    ``source`` is the path of a zip or folder, or ``"sample"`` for the embedded synthetic one;
+    ``source`` is the path of a zip or folder in BBBC038's layout or with annotations in another format
+    (docs/formats.md), of an annotation file, or ``"sample"`` for the embedded synthetic one; ``annotations`` names the
+    format, ``"auto"`` recognises it, and a line on standard error says which it is (``"coco:nucleus"`` also says which
+    categories are nuclei);
     ``split`` a split name, the path of a split file or a list of ids (see
     :func:`~nucleus_course.data.splits.split_ids`). The first opening decodes everything, with
     ``workers`` threads and a progress bar, into a cache in ``cache_dir`` (see
@@ -204,7 +210,7 @@ def load_dataset(
     Raises :class:`UserError` for a source that is missing, empty or of another kind, a zip with
     names outside its folder, an unknown split, and a split without a usable image or nucleus.
     """
-    store, path = _open_store(source, cache_dir, progress, workers, allow_empty)
+    store, path = _open_store(source, cache_dir, progress, workers, allow_empty, annotations)
     index = store.index
     refused = [Issue(**issue) for issue in index["issues"] if issue["action"] == REFUSED]
     outside = [issue for issue in refused if issue.kind == "outside name"]
@@ -231,23 +237,27 @@ def load_dataset(
             f"{path}: no nucleus is annotated in {pluralize(len(dataset), 'image')} of split "
             f"{str(split)!r}: {hint}. If they really show none: allow_empty=True (--allow-empty)"
         )
-    if progress and dataset.lint.refused:
-        for issue in dataset.lint.refused[:10]:
-            print(f"left out: {issue}", file=sys.stderr)
-        if len(dataset.lint.refused) > 10:
-            print(
-                f"left out: {len(dataset.lint.refused) - 10} more, see dataset.lint.table()",
-                file=sys.stderr,
-            )
+    if progress:
+        _say(dataset, path, dataset.lint.refused)
     return dataset
 
 
-def lint_dataset(source, *, cache_dir=None, progress=False, workers=None):
+def _say(dataset, path, refused):
+    """Lines on standard error: a format that was recognised, and what is left out."""
+    if dataset.annotations:
+        print(f"{path}: annotations: {dataset.annotations}", file=sys.stderr)
+    for issue in refused[:10]:
+        print(f"left out: {issue}", file=sys.stderr)
+    if len(refused) > 10:
+        print(f"left out: {len(refused) - 10} more, see dataset.lint.table()", file=sys.stderr)
+
+
+def lint_dataset(source, *, cache_dir=None, progress=False, workers=None, annotations="auto"):
     """Everything wrong with a source, as a :class:`LintReport`; raises only if it cannot be opened."""
-    store, path = _open_store(source, cache_dir, progress, workers)
-    return LintReport(
-        str(path), len(store.index["images"]), [Issue(**issue) for issue in store.index["issues"]]
-    )
+    store, path = _open_store(source, cache_dir, progress, workers, annotations=annotations)
+    index = store.index
+    issues = [Issue(**issue) for issue in index["issues"]]
+    return LintReport(str(path), len(index["images"]), issues, index["annotations"])
 
 
 def _few(whole):
@@ -265,15 +275,16 @@ def _split(whole, split):
     return split_ids(whole._store.index["all_ids"], split)
 
 
-def _open_store(source, cache_dir, progress, workers, allow_empty=False):
+def _open_store(source, cache_dir, progress, workers, allow_empty=False, annotations="auto"):
     path = (
         Path(str(files("nucleus_course.data") / "sample.zip"))
         if str(source) == SAMPLE
         else Path(source)
     )
-    files_of = open_source(path)
+    files_of = open_source(path, annotations)
     try:
         state = files_of.fingerprint + (" allow_empty" if allow_empty else "")
+        state += f" {path.name} {annotations}" if files_of.annotations else ""
         target = cache.cache_path(files_of.path, state, cache_dir)
         store = cache.open_cache(target)
         if store is None:
@@ -288,7 +299,7 @@ def _open_store(source, cache_dir, progress, workers, allow_empty=False):
 def _decode_all(files_of, name, progress, workers, allow_empty):
     """Decode every image of a source: the cache's index and its PNGs."""
     entries = [entry for entry in files_of.entries.values() if entry.image]
-    labelled = any(entry.masks for entry in entries) and not allow_empty
+    labelled = (any(e.masks for e in entries) or files_of.annotations) and not allow_empty
 
     def work(entry):
         decoded = decode_entry(entry, files_of.read, labelled)
@@ -329,6 +340,7 @@ def _decode_all(files_of, name, progress, workers, allow_empty):
         "source": str(files_of.path),
         "synthetic": files_of.synthetic,
         "hint": files_of.hint,
+        "annotations": files_of.annotations,
         "all_ids": [entry.image_id for entry in entries],
         "images": images,
         "issues": [vars(issue) for issue in issues],

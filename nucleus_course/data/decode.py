@@ -51,12 +51,12 @@ def decode_entry(entry, read, labelled=True):
         message = f"{entry.rivals} images lie together, none called {entry.image_id!r}: each needs a folder of its own, <id>/images/<id>.png"
         report(entry.image, "several images", message, REFUSED)
         return result
-    if labelled and not entry.masks:
+    if labelled and not entry.masks and entry.annotation is None:
         if not entry.has_mask_folder:
             report(
                 entry.image,
                 "no masks",
-                "an image without a masks folder: its nuclei are unknown",
+                "an image without annotation (no masks folder): its nuclei are unknown",
                 REFUSED,
             )
             return result
@@ -95,7 +95,15 @@ class _Refused(Exception):
 
 def _labels(entry, read, shape, report):
     """Label map uint16 (H, W) from the mask files of one image."""
-    nuclei, seen = [], {}
+    if entry.annotation is not None:
+        file = entry.annotation.file
+        try:
+            drawn = entry.annotation.nuclei(shape, lambda *line: report(file, *line))
+        except Unclear as error:
+            report(file, "unclear annotation", f"{entry.image}: {error}", REFUSED)
+            raise _Refused from None
+        return _label_map(entry, drawn, shape, report)
+    nuclei = []
     for name in sorted(entry.masks):
         try:
             pixels = read_pixels(read_bytes(read, name), name, mask=True)
@@ -114,18 +122,25 @@ def _labels(entry, read, shape, report):
             raise _Refused from None
         if not found:
             report(name, "empty mask", "a mask without a pixel, dropped", REPAIRED)
-        for top, left, piece in found:
-            key = (top, left, piece.shape, piece.tobytes())
-            if key in seen:
-                report(name, "duplicate mask", f"the same pixels as {seen[key]}, dropped", REPAIRED)
-                continue
-            seen[key] = name
-            nuclei.append((name, top, left, piece))
-    if len(nuclei) > MAX_NUCLEI:
-        message = f"{len(nuclei)} nuclei; at most {MAX_NUCLEI} can be kept"
+        nuclei += [(name, *nucleus) for nucleus in found]
+    return _label_map(entry, nuclei, shape, report)
+
+
+def _label_map(entry, nuclei, shape, report):
+    """The label map of nuclei as (name, top, left, bool array); of equal ones the first stays."""
+    kept, seen = [], {}
+    for name, top, left, piece in nuclei:
+        key = (top, left, piece.shape, piece.tobytes())
+        if key in seen:
+            report(name, "duplicate mask", f"the same pixels as {seen[key]}, dropped", REPAIRED)
+            continue
+        seen[key] = name
+        kept.append((name, top, left, piece))
+    if len(kept) > MAX_NUCLEI:
+        message = f"{len(kept)} nuclei; at most {MAX_NUCLEI} can be kept"
         report(entry.image, "too many masks", message, REFUSED)
         raise _Refused
-    return _paint(nuclei, shape, entry.image, report)
+    return _paint(kept, shape, entry.image, report)
 
 
 def _paint(masks, shape, image_name, report):

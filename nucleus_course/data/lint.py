@@ -29,6 +29,7 @@ class LintReport:
     source: str = ""
     images: int = 0
     issues: list = field(default_factory=list)
+    annotations: str = ""  # their format, where it is not BBBC038's
 
     def __len__(self):
         return len(self.issues)
@@ -54,10 +55,11 @@ class LintReport:
 
     def summary(self):
         """One line for a terminal."""
+        form = f"; annotations: {self.annotations}" if self.annotations else ""
         if not self.issues:
-            return f"{self.images} images, nothing to report"
+            return f"{self.images} images, nothing to report{form}"
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
-        return f"{self.images} images usable; {len(self.repaired)} repairs, {len(self.refused)} refusals: {kinds}"
+        return f"{self.images} images usable; {len(self.repaired)} repairs, {len(self.refused)} refusals: {kinds}{form}"
 
     def table(self):
         """A rich table with one row an issue."""
@@ -76,6 +78,7 @@ class LintReport:
             self.source,
             len(ids),
             [i for i in self.issues if i.image_id in ids or i.action == REFUSED],
+            self.annotations,
         )
 
     def to_json(self):
@@ -83,10 +86,12 @@ class LintReport:
             {
                 "source": self.source,
                 "images": self.images,
+                "annotations": self.annotations,
                 "issues": [asdict(i) for i in self.issues],
             }
         )
 
     @classmethod
     def from_dict(cls, data):
-        return cls(data["source"], data["images"], [Issue(**issue) for issue in data["issues"]])
+        issues = [Issue(**issue) for issue in data["issues"]]
+        return cls(data["source"], data["images"], issues, data.get("annotations", ""))

@@ -27,7 +27,8 @@ class SolvedSource:
     def __init__(self, source, table):
         self._source, self._table = source, Path(table)
         self.path, self.issues, self.synthetic = source.path, source.issues, source.synthetic
-        self.hint = ""
+        self.hint, self.annotations, self.names = "", NAME, source.names
+        self.outside = source.outside
         self._rows = read_solution(table)
         self._masks, self.entries = {}, {}
         for image_id, entry in source.entries.items():

@@ -1,0 +1,231 @@
+"""COCO, LabelMe, VIA and GeoJSON: what each calls a nucleus, as shapes by image.
+
+A reader takes the parsed JSON and the file's name and gives {image: :class:`~nucleus_course.data.annotations.shapes.Annotation`},
+where the image is the name that the file gives it. It raises ValueError for what it cannot make sense of.
+"""
+
+import base64
+import binascii
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.data.annotations.shapes import (
+    Annotation,
+    coco_segmentation,
+    ellipse,
+    mask,
+    polygon,
+    rectangle,
+)
+
+FEW = "of fewer than three points"
+NO_AREA = "that are points or lines"
+UNREADABLE = "that make no sense"
+
+
+def is_coco(data):
+    return isinstance(data, dict) and all(
+        isinstance(data.get(key), list) for key in ("images", "annotations")
+    )
+
+
+def is_labelme(data):
+    return isinstance(data, dict) and isinstance(data.get("shapes"), list) and "imagePath" in data
+
+
+def is_via(data):
+    rows = _via_rows(data)
+    return bool(rows) and all(isinstance(r, dict) and "filename" in r and "regions" in r for r in rows)  # fmt: skip
+
+
+def is_geojson(data):
+    features = _features(data)
+    return bool(features) and all(isinstance(f, dict) and "geometry" in f for f in features)
+
+
+def add(annotation, name, make):
+    """Append the shape that ``make()`` gives, or drop it with its reason."""
+    try:
+        shape = make()
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        text = str(error)
+        annotation.drop(FEW if text == "fewer than three points" else UNREADABLE, name)
+    else:
+        if shape is None:
+            annotation.drop(NO_AREA, name)
+        else:
+            annotation.shapes.append(shape)
+
+
+def ring(name, points, category=""):
+    """A polygon of one ring (K, 2); raises ValueError for fewer than three points."""
+    points = np.asarray(points, np.float64)
+    if points.ndim != 2 or points.shape[1] < 2 or len(np.unique(points[:, :2], axis=0)) < 3:
+        raise ValueError("fewer than three points")
+    return polygon(name, [points[:, :2]], category)
+
+
+# ---------------------------------------------------------------- COCO
+
+
+def read_coco(data, file):
+    """Instances: polygons and run lengths, whatever their ids; crowds are left out and said."""
+    names, found = {}, {}
+    for image in data["images"]:
+        if not isinstance(image, dict) or "id" not in image or "file_name" not in image:
+            raise ValueError("an image without id or file_name")
+        if image["id"] in names:
+            raise ValueError(f"two images with the id {image['id']!r}")
+        names[image["id"]] = name = str(image["file_name"])
+        size = image.get("height"), image.get("width")
+        found[name] = Annotation(file, size if all(size) else None)
+    listed = [c for c in data.get("categories") or [] if isinstance(c, dict)]
+    categories = {c.get("id"): str(c.get("name", c.get("id"))) for c in listed}
+    for number, row in enumerate(data["annotations"]):
+        if not isinstance(row, dict):
+            raise ValueError(f"annotation {number} is {row!r}")
+        name = f"annotation {row.get('id', number)}"
+        if row.get("image_id") not in names:
+            raise ValueError(f"{name} is for image {row.get('image_id')!r}, which is not listed")
+        annotation = found[names[row["image_id"]]]
+        category = categories.get(row.get("category_id"), str(row.get("category_id", "")))
+        if row.get("iscrowd"):
+            annotation.drop("that are crowds, whose nuclei are not told apart", name)
+        elif not row.get("segmentation"):
+            annotation.drop("without an outline (boxes alone)", name)
+        else:
+            segmentation = row["segmentation"]
+            add(annotation, name, lambda s=segmentation, n=name, c=category: coco_segmentation(n, s, c))  # fmt: skip
+    return found
+
+
+# ---------------------------------------------------------------- LabelMe
+
+
+def read_labelme(data, file):
+    """One image a file: polygons, rectangles, circles and masks."""
+    height, width = data.get("imageHeight"), data.get("imageWidth")
+    annotation = Annotation(file, (height, width) if height and width else None)
+    for number, row in enumerate(data["shapes"], 1):
+        category = str(row.get("label") or "")
+        add(annotation, f"shape {number}", lambda r=row, n=number, c=category: _labelme_shape(r, f"shape {n}", c))  # fmt: skip
+    return {str(data["imagePath"]): annotation}
+
+
+def _labelme_shape(row, name, category):
+    kind, points = row.get("shape_type") or "polygon", row.get("points")
+    if kind == "polygon":
+        return ring(name, points, category)
+    if kind in ("point", "line", "linestrip", "points"):
+        return None
+    (x1, y1), (x2, y2) = points
+    if kind == "rectangle":
+        return rectangle(name, x1, y1, x2, y2, category)
+    if kind == "circle":  # its centre and a point of its rim
+        return ellipse(name, (x1, y1), [np.hypot(x2 - x1, y2 - y1)] * 2, category=category)
+    if kind == "mask":
+        return mask(name, int(x1), int(y1), _png_mask(row["mask"], name), category)
+    raise ValueError(f"a shape of type {kind!r}")
+
+
+def _png_mask(text, name):
+    from nucleus_course.data.read import read_pixels
+
+    try:
+        return read_pixels(base64.b64decode(text), name, mask=True).values > 0
+    except (binascii.Error, UserError) as error:
+        raise ValueError(str(error)) from None
+
+
+# ---------------------------------------------------------------- VGG Image Annotator
+
+
+def _via_rows(data):
+    """The rows of images of an annotation file or a project of VIA 2."""
+    if not isinstance(data, dict):
+        return []
+    images = data.get("_via_img_metadata", data)
+    return list(images.values()) if isinstance(images, dict) else []
+
+
+def read_via(data, file):
+    """VIA 1 and 2: polygons, rectangles, circles and ellipses; an image without regions has no nuclei."""
+    found = {}
+    for row in _via_rows(data):
+        annotation = found.setdefault(str(row["filename"]), Annotation(file))
+        regions = row["regions"]
+        regions = list(regions.values()) if isinstance(regions, dict) else regions
+        for region in regions:
+            name = (
+                f"region {len(annotation.shapes) + sum(map(len, annotation.dropped.values())) + 1}"
+            )
+            add(annotation, name, lambda r=region, n=name: _via_shape(r, n))
+    return found
+
+
+def _via_shape(region, name):
+    shape, about = region["shape_attributes"], region.get("region_attributes") or {}
+    words = [str(value) for value in about.values() if isinstance(value, str) and value]
+    kind, category = shape["name"], words[0] if len(words) == 1 else ""
+    if kind in ("polygon", "polyline"):
+        if kind == "polyline":
+            return None
+        points = np.stack([shape["all_points_x"], shape["all_points_y"]], axis=1)
+        return ring(name, points, category)
+    if kind == "rect":
+        x, y = shape["x"], shape["y"]
+        return rectangle(name, x, y, x + shape["width"], y + shape["height"], category)
+    if kind in ("circle", "ellipse"):
+        radii = (shape["r"],) * 2 if kind == "circle" else (shape["rx"], shape["ry"])
+        return ellipse(name, (shape["cx"], shape["cy"]), radii, shape.get("theta", 0.0), category)
+    if kind == "point":
+        return None
+    raise ValueError(f"a region of type {kind!r}")
+
+
+# ---------------------------------------------------------------- GeoJSON
+
+
+def _features(data):
+    """The features of a collection, of one feature, or of a list of them."""
+    if isinstance(data, dict) and isinstance(data.get("features"), list):
+        return data["features"]
+    return [data] if isinstance(data, dict) and data.get("type") == "Feature" else (
+        data if isinstance(data, list) else []
+    )  # fmt: skip
+
+
+def read_geojson(data, file):
+    """QuPath's objects: of cells their nuclei; where there are detections or cells, annotations are regions and left out."""
+    annotation, features = Annotation(file), _features(data)
+    kinds = [str((f.get("properties") or {}).get("objectType", "")).casefold() for f in features]
+    kinds = [f.get("id", "") if not k and f.get("id") == "PathCellObject" else k for f, k in zip(features, kinds)]  # fmt: skip
+    detected = any(kind in ("detection", "cell") for kind in kinds)
+    for number, (feature, kind) in enumerate(zip(features, kinds), 1):
+        about = feature.get("properties") or {}
+        name = f"object {about.get('name') or number}"
+        classified = about.get("classification")
+        category = classified.get("name", "") if isinstance(classified, dict) else classified or ""
+        if kind in ("tile", "root", "tma_core") or (detected and kind == "annotation"):
+            annotation.drop("that are regions, not nuclei", name)
+            continue
+        geometry = feature.get("nucleusGeometry") or feature["geometry"]
+        add(annotation, name, lambda g=geometry, n=name, c=category: _geometry(g, n, str(c)))
+    return {PurePosixPath(file).stem: annotation}
+
+
+def _geometry(geometry, name, category):
+    kind = geometry["type"]
+    if kind == "Polygon":
+        parts = [geometry["coordinates"]]
+    elif kind == "MultiPolygon":
+        parts = geometry["coordinates"]
+    elif kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):
+        return None
+    else:
+        raise ValueError(f"a geometry of type {kind!r}")
+    rings = [np.asarray(r, np.float64)[:, :2] for part in parts for r in part]
+    ring(name, rings[0])  # raises where it is none
+    return polygon(name, [r for r in rings if len(r) > 2], category)

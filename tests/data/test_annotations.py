@@ -305,7 +305,7 @@ def test_an_image_without_annotation_is_left_out_and_one_with_none_is_kept(tmp_p
     ("files", "line"),
     [
         ({"c.json": "{"}, "c.json: not JSON"),
-        ({"c.json": {"a": 1}}, "c.json: JSON, but no annotations of COCO"),
+        ({"c.json": {"a": 1}}, "c.json: JSON, but no annotations that are read"),
         ({"c.json": coco([FLAT[0]]) | {"images": []}}, "c.json: COCO JSON.*image 0, which is not listed"),
         ({"c.json": coco(), "d.json": coco()}, "a.png is annotated in c.json and in d.json"),
         ({"c.json": coco(), "v.json": via()}, r"several formats, COCO JSON \(coco\), VGG.*--annotations"),

@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 OUT    ?= demo-output
+# Processes that share the tests, a file each at a time; WORKERS=0 runs them in one, as a debugger needs it.
+WORKERS ?= auto
+SHARED := -n $(WORKERS) --maxprocesses 4 --dist loadfile
 # Set-up is done again when pyproject.toml changes, and only then.
 STAMP  := $(VENV)/.setup-$(firstword $(shell cksum pyproject.toml))
 
@@ -47,10 +50,10 @@ demo: setup
 
 # nbval runs each notebook in this environment's kernel; cells tagged nbval-check-output are compared.
 test: setup
-	$(BIN)/python -m pytest tests $(wildcard notebooks) --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(SHARED) tests $(wildcard notebooks) --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(PYTEST_ARGS)
 
 test-fast: setup
-	$(BIN)/python -m pytest tests -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(SHARED) tests -m "not slow" $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/python -m ruff check .

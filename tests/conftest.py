@@ -10,6 +10,11 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    # Processes that run at the same time share the cores instead of competing for them.
+    share = str(max(1, (os.cpu_count() or 1) // workers))
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        os.environ[name] = share
 
 ROOT = Path(__file__).resolve().parents[1]
 # Decoded data stays in the project, and only that of the real images stays for the next run.
@@ -19,7 +24,9 @@ CACHE = Path(
 
 
 def pytest_sessionfinish(session):
-    for file in CACHE.glob("*.zip") if CACHE.is_relative_to(ROOT) else ():
+    if hasattr(session.config, "workerinput") or not CACHE.is_relative_to(ROOT):
+        return  # other processes may still use it
+    for file in CACHE.glob("*.zip"):
         if not file.name.startswith("stage1_train"):
             file.unlink(missing_ok=True)
 

@@ -19,7 +19,7 @@
 # **What you need:** 45 minutes, 2 GB of memory, any processor. About a minute of it is computing. No internet connection. You should have done
 # [notebook 0](00_start_here.ipynb).
 #
-# Previous: [5. Error analysis](05_error_analysis.ipynb). Next: your own images.
+# Previous: [5. Error analysis](05_error_analysis.ipynb). Next: [7. Does it hold elsewhere?](07_does_it_hold_elsewhere.ipynb).
 # [Solutions](solutions/06_your_own_images.ipynb) · [Glossary](../docs/glossary.md)
 
 # %%
@@ -397,7 +397,7 @@ print(
 # 2. Self-consistency finds unsure detections, never systematic errors. A few randomly chosen annotated images find both.
 # 3. Split by slide, patient or laboratory, whichever you want to generalise to.
 #
-# Previous: [5. Error analysis](05_error_analysis.ipynb). Next: your own images. For teaching with this course see the
+# Previous: [5. Error analysis](05_error_analysis.ipynb). Next: [7. Does it hold elsewhere?](07_does_it_hold_elsewhere.ipynb). For teaching with this course see the
 # [instructor's guide](../docs/instructor.md).
 #
 # *References.* Ruifrok and Johnston, *Quantification of histochemical staining by color deconvolution*, Analytical and Quantitative Cytology and Histology 23, 2001.

@@ -3,6 +3,9 @@
 Crowding, anchor coverage, bilinear reading, and how well two label images agree.
 """
 
+import json
+from importlib.resources import files
+
 import numpy as np
 
 
@@ -99,3 +102,13 @@ def f1_of_two(first: np.ndarray, second: np.ndarray, threshold: float = 0.5) -> 
     pairs = int((shared[1:, 1:] > threshold * union).sum())
     total = int((shared.sum(axis=1)[1:] > 0).sum() + (shared.sum(axis=0)[1:] > 0).sum())
     return 2 * pairs / total if total else 1.0
+
+
+def source_folds() -> dict:
+    """Colour against canonical input on sources that were held out: {split: table by source}.
+
+    Each is a saved :class:`~nucleus_course.evaluation.by_source.SourceTable`, first model canonical, second colour;
+    docs/strangers.md has the commands.
+    """
+    text = files("nucleus_course.course").joinpath("source_folds.json").read_text(encoding="utf-8")
+    return json.loads(text)

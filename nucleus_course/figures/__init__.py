@@ -18,6 +18,7 @@ _MODULES = {
     "curves": "disc_mask draw_f1_curve draw_operating_point draw_pr_curves draw_precision_recall draw_reliability "
     "draw_shifted_discs draw_threshold_curve",
     "metrics": "draw_comparison draw_intervals draw_paired_test draw_type_breakdown",
+    "strangers": "draw_canonical draw_folds",
     "errors": "draw_ap_costs draw_error_counts draw_size_breakdown",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}

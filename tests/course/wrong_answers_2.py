@@ -264,3 +264,51 @@ def pixel_size_once(count, height, width, micrometres_per_pixel):
 @wrong("density")
 def per_pixel(count, height, width, micrometres_per_pixel):
     return count / (height * width)
+
+
+@wrong("leaked")
+def training_ids(train, validation, group_of):
+    return {t for t in train if any(group_of[v] == group_of[t] for v in validation)}
+
+
+@wrong("leaked")
+def neighbours_within_validation(train, validation, group_of):
+    ids = [*train, *validation]
+    return {v for v in validation if any(group_of[v] == group_of[i] for i in ids if i != v)}
+
+
+@wrong("leaked")
+def groups_not_ids(train, validation, group_of):
+    return {group_of[v] for v in validation} & {group_of[t] for t in train}
+
+
+@wrong("leaked")
+def group_zero_forgotten(train, validation, group_of):
+    groups = {group_of[t] for t in train if group_of[t]}
+    return {v for v in validation if group_of[v] in groups}
+
+
+@wrong("mean_over_sources")
+def each_image_once(scores, source_of):
+    return sum(scores.values()) / len(scores)
+
+
+@wrong("mean_over_sources")
+def sources_without_images_too(scores, source_of):
+    names = set(source_of.values())
+    own = [[v for i, v in scores.items() if source_of[i] == name] for name in names]
+    return sum(sum(values) / max(1, len(values)) for values in own) / len(own)
+
+
+@wrong("mean_over_sources")
+def best_image_of_each(scores, source_of):
+    names = {source_of[i] for i in scores}
+    return sum(max(v for i, v in scores.items() if source_of[i] == n) for n in names) / len(names)
+
+
+@wrong("mean_over_sources")
+def zeros_left_out(scores, source_of):
+    scores = {i: v for i, v in scores.items() if v}
+    names = {source_of[i] for i in scores}
+    own = [[v for i, v in scores.items() if source_of[i] == name] for name in names]
+    return sum(sum(values) / len(values) for values in own) / len(own)

@@ -23,6 +23,7 @@ SERIES = [
     "04_evaluate",
     "05_error_analysis",
     "06_your_own_images",
+    "07_does_it_hold_elsewhere",
 ]
 
 each_notebook = pytest.mark.parametrize(

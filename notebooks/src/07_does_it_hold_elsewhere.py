@@ -52,7 +52,10 @@ from nucleus_course.data.splits import split_ids
 
 source_of = read_sources()
 train, validation = (split_ids(list(source_of), split) for split in ("train", "validation"))
-images = {name: Counter(source_of[i] for i in ids) for name, ids in (("train", train), ("validation", validation))}
+images = {
+    name: Counter(source_of[i] for i in ids)
+    for name, ids in (("train", train), ("validation", validation))
+}
 print(f"{'source':<20}{'train':>8}{'validation':>12}")
 for source, number in images["train"].most_common():
     print(f"{source:<20}{number:>8}{images['validation'][source]:>12}")
@@ -85,7 +88,9 @@ exercises.check_leaked(leaked)
 
 # %%
 strangers = set(validation) - leaked(train, validation, source_of)
-print(f"{len(validation) - len(strangers)} of {len(validation)} validation images come from a source that is in train")
+print(
+    f"{len(validation) - len(strangers)} of {len(validation)} validation images come from a source that is in train"
+)
 
 # %% [markdown]
 # **What was seen.** Not one image of `validation` is a stranger. A random split never makes one: each source of more than a few images ends up on both sides.
@@ -101,8 +106,14 @@ print(f"{len(validation) - len(strangers)} of {len(validation)} validation image
 
 # %% only="solution" tags=["nbval-check-output"]
 course.claim("no validation image comes from a source that train lacks", not strangers)
-course.claim("the three largest sources hold more than half of the training images", sum(n for _, n in images["train"].most_common(3)) > len(train) / 2)
-course.claim("the largest source is more than fifty times as large as the smallest in train", max(images["train"].values()) > 50 * min(images["train"].values()))
+course.claim(
+    "the three largest sources hold more than half of the training images",
+    sum(n for _, n in images["train"].most_common(3)) > len(train) / 2,
+)
+course.claim(
+    "the largest source is more than fifty times as large as the smallest in train",
+    max(images["train"].values()) > 50 * min(images["train"].values()),
+)
 
 # %% [markdown]
 # ## Each source counts once
@@ -138,7 +149,13 @@ exercises.check_mean_over_sources(mean_over_sources)
 # violet on a light ground (light is absorbed by dye as Beer and Lambert's law says); and in 16 bits, dim, with twenty hot pixels. Nothing about the nuclei has changed: the annotation is the same for all four.
 
 # %%
-chosen = [i for i in dataset.ids if dataset.types[i].endswith("fluorescent") and 8 <= dataset.counts[i] <= 80 and max(dataset.sizes[i]) <= 400]
+chosen = [
+    i
+    for i in dataset.ids
+    if dataset.types[i].endswith("fluorescent")
+    and 8 <= dataset.counts[i] <= 80
+    and max(dataset.sizes[i]) <= 400
+]
 record = dataset[chosen[0]]
 grey = record.image.mean(axis=2)
 light = grey / max(1.0, np.percentile(grey, 99.8))
@@ -149,7 +166,9 @@ dim[random.integers(0, dim.shape[0], 20), random.integers(0, dim.shape[1], 20)] 
 sent = {
     "as stored": record.image,
     "inverted": 255 - record.image,
-    "stained": np.rint([240, 235, 245] * np.exp(-light.clip(0, 1)[..., None] * [1.2, 1.5, 0.7])).astype(np.uint8),
+    "stained": np.rint(
+        [240, 235, 245] * np.exp(-light.clip(0, 1)[..., None] * [1.2, 1.5, 0.7])
+    ).astype(np.uint8),
     "16 bits, hot pixels": dim,
 }
 
@@ -200,10 +219,21 @@ from nucleus_course.course.numbers import f1_of_two
 truth = record.labels
 f1 = {name: f1_of_two(truth, detections.label_image()) for name, detections in found.items()}
 four = [f1[name] for name in sent]
-course.claim("the polarity is right for all four", [one.polarity for one in seen.values()] == ["bright", "dark", "dark", "bright"])
-course.claim("only the third is taken for stained tissue", [one.stain for one in seen.values()] == [False, False, True, False])
-course.claim("the four images' F1 against the annotation lie within a tenth of each other", max(four) - min(four) < 0.1)
-course.claim("with the wrong polarity F1 is less than half of that", f1["wrong polarity"] < 0.5 * min(four))
+course.claim(
+    "the polarity is right for all four",
+    [one.polarity for one in seen.values()] == ["bright", "dark", "dark", "bright"],
+)
+course.claim(
+    "only the third is taken for stained tissue",
+    [one.stain for one in seen.values()] == [False, False, True, False],
+)
+course.claim(
+    "the four images' F1 against the annotation lie within a tenth of each other",
+    max(four) - min(four) < 0.1,
+)
+course.claim(
+    "with the wrong polarity F1 is less than half of that", f1["wrong polarity"] < 0.5 * min(four)
+)
 
 # %% [markdown]
 # ## Two models, judged on strangers

@@ -6,6 +6,7 @@ import errno
 import functools
 import inspect
 import signal
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -138,6 +139,22 @@ def ending_well():
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def one_line_warnings():
+    """Warnings for users are one line on standard error, without a file and a line of code."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message, category, *place, **more):
+            if category is UserWarning:
+                note(f"warning: {message}")
+            else:
+                usual(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
+
+
 def friendly(command):
     """Decorator of every subcommand: what a user can correct is one line, and a bug keeps its traceback.
 
@@ -147,7 +164,7 @@ def friendly(command):
 
     @functools.wraps(command)
     def run(*args, **kwargs):
-        with ending_well() as state:
+        with ending_well() as state, one_line_warnings():
             try:
                 return command(*args, **kwargs)
             except UserError as error:

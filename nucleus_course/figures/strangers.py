@@ -64,4 +64,7 @@ def draw_folds(folds, key="coco_ap", label="AP"):
     axis.set_ylim(len(names) - 0.4, -0.6)
     tidy(axis, f"{label} on sources held out, percent", "")
     legend(axis, "below", ncols=2)
-    return figure, f"{label} on sources that neither model met, {second} and {first}: {'; '.join(words)}."
+    return (
+        figure,
+        f"{label} on sources that neither model met, {second} and {first}: {'; '.join(words)}.",
+    )

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -325,6 +326,15 @@ def test_errors_of_the_machine_are_one_line(error, code, words):
         raise error
 
     one_line_error(runner.invoke(broken, []), *words, code=code)
+
+
+def test_a_warning_is_one_line_without_code(capsys):
+    @common.friendly
+    def job():
+        warnings.warn("some may be missing", stacklevel=1)
+
+    job()
+    assert capsys.readouterr().err.splitlines() == ["warning: some may be missing"]
 
 
 def test_bugs_keep_their_traceback():

@@ -17,7 +17,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-fast lab picture clean
+.PHONY: help setup demo check test test-fast lab site picture clean
 
 help:
 	@echo "make setup      make $(VENV) and install TensorFlow, JAX, the course and the tests' tools"
@@ -26,6 +26,7 @@ help:
 	@echo "make test       every test, the notebooks included (about 15 minutes on two cores)"
 	@echo "make test-fast  the quick tests only, no notebooks"
 	@echo "make lab        JupyterLab on the notebooks"
+	@echo "make site       the web site in out/site: docs, reference and rendered solutions; dead links end it"
 	@echo "make picture    draw README's picture again, docs/images/detection.png"
 	@echo "make clean      remove what the commands above wrote, $(VENV) included"
 
@@ -62,6 +63,11 @@ check: setup
 
 lab: setup
 	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+
+# Warnings are errors: a link or reference that leads nowhere ends the build.
+site: setup
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs . out/site
+	@echo "open out/site/docs/index.html"
 
 picture: setup
 	$(BIN)/python docs/images/make_detection.py

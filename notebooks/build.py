@@ -130,6 +130,7 @@ def text_cell(source: str, variant: str, first: bool) -> str:
 
 def relink(markdown: str) -> str:
     """Relative links as seen from ``solutions/``, one folder further down."""
+    markdown = re.sub(r"\[Solutions\]\(solutions/", "[This notebook without answers](../", markdown)
     markdown = re.sub(r"\]\(solutions/", "](../", markdown)
     return re.sub(
         r"\]\(\.\./(?=docs|README|data|nucleus_course|tests|LICENSE)", "](../../", markdown

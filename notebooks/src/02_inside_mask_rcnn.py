@@ -8,7 +8,8 @@
 # **What you will do**
 # - draw the paper's Figure 1 from the live network, with the shapes of this run;
 # - follow one image through backbone, pyramid, anchors, proposals, NMS, RoIAlign, heads and mask pasting;
-# - write box coding, NMS, bilinear sampling, the level rule, mask pasting and a loss yourself;
+# - write a step of the pyramid, box coding, NMS, bilinear sampling, the level rule, mask pasting, anchor labels and a loss yourself;
+# - see which anchors and boxes teach in one training step;
 # - compute the losses of three boxes by hand.
 #
 # **What you will learn**
@@ -16,7 +17,7 @@
 # - where coordinates change meaning, and how half a pixel gets lost;
 # - why there are two rounds of non-maximum suppression.
 #
-# **What you need:** 90 minutes (half of it exercises), 2 GB of memory, any processor. About one minute of it is computing. You
+# **What you need:** 110 minutes (half of it exercises), 2 GB of memory, any processor. About one minute of it is computing. You
 # should know what a convolution does; the boxes of [notebook 0](00_start_here.ipynb) return here.
 #
 # Previous: [1. Inspect the data](01_inspect_the_data.ipynb). Next: [3. Train in stages](03_train_in_stages.ipynb).
@@ -100,6 +101,57 @@ course.show(figures.draw_pyramid(trace, config.strides))
 # **What was seen.** In the fine levels single nuclei stand out; in the coarsest only regions do. From level to level the number of
 # cells falls by a factor of four.
 #
+# ### One step of the pyramid, by hand
+#
+# The pyramid starts at the top: a 1 x 1 convolution brings C5 to the common number of channels. A 1 x 1 convolution is a matrix product in each cell. Then,
+# level by level, the coarse map is doubled (each cell becomes 2 x 2 equal cells), and the next finer stage, after a 1 x 1 convolution of its own, is *added*. A 3 x 3 convolution
+# smooths each level at the end. P6 is every other cell of P5, for the largest anchors.
+#
+# **Exercise 2.2: implement it.** Write `top_down(coarse, fine, weight, bias)`, one such step without the smoothing.
+# *Expected output:* `top_down: PASSED`.
+#
+# <details><summary>Hint</summary> <code>coarse.repeat(2, axis=0).repeat(2, axis=1)</code> doubles a map; <code>fine @ weight + bias</code> is the
+# convolution.</details>
+
+
+# %%
+def top_down(coarse, fine, weight, bias):
+    """coarse (h, w, C), fine (2h, 2w, D), weight (D, C), bias (C,) -> the finer merged map (2h, 2w, C)."""
+    ### BEGIN SOLUTION
+    doubled = coarse.repeat(2, axis=0).repeat(2, axis=1)
+    return doubled + (fine @ weight + bias)
+    ### END SOLUTION
+
+
+# %% tags=["nbval-check-output"]
+exercises.check_top_down(top_down)
+
+# %% [markdown]
+# The next cell goes down the whole pyramid in NumPy, with the weights of the network, and compares P2 with the trace. *Expect* a difference that is
+# nothing but rounding.
+
+# %%
+layers = {layer.name: layer for layer in model.network.pyramid.layers}
+
+
+def lateral(level):
+    """The 1 x 1 convolution of stage ``level``, as a matrix product."""
+    kernel, bias = layers[f"fpn_c{level}p{level}"].get_weights()
+    return trace.stages[level - 2] @ kernel[0, 0] + bias
+
+
+merged = lateral(5)
+for level in (4, 3, 2):
+    merged = merged.repeat(2, axis=0).repeat(2, axis=1) + lateral(level)
+by_hand_p2 = np.asarray(layers["fpn_p2"](merged[None]))[0]
+p2_difference = float(np.abs(by_hand_p2 - trace.pyramid[0]).max())
+print(f"P2 {trace.pyramid[0].shape}, values up to {np.abs(trace.pyramid[0]).max():.2f}")
+print(f"difference below 0.001: {p2_difference < 1e-3}")
+
+# %% [markdown]
+# **What was seen.** Eight small convolutions and three additions are the whole pyramid. Addition needs equal channels, and that is why every level has the same number
+# of them; so one and the same head can read all levels.
+#
 # ## Anchors
 #
 # On every cell of every level sit anchors of one size (three shapes in the paper's presets, one in `compact`). Their number depends on the size of the image alone.
@@ -131,12 +183,48 @@ course.show(figures.draw_anchors(trace, config))
 # **What was seen.** With trained weights, anchors on nuclei score higher than anchors on background, and the levels whose anchors fit the nuclei light up most.
 # The levels share the sizes among them; a nucleus between two sizes lights up in both. (An untrained network gives no pattern.)
 #
+# ### Inside the RPN
+#
+# The RPN is three convolutions: one of 3 x 3 cells that both outputs share, and two of 1 x 1, for the scores and for the four numbers. It has one set of weights and reads all
+# levels with it. So it never knows which level it looks at: "about this size" means the size of that level's anchors, in cells. The next cell does it by hand for the best anchor of P2 that is not at the rim:
+# 3 x 3 cells in, two logits and four numbers out. *Expect* the numbers of the trace.
+
+# %%
+for layer in model.network.rpn.layers:
+    if layer.count_params():
+        print(
+            f"{layer.name:<18}{'x'.join(map(str, layer.kernel.shape)):<14}{layer.count_params():>8} weights"
+        )
+
+rpn = {layer.name: layer.get_weights() for layer in model.network.rpn.layers}
+shapes = len(config.anchor_ratios)
+inner = np.zeros((*trace.pyramid[0].shape[:2], shapes), bool)
+inner[1:-1, 1:-1] = True
+of_p2 = np.where(inner.ravel(), trace.rpn_scores[: inner.size], -1)
+row, column, shape = np.unravel_index(of_p2.argmax(), inner.shape)
+kernel, bias = rpn["rpn_conv_shared"]
+cells = trace.pyramid[0][row - 1 : row + 2, column - 1 : column + 2]  # (3, 3, C)
+hidden = np.maximum(np.tensordot(cells, kernel, axes=3) + bias, 0)  # (rpn_channels,)
+logits, deltas = (
+    (hidden @ rpn[name][0][0, 0] + rpn[name][1]).reshape(shapes, -1)[shape]
+    for name in ("rpn_class_raw", "rpn_bbox_pred")
+)
+objectness = 1 / (1 + np.exp(logits[0] - logits[1]))
+print(f"by hand:   score {objectness:.3f}, moves {deltas.round(2)}")
+best_of_p2 = of_p2.argmax()
+print(
+    f"the trace: score {trace.rpn_scores[best_of_p2]:.3f}, moves {trace.rpn_deltas[best_of_p2].round(2)}"
+)
+
+# %% [markdown]
+# **What was seen.** The same numbers. The softmax of two logits is the sigmoid of their difference. Nearly all weights of the RPN are in its 3 x 3 convolution.
+#
 # ### Box coding
 #
 # The four numbers do not say where the box is. They say how it differs from its anchor: the shift of the centre in units of the anchor's
 # height and width, and the logarithm of the change in size (Girshick et al. 2014). So one small convolution can serve small and large objects alike.
 #
-# **Exercise 2.2: implement it.** Write `encode_box(anchor, box)`. *Expected output:* `encode_box: PASSED`.
+# **Exercise 2.3: implement it.** Write `encode_box(anchor, box)`. *Expected output:* `encode_box: PASSED`.
 #
 # <details><summary>Hint</summary> Centre and size of each box first; then <code>(centre - anchor_centre) / anchor_size</code>, and
 # <code>np.log(size / anchor_size)</code>.</details>
@@ -185,7 +273,7 @@ explorer.widget()
 # A nucleus gets a dozen boxes or more. Greedy NMS keeps the box with the best score, drops all that overlap it by more than a threshold, and repeats with the
 # best of the rest. Overlap is measured by *intersection over union* (IoU): the shared area divided by the area of either.
 #
-# **Exercise 2.3: implement it.** Write `box_iou(a, b)`. *Expected output:* `box_iou: PASSED`.
+# **Exercise 2.4: implement it.** Write `box_iou(a, b)`. *Expected output:* `box_iou: PASSED`.
 #
 # <details><summary>Hint</summary> The shared height is <code>min(y2) - max(y1)</code>, or 0 if that is negative.</details>
 
@@ -223,7 +311,7 @@ course.show(
 # **What was seen.** Each step keeps one box and drops those that overlap it by more than the threshold. Boxes that overlap less survive, whether they
 # belong to a neighbouring nucleus or to the same one. The caption has the numbers: the best box need not have the most copies.
 #
-# **Exercise 2.4: implement it.** Write `nms(boxes, scores, iou_threshold)`: the indices of the kept boxes, best first. The matrix
+# **Exercise 2.5: implement it.** Write `nms(boxes, scores, iou_threshold)`: the indices of the kept boxes, best first. The matrix
 # `iou[i, j]` of all overlaps is given. A dropped box drops nobody: that is the step that people forget.
 # *Expected output:* `nms: PASSED`.
 #
@@ -252,7 +340,7 @@ def nms(boxes, scores, iou_threshold):
 exercises.check_nms(nms)
 
 # %% [markdown]
-# **Exercise 2.5: explain.** There are two rounds of NMS: the RPN's, at an IoU of 0.7, and the final one, at a lower IoU. Why is the first more permissive?
+# **Exercise 2.6: explain.** There are two rounds of NMS: the RPN's, at an IoU of 0.7, and the final one, at a lower IoU. Why is the first more permissive?
 # What happens to two nuclei whose boxes really overlap by more than the final threshold?
 
 # %% [markdown] only="exercise"
@@ -298,7 +386,7 @@ course.claim(
 # cells, by bilinear interpolation. Nothing is rounded. Rounding to whole cells (RoIPool) moves the box by up to half a cell, which is a
 # large part of a nucleus that covers only a few cells. A cell is a unit square, so cell (r, c) has its value at its centre, (r + 0.5, c + 0.5).
 #
-# **Exercise 2.6: implement it.** Write `bilinear(grid, y, x)`: the value at a point between cell centres. Outside the outermost centres the value of the border is
+# **Exercise 2.7: implement it.** Write `bilinear(grid, y, x)`: the value at a point between cell centres. Outside the outermost centres the value of the border is
 # repeated. *Expected output:* `bilinear: PASSED`.
 #
 # <details><summary>Hint</summary> Subtract 0.5, so that cell (r, c) lies at (r, c), and clip to the grid. <code>int(y)</code> is the upper
@@ -364,7 +452,7 @@ print("largest difference from the hand computation:", float(np.abs(pooled - by_
 # A box is pooled from the level that suits its size: level 4 for 224 pixels, the size of ImageNet's images, and one level less for each halving
 # (Lin et al. 2017, equation 1).
 #
-# **Exercise 2.7: implement it.** Write `pyramid_level(height, width)`. *Expected output:* `pyramid_level: PASSED`.
+# **Exercise 2.8: implement it.** Write `pyramid_level(height, width)`. *Expected output:* `pyramid_level: PASSED`.
 #
 # <details><summary>Hint</summary> <code>np.floor</code>, then <code>np.clip</code>, then <code>int</code>.</details>
 
@@ -384,7 +472,7 @@ exercises.check_pyramid_level(pyramid_level)
 # %% [markdown]
 # `compact` does not upsample and has strides half as large, so its rule has 112 in place of 224.
 #
-# **Exercise 2.8: predict, run, explain.** Which level will most proposals be pooled from? (Take the size of a nucleus from the figures above and put
+# **Exercise 2.9: predict, run, explain.** Which level will most proposals be pooled from? (Take the size of a nucleus from the figures above and put
 # it into the rule.) Will any be pooled from P5?
 
 # %% [markdown] only="exercise"
@@ -434,7 +522,7 @@ course.show(figures.draw_masks(trace, config.upsample))
 # scores and masks that agree. If the weights come with a `model.rescorer`, small networks replace each class probability by the IoU to expect of the outline;
 # [notebook 5](05_error_analysis.ipynb) asks whether scores can be believed.
 #
-# **Exercise 2.9: implement it.** Write `paste_mask(probs, box, height, width)`: for each pixel whose centre is inside the box, read the grid at the corresponding
+# **Exercise 2.10: implement it.** Write `paste_mask(probs, box, height, width)`: for each pixel whose centre is inside the box, read the grid at the corresponding
 # point (bilinearly); the pixel belongs to the mask if the value is 0.5 or more. Boxes are half-open: a centre on the upper or left edge is inside, one on the lower or right edge is not.
 # `sample_bilinear(probs, ys, xs)` reads a grid at rows `ys` and columns `xs`, in cells.
 # *Expected output:* `paste_mask: PASSED`.
@@ -464,13 +552,115 @@ def paste_mask(probs, box, height, width):
 exercises.check_paste_mask(paste_mask)
 
 # %% [markdown]
+# ## Targets: what the network should have said
+#
+# A loss compares what the network says with what it should say. The annotation has nuclei; the network has thousands of anchors and a thousand proposals. Somebody must decide which of them
+# *should* have said "nucleus". That decision is as much a part of Mask R-CNN as its layers.
+#
+# **Anchors** (Ren et al. 2015). An anchor is *positive* if its IoU with some nucleus is at least 0.7, or if no other anchor overlaps some nucleus more, so that no nucleus is
+# left without one. It is *negative* if its IoU with every nucleus is below 0.3. Between the two it is *neither* and teaches nothing: half a nucleus is a
+# bad example of both.
+#
+# **Exercise 2.11: implement it.** Write `anchor_labels(iou, positive, negative)` from the IoU of each anchor (rows) with each nucleus (columns): 1, 0, or -1 for neither.
+# If several anchors share the best IoU of a nucleus, all of them are positive. A nucleus that no anchor touches makes none positive. *Expected output:* `anchor_labels: PASSED`.
+#
+# <details><summary>Hint</summary> Start with -1 everywhere, then the negatives, and the positives last, so that the best anchor of a nucleus wins even if it overlaps it
+# by little. <code>iou.max(axis=0)</code> is the best IoU of each nucleus.</details>
+
+
+# %%
+def anchor_labels(iou, positive, negative):
+    """iou (A, G) with G > 0 -> (A,) ints: 1 positive, 0 negative, -1 neither."""
+    ### BEGIN SOLUTION
+    labels = np.full(len(iou), -1)
+    labels[iou.max(axis=1) < negative] = 0
+    best_of_nucleus = iou.max(axis=0)
+    forced = ((iou == best_of_nucleus) & (iou > 0)).any(axis=1)
+    labels[forced | (iou.max(axis=1) >= positive)] = 1
+    return labels
+    ### END SOLUTION
+
+
+# %% tags=["nbval-check-output"]
+exercises.check_anchor_labels(anchor_labels)
+
+# %% [markdown]
+# **Exercise 2.12: predict, run, explain.** Which share of the anchors of this image is positive: half, a tenth, or less than a fiftieth?
+
+# %% [markdown] only="exercise"
+# *Your prediction:*
+
+# %%
+from nucleus_course.geometry.boxes import iou_matrix
+
+truth = record.boxes * config.upsample
+anchor_iou = iou_matrix(trace.anchors, truth)
+above = anchor_iou.max(axis=1) >= config.rpn_positive_iou
+forced = ((anchor_iou == anchor_iou.max(axis=0)) & (anchor_iou > 0)).any(axis=1)
+below = (anchor_iou.max(axis=1) < config.rpn_negative_iou) & ~forced
+print(
+    f"{len(above)} anchors: {(above | forced).sum()} positive, of which {(forced & ~above).sum()} only as the best of a nucleus;"
+)
+print(f"{below.sum()} negative, {(~above & ~forced & ~below).sum()} neither")
+
+# %% [markdown]
+# If all of them had a say, "background" everywhere would be nearly right. So each step *draws* a few at random: at most `rpn_anchors_per_image`, of which at most half are positive. Of the
+# proposals, `rois_per_image` are drawn in the same way for the two heads, by an IoU of 0.5. The true boxes join the proposals, so that the heads see good boxes from the first step on. *Expect* as few negatives
+# as that, anywhere in the image, and positives around nuclei.
+
+# %%
+from nucleus_course.course.targets import step_targets
+
+targets = step_targets(trace, record, config)
+course.show(figures.draw_targets(record.image, record.boxes, targets, config.upsample))
+
+# %% [markdown]
+# **What was seen.** A handful of boxes out of thousands teach in one step, and others in the next. The mask target of a positive RoI is the nucleus as *this box* sees it, so a box that sits badly still
+# gets a right answer.
+#
+# **Explain.** Why are anchors between 0.3 and 0.7 left out, while RoIs have one threshold and no gap? And what would happen in an image without nuclei?
+
+# %% [markdown] only="exercise"
+# *Your explanation:*
+
+# %% [markdown] only="solution"
+# **Answer.** Less than a fiftieth is positive. An anchor is fixed: at an IoU of 0.5 it is neither a good example of a nucleus nor of background, and the RPN has thousands of clearer ones. The box head judges boxes that were moved already, and it must
+# answer for each of them at prediction, also for the unsure ones; so it has to learn where the line is. In an image without nuclei all drawn anchors and RoIs are negative; the class losses teach, the box and mask losses are 0.
+
+# %% only="solution" tags=["nbval-check-output"]
+course.claim("the pyramid by hand gives the network's P2", p2_difference < 1e-3)
+course.claim(
+    "the RPN by hand gives the score of the trace",
+    abs(objectness - trace.rpn_scores[best_of_p2]) < 1e-3,
+)
+course.claim("less than a fiftieth of the anchors is positive", (above | forced).mean() < 0.02)
+course.claim(
+    "your labels are these, too",
+    np.array_equal(
+        anchor_labels(anchor_iou, config.rpn_positive_iou, config.rpn_negative_iou),
+        np.where(above | forced, 1, np.where(below, 0, -1)),
+    ),
+)
+course.claim(
+    "at most half of the drawn anchors are positive, and no more than allowed are drawn",
+    2 * targets.anchor_labels.sum() <= config.rpn_anchors_per_image
+    and len(targets.anchors) <= config.rpn_anchors_per_image,
+)
+course.claim(
+    "every positive RoI overlaps a nucleus by 0.5 or more, no negative one does",
+    np.array_equal(
+        iou_matrix(targets.rois, truth).max(axis=1) >= config.roi_positive_iou, targets.roi_labels
+    ),
+)
+
+# %% [markdown]
 # ## The losses of three boxes, by hand
 #
 # Training adds five losses: class and box loss of the RPN, class and box loss of the box head, and the mask loss. Classes use cross-entropy and masks binary cross-entropy.
 # Boxes use smooth L1, a parabola for small differences and a straight line for large ones, so that one bad box does not dominate the gradient. (The line begins at a
 # difference of 1 here and in the paper's presets, at 0.1 in `compact`.) The RPN's losses have the same form as the box head's, so three computations cover all five.
 #
-# **Exercise 2.10: implement it.** Write `smooth_l1(difference)`. *Expected output:* `smooth_l1: PASSED`.
+# **Exercise 2.13: implement it.** Write `smooth_l1(difference)`. *Expected output:* `smooth_l1: PASSED`.
 #
 # <details><summary>Hint</summary> <code>np.where(condition, value_if_true, value_if_false)</code> works on whole arrays.</details>
 
@@ -489,7 +679,7 @@ exercises.check_smooth_l1(smooth_l1)
 
 # %% [markdown]
 # Three boxes: a nucleus with a sure score, a nucleus with an unsure score, and background with a sure score for "nucleus". Only the two nuclei
-# have box and mask losses. **Exercise 2.11: predict, run, explain.** Which of the three adds most to the class loss?
+# have box and mask losses. **Exercise 2.14: predict, run, explain.** Which of the three adds most to the class loss?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -569,11 +759,22 @@ course.claim(
 )
 
 # %% [markdown]
+# ## Quiz
+#
+# 1. *The RPN has one set of weights for all levels. How can it tell small nuclei from large ones?*
+#    <details><summary>Answer</summary> By the level on which they look the right size. On each level it asks the same question, "an object as large as my anchors?", in cells.</details>
+#
+# 2. *An anchor overlaps its nucleus by 0.45, and every other anchor overlaps that nucleus less. Is it positive, negative or neither?*
+#    <details><summary>Answer</summary> Positive: it is the best that this nucleus has.</details>
+#
+# 3. *Two round nuclei touch. Their boxes overlap by 0.1. Does the final NMS endanger one of them?*
+#    <details><summary>Answer</summary> No: it drops boxes that overlap by more than its threshold. Touching is not overlapping; diagonal and nested shapes are in danger.</details>
+#
 # ## What you have done
 #
 # - drawn Figure 1 from the live network;
 # - followed one image from pixels to masks;
-# - written box coding, IoU, NMS, bilinear sampling, the level rule, mask pasting and smooth L1;
+# - written a step of the pyramid, box coding, IoU, NMS, bilinear sampling, the level rule, mask pasting, anchor labels and smooth L1;
 # - computed losses by hand and found the library's numbers.
 #
 # **Three take-aways**

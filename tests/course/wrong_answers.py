@@ -257,3 +257,41 @@ def plain_l1(difference):
 @wrong("smooth_l1")
 def no_absolute_value(difference):
     return np.where(difference < 1, 0.5 * difference**2, difference - 0.5)
+
+
+@wrong("top_down")
+def tiled_not_doubled(coarse, fine, weight, bias):
+    return np.tile(coarse, (2, 2, 1)) + fine @ weight + bias
+
+
+@wrong("top_down")
+def bias_forgotten(coarse, fine, weight, bias):
+    return coarse.repeat(2, axis=0).repeat(2, axis=1) + fine @ weight
+
+
+@wrong("top_down")
+def the_sum_is_convolved(coarse, fine, weight, bias):
+    doubled = coarse.repeat(2, axis=0).repeat(2, axis=1)
+    return (doubled[..., :1] + fine) @ weight + bias
+
+
+@wrong("anchor_labels")
+def none_is_forced(iou, positive, negative):
+    best = iou.max(axis=1)
+    return np.where(best >= positive, 1, np.where(best < negative, 0, -1))
+
+
+@wrong("anchor_labels")
+def only_the_first_of_the_best(iou, positive, negative):
+    best = iou.max(axis=1)
+    labels = np.where(best >= positive, 1, np.where(best < negative, 0, -1))
+    labels[iou.argmax(axis=0)] = 1
+    return labels
+
+
+@wrong("anchor_labels")
+def negatives_last(iou, positive, negative):
+    labels = np.full(len(iou), -1)
+    labels[((iou == iou.max(axis=0)) & (iou > 0)).any(axis=1) | (iou.max(axis=1) >= positive)] = 1
+    labels[iou.max(axis=1) < negative] = 0
+    return labels

@@ -30,6 +30,7 @@ from nucleus_course.course.exercises.model import (
     check_pyramid_level,
 )
 from nucleus_course.course.exercises.strangers import check_leaked, check_mean_over_sources
+from nucleus_course.course.exercises.teaching import check_anchor_labels, check_top_down
 from nucleus_course.course.exercises.training import (
     check_clip_by_global_norm,
     check_smooth_l1,

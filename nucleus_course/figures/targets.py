@@ -1,0 +1,44 @@
+"""What a training step asks: the anchors and RoIs that were drawn for it, and mask targets."""
+
+from nucleus_course.figures.style import (
+    FOUND,
+    TRUTH,
+    VERMILION,
+    draw_boxes,
+    panels,
+    picture,
+    stretch,
+)
+
+
+def draw_targets(image, truth, targets, upsample, count=2):
+    """Anchors and RoIs of one training step on the image, and the first mask targets.
+
+    Args:
+        image: (H, W, 3) uint8. truth: (G, 4) boxes of the nuclei, image pixels.
+        targets: :class:`~nucleus_course.course.targets.StepTargets`, network pixels.
+        upsample: network pixels for one image pixel. count: mask targets to show.
+    """
+    shown = min(count, len(targets.masks))
+    figure, axes = panels(2 + shown, 2 if shown else 1, side=3.6)
+    view, parts = stretch(image), []
+    rows = (
+        ("anchors", targets.anchors, targets.anchor_labels),
+        ("RoIs", targets.rois, targets.roi_labels),
+    )
+    for axis, (name, boxes, positive) in zip(axes, rows):
+        boxes = boxes / upsample
+        picture(axis, view, f"{positive.sum()} positive {name}, {(~positive).sum()} negative")
+        draw_boxes(axis, truth, TRUTH, style="--", widths=1.0)
+        draw_boxes(axis, boxes[~positive], VERMILION, style=":", widths=0.8)
+        draw_boxes(axis, boxes[positive], FOUND, widths=1.4)
+        axis.set_xlim(-0.5, image.shape[1] - 0.5)
+        axis.set_ylim(image.shape[0] - 0.5, -0.5)
+        parts.append(f"{positive.sum()} positive and {(~positive).sum()} negative {name}")
+    for number, (axis, mask) in enumerate(zip(axes[2:], targets.masks), start=1):
+        picture(axis, mask, f"mask target of positive RoI {number}", cmap="gray", vmin=0, vmax=1)
+    return figure, (
+        f"One training step on this image: {' and '.join(parts)}. Solid light blue: positive; dotted "
+        f"vermilion: negative; dashed orange: the {len(truth)} nuclei. Below: {shown} mask targets of "
+        f"{'x'.join(map(str, targets.masks.shape[1:]))} cells, the share of each cell that the nucleus covers."
+    )

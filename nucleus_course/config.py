@@ -260,6 +260,7 @@ class Thresholds:
     ``score`` cuts detections for everything but AP; ``nms_iou`` is the overlap of boxes above which the
     lower score goes; ``mask`` cuts the mask probability; ``min_area`` is in image pixels; ``flips`` is how
     many of the image's four flips are looked at (see :mod:`nucleus_course.prediction.flips`).
+    ``metric``, ``split``, ``dataset`` and ``value`` say what they were chosen by; :meth:`inherited` forgets it.
     """
 
     score: float = 0.5
@@ -271,10 +272,16 @@ class Thresholds:
     split: str = ""
     dataset: str = ""
     value: float | None = None
+    chosen: bool = False  # whether they were chosen for the weights they lie beside: where ``metric`` says by what
 
     def __post_init__(self):
+        object.__setattr__(self, "chosen", bool(self.metric))
         if self.flips not in (1, 2, 3, 4):
             raise UserError(f"flips={self.flips}: 1 (the image alone), 2, 3 or 4 are possible")
+
+    def inherited(self):
+        """The same thresholds for other weights, for which nothing was chosen."""
+        return dataclasses.replace(self, metric="", split="", dataset="", value=None)
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,11 @@ def predict(
     precise = {"precision": dtype.removeprefix("mixed_")} if dtype and runtime == "openvino" else {}
     model.use_engine(runtime, **precise)
     threshold = model.thresholds.score if score_threshold is None else score_threshold
+    if score_threshold is None and not model.thresholds.chosen:
+        common.note(
+            f"the score threshold {threshold:.2f} was not chosen for {weights}: "
+            "`nucleus-course thresholds` chooses it on annotated images"
+        )
 
     from nucleus_course.prediction.results import ResultsFolder
 

@@ -117,6 +117,8 @@ def check_options(asked: SimpleNamespace) -> None:
         raise UserError(f"unknown --augment '{asked.augment}': choose one of {', '.join(AUGMENTS)}")
     if asked.pack is not None and asked.validation == "none":
         raise UserError("--pack chooses thresholds and scores: it needs a --validation split")
+    if not asked.fine_tune and (asked.mix or asked.ordinary):
+        raise UserError("--mix and --ordinary go with --fine-tune")
     if asked.largest and (asked.time_limit is None or asked.batch_size is not None):
         raise UserError("--largest-batch needs --time-limit, and no --batch-size")
     if asked.reserve is not None and asked.pack is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +14,9 @@ from nucleus_course._util.errors import UserError
 from nucleus_course._util.text import pluralize
 from nucleus_course.backend import devices, has_bfloat16, load_backend
 from nucleus_course.cli import common
+from nucleus_course.cli.builder import Builder
 from nucleus_course.cli.recipe import Recipe, adapted, check_images, check_options, make_recipe
 from nucleus_course.training.time_limit import TimeLimit, fitted, largest_batch, measure_speed
-
-FROZEN = (
-    "warning: {preset} keeps BatchNorm's statistics as loaded, and none were: losses will be huge. "
-    "Start from --weights coco or imagenet, or take a preset ending in -scratch, where BatchNorm learns"
-)
 
 
 @common.friendly
@@ -45,6 +40,25 @@ def train(
         bool,
         typer.Option("--resume", help="Go on from the run folder's checkpoint, with its settings."),
     ] = False,
+    fine_tune: Annotated[
+        bool,
+        typer.Option(
+            "--fine-tune",
+            help="Teach trained weights (compact, or --weights) a few images in minutes: trunk frozen first, some images left out, scored before and after.",
+        ),
+    ] = False,
+    mix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA", help="With --fine-tune: half of the crops from these old images."
+        ),
+    ] = None,
+    ordinary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA", help="With --fine-tune: ordinary images to score; default: sample."
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -167,6 +181,7 @@ def train(
       nucleus-course train --data D.zip --preset paper-resnet50 --weights coco
       nucleus-course train --data mine --preset compact+further --weights compact
       nucleus-course train --data D.zip --time-limit 60 --pack packed
+      nucleus-course train --data mine --fine-tune --mix D.zip
 
     \b
     Writes to the run folder
@@ -188,6 +203,11 @@ def train(
     """
     asked = SimpleNamespace(**locals())
     check_options(asked)
+    if fine_tune:
+        from nucleus_course.cli import fine_tune as few
+
+        few.fine_tune(asked, load_backend(backend))
+        return
     if reserve is None and pack is not None and time_limit is not None:
         reserve = min(5.0, time_limit / 4)
     clock = TimeLimit(time_limit, reserve or 0.0)
@@ -201,7 +221,7 @@ def train(
     if dtype is None and recipe.preset.training.dtype != "float32" and not has_bfloat16(backend):
         common.note("no bfloat16 in this machine's processor: training in float32")
         recipe.preset = adapted(recipe.preset, dtype="float32")
-    build = _Builder(recipe)  # before the data: a mistyped name should not cost their reading
+    build = Builder(recipe)  # before the data: a mistyped name should not cost their reading
     dataset, judged = _open(recipe, data, strict, allow_empty, annotations)
     rows, finished = _train(recipe, build, dataset, judged, clock, device_count, largest)
     if not finished:
@@ -219,36 +239,6 @@ def _keep_compiled(folder: Path) -> None:
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str((folder / "compiled").absolute()))
-
-
-class _Builder:
-    """Makes the model of a recipe, with its first weights."""
-
-    def __init__(self, recipe: Recipe):
-        self.recipe, self.found = recipe, None
-        if recipe.weights is not None:
-            from nucleus_course.models.weights import importers
-
-            self.found = importers.locate(recipe.weights, recipe.preset.model)
-            config = importers.adapted(recipe.preset.model, self.found[1])
-            recipe.preset = dataclasses.replace(recipe.preset, model=config)
-        elif not recipe.whole and not getattr(recipe.preset.model, "train_norm", True):
-            common.note(FROZEN.format(preset=recipe.preset.name))
-
-    def __call__(self, preset=None, quiet: bool = True):
-        import keras
-
-        from nucleus_course.prediction.segmenter import build
-
-        preset = preset or self.recipe.preset
-        keras.utils.set_random_seed(preset.training.seed)  # the initial weights
-        options = {"dtype_policy": preset.training.dtype, "seed": preset.training.seed}
-        model = build(preset.model, preset.thresholds, **options)
-        if self.found is not None:
-            model.start_from(*self.found, self.recipe.weights)
-            if not quiet:
-                common.note(str(model.load_report))
-        return model
 
 
 def _open(recipe: Recipe, data: str, strict: bool, allow_empty: bool, annotations: str = "auto"):
@@ -274,7 +264,7 @@ def _open(recipe: Recipe, data: str, strict: bool, allow_empty: bool, annotation
     return dataset, judged
 
 
-def _train(recipe: Recipe, build: _Builder, dataset, judged, clock: TimeLimit, count: int, largest):
+def _train(recipe: Recipe, build: Builder, dataset, judged, clock: TimeLimit, count: int, largest):
     """Train until the schedule or the time is over: (log rows, whether the schedule is)."""
     from nucleus_course.training import TrainingDiverged
     from nucleus_course.training import train as run_training
@@ -316,7 +306,7 @@ def _train(recipe: Recipe, build: _Builder, dataset, judged, clock: TimeLimit, c
     return rows, fit or over
 
 
-def _fit(recipe: Recipe, build: _Builder, dataset, clock: TimeLimit, largest: bool) -> None:
+def _fit(recipe: Recipe, build: Builder, dataset, clock: TimeLimit, largest: bool) -> None:
     """Measure the speed, and fit the recipe's schedule to the time that is left."""
     import keras
 

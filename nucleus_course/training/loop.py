@@ -174,9 +174,9 @@ class _Loop:
                 length = run_config.length(self.schedule.stages, self.schedule.minutes)
                 folder.write_json(run_config.NAME, {**earlier.values, **length})
         if not self.last:
-            self.model.rescorer = self.model.novelty = (
-                None  # they belong to the weights as they are
-            )
+            # They belong to the weights as they were.
+            self.model.rescorer = self.model.novelty = None
+            self.model.thresholds = self.model.thresholds.inherited()
 
     def enter(self, number, checkpoint=None):
         """Compile for a stage, and take over a checkpoint's state."""

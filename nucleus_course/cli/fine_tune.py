@@ -1,0 +1,155 @@
+"""`nucleus-course train --fine-tune`: a few images in minutes, judged before and after, on what was learned and on what was not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import write_file
+from nucleus_course._util.text import pluralize
+from nucleus_course.backend import has_bfloat16
+from nucleus_course.cli import common
+from nucleus_course.cli.recipe import AUGMENTS, FIELDS, adapted
+
+ORDINARY = 24  # ordinary images that are scored, at most
+SHOWN = ("coco_ap", "f1_50", "f1_70", "pq", "mean_mask_iou")
+LOST = 2.0  # points of F1 on ordinary images from which on a line says what to do
+NOT_WITH = ("preset", "resume", "time_limit", "pack", "largest", "limit", "validate_every")
+
+
+def fine_tune(asked: SimpleNamespace, backend: str) -> None:
+    """What `train --fine-tune` does, for its options.
+
+    Raises:
+        UserError: options that do not go together, or nothing to learn from.
+    """
+    from nucleus_course.training import train
+    from nucleus_course.training.fine_tune import Mixed, fine_tune_preset
+
+    for name in NOT_WITH:
+        if getattr(asked, name) not in (None, False):
+            raise UserError(
+                f"--{name.replace('_', '-')} does not go with --fine-tune: leave it out"
+            )
+    folder = asked.run or Path("runs") / "fine-tune"
+    own, judged = _split(asked)
+    ordinary = _ordinary(asked)
+    dtype = asked.dtype or ("mixed_bfloat16" if has_bfloat16(backend) else "float32")
+    asked.dtype, weights = dtype, asked.weights or "compact"
+    model = common.open_model(weights, dtype=dtype)
+    preset = adapted(fine_tune_preset(model.config), **{n: getattr(asked, n) for n in FIELDS})
+    preset = adapted(preset, workers=asked.workers)
+    preset = dataclasses.replace(
+        preset, augment=AUGMENTS[asked.augment or "preset"](preset.augment)
+    )
+    dataset = own
+    if asked.mix is not None:
+        old = common.open_data(
+            asked.mix, _part(asked.mix, "train"), what="mixed in, half of the crops"
+        )
+        dataset, preset = Mixed(own, old), Mixed.preset(preset)
+    judges = {"left out": judged, "ordinary": ordinary}
+    judges = {name: data for name, data in judges.items() if data is not None}
+    before = {name: _score(model, data, name) for name, data in judges.items()}
+    model.start = weights
+    notes = {"fine_tuned": True, "mixed_in": asked.mix, "thresholds_chosen": False}
+    history = train(model, dataset, preset=preset, run=folder, epochs=asked.epochs, minutes=asked.minutes, notes=notes)  # fmt: skip
+    if history.stopped == "interrupted":
+        raise KeyboardInterrupt
+    after = {name: _score(model, data, name) for name, data in judges.items()}
+    _tell(folder, before, after, own, judged, asked)
+
+
+def _split(asked: SimpleNamespace):
+    """The images to learn from and those left out; None for the second where there is none."""
+    from nucleus_course.training.fine_tune import left_out
+
+    options: dict[str, Any] = {"strict": asked.strict, "allow_empty": asked.allow_empty, "annotations": asked.annotations}  # fmt: skip
+    whole = common.open_data(asked.data, asked.split or "all", what="images at hand", **options)
+    if asked.validation == "none":
+        return whole, None
+    if asked.validation is not None:
+        return whole, common.open_data(asked.data, asked.validation, what="left out", **options)
+    out = left_out(whole.ids)
+    if not out:
+        common.note("one image alone: none can be left out, so nothing says what was learned")
+        return whole, None
+    kept = [image_id for image_id in whole.ids if image_id not in out]
+    common.note(
+        f"learning from {pluralize(len(kept), 'image')}; left out to judge by: {', '.join(out)}"
+    )
+    return whole.subset(kept), whole.subset(out)
+
+
+def _ordinary(asked: SimpleNamespace):
+    """Ordinary images to score on, evenly spread; none that --mix trains on."""
+    source = asked.ordinary or "sample"
+    part = _part(source, "validation") if source == asked.mix or source != "sample" else "all"
+    found = common.open_data(source, part, what="ordinary images")
+    step = -(-len(found) // ORDINARY)
+    return found.subset(found.ids[::step]) if step > 1 else found
+
+
+def _part(source: str, name: str) -> str:
+    """The named split of a data set, or all of one that is too small to have it."""
+    from nucleus_course.data import load_dataset
+
+    return name if len(load_dataset(source, progress=False)) >= 10 else "all"
+
+
+def _score(model, dataset, name: str):
+    """The report of a model on a data set."""
+    from nucleus_course.evaluation import evaluate
+    from nucleus_course.prediction.datasets import predict_dataset
+
+    report = evaluate(dataset, predict_dataset(model, dataset))
+    report.name = name
+    return report
+
+
+def _tell(folder: Path, before: dict, after: dict, own, judged, asked: SimpleNamespace) -> None:
+    """Print the table and the next step, and write both beside the weights."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title="Percent, before and after", title_justify="left")
+    table.add_column("metric")
+    document: dict[str, Any] = {"thresholds_chosen": False, "learned_from": list(own.ids)}
+    columns = []
+    for name, report in after.items():
+        pair = [before[name].metrics, report.metrics]
+        nuclei = pluralize(report.counts["nuclei"], "nucleus", "nuclei")
+        table.add_column(f"{name}, n = {report.counts['images']} ({nuclei})", justify="right")
+        columns.append(
+            [" to ".join("-" if m[k] is None else f"{m[k]:.1f}" for m in pair) for k in SHOWN]
+        )
+        values = dict(zip(("before", "after"), ({k: m[k] for k in SHOWN} for m in pair)))
+        document[name] = {"data": report.dataset, "images": sorted(report.images), **values}
+    for row in zip(SHOWN, *columns):
+        table.add_row(*row)
+    common.out().print(table)
+    written = [folder / "weights", folder / "fine-tune.json"]
+    write_file(folder / "fine-tune.json", json.dumps(document, indent=1) + "\n")
+    if judged is not None:
+        written.append(folder / "left-out.txt")
+        write_file(written[-1], "".join(f"{image_id}\n" for image_id in judged.ids))
+    common.written(*written)
+    lost = before["ordinary"].metrics["f1_50"] - after["ordinary"].metrics["f1_50"]
+    if lost > LOST:
+        common.note(
+            f"on ordinary images F1 fell by {lost:.1f} points: "
+            + (
+                "keep the old weights for those"
+                if asked.mix
+                else "--mix DATA trains on old images as well"
+            )
+        )
+    split = f" --split {written[-1]}" if judged is not None else " --split all"
+    common.say(
+        "the thresholds are those of the weights before, not chosen for these; with more images than a few: "
+        f"nucleus-course thresholds --data {asked.data}{split} --weights {folder}"
+    )

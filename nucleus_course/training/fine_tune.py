@@ -1,0 +1,96 @@
+"""Fine-tuning on a few images: what is held out, what is learned how, and old images mixed in.
+
+A handful of images teaches a trained network a new look in minutes, and makes it forget old ones. So some images are
+left out to judge by, the trunk is frozen at first, rates are small, and old data may be mixed in.
+"""
+
+import dataclasses
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.config import StageConfig
+from nucleus_course.presets import get_preset
+
+SHARE = 0.3  # of a tiny set that is left out
+TENTH = 40  # images from which on a tenth is left out is enough, as in the named splits
+OWN, OLD = "images at hand", "mixed in"
+
+
+def left_out(ids):
+    """The ids of a small set to judge by, evenly spread over the sorted ids; the others are to learn from.
+
+    Three in ten up to 40 images, then as many as a tenth and at least twelve; none of a single image.
+
+    >>> left_out(["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"])
+    ('b', 'f', 'i')
+    >>> left_out(["a", "b"])
+    ('b',)
+    """
+    ids = sorted(ids)
+    few = round(SHARE * min(len(ids), TENTH))
+    count = max(few, len(ids) // 10, 1) if len(ids) > 1 else 0
+    return tuple(ids[int((i + 0.5) * len(ids) / count)] for i in range(count))
+
+
+def fine_tune_preset(config):
+    """The :class:`~nucleus_course.config.Preset` for a trained model's config: heads first, then all at a small rate.
+
+    Three minutes on two CPU cores. Augmentation is the preset's own: a few images need it most.
+    """
+    try:
+        preset = get_preset(config.name)
+    except UserError:  # a model of another name
+        preset = get_preset("unet" if getattr(config, "kind", "") == "unet" else "compact")
+    stages = (
+        StageConfig("heads, trunk frozen", layers="heads", epochs=6, rate=5e-4, warmup_epochs=1),
+        StageConfig("all, gently", layers="all", epochs=14, rate=2e-4, schedule="cosine", warmup_epochs=1),
+    )  # fmt: skip
+    if getattr(config, "kind", "") == "unet":
+        stages = stages[1:]  # it has no trunk of its own
+    training = dataclasses.replace(
+        preset.training, stages=stages, steps_per_epoch=12, ema=0.98, settle=0.0, balance_types=0.0,
+        type_factors={}, validate_every=0,
+    )  # fmt: skip
+    return dataclasses.replace(preset, model=config, training=training)
+
+
+class Mixed:
+    """Images at hand and old ones as one data set, so that each of the two gives half of the crops.
+
+    What :class:`~nucleus_course.data.batches.TrainingBatches` needs of a data set. With ``balance_types`` of 1 both
+    types, :data:`OWN` and :data:`OLD`, come equally often; :meth:`preset` sees to it.
+    """
+
+    def __init__(self, own, old):
+        self._parts = own, old
+        self._places = [
+            (part, i) for part, data in enumerate(self._parts) for i in range(len(data))
+        ]
+        self.ids = tuple(
+            f"{('own', 'old')[part]}/{self._parts[part].ids[i]}" for part, i in self._places
+        )
+        self.types = {name: (OWN, OLD)[part] for name, (part, _) in zip(self.ids, self._places)}
+        self.name, self.split = f"{own.name} with {old.name} mixed in", "listed"
+        self.synthetic = own.synthetic
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, key):
+        part, index = self._places[self.ids.index(key) if isinstance(key, str) else key]
+        return self._parts[part][index]
+
+    def __iter__(self):
+        return (self[index] for index in range(len(self)))
+
+    def preload(self, workers=None):
+        """Decode both into memory; gives this."""
+        for part in self._parts:
+            part.preload(workers)
+        return self
+
+    @staticmethod
+    def preset(preset):
+        """A preset that draws half of the crops from either part."""
+        return dataclasses.replace(
+            preset, training=dataclasses.replace(preset.training, balance_types=1.0)
+        )

@@ -62,14 +62,15 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
         UserError: a path that does not exist, a zip, or no image at all.
     """
     from nucleus_course.cli.common import note
-    from nucleus_course.data.listing import ENDINGS, list_images
+    from nucleus_course.data.containers import is_zarr
+    from nucleus_course.data.listing import ENDINGS, MORE_ENDINGS, list_images
 
     found: dict[Path, tuple[Path, str]] = {}
     inputs, skipped = [Path(i) for i in inputs], []
     for given in inputs:
         if not given.exists():
             raise UserError(f"no such file or folder: {given}")
-        if given.is_dir():
+        if given.is_dir() and not is_zarr(given):
             out = [] if exclude is None else [exclude, exclude / "labels", exclude / "overlays"]
             out = [path for path in out if path.resolve() != given.resolve()]
             listing = list_images(given, out, show=False)
@@ -88,7 +89,7 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
         note(line)
     if not found:
         where = ", ".join(str(i) for i in inputs)
-        endings = ", ".join(ENDINGS)
+        endings = ", ".join(ENDINGS + MORE_ENDINGS)
         raise UserError(f"no images in {where}: looked for {endings}, in its subfolders too")
     files = list(found.values())
     stems = _stems([name for _, name in files])

@@ -11,7 +11,7 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 
-READABLE = "PNG, TIFF (OME and ImageJ too), JPEG, BMP or NumPy .npy"
+READABLE = "PNG, TIFF (OME and ImageJ too), JPEG, BMP, NumPy .npy, zarr; CZI, LIF, ND2 with bioio"
 MAX_BYTES = 2**31  # decoded; what is larger is refused before any memory is taken
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SIGNATURES = (
@@ -23,12 +23,12 @@ SIGNATURES = (
     (b"\xff\xd8\xff", "jpeg"),
     (b"BM", "bmp"),
     (b"\x93NUMPY", "npy"),
+    (b"ZISRAWFILE", "czi"),
+    (b"\x70\0\0\0", "lif"),
+    (b"\xda\xce\xbe\x0a", "nd2"),
 )
 # What people also have: the name says what to do about it.
 OTHERS = (
-    (b"ZISRAW", "a Zeiss CZI file: export it as OME-TIFF"),
-    (b"\x70\0\0\0", "a Leica LIF file: export it as OME-TIFF"),
-    (b"\xda\xce\xbe\x0a", "a Nikon ND2 file: export it as OME-TIFF"),
     (b"\x89HDF", "an HDF5 file (Imaris, ilastik): export it as TIFF"),
     (b"PK\x03\x04", "a zip archive: unpack it first"),
     (b"GIF8", "a GIF: save it as PNG"),
@@ -54,7 +54,7 @@ class Pixels:
 
 
 def kind_of(head):
-    """The kind of an image file by its first bytes: "png", "tiff", "jpeg", "bmp", "npy" or ""."""
+    """The kind of an image file by its first bytes: "png", "tiff", "jpeg", "bmp", "npy", "czi", "lif", "nd2" or ""."""
     return next((kind for signature, kind in SIGNATURES if head.startswith(signature)), "")
 
 

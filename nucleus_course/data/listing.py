@@ -11,10 +11,12 @@ from pathlib import Path
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.text import pluralize
+from nucleus_course.data.containers import is_zarr
 from nucleus_course.data.files import kind_of
 
 JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".npy")
+MORE_ENDINGS = (".czi", ".lif", ".nd2", ".zarr")
 # What other programs leave beside their images.
 LABEL_ENDINGS = (
     "_masks", "_mask", "_cp_masks", "_cp_outlines", "_outlines", "_overlay", "_label", "_labels", "_seg", "_flows",
@@ -75,7 +77,10 @@ def list_images(folder, exclude=(), show=True):
             masks = name.casefold() in MASK_FOLDERS
             if (here / name).resolve() in left_out:
                 folders.remove(name)
-            elif results and name in ("labels", "overlays"):
+            elif is_zarr(here / name):
+                listing.images.append(here / name)
+                folders.remove(name)
+            elif results and name in ("labels", "overlays", "ome-tiff", "ome-zarr"):
                 listing.skip("earlier results", here / name)
                 folders.remove(name)
             elif masks and ("images" in folders or _all_labels(here / name)):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course.data.containers import VENDORS, decode_vendor, decode_zarr, is_zarr
 from nucleus_course.data.files import (
     Pixels,
     decode_npy,
@@ -25,8 +26,9 @@ BAND = 1_000_000  # values that are scaled at once
 def read_image(path, channel=None, plane=None, time=None, series=None, level=None):
     """Read an image as it is stored.
 
-    PNG, TIFF (OME, ImageJ, pyramids, planes), JPEG, BMP and NumPy ``.npy``, told by content, turned
-    as EXIF or the TIFF's orientation says. Alpha is left out.
+    PNG, TIFF (OME, ImageJ, pyramids, planes), JPEG, BMP, NumPy ``.npy``, zarr and OME-Zarr folders and,
+    where bioio and its plugins are installed, CZI, LIF and ND2: told by content, turned as EXIF or the
+    TIFF's orientation says. Alpha is left out.
 
     Args:
         path: a file, or the bytes of one.
@@ -68,12 +70,16 @@ def read_pixels(source, name=None, mask=False, **wanted):
     else:
         name, data = name or str(source), None
         source = Path(source)
+        if source.is_dir() and is_zarr(source):
+            return decode_zarr(source, _all(wanted))
         head = _read_file(source, name, 16)
     kind = kind_of(head)
     if kind == "tiff":
         from nucleus_course.data.tiff import decode_tiff
 
         return _plain(decode_tiff(source if data is None else data, name, wanted, mask), name)
+    if kind in VENDORS:
+        return decode_vendor(source, kind, _all(wanted))
     if not kind:
         raise unreadable(name, head)
     data = _read_file(source, name) if data is None else data
@@ -84,6 +90,10 @@ def read_pixels(source, name=None, mask=False, **wanted):
             raise UserError(f"{name}: {option} {value!r}: this file has one {option} only")
     decode = decode_png if kind == "png" else decode_pillow
     return _plain(decode(data, name, mask), name)
+
+
+def _all(wanted):
+    return dict.fromkeys(("channel", "plane", "time", "series", "level")) | wanted
 
 
 def _read_file(path, name, size=-1):

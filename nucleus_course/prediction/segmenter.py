@@ -253,7 +253,9 @@ class Segmenter:
         options = {"max_detections": max_detections, "score_threshold": score_threshold}
         options |= {"tile": tile, "overlap": overlap, "progress": progress}
         options |= {"polarity": polarity, "input": input}
-        return self._predict(image, thresholds, **options)
+        found = self._predict(image, thresholds, **options)
+        found.image = image  # what a notebook cell draws on
+        return found
 
 
 class MaskRCNN(Segmenter):

@@ -1,0 +1,241 @@
+"""Images that are not one plain file: zarr folders, and the files of microscopes' vendors, which bioio reads.
+
+Both give :class:`~nucleus_course.data.files.Pixels` of the plane asked for; no other plane is read.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.data.files import Pixels, check_size
+from nucleus_course.data.planes import choose_planes, project
+
+# kind -> what it is called, the package that reads it
+VENDORS = {
+    "czi": ("a Zeiss CZI file", "bioio-czi"),
+    "lif": ("a Leica LIF file", "bioio-lif"),
+    "nd2": ("a Nikon ND2 file", "bioio-nd2"),
+}
+MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6}
+METADATA = (".zarray", ".zgroup", ".zattrs", "zarr.json")
+INSTALL = "pip install 'nucleus-course[formats]'"
+
+
+def is_zarr(path):
+    """Whether a folder is a zarr array or group.
+
+    >>> is_zarr(".")
+    False
+    """
+    return any((Path(path) / name).is_file() for name in METADATA)
+
+
+# ---------------------------------------------------------------- zarr
+
+
+def decode_zarr(path, wanted):
+    """A plane of an OME-Zarr image, or of a zarr array that names its axes or has two.
+
+    Args:
+        path: the folder.
+        wanted: the choices of :func:`~nucleus_course.data.read.read_image`.
+
+    Raises:
+        UserError: zarr is missing or the folder damaged, no axes, or a choice that is the user's.
+    """
+    try:
+        import zarr
+    except ImportError:
+        raise UserError(f"{path}: zarr images need the package zarr: {INSTALL}") from None
+    try:
+        node = zarr.open(str(path), mode="r")
+        about = dict(node.attrs)
+    except Exception as error:  # zarr raises many kinds on damaged metadata
+        raise UserError(f"{path}: a damaged zarr folder ({_short(error)})") from None
+    about, wanted = about.get("ome", about), dict(wanted)
+    series, level = wanted.pop("series", None), wanted.pop("level", None)
+    if hasattr(node, "shape"):
+        _only_one(path, series=series, level=level)
+        return _zarr_plane(path, node, _array_axes(path, node, about), [], None, wanted)
+    if "multiscales" not in about:
+        node, about = _zarr_series(path, node, about, series)
+    else:
+        _only_one(path, series=series)
+    scales = about["multiscales"][0]
+    sets = scales.get("datasets", [])
+    if level is not None and not (str(level).isdigit() and int(level) < len(sets)):
+        raise UserError(f"{path}: level {level}: choose 0 to {len(sets) - 1}")
+    try:
+        dataset = sets[int(level or 0)]
+        array = node[dataset["path"]]
+    except (KeyError, IndexError):
+        raise UserError(f"{path}: a damaged OME-Zarr: its largest level is not there") from None
+    axes = [a if isinstance(a, str) else a.get("name", "") for a in scales.get("axes", [])]
+    axes = "".join(axis[:1].upper() for axis in axes)
+    _check_axes(path, axes, array.shape)
+    channels = (about.get("omero") or {}).get("channels", [])
+    names = [str(channel.get("label", "")) for channel in channels]
+    return _zarr_plane(path, array, axes, names, _zarr_size(scales, dataset, axes), wanted)
+
+
+def _zarr_series(path, node, about, series):
+    """The image of a group of images (as bioformats2raw writes them): node and metadata."""
+    if "plate" in about or "well" in about:
+        raise UserError(
+            f"{path}: a plate of many images: give the folder of one, such as A/1/0 in it"
+        )
+    images = sorted((name for name in node.group_keys() if name.isdigit()), key=int)
+    images = [name for name in images if "multiscales" in _ome(node[name])]
+    if not images:
+        raise UserError(
+            f"{path}: a zarr group without OME-Zarr's multiscales: give the array in it"
+        )
+    if series is None and len(images) > 1:
+        raise UserError(
+            f"{path}: it holds {len(images)} pictures: choose series 0 to {len(images) - 1}"
+        )
+    if str(series or 0) not in images:
+        raise UserError(f"{path}: series {series}: choose 0 to {len(images) - 1}")
+    node = node[str(series or 0)]
+    return node, _ome(node)
+
+
+def _ome(node):
+    about = dict(node.attrs)
+    return about.get("ome", about)
+
+
+def _array_axes(path, array, about):
+    """The axes of a bare array: as it names them, or rows and columns where there are two."""
+    named = about.get("_ARRAY_DIMENSIONS") or getattr(array.metadata, "dimension_names", None)
+    if not named and array.ndim == 2:
+        return "YX"
+    axes = "".join(str(name)[:1].upper() for name in named or ())
+    _check_axes(path, axes, array.shape)
+    return axes
+
+
+def _check_axes(path, axes, shape):
+    if not axes:
+        raise UserError(
+            f"{path}: a zarr array of shape {tuple(shape)} without axes: nothing says which are rows, columns, "
+            "channels or planes; save it as OME-Zarr, or name the axes (dimension_names, _ARRAY_DIMENSIONS)"
+        )
+    if len(axes) != len(shape) or len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes):
+        raise UserError(
+            f"{path}: its axes are {axes}, its shape {tuple(shape)}: Y and X are needed, each axis once"
+        )
+
+
+def _zarr_size(scales, dataset, axes):
+    """Side of a pixel in micrometres, or None."""
+    try:
+        unit = MICROMETRES[scales["axes"][axes.index("X")]["unit"]]
+        steps = [t["scale"] for t in dataset["coordinateTransformations"] if t["type"] == "scale"]
+        return float(steps[0][axes.index("X")]) * unit
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+
+
+def _zarr_plane(path, array, axes, names, size, wanted):
+    def take(index):
+        picks = tuple(index.get(axis, slice(None)) for axis in axes)
+        return np.asarray(array[picks]), [a for a in axes if not isinstance(index.get(a), int)]
+
+    return _plane(str(path), axes, array.shape, names, array.dtype, size, wanted, take)
+
+
+# ---------------------------------------------------------------- vendors' files
+
+
+def decode_vendor(path, kind, wanted):
+    """A plane of a CZI, LIF or ND2 file, read by bioio and its plugin.
+
+    Args:
+        path: the file; kind: a key of :data:`VENDORS`; wanted: as for :func:`decode_zarr`.
+
+    Raises:
+        UserError: a package is missing, the file is damaged, or a choice is the user's.
+    """
+    called, package = VENDORS[kind]
+    if not isinstance(path, (str, Path)):
+        raise UserError(f"{called} is read from a folder, not from an archive: unpack it first")
+    try:
+        from bioio import BioImage
+
+        image = BioImage(str(path))
+        scenes = list(image.scenes)
+    except ImportError:
+        raise UserError(
+            f"{path}: {called} needs the packages bioio and {package}: {INSTALL}; or export it as OME-TIFF"
+        ) from None
+    except (
+        Exception
+    ) as error:  # each plugin raises its own kinds; a missing one has no class of its own
+        if "UnsupportedFileFormat" in type(error).__name__:
+            raise UserError(
+                f"{path}: {called} needs the package {package}: {INSTALL}; or export it as OME-TIFF"
+            ) from None
+        raise UserError(f"{path}: {called} that cannot be read ({_short(error)})") from None
+    wanted = dict(wanted)
+    series, level = wanted.pop("series", None), wanted.pop("level", None)
+    if series is None and len(scenes) > 1:
+        listed = ", ".join(f"{i}: {name}" for i, name in enumerate(scenes[:8]))
+        raise UserError(f"{path}: it holds {len(scenes)} pictures: choose a series ({listed})")
+    if not str(series or 0).isdigit() or int(series or 0) >= len(scenes):
+        raise UserError(f"{path}: series {series}: choose 0 to {len(scenes) - 1}")
+    levels = len(image.resolution_levels)
+    if level is not None and not (str(level).isdigit() and int(level) < levels):
+        raise UserError(f"{path}: level {level}: choose 0 to {levels - 1}")
+    try:
+        image.set_scene(scenes[int(series or 0)])
+        if level:
+            image.set_resolution_level(int(level))
+        return _vendor_plane(path, image, wanted)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path}: {called} that cannot be read ({_short(error)})") from None
+
+
+def _vendor_plane(path, image, wanted):
+    axes, shape = image.dims.order, image.shape
+    names = [str(name) for name in image.channel_names or []]
+    size = image.physical_pixel_sizes.X if image.physical_pixel_sizes else None
+
+    def take(index):
+        left = [axis for axis in axes if not isinstance(index.get(axis), int)]
+        chosen = {axis: value for axis, value in index.items() if isinstance(value, int)}
+        return np.asarray(image.get_image_dask_data("".join(left), **chosen)), left
+
+    return _plane(str(path), axes, shape, names, image.dtype, size, wanted, take)
+
+
+def _plane(name, axes, shape, names, dtype, size, wanted, take):
+    """:class:`Pixels` of the plane that ``wanted`` names; ``take(index)`` gives an array and its axes."""
+    sizes = dict(zip(axes, shape))
+    names = names if len(names) == sizes.get("C", 1) else []
+    index, notes = choose_planes(name, axes, shape, names, wanted)
+    kept = [side for axis, side in sizes.items() if not isinstance(index.get(axis), int)]
+    check_size(name, kept, np.dtype(dtype).itemsize)
+    values, left = take(index)
+    order = [a for a in left if a not in "YXS"] + [a for a in "YXS" if a in left]
+    values = values.transpose([left.index(axis) for axis in order])
+    if order[0] not in "YXS":
+        values = project(values, str(wanted["plane"]))
+    if values.dtype.kind not in "buif":
+        raise UserError(f"{name}: holds {values.dtype}, where an image of numbers was expected")
+    channel = names[index["C"]] if names and "C" in index else ""
+    size = float(size) if size and 0 < size < 1e6 else None
+    return Pixels(np.ascontiguousarray(values), None, False, notes, channel, size)
+
+
+def _only_one(path, **given):
+    for option, value in given.items():
+        if value not in (None, 0, "0"):
+            raise UserError(f"{path}: {option} {value!r}: this file has one {option} only")
+
+
+def _short(error):
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,0 +1,213 @@
+"""zarr folders, written by zarr itself and by ``predict --export``, and vendors' files through bioio."""
+
+import json
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+import nucleus_course as nc
+from nucleus_course._util.errors import UserError
+from nucleus_course.cli.inputs import find_images
+from nucleus_course.data.containers import VENDORS
+from nucleus_course.data.listing import list_images
+from nucleus_course.data.read import read_pixels
+from nucleus_course.prediction.exports import write_exports
+
+zarr = pytest.importorskip("zarr")
+STACK = np.random.default_rng(4).integers(0, 4000, (2, 3, 20, 24)).astype(np.uint16)  # C, Z, Y, X
+LETTERS = {"c": "channel", "z": "space", "y": "space", "x": "space", "t": "time"}
+
+
+def ome_zarr(path, array, axes, version="0.4", names=(), units=True, levels=1):
+    """An OME-Zarr image as the specification has it."""
+    form = 2 if version == "0.4" else 3
+    group = zarr.open_group(str(path), mode="w", zarr_format=form)
+    datasets = []
+    for level in range(levels):
+        part = array[..., :: 2**level, :: 2**level]
+        group.create_array(str(level), data=part, chunks=(1,) * (array.ndim - 2) + (8, 8))
+        scale = [1.0] * (array.ndim - 2) + [0.25 * 2**level] * 2
+        datasets.append(
+            {"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+        )
+    unit = {"unit": "micrometer"} if units else {}
+    listed = [{"name": a, "type": LETTERS[a], **(unit if a in "yx" else {})} for a in axes]
+    about = {"multiscales": [{"version": version, "axes": listed, "datasets": datasets}]}
+    if names:
+        about["omero"] = {"channels": [{"label": name} for name in names]}
+    group.attrs.update(about if version == "0.4" else {"ome": {"version": version, **about}})
+    return path
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_channels_planes_and_levels_of_ome_zarr(version, tmp_path, capsys):
+    path = ome_zarr(tmp_path / "a.ome.zarr", STACK, "czyx", version, ["GFP", "DAPI"], levels=2)
+    read = read_pixels(path, plane=1)
+    assert np.array_equal(read.values, STACK[1, 1]) and (read.channel, read.pixel_size) == (
+        "DAPI",
+        0.25,
+    )
+    assert np.array_equal(nc.read_image(path, channel="gfp", plane="max"), STACK[0].max(axis=0))
+    assert np.array_equal(nc.read_image(path, channel=0, plane=2, level=1), STACK[0, 2, ::2, ::2])
+    assert read_pixels(path, channel=0, plane=0, level=1).pixel_size == 0.5
+    with pytest.raises(UserError, match=r"a\.ome\.zarr: it holds 3 planes: choose plane 0 to 2"):
+        nc.read_image(path, channel=0)
+    with pytest.raises(UserError, match="channel 'TOMATO': the channels are GFP, DAPI"):
+        nc.read_image(path, channel="TOMATO", plane=0)
+    for option, line in (
+        ({"level": 2}, "level 2: choose 0 to 1"),
+        ({"series": 1}, "one series only"),
+    ):
+        with pytest.raises(UserError, match=line):
+            nc.read_image(path, channel=0, plane=0, **option)
+
+
+def test_what_predict_exports_is_read_again(tmp_path):
+    image = STACK[0, 0]
+    labels = (image > 3000).astype(np.int32)
+    (path,) = write_exports(tmp_path, "a", labels, None, "ome-zarr", 0.5, image)
+    read = read_pixels(path)
+    assert np.array_equal(read.values, image) and read.pixel_size == 0.5
+    assert np.array_equal(nc.read_image(path / "labels" / "nuclei"), labels)
+
+
+def test_arrays_with_axes_without_and_of_two(tmp_path):
+    for name, form, extra in (
+        ("v2", 2, {"attributes": {"_ARRAY_DIMENSIONS": ["y", "x", "c"]}}),
+        ("v3", 3, {"dimension_names": ["y", "x", "c"]}),
+    ):
+        data = np.moveaxis(STACK[:, 0], 0, -1)
+        zarr.create_array(str(tmp_path / name), data=data, zarr_format=form, **extra)
+        assert np.array_equal(nc.read_image(tmp_path / name, channel=1), STACK[1, 0])
+        zarr.create_array(str(tmp_path / f"{name}-plain"), data=STACK[0, 0], zarr_format=form)
+        assert np.array_equal(nc.read_image(tmp_path / f"{name}-plain"), STACK[0, 0])
+        zarr.create_array(str(tmp_path / f"{name}-none"), data=STACK[0], zarr_format=form)
+        with pytest.raises(
+            UserError, match=f"{name}-none: a zarr array of shape .3, 20, 24. without axes"
+        ):
+            nc.read_image(tmp_path / f"{name}-none", channel=0)
+
+
+def test_groups_that_are_no_image_and_damage(tmp_path):
+    path = ome_zarr(tmp_path / "a.zarr", STACK[:, 0], "cyx")
+    attributes = json.loads((path / ".zattrs").read_text())
+    for change, line in (
+        ({"axes": []}, "without axes"),
+        ({"axes": [{"name": "y"}, {"name": "x"}]}, "its axes are YX, its shape"),
+        ({"datasets": []}, "its largest level is not there"),
+    ):
+        about = {"multiscales": [attributes["multiscales"][0] | change]}
+        (path / ".zattrs").write_text(json.dumps(about))
+        with pytest.raises(UserError, match=f"a.zarr: .*{line}"):
+            nc.read_image(path, channel=0)
+    (path / ".zattrs").write_text("{}")
+    with pytest.raises(UserError, match="without OME-Zarr's multiscales"):
+        nc.read_image(path)
+    (path / ".zattrs").write_text(json.dumps({"plate": {}}))
+    with pytest.raises(UserError, match="a plate of many images"):
+        nc.read_image(path)
+    (path / ".zgroup").write_text("{")
+    with pytest.raises(UserError, match="damaged zarr folder"):
+        nc.read_image(path)
+
+
+def test_pictures_in_a_group(tmp_path):
+    zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
+    for number in range(2):
+        ome_zarr(tmp_path / "a.zarr" / str(number), STACK[number, 0], "yx")
+    with pytest.raises(UserError, match="2 pictures: choose series 0 to 1"):
+        nc.read_image(tmp_path / "a.zarr")
+    assert np.array_equal(nc.read_image(tmp_path / "a.zarr", series=1), STACK[1, 0])
+    with pytest.raises(UserError, match="series 2: choose 0 to 1"):
+        nc.read_image(tmp_path / "a.zarr", series=2)
+
+
+def test_folders_list_zarr_as_images(tmp_path, capsys):
+    path = ome_zarr(tmp_path / "in" / "a.zarr", STACK[0, 0], "yx")
+    assert list(list_images(tmp_path / "in")) == [path]
+    for given in (tmp_path / "in", path):
+        (found,) = find_images([given])
+        assert (found.path, found.stem, found.file_name) == (path, "a", "a.zarr")
+    assert capsys.readouterr().err == ""
+
+
+def test_without_zarr_the_line_says_how_to_get_it(tmp_path, monkeypatch):
+    path = ome_zarr(tmp_path / "a.zarr", STACK[0, 0], "yx")
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(
+        UserError, match=r"a\.zarr: zarr images need the package zarr: pip install 'nucleus"
+    ):
+        nc.read_image(path)
+
+
+# ---------------------------------------------------------------- vendors
+
+
+class Stand:
+    """What bioio's BioImage offers, over arrays: two scenes with axes T, C, Z, Y, X."""
+
+    scenes, resolution_levels = ("Overview", "Field 1"), (0,)
+    channel_names, dtype = ["GFP", "Hoechst"], STACK.dtype
+    physical_pixel_sizes = SimpleNamespace(X=0.325, Y=0.325, Z=1.0)
+    dims, shape = SimpleNamespace(order="TCZYX"), (1, *STACK.shape)
+
+    def __init__(self, path):
+        self.scene = 0
+
+    def set_scene(self, name):
+        self.scene = self.scenes.index(name)
+
+    def get_image_dask_data(self, order, **chosen):
+        data = STACK[None] + np.uint16(self.scene)
+        return data[tuple(chosen.get(a, slice(None)) for a in "TCZYX")]
+
+
+HEADS = {"czi": b"ZISRAWFILE", "lif": b"\x70\0\0\0\1", "nd2": b"\xda\xce\xbe\x0a"}
+
+
+@pytest.mark.parametrize("kind", VENDORS)
+def test_vendors_files_by_what_bioio_tells(kind, tmp_path, monkeypatch, capsys):
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(HEADS[kind] + bytes(60))
+    monkeypatch.setitem(sys.modules, "bioio", None)
+    called, package = VENDORS[kind]
+    with pytest.raises(
+        UserError, match=rf"a\.{kind}: {called} needs the packages bioio and {package}: pip"
+    ):
+        nc.read_image(path)
+    bioio = ModuleType("bioio")
+    bioio.BioImage = Stand
+    monkeypatch.setitem(sys.modules, "bioio", bioio)
+    with pytest.raises(UserError, match=r"2 pictures: choose a series \(0: Overview, 1: Field 1\)"):
+        nc.read_image(path)
+    read = read_pixels(path, series=1, plane="max")
+    assert np.array_equal(read.values, STACK[1].max(axis=0) + 1)
+    assert (read.channel, read.pixel_size) == ("Hoechst", 0.325)
+    assert np.array_equal(nc.read_image(path, series=0, channel="gfp", plane=2), STACK[0, 2])
+    with pytest.raises(UserError, match="channel 2: choose 0 to 1"):
+        nc.read_image(path, series=0, channel=2, plane=0)
+    with pytest.raises(UserError, match="unpack it first"):
+        read_pixels(path.read_bytes(), path.name)
+    assert list(list_images(tmp_path)) == [path]
+    for error, line in ((ValueError("no\nblocks"), "cannot be read .no blocks."), (type("UnsupportedFileFormatError", (Exception,), {})(), f"needs the package {package}")):  # fmt: skip
+        bioio.BioImage = lambda path, error=error: (_ for _ in ()).throw(error)
+        with pytest.raises(UserError, match=line):
+            nc.read_image(path)
+
+
+def test_a_real_czi(tmp_path):
+    pytest.importorskip("bioio_czi")
+    from pylibCZIrw import czi
+
+    path = tmp_path / "a.czi"
+    with czi.create_czi(str(path)) as document:
+        for channel in range(2):
+            document.write(data=STACK[channel, 0][..., None], plane={"C": channel, "Z": 0, "T": 0})
+        names = {0: "GFP", 1: "DAPI"}
+        document.write_metadata(channel_names=names, scale_x=0.5e-6, scale_y=0.5e-6)
+    read = read_pixels(path)
+    assert np.array_equal(read.values, STACK[1, 0])
+    assert read.channel == "DAPI" and read.pixel_size == pytest.approx(0.5)
+    assert np.array_equal(nc.read_image(path, channel=0), STACK[0, 0])

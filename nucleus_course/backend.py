@@ -4,6 +4,7 @@ Importing this module loads none."""
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import json
@@ -168,3 +169,36 @@ def _installed(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):
         return False
+
+
+def explain(error: BaseException) -> str | None:
+    """The one line for an error of the machine that a user can mend; None where it looks like a bug."""
+    if isinstance(error, MemoryError):
+        return "out of memory: close other programs, or try fewer or smaller images (train: --batch-size, --crop)"
+    if isinstance(error, ImportError):
+        return explain_import(error)
+    if not isinstance(error, OSError):
+        return None
+    where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+    if is_full_disk(error):
+        return f"the disk is full{where}: free some space or write to another folder; finished files are intact"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission{where}: choose another folder, or change its rights"
+    if error.errno is not None and where:
+        return f"{error.strerror or error}{where}"
+    return None
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether the disk or a quota is full. HDF5 passes the reason on in words only."""
+    number = getattr(error, "errno", None)
+    return number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+
+
+def fastest_dtype(runtime: str) -> str:
+    """mixed_bfloat16 where Keras is the faster for it: on GPUs, and with TensorFlow on CPUs that compute in it."""
+    import keras
+
+    backend = keras.backend.backend()
+    native = has_bfloat16(backend) and (backend == "tensorflow" or devices(backend) != ["cpu"])
+    return "mixed_bfloat16" if runtime == "keras" and native else "float32"

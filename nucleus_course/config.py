@@ -259,7 +259,9 @@ class Thresholds:
 
     ``score`` cuts detections for everything but AP; ``nms_iou`` is the overlap of boxes above which the
     lower score goes; ``mask`` cuts the mask probability; ``min_area`` is in image pixels; ``flips`` is how
-    many of the image's four flips are looked at (see :mod:`nucleus_course.prediction.flips`).
+    many of the image's four flips are looked at (see :mod:`nucleus_course.prediction.flips`). ``diameters`` are
+    the smallest median diameter of an image's nuclei that the network knows well, the one that suits it best, and
+    the largest, in image pixels; empty where it is not known (see :mod:`nucleus_course.prediction.scale`).
     ``metric``, ``split``, ``dataset`` and ``value`` say what they were chosen by; :meth:`inherited` forgets it.
     """
 
@@ -272,16 +274,21 @@ class Thresholds:
     split: str = ""
     dataset: str = ""
     value: float | None = None
+    diameters: tuple = ()
     chosen: bool = False  # whether they were chosen for the weights they lie beside: where ``metric`` says by what
 
     def __post_init__(self):
         object.__setattr__(self, "chosen", bool(self.metric))
         if self.flips not in (1, 2, 3, 4):
             raise UserError(f"flips={self.flips}: 1 (the image alone), 2, 3 or 4 are possible")
+        object.__setattr__(self, "diameters", tuple(self.diameters))  # JSON brings lists
+        known = self.diameters
+        if known and not (len(known) == 3 and 0 < known[0] <= known[1] <= known[2]):
+            raise UserError(f"diameters={list(known)}: smallest, best and largest are expected")
 
     def inherited(self):
-        """The same thresholds for other weights, for which nothing was chosen."""
-        return dataclasses.replace(self, metric="", split="", dataset="", value=None)
+        """The same thresholds for other weights, for which nothing was chosen and which may know other sizes."""
+        return dataclasses.replace(self, metric="", split="", dataset="", value=None, diameters=())
 
 
 @dataclass(frozen=True)

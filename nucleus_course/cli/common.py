@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import inspect
 import signal
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.backend import explain_import
+from nucleus_course.backend import explain
 
 Data = Annotated[
     str,
@@ -189,30 +188,6 @@ def flowing(text: str | None) -> str:
     return "\n\n".join(p if p.startswith("\b") else " ".join(p.split()) for p in paragraphs)
 
 
-def explain(error: BaseException) -> str | None:
-    """The one line for an error of the machine that a user can mend; None where it looks like a bug."""
-    if isinstance(error, MemoryError):
-        return "out of memory: close other programs, or try fewer or smaller images (train: --batch-size, --crop)"
-    if isinstance(error, ImportError):
-        return explain_import(error)
-    if not isinstance(error, OSError):
-        return None
-    where = f" ({error.filename})" if getattr(error, "filename", None) else ""
-    if is_full_disk(error):
-        return f"the disk is full{where}: free some space or write to another folder; finished files are intact"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"no permission{where}: choose another folder, or change its rights"
-    if error.errno is not None and where:
-        return f"{error.strerror or error}{where}"
-    return None
-
-
-def is_full_disk(error: BaseException) -> bool:
-    """Whether the disk or a quota is full. HDF5 passes the reason on in words only."""
-    number = getattr(error, "errno", None)
-    return number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-
-
 def open_data(
     data: str,
     split: str,
@@ -293,18 +268,6 @@ def open_model(weights: str, preset: str | None = None, dtype: str | None = None
     """
     dtype = dtype or DTYPES[0]
     check_dtype(dtype)
-    from nucleus_course.prediction.segmenter import create, load
+    from nucleus_course.prediction.segmenter import open_model
 
-    path = Path(weights)
-    if not path.is_file():
-        return load(weights, dtype_policy=dtype)
-    if preset is not None:
-        return create(preset, weights=path, dtype_policy=dtype)
-    if (path.parent / "config.json").is_file() and (path.parent / "thresholds.json").is_file():
-        model = load(path.parent, dtype_policy=dtype)
-        if path.name != "weights.h5":
-            model.load_weights(path)
-        return model
-    raise UserError(
-        f"{weights} is a file without a config.json beside it: say which network it is for with --preset"
-    )
+    return open_model(weights, preset, dtype)

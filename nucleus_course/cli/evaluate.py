@@ -11,6 +11,7 @@ import typer
 from nucleus_course._util.errors import UserError
 from nucleus_course.backend import load_backend
 from nucleus_course.cli import common
+from nucleus_course.prediction.scale import check_diameter
 
 
 @common.friendly
@@ -101,6 +102,20 @@ def evaluate(
         ),
     ] = "train",
     flips: common.Flips = None,
+    rescale: Annotated[
+        float,
+        typer.Option(
+            metavar="F",
+            help="Score on images that are F times as large, with their nuclei: how far from the usual magnification does it work?",
+        ),
+    ] = 1.0,
+    diameter: Annotated[
+        str,
+        typer.Option(
+            metavar="PX|auto|none",
+            help="With --weights: at which scale to look, as for predict; none: images as they are.",
+        ),
+    ] = "none",
     limit: common.Limit = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     strict: common.Strict = False,
@@ -116,6 +131,7 @@ def evaluate(
     Examples
       nucleus-course evaluate --data D.zip --weights compact --bootstrap 1000
       nucleus-course evaluate --data D.zip --predictions labels/ --against compact
+      nucleus-course evaluate --data D.zip --weights compact --rescale 0.25 --diameter auto
 
     The table has COCO's AP (maxDets 1000, and 100 for comparison), the mean IoU of masks in two readings,
     the Data Science Bowl's score, Matterport's AP, F1, PQ and AJI, in percent. AP uses every detection
@@ -142,10 +158,17 @@ def evaluate(
             find_weights(name)  # a mistyped name should not cost the reading of the data
     met = met_sources(learned) if sources else ()
     dataset = common.open_data(data, split, limit, strict, "scoring on", allow_empty, annotations)
-    run = _Run(dataset, out, backend, preset, flips, bootstrap or 1000, seed)
+    if rescale != 1.0:
+        from nucleus_course.data.rescaled import Rescaled
+
+        dataset = Rescaled(dataset, rescale)
+    options = {"flips": flips, "diameter": check_diameter(diameter)}
+    run = _Run(dataset, out, backend, preset, options, bootstrap or 1000, seed)
     scored = run.predict(weights, dtype) if weights else _load(predictions)
     if weights is not None:
         run.keep(".predictions.json", scored)
+    if rescale != 1.0 and min_area is None:  # it means the nuclei of images as they were
+        min_area = round(scored.info.get("min_area", 0) * rescale**2)
 
     from nucleus_course.evaluation import evaluate as score
 
@@ -195,7 +218,7 @@ class _Run:
     out: Path
     backend: str | None
     preset: str | None
-    flips: int | None
+    options: dict[str, Any]
     samples: int
     seed: int
     written: list[Path] = field(default_factory=list)
@@ -213,7 +236,7 @@ class _Run:
         from nucleus_course.prediction.datasets import predict_dataset
 
         model = common.open_model(weights, self.preset, dtype)
-        predictions = predict_dataset(model, self.dataset, flips=self.flips)
+        predictions = predict_dataset(model, self.dataset, **self.options)
         about = {"preset": model.config.name, "min_area": model.thresholds.min_area}
         predictions.info.update(model=weights, **about)
         return predictions

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.text import pluralize
-from nucleus_course.backend import devices, has_bfloat16, load_backend
+from nucleus_course.backend import fastest_dtype as _fastest
+from nucleus_course.backend import load_backend
 from nucleus_course.cli import common
 from nucleus_course.cli.inputs import (
     Channel,
@@ -21,10 +22,12 @@ from nucleus_course.cli.inputs import (
     Time,
     find_images,
 )
-from nucleus_course.cli.outputs import Export, Outputs, PixelSize, Properties
+from nucleus_course.cli.outputs import Export, PixelSize, Properties
 from nucleus_course.cli.predict_job import Job
 from nucleus_course.data.canonical import POLARITIES
 from nucleus_course.data.preprocess import INPUTS
+from nucleus_course.prediction.many import Recipe
+from nucleus_course.prediction.scale import check_diameter
 
 TABLE_ROWS = 25  # more images than that are in counts.csv alone
 
@@ -78,6 +81,13 @@ def predict(
         int | None,
         typer.Option(metavar="PIXELS", min=0, help="What neighbouring tiles share."),
     ] = None,
+    diameter: Annotated[
+        str,
+        typer.Option(
+            metavar="PX|auto|none",
+            help="Median diameter of the nuclei in image pixels: the image is looked at so much smaller or larger that they have the size the weights know best. auto: by a first look; none: as it is.",
+        ),
+    ] = "auto",
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also draw the outlines on each image.")
     ] = False,
@@ -91,6 +101,13 @@ def predict(
             help="keras, or openvino: faster on a CPU (pip install openvino onnx).",
         ),
     ] = "keras",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Spread the images over the workers of this Dask scheduler (tcp://host:8786), which see DIR too.",
+        ),
+    ] = None,
     channel: Channel = None,
     plane: Plane = None,
     time: Time = None,
@@ -153,38 +170,32 @@ def predict(
         raise UserError(f"unknown --polarity '{polarity}': choose one of {', '.join(POLARITIES)}")
     if seen is not None and seen not in INPUTS:
         raise UserError(f"unknown --input '{seen}': choose {' or '.join(INPUTS)}")
-    how = {"tile": tile, "overlap": overlap, "polarity": polarity, "input": seen, "flips": flips}
-    outputs = Outputs(export, pixel_size, properties)
+    how = {
+        "tile": tile, "overlap": overlap, "polarity": polarity, "input": seen, "flips": flips,
+        "diameter": check_diameter(diameter),
+    }  # fmt: skip
+    recipe = Recipe(
+        str(out), weights, preset, dtype, runtime, backend, None, score_threshold, overlay, reading, how,
+        export, pixel_size, properties,
+    )  # fmt: skip
+    outputs = recipe.outputs()
     files = find_images(images, exclude=out)
     mine = _shard(files, shard)
     if not mine:
         common.note(f"shard {shard} of {pluralize(len(files), 'image')} is empty: nothing to do")
         return
-    load_backend(backend)
-    folder = common.output_folder(out)
-    # OpenVINO makes its own graphs, by default in what the processor computes in.
-    model = common.open_model(weights, preset, dtype or _fastest(runtime))
-    if polarity != "auto" and (seen or model.config.input) == "colour":
-        raise UserError(
-            f"--polarity {polarity} is for the canonical input, and {weights} sees colour: "
-            "add --input canonical"
-        )
-    precise = {"precision": dtype.removeprefix("mixed_")} if dtype and runtime == "openvino" else {}
-    model.use_engine(runtime, **precise)
-    threshold = model.thresholds.score if score_threshold is None else score_threshold
-    if score_threshold is None and not model.thresholds.chosen:
-        common.note(
-            f"the score threshold {threshold:.2f} was not chosen for {weights}: "
-            "`nucleus-course thresholds` chooses it on annotated images"
-        )
-
-    from nucleus_course.prediction.results import ResultsFolder
-
-    settings = _settings(model, weights, threshold, reading | how | outputs.settings())
-    results = ResultsFolder(folder, settings, overwrite)
-    job = Job(model, results, threshold, overlay, reading, how, outputs)
+    if scheduler is None:
+        load_backend(backend)
+    common.output_folder(out)
+    outcomes, results = (
+        _here(recipe, mine, resume, overwrite)
+        if scheduler is None
+        else _on_workers(recipe, mine, resume, overwrite, scheduler)
+    )
+    threshold = results.settings["info"]["score_threshold"]
+    job = Job(recipe, results, outputs.formats)
     try:
-        job.run(mine, resume)
+        job.run(outcomes, len(mine))
     finally:  # Ctrl-C and SIGTERM keep what is done
         if shard is None and len(results):
             job.tables()
@@ -209,9 +220,49 @@ def predict(
         )
     job.say_where()
     if shard is not None:
-        common.say(f"next, when all shards are done: nucleus-course merge {folder}")
+        common.say(f"next, when all shards are done: nucleus-course merge {out}")
     if job.failed:
         common.fail(f"{job.failed} of {pluralize(len(mine), 'image')} could not be done", 1)
+
+
+def _here(recipe: Recipe, files: list[ImageFile], resume: bool, overwrite: bool):
+    """(outcomes, results folder) of the files in this process."""
+    from nucleus_course.prediction.cluster import in_turn
+
+    # OpenVINO makes its own graphs, by default in what the processor computes in.
+    dtype, runtime = recipe.dtype, recipe.runtime
+    model = common.open_model(recipe.weights, recipe.preset, dtype or _fastest(runtime))
+    forced = recipe.how["polarity"] != "auto"
+    if forced and (recipe.how["input"] or model.config.input) == "colour":
+        raise UserError(
+            f"--polarity {recipe.how['polarity']} is for the canonical input, and {recipe.weights} sees colour: "
+            "add --input canonical"
+        )
+    precise = {"precision": dtype.removeprefix("mixed_")} if dtype and runtime == "openvino" else {}
+    model.use_engine(runtime, **precise)
+    if recipe.score_threshold is None and not model.thresholds.chosen:
+        common.note(
+            f"the score threshold {model.thresholds.score:.2f} was not chosen for {recipe.weights}: "
+            "`nucleus-course thresholds` chooses it on annotated images"
+        )
+    work = recipe.open(model, overwrite)
+    return in_turn(work, files, resume), work.results
+
+
+def _on_workers(
+    recipe: Recipe, files: list[ImageFile], resume: bool, overwrite: bool, address: str
+):
+    """(outcomes, results folder) of the files on the workers of a scheduler."""
+    import dataclasses
+
+    from nucleus_course.prediction import cluster
+    from nucleus_course.prediction.results import ResultsFolder
+
+    client = cluster.connect(address)
+    recipe = dataclasses.replace(recipe, out=str(Path(recipe.out).resolve()))
+    settings = cluster.begin(client, recipe, overwrite)
+    results = ResultsFolder(recipe.out, {k: settings[k] for k in ("info", "options")})
+    return cluster.spread(client, recipe, files, resume), results
 
 
 def _shard(files: list[ImageFile], shard: str | None) -> list[ImageFile]:
@@ -226,34 +277,6 @@ def _shard(files: list[ImageFile], shard: str | None) -> list[ImageFile]:
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise UserError(f"--shard {shard}: write I/N, with I from 1 to N, such as 3/8")
     return files[int(number) - 1 :: int(count)]
-
-
-def _fastest(runtime: str) -> str:
-    """mixed_bfloat16 where Keras is the faster for it: on GPUs, and with TensorFlow on CPUs that compute in it."""
-    import keras
-
-    backend = keras.backend.backend()
-    native = has_bfloat16(backend) and (backend == "tensorflow" or devices(backend) != ["cpu"])
-    return "mixed_bfloat16" if runtime == "keras" and native else "float32"
-
-
-def _settings(model, weights: str, threshold: float, asked: dict) -> dict[str, Any]:
-    """What predictions.json says of the model, and what must be equal for results to share a folder."""
-    import dataclasses
-
-    from nucleus_course import __version__
-    from nucleus_course.prediction.results import weights_digest
-
-    info = {
-        "model": str(weights),
-        "preset": model.config.name,
-        "min_area": model.thresholds.min_area,
-    }
-    info |= {"software": f"nucleus_course {__version__}", "score_threshold": float(threshold)}
-    point = dataclasses.asdict(model.thresholds)
-    options = {name: point[name] for name in ("nms_iou", "mask", "flips")}
-    options |= asked | {"weights": weights_digest(model)}
-    return {"info": info, "options": options}
 
 
 def _table(counts: list[dict[str, Any]]):

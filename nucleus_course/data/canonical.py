@@ -53,6 +53,8 @@ class Canonical:
         low, high: the grey values, in the image's own units, that became 0 and 255; ``low`` is the larger one where
             nuclei are dark.
         evidence: the votes' mean in [-1, 1], above 0 for bright nuclei; near 0 the rule is unsure.
+        channel: the one channel of a colour image that was looked at; None where all were, or where it is grey.
+        power: what the values were raised to, 1 for none.
     """
 
     image: np.ndarray
@@ -61,6 +63,8 @@ class Canonical:
     low: float
     high: float
     evidence: float
+    channel: int | None = None
+    power: float = 1.0
 
     def __repr__(self):
         height, width = self.image.shape
@@ -86,7 +90,7 @@ def canonical(image, polarity="auto", stain_weights=STAIN_WEIGHTS):
     """
     if polarity not in POLARITIES:
         raise UserError(f"polarity {polarity!r}: choose one of {', '.join(POLARITIES)}")
-    values, step, offset = _values(image)
+    values, step, offset, channel = _values(image)
     colour = _colour(values)
     grey = values.mean(axis=2) if values.ndim == 3 else values
     whole = step > 0 and values.ndim == 2
@@ -99,53 +103,96 @@ def canonical(image, polarity="auto", stain_weights=STAIN_WEIGHTS):
     grey = np.float32(sign) * grey
     low, high, grey = _range(grey, step, whole)
     middle = (float(_percentiles(grey, (50.0,), whole)[0]) - low) / (high - low)
-    pixels = _to_grey_levels(grey, low, high, middle)
-    return Canonical(pixels, chosen, stain, offset + sign * low, offset + sign * high, evidence)
+    power = 1.0
+    if middle < LIFTED:
+        power = LEAST_POWER
+        if middle > 0:
+            power = max(LEAST_POWER, float(np.log(LIFTED) / np.log(middle)))
+    pixels = _to_grey_levels(grey, low, high, power)
+    ends = offset + sign * low, offset + sign * high
+    return Canonical(pixels, chosen, stain, *ends, evidence, channel, power)
 
 
-def _to_grey_levels(grey, low, high, middle):
-    """The stretch and the power: float32 (H, W) -> uint8. ``middle`` is the median after the stretch."""
+def canonical_piece(image, like, stain_weights=STAIN_WEIGHTS):
+    """A piece of an image, in the form that the whole of it has: uint8 (h, w), nuclei bright.
+
+    Args:
+        image: as for :func:`canonical`: part of a larger image, of the same type.
+        like: :class:`Canonical` of the whole, or of a sample of it; nothing is decided anew.
+        stain_weights: as for :func:`canonical`.
+
+    Raises:
+        UserError: NaN or infinite values.
+
+    The pixels are those of the whole image, but for hot pixels where the piece is cut:
+
+    >>> import numpy as np
+    >>> from nucleus_course.data.canonical import canonical, canonical_piece
+    >>> image = np.random.default_rng(0).integers(0, 4000, (64, 64)).astype("uint16")
+    >>> whole = canonical(image)
+    >>> bool((canonical_piece(image[8:40, :32], whole) == whole.image[8:40, :32])[1:-1, 1:-1].all())
+    True
+    """
+    import cv2
+
+    image = plain_channels(image)
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise UserError("the image holds NaN or infinite values; replace them first")
+    if image.ndim == 3 and like.channel is not None:
+        image = image[..., like.channel]
+    offset = like.low if image.dtype.itemsize > 4 else 0.0
+    values = np.ascontiguousarray((image - offset if offset else image).astype(np.float32))
+    if values.ndim == 3:
+        weights = np.asarray(stain_weights, np.float32)
+        values = values @ weights if like.stain else values.mean(axis=2)
+    sign = np.float32(1.0 if like.polarity == "bright" else -1.0)
+    grey = sign * values
+    low, high = (float(sign) * (end - offset) for end in (like.low, like.high))
+    plain = cv2.medianBlur(grey, 3)
+    grey = np.where((grey > high) & (plain < 0.5 * (low + high)), plain, grey)
+    return _to_grey_levels(grey, low, high, like.power)
+
+
+def _to_grey_levels(grey, low, high, power):
+    """The stretch and the power: float32 (H, W) -> uint8."""
     import cv2
 
     scaled = np.clip((grey - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
-    if middle < LIFTED:
-        power = (
-            LEAST_POWER if middle <= 0 else max(LEAST_POWER, float(np.log(LIFTED) / np.log(middle)))
-        )
+    if power != 1.0:
         scaled = cv2.pow(scaled, power)
     return np.rint(255.0 * scaled).astype(np.uint8)
 
 
 def _values(image):
     """float32 (H, W) or (H, W, 3), one channel where only one shows anything or all are equal; and the step between
-    neighbouring values (1 for integers, 0 for floats); and what was taken off all values."""
+    neighbouring values (1 for integers, 0 for floats); what was taken off all values; and the channel, or None."""
     image = plain_channels(image)
     if image.dtype.kind not in "buif":
         raise UserError(f"an image of numbers was expected, not {image.dtype}")
     step = 0.0 if image.dtype.kind == "f" else 1.0
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UserError("the image holds NaN or infinite values; replace them first")
-    if image.ndim == 3:
-        image = _told(image)
+    channel = _told(image) if image.ndim == 3 else None
+    image = image if channel is None else image[..., channel]
     offset = (
         image.min() if image.dtype.itemsize > 4 else 0
     )  # float32 cannot tell apart what float64 can, far from zero
     values = (image - offset if offset else image).astype(np.float32)
-    return np.ascontiguousarray(values), step, float(offset)
+    return np.ascontiguousarray(values), step, float(offset), channel
 
 
 def _told(image):
-    """(H, W, 3) as it is, or the one channel (H, W) that tells all: where the three are equal, or where the others'
-    ranges are less than an eighth of its own."""
+    """The one channel of (H, W, 3) that tells all: where the three are equal, or where the others' ranges are less
+    than an eighth of its own. None where there is none."""
     if all(
         np.array_equal(part[..., 0], part[..., c])
         for part in (image[::16, ::16], image)
         for c in (1, 2)
     ):
-        return image[..., 0]
+        return 0
     spans = np.array([float(image[..., c].max()) - float(image[..., c].min()) for c in range(3)])
     told = np.flatnonzero(spans >= max(spans.max() / 8.0, 1e-30))
-    return image[..., told[0]] if len(told) == 1 else image
+    return int(told[0]) if len(told) == 1 else None
 
 
 def _percentiles(values, wanted, whole):

@@ -44,6 +44,12 @@ def decode_zarr(path, wanted):
     Raises:
         UserError: zarr is missing or the folder damaged, no axes, or a choice that is the user's.
     """
+    return _zarr_plane(path, *open_zarr(path, wanted))
+
+
+def open_zarr(path, wanted):
+    """The array of a zarr image, not read: (array, axes, names of the channels, pixel size in micrometres or None,
+    the choices that are left); arguments and errors as for :func:`decode_zarr`."""
     try:
         import zarr
     except ImportError:
@@ -57,7 +63,7 @@ def decode_zarr(path, wanted):
     series, level = wanted.pop("series", None), wanted.pop("level", None)
     if hasattr(node, "shape"):
         _only_one(path, series=series, level=level)
-        return _zarr_plane(path, node, _array_axes(path, node, about), [], None, wanted)
+        return node, _array_axes(path, node, about), [], None, wanted
     if "multiscales" not in about:
         node, about = _zarr_series(path, node, about, series)
     else:
@@ -76,7 +82,7 @@ def decode_zarr(path, wanted):
     _check_axes(path, axes, array.shape)
     channels = (about.get("omero") or {}).get("channels", [])
     names = [str(channel.get("label", "")) for channel in channels]
-    return _zarr_plane(path, array, axes, names, _zarr_size(scales, dataset, axes), wanted)
+    return array, axes, names, _zarr_size(scales, dataset, axes), wanted
 
 
 def _zarr_series(path, node, about, series):

@@ -48,15 +48,23 @@ def _check_companions(file, name):
                 raise UserError(f"{name}: refers to {other!r}, outside its folder")
 
 
-def _read(file, name, wanted, mask):
+def select_series(file, name, wanted):
+    """What of an open TIFF is to be read: (series, axes, names of the channels, pixel size in micrometres or
+    None, index by axis, notes); ``index`` and the errors are those of :func:`~nucleus_course.data.planes.choose_planes`."""
     number, notes = _series_number(file, name, wanted.pop("series", None))
     series = _level(file.series[number], name, wanted.pop("level", None))
-    page, axes = series.keyframe, series.axes
-    if "S" in axes and page.photometric not in (RGB, YCBCR, CMYK):
+    axes = series.axes
+    if "S" in axes and series.keyframe.photometric not in (RGB, YCBCR, CMYK):
         axes = axes.replace("S", "C" if "C" not in axes else "Q")  # samples, but no colour
     names, size = _description(file, number)
     names = names if len(names) == dict(zip(axes, series.shape)).get("C", 1) else []
     index, said = choose_planes(name, axes, series.shape, names, wanted)
+    return series, axes, names, size, index, notes + said
+
+
+def _read(file, name, wanted, mask):
+    series, axes, names, size, index, notes = select_series(file, name, wanted)
+    page = series.keyframe
     values = _take(file, series, axes, index, name)
     axes = [axis for axis in axes if axis in "YXS" or isinstance(index[axis], slice)]
     order = [axis for axis in axes if axis not in "YXS"] + [axis for axis in "YXS" if axis in axes]
@@ -67,9 +75,7 @@ def _read(file, name, wanted, mask):
     turn = int(page.tags.valueof(274, 1) or 1)
     alpha = None if alpha is None else orient(alpha, turn)
     channel = names[index["C"]] if names and "C" in index else ""
-    return Pixels(
-        orient(values, turn), alpha, page.compression in JPEGS, notes + said, channel, size
-    )
+    return Pixels(orient(values, turn), alpha, page.compression in JPEGS, notes, channel, size)
 
 
 def _series_number(file, name, wanted):
@@ -117,7 +123,7 @@ def _take(file, series, axes, index, name):
     picks = [index.get(axis, slice(None)) for axis in axes]
     if not by_page:
         check_size(name, series.shape, series.dtype.itemsize)
-        _check_page(page, file, name)
+        check_page(page, file, name)
         return series.asarray()[tuple(picks)]
     numbers = np.arange(len(series.pages)).reshape(leading)[tuple(picks[: len(leading)])]
     check_size(name, numbers.shape + tail, series.dtype.itemsize)
@@ -126,12 +132,12 @@ def _take(file, series, axes, index, name):
         plane = series.pages[int(number)]
         if plane is None:
             raise UserError(f"{name}: a plane lies in another file, which is not there")
-        _check_page(plane, file, name)
+        check_page(plane, file, name)
         planes.append(plane.asarray()[tuple(picks[len(leading) :])])
     return np.stack(planes).reshape(numbers.shape + planes[0].shape)
 
 
-def _check_page(page, file, name):
+def check_page(page, file, name):
     """Whether a page's data lie in the file: missing strips would be read as zeros."""
     end = file.filehandle.size
     for offset, count in zip(page.dataoffsets, page.databytecounts):

@@ -24,6 +24,7 @@ class Detections:
         canonical: how the image was seen (:class:`~nucleus_course.data.canonical.Canonical`); None where the input is colour.
         learned: the model's :class:`~nucleus_course.data.novelty.Novelty`, for :attr:`novelty`.
         image: the image, of any dtype, for the picture in a notebook; None where it is not known.
+        scale: how many times as large as it is the image was looked at.
     """
 
     boxes: np.ndarray
@@ -36,6 +37,7 @@ class Detections:
     canonical: object = field(default=None, repr=False)
     learned: object = field(default=None, repr=False)
     image: np.ndarray | None = field(default=None, repr=False, compare=False)
+    scale: float = 1.0
     _pasted: tuple = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -50,8 +52,9 @@ class Detections:
 
     def __repr__(self):
         above = int((self.scores >= self.thresholds.score).sum())
+        seen = "" if self.scale == 1 else f" looked at {self.scale:.3g} times as large"
         return (
-            f"Detections({len(self)} on {self.height}x{self.width}, "
+            f"Detections({len(self)} on {self.height}x{self.width}{seen}, "
             f"{above} with a score of at least {self.thresholds.score:g})"
         )
 
@@ -66,7 +69,7 @@ class Detections:
         found = Detections(
             self.boxes[index], self.scores[index], self.mask_probs[index], self.mask_boxes[index],
             self.height, self.width, self.thresholds, self.canonical, self.learned,
-            self.image,
+            self.image, self.scale,
         )  # fmt: skip
         if self._pasted is not None:
             threshold, (instance, row, column) = self._pasted

@@ -148,22 +148,24 @@ def check_scores(scores, ids):
     return scores
 
 
-def view_columns(seen, novelty=None):
+def view_columns(seen, novelty=None, scale=None):
     """How an image was seen, for counts.csv.
 
     Args:
         seen: :class:`~nucleus_course.data.canonical.Canonical`, or None for the colour input.
         novelty: how far the image is from what the model learned, or None.
+        scale: how many times as large it was looked at, or None.
 
     Returns:
-        dict: polarity, stain (yes or no), the values low and high that became black and white, and
-        novelty; empty where unknown.
+        dict: polarity, stain (yes or no), the values low and high that became black and white, novelty
+        and scale; empty where unknown.
     """
-    row = dict.fromkeys(("polarity", "stain", "low", "high", "novelty"), "")
+    row = dict.fromkeys(("polarity", "stain", "low", "high", "novelty", "scale"), "")
     if seen is not None:
         stain = "yes" if seen.stain else "no"
         row |= {"polarity": seen.polarity, "stain": stain, "low": seen.low, "high": seen.high}
-    return row if novelty is None else row | {"novelty": novelty}
+    known = {"novelty": novelty, "scale": scale}
+    return row | {name: value for name, value in known.items() if value is not None}
 
 
 def count_image(file_name, shape, nuclei, seen=None):

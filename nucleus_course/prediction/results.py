@@ -4,6 +4,7 @@
     overlays/<stem>.png    the image with outlines, where wanted
     rows/<stem>.json       what the tables say of the image, written last: with it the image is done
     rows/settings.json     what the results were made with
+    parts/<stem>/          bands of a slide, until it is done
     predictions.json, counts.csv, measurements.csv    the tables, put together from rows/
 
 Each file is written atomically, so what a killed process leaves is complete, image by image.
@@ -96,7 +97,7 @@ class ResultsFolder:
             file: with ``path``, ``stem`` and ``file_name``, as ``predict`` finds images.
         """
         row = self._row(file.stem)
-        if row is None or not self._labels(file.stem).is_file():
+        if row is None or not self.labels(file.stem).is_file():
             return None
         return row if row["fingerprint"] == fingerprint(file.path) else None
 
@@ -114,7 +115,8 @@ class ResultsFolder:
 
         Args:
             found: every detection.
-            labels: (H, W) int, the label image at the operating point.
+            labels: (H, W) int, the label image at the operating point; or the path of one that is written
+                in this folder, which is moved.
             nuclei: a dict of measurements for each label.
             picture: (H, W, 3) uint8 to draw the outlines on, or None.
             seen: how the image was seen, for counts.csv.
@@ -132,7 +134,11 @@ class ResultsFolder:
         }  # fmt: skip
         with self._locked():
             self._check_owner(file.stem, row)
-            write_labels(self._labels(file.stem), labels)
+            if isinstance(labels, Path):
+                self.labels(file.stem).parent.mkdir(exist_ok=True)
+                os.replace(labels, self.labels(file.stem))
+            else:
+                write_labels(self.labels(file.stem), labels)
             if picture is not None:
                 write_overlay(self._overlay(file.stem), picture, labels)
             if export is not None:
@@ -149,7 +155,7 @@ class ResultsFolder:
             stem = row["stem"]
             with self._locked():
                 self._check_owner(stem, row)
-                for name in ("_labels", "_overlay"):
+                for name in ("labels", "_overlay"):
                     source, target = getattr(other, name)(stem), getattr(self, name)(stem)
                     if source.is_file():
                         with atomic_write(target) as place:
@@ -208,7 +214,11 @@ class ResultsFolder:
                     file.write(("" if total == 1 else ", ") + text)
             file.write("]}")
 
-    def _labels(self, stem: str) -> Path:
+    def parts(self, stem: str) -> Path:
+        """The folder of an image that is looked at band by band, until it is done."""
+        return self.path / "parts" / stem
+
+    def labels(self, stem: str) -> Path:
         return self.path / "labels" / f"{stem}.tif"
 
     def _overlay(self, stem: str) -> Path:
@@ -266,9 +276,10 @@ class ResultsFolder:
     def _clear(self) -> None:
         """Remove the results that rows/ knows of, and the tables."""
         for row in list(self._read_rows()):
-            for path in (row["path"], self._labels(row["stem"]), self._overlay(row["stem"])):
+            for path in (row["path"], self.labels(row["stem"]), self._overlay(row["stem"])):
                 path.unlink(missing_ok=True)
             remove_exports(self.path, row["stem"])
+        shutil.rmtree(self.path / "parts", ignore_errors=True)
         for path in (self.rows / "settings.json", *(self.path / name for name in TABLES)):
             path.unlink(missing_ok=True)
 

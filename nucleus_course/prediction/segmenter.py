@@ -211,6 +211,7 @@ class Segmenter:
         progress=None,
         polarity="auto",
         input=None,
+        diameter="auto",
     ):
         """Nuclei in one image, or in several, at their own size.
 
@@ -228,6 +229,9 @@ class Segmenter:
                 crowded parts are looked at again in quarters.
             polarity: how nuclei look, "bright" or "dark"; "auto" lets the canonical input decide.
             input: "canonical" or "colour" instead of what the model learned with.
+            diameter: median diameter of the nuclei, image pixels: the image is looked at so much smaller or
+                larger that they have the size the network knows best. "auto": by a first look, where its
+                nuclei are smaller or larger than the network knows. None: as it is.
             progress: whether to show a progress bar; by default where there are many tiles.
 
         Returns:
@@ -252,7 +256,7 @@ class Segmenter:
             self.rescorer.check_flips(thresholds.flips)
         options = {"max_detections": max_detections, "score_threshold": score_threshold}
         options |= {"tile": tile, "overlap": overlap, "progress": progress}
-        options |= {"polarity": polarity, "input": input}
+        options |= {"polarity": polarity, "input": input, "diameter": diameter}
         found = self._predict(image, thresholds, **options)
         found.image = image  # what a notebook cell draws on
         return found
@@ -309,3 +313,29 @@ def build(config, thresholds=None, **options):
 def create(preset, weights=None, **options):
     """A model by preset name, whatever its kind; arguments as :meth:`Segmenter.from_preset`."""
     return KINDS[kind_of(get_preset(preset).model)].from_preset(preset, weights, **options)
+
+
+def open_model(weights, preset=None, dtype="float32"):
+    """The model of a name that ships, a model or run folder, or a weights file.
+
+    Args:
+        weights: the name, folder or file.
+        preset: the network that a file without a config.json beside it is for.
+        dtype: "float32" or "mixed_bfloat16".
+
+    Raises:
+        UserError: nothing there, or of another architecture.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        return load(weights, dtype_policy=dtype)
+    if preset is not None:
+        return create(preset, weights=path, dtype_policy=dtype)
+    if (path.parent / "config.json").is_file() and (path.parent / "thresholds.json").is_file():
+        model = load(path.parent, dtype_policy=dtype)
+        if path.name != "weights.h5":
+            model.load_weights(path)
+        return model
+    raise UserError(
+        f"{weights} is a file without a config.json beside it: say which network it is for with --preset"
+    )

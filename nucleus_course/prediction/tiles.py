@@ -15,8 +15,9 @@ import numpy as np
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.progress import track
 from nucleus_course.data.preprocess import see
+from nucleus_course.data.rescaled import resized
 from nucleus_course.geometry.boxes import iou_matrix
-from nucleus_course.prediction import flips
+from nucleus_course.prediction import flips, scale
 from nucleus_course.prediction.detections import Detections
 from nucleus_course.prediction.pipeline import assemble, prepare_picture, raw_detections
 
@@ -75,40 +76,51 @@ def predict_image(
     progress=None,
     polarity="auto",
     input=None,
+    diameter=None,
 ):
     """Nuclei in one image of any size: the pipeline, tile by tile where the image is large or crowded.
 
     Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
     """
-    core, margin = tile_sizes(model.config, tile, overlap)
     seen = see(image, model.config, polarity, input)
-    shape = seen.pixels.shape[:2]
-    whole = max(shape) * model.config.upsample <= UNTILED if tile is None else core is None
-    tiles = [Tile((0, 0, *shape))] if whole else grid(shape, core)
-    look = _Look(model, seen.pixels, thresholds, score_threshold, margin)
-    for piece in track(
-        tiles, "detecting", show=len(tiles) >= SHOWN if progress is None else progress
-    ):
-        look.at(piece)
-    found = look.merged()
+
+    def look(factor):
+        return _look(
+            model, seen.pixels, thresholds, score_threshold, tile, overlap, progress, factor
+        )
+
+    found = scale.look_at_scale(look, diameter, thresholds)
     found.canonical, found.learned = seen.canonical, model.novelty
     if max_detections is not None:
         found = found.take(slice(0, max_detections))
-    if look.crowded:
-        warnings.warn(
-            f"{look.crowded} regions hold more than {CROWDED} nuclei on less than {2 * SMALLEST} pixels: "
-            "some may be missing; enlarge the image first",
-            stacklevel=3,
-        )
     return found if score_threshold is None else found.confident(score_threshold)
 
 
-def tile_sizes(config, tile=None, overlap=None):
+def _look(model, picture, thresholds, score_threshold, tile, overlap, progress, factor):
+    """Detections of a normalised picture uint8 (H, W, 3), each tile of it seen ``factor`` times as large."""
+    core, margin = tile_sizes(model.config, tile, overlap, factor)
+    shape = picture.shape[:2]
+    whole = max(shape) * model.config.upsample * factor <= UNTILED if tile is None else core is None
+    tiles = [Tile((0, 0, *shape))] if whole else grid(shape, core)
+
+    def view(top, left, bottom, right):
+        return picture[top:bottom, left:right]
+
+    look = Look(model, shape, view, thresholds, score_threshold, margin, factor)
+    show = len(tiles) >= SHOWN if progress is None else progress
+    for piece in track(tiles, "detecting", show=show):
+        look.at(piece)
+    look.warn()
+    return look.merged()
+
+
+def tile_sizes(config, tile=None, overlap=None, factor=1.0):
     """Side of a core and margin, image pixels, from what a user asks for.
 
     Args:
         tile: side of what a tile sees, image pixels; None is automatic, 0 is no tiles.
         overlap: pixels that neighbouring tiles share; None is automatic.
+        factor: how many times as large the image is looked at.
 
     Returns:
         (core, margin); a core of None for no tiles.
@@ -116,9 +128,10 @@ def tile_sizes(config, tile=None, overlap=None):
     Raises:
         UserError: tiles too small for their overlap.
     """
-    margin = int(MARGIN / config.upsample) if overlap is None else -(-int(overlap) // 2)
+    zoom = config.upsample * factor
+    margin = max(1, int(MARGIN / zoom)) if overlap is None else -(-int(overlap) // 2)
     if tile is None:
-        return int(CORE / config.upsample), margin
+        return max(1, int(CORE / zoom)), margin
     if tile == 0:
         return None, margin
     core = int(tile) - 2 * margin
@@ -129,12 +142,22 @@ def tile_sizes(config, tile=None, overlap=None):
     return core, margin
 
 
-class _Look:
-    """Detections gathered over the tiles of one image, in image pixels."""
+class Look:
+    """Detections gathered over the tiles of one image, in its pixels.
 
-    def __init__(self, model, picture, thresholds, score_threshold, margin):
-        self.model, self.picture, self.thresholds = model, picture, thresholds
-        self.config, self.shape, self.margin = model.config, picture.shape[:2], margin
+    Args:
+        model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN`.
+        shape: (H, W) of the image.
+        view: a function (top, left, bottom, right) -> uint8 (h, w, 3), that part of it, normalised.
+        thresholds: :class:`~nucleus_course.config.Thresholds`.
+        score_threshold: detections below it are not wanted, or None.
+        margin: what a tile sees around its core, pixels.
+        factor: how many times as large the network sees it.
+    """
+
+    def __init__(self, model, shape, view, thresholds, score_threshold, margin, factor=1.0):
+        self.model, self.shape, self.view, self.thresholds = model, shape, view, thresholds
+        self.config, self.margin, self.factor = model.config, margin, factor
         # A network's own score is its class probability or less, so boxes below need no mask.
         ready = score_threshold is not None and model.rescorer is None
         self.least = score_threshold if ready else 0.0
@@ -143,45 +166,72 @@ class _Look:
     def at(self, tile):
         """Detect in a tile, or in its quarters where it is crowded."""
         box = tile.seen(self.shape, self.margin)
-        view = self.picture[box[0] : box[2], box[1] : box[3]]
+        view = self.view(*box)
+        picture = resized(view, self.factor)
         views = flips.VIEWS[: self.thresholds.flips]
-        prepared = prepare_picture(view, self.config, views)
+        prepared = prepare_picture(picture, self.config, views)
         found = raw_detections(self.model, prepared, self.thresholds, least=self.least)
         if (found[1] >= SURE).sum() > CROWDED:
             sides = (tile.core[2] - tile.core[0], tile.core[3] - tile.core[1])
-            if min(sides) >= 2 * SMALLEST / self.config.upsample:
+            if min(sides) >= 2 * SMALLEST / (self.config.upsample * self.factor):
                 for quarter in tile.quarters():
                     self.at(quarter)
                 return
             self.crowded += 1
-        found = assemble(self.config, view.shape[:2], *found, self.thresholds, self.model.rescorer)
-        self.parts.append((tile, box, found))
+        size = picture.shape[:2]
+        found = assemble(self.config, size, *found, self.thresholds, self.model.rescorer)
+        self.parts.append((tile, box, scale.at_size(found, view.shape[:2])))
+
+    def warn(self):
+        """Say where nuclei may be missing."""
+        if self.crowded:
+            warnings.warn(
+                f"{self.crowded} regions hold more than {CROWDED} nuclei on less than {2 * SMALLEST} pixels: "
+                "some may be missing; enlarge the image first (diameter)",
+                stacklevel=4,
+            )
 
     def merged(self):
         """All tiles' detections as one :class:`Detections`."""
         if len(self.parts) == 1 and self.parts[0][1] == (0, 0, *self.shape):
             return self.parts[0][2]
-        owners, own, cut, moved = [], [], [], []
-        for number, (tile, box, found) in enumerate(self.parts):
-            offset = np.tile(np.float32(box[:2]), 2)
-            boxes, spans = found.boxes + offset, found.mask_boxes + offset
-            centre = 0.5 * (boxes[:, :2] + boxes[:, 2:])
-            beyond = np.maximum(tile.core[:2] - centre, centre - tile.core[2:]).max(axis=1)
-            near = beyond <= SHARED  # farther out the neighbour sees more, and has the say alone
-            own.append(beyond[near] <= 0)
-            cut.append(_cut(boxes[near], box, self.shape))
-            owners.append(np.full(near.sum(), number))
-            moved.append((boxes[near], found.scores[near], found.mask_probs[near], spans[near]))
-        boxes, scores, probs, spans = (np.concatenate(part) for part in zip(*moved))
-        own, cut, owners = (np.concatenate(part) for part in (own, cut, owners))
+        gathered = [near_core(*part, self.shape, self.factor) for part in self.parts]
+        owners = np.repeat(np.arange(len(gathered)), [len(one[0]) for one in gathered])
+        own, cut, boxes, scores, probs, spans = map(np.concatenate, zip(*gathered))
         keep = merge(boxes, scores, owners, own, cut, self.thresholds.nms_iou)
         keep = keep[np.argsort(-scores[keep], kind="stable")]
         return Detections(
-            boxes[keep], scores[keep], probs[keep], spans[keep], *self.shape, self.thresholds
-        )
+            boxes[keep], scores[keep], probs[keep], spans[keep], *self.shape,
+            self.parts[0][2].thresholds,
+        )  # fmt: skip
 
 
-def _cut(boxes, seen, shape, reach=1.5):
+def near_core(tile, box, found, shape, factor=1.0):
+    """What a tile has a say in: its detections with their centre in its core or close by, in the image's pixels.
+
+    Farther out the neighbour sees more, and has the say alone.
+
+    Returns:
+        own, cut (N,) bool as :func:`merge` takes them, boxes (N, 4), scores (N,), mask_probs (N, S, S),
+        mask_boxes (N, 4).
+    """
+    offset = np.tile(np.float32(box[:2]), 2)
+    boxes, spans = found.boxes + offset, found.mask_boxes + offset
+    centre = 0.5 * (boxes[:, :2] + boxes[:, 2:])
+    beyond = np.maximum(tile.core[:2] - centre, centre - tile.core[2:]).max(axis=1, initial=-np.inf)
+    near = beyond <= SHARED / factor
+    cut = _cut(boxes[near], box, shape, 1.5 / min(1.0, factor))
+    return (
+        beyond[near] <= 0,
+        cut,
+        boxes[near],
+        found.scores[near],
+        found.mask_probs[near],
+        spans[near],
+    )
+
+
+def _cut(boxes, seen, shape, reach):
     """Which boxes (N, 4) touch an edge of what the tile sees that is not the image's edge: (N,) bool."""
     inner = [seen[0] > 0, seen[1] > 0, seen[2] < shape[0], seen[3] < shape[1]]
     gaps = np.abs(boxes - np.float32(seen))

@@ -3,12 +3,14 @@
 import numpy as np
 from keras import ops
 
+from nucleus_course._util.errors import UserError
 from nucleus_course.data.preprocess import resize, see, to_network
 from nucleus_course.geometry.watershed import separate
 from nucleus_course.prediction import flips
 from nucleus_course.prediction.engines.compiled import compiled
 from nucleus_course.prediction.label_detections import LabelDetections
 from nucleus_course.prediction.pipeline import round_up
+from nucleus_course.prediction.scale import check_diameter
 
 TILE = 1024  # larger images are predicted in tiles, network pixels
 MARGIN = 96  # what a tile sees beyond its own part; most of the network's view
@@ -26,14 +28,19 @@ def predict_pixels(
     score_threshold=None,
     polarity="auto",
     input=None,
+    diameter=None,
     **_,
 ):
     """Nuclei in one image, at its own size, as
     :class:`~nucleus_course.prediction.label_detections.LabelDetections`.
 
     Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`. NMS does not apply,
-    and tiles are the U-Net's own.
+    and tiles are the U-Net's own. It has no scale to settle on: a ``diameter`` in pixels is refused.
     """
+    if isinstance(check_diameter(diameter), float):
+        raise UserError(
+            f"diameter {diameter}: a U-Net looks at images as they are; resize it first"
+        )
     seen = see(image, model.config, polarity, input)
     maps = pixel_maps(model, seen, thresholds.flips)
     labels, scores = objects_from_maps(maps[..., 0], maps[..., 1], thresholds.mask)

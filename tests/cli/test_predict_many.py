@@ -314,7 +314,7 @@ def test_bad_files_are_one_line_each_and_the_others_go_on(images, stub, tmp_path
             raise ValueError("a bug")
         return predict(image, **options)
 
-    monkeypatch.setattr("nucleus_course.cli.predict_job.read_picture", read)
+    monkeypatch.setattr("nucleus_course.prediction.many.read_picture", read)
     monkeypatch.setattr(stub, "predict", detect)
     result = run(mine, "--out", tmp_path / "out")
     said = plain(result.stderr)

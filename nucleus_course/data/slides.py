@@ -1,0 +1,208 @@
+"""Large images, of which only the pieces that are needed are read.
+
+A :class:`Plane` has the shape of an image and gives rectangles of it: from a TIFF (tiles, strips, or
+uncompressed data that can be mapped), from zarr and OME-Zarr, or from any array. What cannot be read in
+pieces is no plane: :func:`open_plane` gives None, and the image is read whole.
+"""
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.data.canonical import Canonical, canonical
+from nucleus_course.data.files import MAX_BYTES
+from nucleus_course.data.planes import choose_planes
+
+LARGE = 1 << 24  # pixels from which an image is looked at piece by piece
+BLOCK, BLOCKS = 256, 64  # side and number of the squares that stand for a whole image
+
+
+@dataclass
+class Plane:
+    """One plane of a large image.
+
+    Attributes:
+        pieces: an array to take rectangles of by slicing, with its leading axes chosen by ``index``.
+        index: a tuple for the array's axes, in which "Y" and "X" stand for rows and columns.
+        shape: (H, W). dtype: of the values as stored.
+        notes, channel, pixel_size: as in :class:`~nucleus_course.data.files.Pixels`.
+        file: what to close in the end, or None.
+    """
+
+    pieces: object
+    index: tuple
+    shape: tuple
+    dtype: np.dtype
+    notes: list = field(default_factory=list)
+    channel: str = ""
+    pixel_size: float | None = None
+    file: object = field(default=None, repr=False)
+    _lock: object = field(default_factory=threading.Lock, repr=False)
+
+    def read(self, top, left, bottom, right):
+        """The rows ``top`` to ``bottom`` and columns ``left`` to ``right``: (h, w) or (h, w, 3), as stored."""
+        spans = {"Y": slice(top, bottom), "X": slice(left, right)}
+        place = tuple(spans[i] if isinstance(i, str) else i for i in self.index)
+        with self._lock:
+            piece = np.asarray(self.pieces[place])
+        first = next(i for i in self.index if not isinstance(i, int))
+        return np.moveaxis(piece, 0, -1) if isinstance(first, slice) else piece
+
+    def close(self):
+        """Close the file."""
+        if self.file is not None:
+            self.file.close()
+
+
+def as_plane(array, pixels=None):
+    """A :class:`Plane` of an array (H, W) or (H, W, 3 or 4): NumPy, zarr, dask, anything that is sliced.
+
+    ``pixels`` (:class:`~nucleus_course.data.files.Pixels`) brings channel and pixel size along.
+
+    Raises:
+        UserError: of another shape.
+    """
+    shape = tuple(int(side) for side in array.shape)
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)) or 0 in shape:
+        raise UserError(f"a slide is (H, W) or (H, W, 3 or 4); this one has the shape {shape}")
+    index = ("Y", "X") + (slice(0, 3),) * (len(shape) - 2)
+    about = {} if pixels is None else {"channel": pixels.channel, "pixel_size": pixels.pixel_size}
+    return Plane(array, index, shape[:2], np.dtype(array.dtype), **about)
+
+
+def open_plane(path, **wanted):
+    """The :class:`Plane` of a large TIFF or of a zarr folder, without reading it.
+
+    Args:
+        path: a file or folder.
+        wanted: the choices of :func:`~nucleus_course.data.read.read_image`.
+
+    Returns:
+        None for an image of fewer than 2**24 pixels, and for one that cannot be read in pieces.
+
+    Raises:
+        UserError: damaged, or a choice that has to be made.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _open_zarr(path, wanted)
+    with open(path, "rb") as file:
+        if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return None
+    import tifffile
+
+    try:
+        file = tifffile.TiffFile(path, _multifile=None)
+    except Exception:  # the whole reader says what is wrong with it
+        return None
+    plane = _open_tiff(file, str(path), wanted)
+    if plane is None:
+        file.close()
+    return plane
+
+
+def _open_tiff(file, name, wanted):
+    from nucleus_course.data.tiff import MIN_IS_BLACK, RGB, YCBCR, select_series
+
+    try:
+        if max(int(np.prod(s.shape[-3:], dtype=float)) for s in file.series) < LARGE:
+            return None
+        series, axes, names, size, index, notes = select_series(file, name, dict(wanted))
+    except UserError:
+        raise
+    except Exception:
+        return None
+    page, sizes = series.keyframe, dict(zip(axes, series.shape))
+    shape = sizes["Y"], sizes["X"]
+    plain = page.photometric in (MIN_IS_BLACK, RGB, YCBCR) and series.dtype.kind in "buif"
+    turned = int(page.tags.valueof(274, 1) or 1) != 1
+    projected = any(isinstance(i, slice) for i in index.values())
+    odd = (
+        turned or projected or axes.index("Y") > axes.index("X") or sizes.get("S", 3) not in (3, 4)
+    )
+    if shape[0] * shape[1] < LARGE or odd or not plain:
+        return None
+    pieces = _tiff_pieces(file, series, name)
+    if pieces is None:
+        return None
+    place = tuple(a if a in "YX" else slice(0, 3) if a == "S" else index[a] for a in axes)
+    channel = names[index["C"]] if names and "C" in index else ""
+    return Plane(pieces, place, shape, series.dtype, notes, channel, size, file)
+
+
+def _tiff_pieces(file, series, name):
+    """What can be sliced: the mapped file, or zarr's view of its tiles or strips; None for neither, or without zarr."""
+    from nucleus_course.data.tiff import check_page
+
+    page = series.keyframe
+    if series.dataoffset is not None:  # one uncompressed block
+        end = series.dataoffset + series.nbytes
+        if end > file.filehandle.size:
+            raise UserError(f"{name}: damaged TIFF (it is cut short); copy the file again")
+        dtype = np.dtype(file.byteorder + series.dtype.char)
+        return np.memmap(file.filehandle.path, dtype, "r", series.dataoffset, series.shape)
+    if int(np.prod(page.chunks)) * series.dtype.itemsize > MAX_BYTES // 16:
+        return None  # a strip of most of the image
+    if any(one is None for one in series.pages):
+        return None
+    for one in series.pages:
+        check_page(one, file, name)
+    try:
+        import zarr
+    except ImportError:
+        return None
+    return zarr.open(series.aszarr(level=0), mode="r")
+
+
+def _open_zarr(path, wanted):
+    from nucleus_course.data.containers import open_zarr
+
+    array, axes, names, size, choices = open_zarr(path, wanted)
+    sizes = dict(zip(axes, array.shape))
+    projected = choices.get("plane") in ("max", "focus")
+    if sizes["Y"] * sizes["X"] < LARGE or projected or axes.index("Y") > axes.index("X"):
+        return None
+    names = names if len(names) == sizes.get("C", 1) else []
+    index, notes = choose_planes(str(path), axes, array.shape, names, choices)
+    place = tuple(a if a in "YX" else slice(0, 3) if a == "S" else index[a] for a in axes)
+    channel = names[index["C"]] if names and "C" in index else ""
+    dtype = np.dtype(array.dtype)
+    return Plane(array, place, (sizes["Y"], sizes["X"]), dtype, notes, channel, size)
+
+
+def sample_blocks(plane, count=BLOCKS, side=BLOCK):
+    """Squares spread evenly over a plane: a list of up to ``count`` arrays (side, side[, 3])."""
+    rows = max(1, round((count * plane.shape[0] / plane.shape[1]) ** 0.5))
+    tops, lefts = (
+        np.unique(np.linspace(0, max(0, length - side), number + 2)[1:-1].astype(int))
+        for length, number in zip(plane.shape, (min(rows, count), max(1, count // rows)))
+    )
+    return [plane.read(t, x, t + side, x + side) for t in tops for x in lefts]
+
+
+def canonical_of(blocks, polarity="auto"):
+    """How a large image is seen, decided from a sample of it (:func:`sample_blocks`).
+
+    Each block votes on the polarity; channel, range and power are those of all blocks side by side.
+
+    Returns:
+        :class:`~nucleus_course.data.canonical.Canonical`; its ``image`` is the blocks'.
+    """
+    evidence = float(np.mean([canonical(block).evidence for block in blocks]))
+    if polarity == "auto":
+        polarity = "bright" if evidence >= 0 else "dark"
+    height, width = (min(block.shape[axis] for block in blocks) for axis in (0, 1))
+    seen = canonical(np.concatenate([block[:height, :width] for block in blocks]), polarity)
+    return Canonical(
+        seen.image,
+        seen.polarity,
+        seen.stain,
+        seen.low,
+        seen.high,
+        evidence,
+        seen.channel,
+        seen.power,
+    )

@@ -1,0 +1,256 @@
+"""Many images as tasks of dask.distributed: on the processes of one machine, or on a cluster.
+
+Every worker loads the model once and writes its results itself, so workers and caller share one file
+system. A task whose worker is lost is done again by another; what was written by then is complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nucleus_course._util.errors import UserError
+from nucleus_course._util.progress import track
+from nucleus_course.backend import is_full_disk
+from nucleus_course.prediction import slide_work
+from nucleus_course.prediction.image_files import ImageFile, find_images
+from nucleus_course.prediction.many import Recipe, Work, reason, say_aside
+from nucleus_course.prediction.results import ResultsFolder, Summary
+
+PATIENCE = "30s"  # how long to wait for a scheduler
+
+_works: dict[str, Work] = {}  # of this process
+_opening, _busy = threading.Lock(), threading.Lock()
+
+
+@dataclass
+class Outcome:
+    """What became of an image: ``row`` of counts.csv, or ``passed`` (done before), or ``error``, one line, and
+    whether that was a full disk."""
+
+    row: dict[str, Any] | None = None
+    passed: bool = False
+    error: str = ""
+    full: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def predict_many(
+    images: str | Path | Iterable[str | Path],
+    out: str | Path = "predictions",
+    *,
+    weights: Any = "compact",
+    client: Any = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> Summary:
+    """Nuclei of many images, into a results folder, on this process or on Dask's workers.
+
+    Args:
+        images: files and folders, as `nucleus-course predict` takes them; or one of them.
+        out: the results folder, which workers must see under the same path.
+        weights: a name that ships, a model folder or file; or a function without arguments that
+            gives a model, which each worker calls once.
+        client: a ``distributed.Client``; None does everything here.
+        resume: pass over images that are done.
+        overwrite: remove earlier results first.
+        progress: whether to show a bar.
+        options: fields of :class:`~nucleus_course.prediction.many.Recipe`, and options of
+            :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
+
+    Returns:
+        :class:`~nucleus_course.prediction.results.Summary`: all images that the folder holds. An image
+        that cannot be done is named in one line on standard error, and the others go on.
+
+    Raises:
+        UserError: no images, a folder with results of other settings, or none that could be done.
+
+    Example::
+
+        from distributed import Client, LocalCluster
+        with LocalCluster(n_workers=2, threads_per_worker=1) as cluster, Client(cluster) as client:
+            nc.predict_many("wells/", "results", client=client)
+    """
+    known = {f.name for f in dataclasses.fields(Recipe)}
+    fields = {name: value for name, value in options.items() if name in known}
+    how = {name: value for name, value in options.items() if name not in known}
+    load = weights if callable(weights) else None
+    name = str(weights) if load is None else getattr(load, "__name__", type(load).__name__)
+    recipe = Recipe(str(Path(out).resolve()), name, load=load, how=how, **fields)
+    given = [images] if isinstance(images, (str, Path)) else list(images)
+    files = find_images(given, exclude=Path(out))
+    outcomes = run(recipe, files, client, resume, overwrite)
+    done = 0
+    for _, outcome in track(outcomes, "detecting", len(files), progress):
+        for line in [*outcome.notes, *([f"skipped: {outcome.error}"] if outcome.error else [])]:
+            say_aside(line)
+        done += not outcome.error
+    if not done:
+        raise UserError(f"none of the {len(files)} images could be done")
+    return ResultsFolder(recipe.out, None).write_tables()
+
+
+def run(
+    recipe: Recipe, files: list[ImageFile], client: Any, resume: bool, overwrite: bool = False
+) -> Iterator[tuple[ImageFile, Outcome]]:
+    """Do the work on every file; gives (file, :class:`Outcome`) as they are done."""
+    if client is None:
+        work = recipe.open(overwrite=overwrite)
+        yield from in_turn(work, files, resume)
+        return
+    begin(client, recipe, overwrite)
+    yield from spread(client, recipe, files, resume)
+
+
+def in_turn(
+    work: Work, files: list[ImageFile], resume: bool
+) -> Iterator[tuple[ImageFile, Outcome]]:
+    """The files one after the other, in this process."""
+    for file in files:
+        yield file, _one(work, file, resume)
+
+
+def connect(address: str):
+    """A client of a scheduler.
+
+    Raises:
+        UserError: Dask is not installed, or there is no scheduler.
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        raise UserError(
+            "--scheduler takes Dask: pip install 'nucleus-course[cluster]' (distributed), here and on the workers"
+        ) from None
+    try:
+        return Client(address, timeout=PATIENCE)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--scheduler {address}: no scheduler answers there ({' '.join(str(error).split())})"
+        ) from None
+
+
+def begin(client: Any, recipe: Recipe, overwrite: bool = False) -> dict[str, Any]:
+    """Begin the results folder on a worker, which loads the model for it; gives the folder's settings.
+
+    Raises:
+        UserError: other settings, or a folder that this machine does not see.
+    """
+    settings = client.submit(_begin, recipe, overwrite, key=_key("begin"), pure=False).result()
+    try:
+        ResultsFolder(recipe.out, settings)
+    except OSError as error:
+        raise UserError(f"{recipe.out}: cannot be written here ({error})") from None
+    return settings
+
+
+def spread(
+    client: Any, recipe: Recipe, files: list[ImageFile], resume: bool
+) -> Iterator[tuple[ImageFile, Outcome]]:
+    """The files as tasks, one each; (file, outcome) as they are done. Left early, it cancels the rest."""
+    from distributed import as_completed
+
+    place = {_key(file.stem): dataclasses.replace(file, path=file.path.resolve()) for file in files}
+    futures = client.map(
+        _task, list(place.values()), recipe=recipe, resume=resume,
+        key=list(place), pure=False, batch_size=1000,
+    )  # fmt: skip
+    waiting = as_completed(futures)
+    try:
+        for future in waiting:
+            file = place[future.key]
+            error = future.exception() if future.status == "error" else None
+            if error is None:
+                yield file, future.result()
+            elif type(error).__name__ == "KilledWorker":
+                text = "every worker that had it died (out of memory?): give workers more of it"
+                yield file, Outcome(error=f"{file.path}: {text}")
+            else:
+                yield file, Outcome(error=reason(error, file.path))
+            future.release()
+    finally:
+        client.cancel([future for future in futures if not future.done()])
+
+
+def _key(name: str) -> str:
+    return f"nuclei-{name}-{uuid.uuid4().hex[:12]}"
+
+
+def _begin(recipe: Recipe, overwrite: bool) -> dict[str, Any]:
+    with _opening:
+        _works.clear()
+        work = _works[recipe.key()] = recipe.open(overwrite=overwrite)
+    return work.results.settings
+
+
+def _work(recipe: Recipe) -> Work:
+    """This process's, made on first use; one model at a time."""
+    with _opening:
+        key = recipe.key()
+        if key not in _works:
+            _works.clear()
+            _works[key] = recipe.open()
+        return _works[key]
+
+
+def _task(file: ImageFile, recipe: Recipe, resume: bool) -> Outcome:
+    work = _work(recipe)
+    plane = None if resume and work.results.done(file) else _plane(work, file)
+    if plane is not None:
+        return _slide(work, recipe, file, plane)
+    with _busy:  # a network on several threads of one process would only wait for itself
+        return _one(work, file, resume)
+
+
+def _plane(work: Work, file: ImageFile):
+    try:
+        return work.plane(file)
+    except (UserError, OSError):
+        return None  # _one says why
+
+
+def _slide(work: Work, recipe: Recipe, file: ImageFile, plane: Any) -> Outcome:
+    """A slide's bands as tasks of their own, for any worker; begun and finished here."""
+    from distributed import worker_client
+
+    notes: list[str] = []
+    try:
+        with _busy:
+            parts = slide_work.begin(work, file, plane)
+        with worker_client() as client:
+            missing = parts.missing()
+            bands = client.map(
+                _band, missing, file=file, recipe=recipe, pure=False,
+                key=[_key(f"{file.stem}-band-{number}") for number in missing],
+            )  # fmt: skip
+            for lines in client.gather(bands):
+                notes += [f"{file.path}: {line}" for line in lines]
+        with _busy:
+            row = slide_work.finish(work, file, plane, parts, notes.append)
+        return Outcome(row=row, notes=list(dict.fromkeys(notes)))
+    except Exception as error:
+        return Outcome(error=reason(error, file.path), full=is_full_disk(error), notes=notes)
+
+
+def _band(number: int, file: ImageFile, recipe: Recipe) -> list[str]:
+    work = _work(recipe)
+    plane = work.plane(file)
+    with _busy:
+        return slide_work.band(work, file, plane, number)
+
+
+def _one(work: Work, file: ImageFile, resume: bool) -> Outcome:
+    notes: list[str] = []
+    try:
+        if resume and work.results.done(file):
+            return Outcome(passed=True)
+        return Outcome(row=work.one(file, notes.append), notes=notes)
+    except Exception as error:
+        return Outcome(error=reason(error, file.path), full=is_full_disk(error), notes=notes)

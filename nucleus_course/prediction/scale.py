@@ -1,0 +1,117 @@
+"""Images at another magnification than the network learned: looked at smaller or larger, answered at their own size.
+
+A network knows nuclei of some sizes. ``Thresholds.diameters`` says which: the smallest, the one that suits it best,
+and the largest, in image pixels. With a diameter given, the image is resized so that nuclei of that diameter have
+the best one. By itself, a first look at the image as it is says how large its nuclei are.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.prediction.detections import Detections
+
+AUTO, NONE = "auto", "none"
+LARGEST = 16.0  # an image is made at most so many times as large or small
+
+
+def check_diameter(diameter):
+    """A diameter as given: a number of pixels, or its text; "auto"; "none" or None.
+
+    Raises:
+        UserError: anything else.
+
+    >>> check_diameter("30"), check_diameter("auto"), check_diameter(None)
+    (30.0, 'auto', None)
+    """
+    if diameter in (None, AUTO, NONE):
+        return None if diameter == NONE else diameter
+    try:
+        value = float(diameter)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise UserError(f"diameter {diameter!r}: pixels above 0 are expected, or auto, or none")
+    return value
+
+
+def median_diameter(found):
+    """The median diameter of the confident detections, that of the disc of equal area; image pixels, 0 without any."""
+    areas = found.confident().areas
+    return float(2.0 * np.sqrt(np.median(areas) / np.pi)) if len(areas) else 0.0
+
+
+def at_size(found, shape):
+    """:class:`~nucleus_course.prediction.detections.Detections` of a resized picture, in pixels of the original (H, W).
+
+    ``thresholds.min_area``, which means pixels that the network sees, is brought to those of the original.
+    """
+    if (found.height, found.width) == tuple(shape):
+        return found
+    step = np.float32([shape[0] / found.height, shape[1] / found.width] * 2)
+    least = found.thresholds.min_area
+    if least:
+        least = max(1, round(least * float(step[0] * step[1])))
+    thresholds = dataclasses.replace(found.thresholds, min_area=least)
+    return Detections(
+        found.boxes * step,
+        found.scores,
+        found.mask_probs,
+        found.mask_boxes * step,
+        *shape,
+        thresholds,
+    )
+
+
+def factor_for(diameter, thresholds):
+    """How many times as large to look at an image whose nuclei have this median diameter, 1/16 to 16.
+
+    Raises:
+        UserError: the model does not say which diameter it knows best.
+    """
+    if not thresholds.diameters:
+        raise UserError(
+            f"diameter {diameter:g}: these weights do not say which diameter they know best; write "
+            '"diameters": [smallest, best, largest] in image pixels into their thresholds.json'
+        )
+    return float(np.clip(thresholds.diameters[1] / diameter, 1.0 / LARGEST, LARGEST))
+
+
+def look_at_scale(look, diameter, thresholds):
+    """Look at an image at the scale that suits the network.
+
+    Args:
+        look: a function factor -> Detections in image pixels, of the image seen so many times as large.
+        diameter: as :func:`check_diameter` takes it.
+        thresholds: :class:`~nucleus_course.config.Thresholds` with its ``diameters``.
+
+    Returns:
+        Detections, with the factor as their ``scale``.
+    """
+    diameter = check_diameter(diameter)
+    if diameter is None or (diameter == AUTO and not thresholds.diameters):
+        return look(1.0)
+    if diameter == AUTO:
+        return settle(look, thresholds)
+    return _at(look, factor_for(diameter, thresholds))
+
+
+def _at(look, factor):
+    found = look(factor)
+    found.scale = factor
+    return found
+
+
+def settle(look, thresholds):
+    """Detections at the scale that a first look says: the image as it is, where its nuclei have a size that the
+    network knows; else so much larger or smaller that they have the best one."""
+    low, _, high = thresholds.diameters
+    found = look(1.0)
+    for _ in range(2):
+        diameter = median_diameter(found)
+        if not diameter or low <= diameter * found.scale <= high:
+            break
+        found = _at(look, factor_for(diameter, thresholds))
+    return found

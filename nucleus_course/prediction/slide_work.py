@@ -1,0 +1,121 @@
+"""One slide of a results folder: begun, looked at band by band, and finished; each in any process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nucleus_course._util.progress import progress
+from nucleus_course._util.text import pluralize
+from nucleus_course.config import Thresholds
+from nucleus_course.data.files import Pixels
+from nucleus_course.data.slides import BLOCK, BLOCKS, Plane
+from nucleus_course.prediction.image_files import ImageFile
+from nucleus_course.prediction.interchange import ImagePredictions
+from nucleus_course.prediction.measurements import count_image, view_columns
+from nucleus_course.prediction.results import fingerprint
+from nucleus_course.prediction.slides import Parts, Plan, detect_band, gather, plan_slide
+
+if TYPE_CHECKING:
+    from nucleus_course.prediction.many import Work
+
+
+def thresholds_of(work: Work) -> Thresholds:
+    """The model's, with the flips that are asked for."""
+    flips = work.how.get("flips")
+    point = work.model.thresholds
+    return point if flips is None else dataclasses.replace(point, flips=flips)
+
+
+def begin(work: Work, file: ImageFile, plane: Plane) -> Parts:
+    """Plan the slide, and open the folder of its bands; those of an earlier start stay."""
+    plan = plan_slide(work.model, plane, thresholds_of(work), work.threshold, work.how)
+    return Parts(work.results.parts(file.stem), plan, fingerprint(file.path))
+
+
+def reopen(work: Work, file: ImageFile) -> Parts:
+    """The folder that another process began."""
+    folder = work.results.parts(file.stem)
+    values = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    return Parts(
+        folder,
+        Plan(**{k: v for k, v in values.items() if k != "fingerprint"}),
+        values["fingerprint"],
+    )
+
+
+def band(
+    work: Work,
+    file: ImageFile,
+    plane: Plane,
+    number: int,
+    advance: Callable[[], None] | None = None,
+) -> list[str]:
+    """Look at one band of a slide that is begun; gives the warnings."""
+    parts = reopen(work, file)
+    return detect_band(
+        work.model, plane, thresholds_of(work), parts, number, advance or (lambda: None)
+    )
+
+
+def do_slide(
+    work: Work, file: ImageFile, plane: Plane, note: Callable[[str], None]
+) -> dict[str, Any]:
+    """Detect on a slide and write its results: its row of counts.csv."""
+    parts = begin(work, file, plane)
+    bands, missing = parts.plan.bands(), parts.missing()
+    tiles = sum(len(one) for one in bands)
+    done = tiles - sum(len(bands[number]) for number in missing)
+    if done:
+        note(f"{file.path}: {done} of {pluralize(tiles, 'tile')} done before")
+    said: dict[str, None] = {}
+    with progress() as bar:
+        task = bar.add_task(file.stem, total=tiles, completed=done)
+        for number in missing:
+            said |= dict.fromkeys(band(work, file, plane, number, lambda: bar.advance(task)))
+    for line in said:
+        note(f"{file.path}: {line}")
+    return finish(work, file, plane, parts, note)
+
+
+def finish(
+    work: Work, file: ImageFile, plane: Plane, parts: Parts, note: Callable[[str], None]
+) -> dict[str, Any]:
+    """Put a slide's bands together and write its results: its row of counts.csv."""
+    plan, point = parts.plan, thresholds_of(work)
+    least = point.min_area and max(1, round(point.min_area / plan.factor**2))
+    nuclei = gather(parts, point.nms_iou, least)
+    labels = parts.folder / "labels.tif"
+    nuclei.write_labels(labels)
+    about = {"channel": plane.channel, "pixel_size": plane.pixel_size}
+
+    def table_of(labels, values, scores):
+        return work.outputs.measure(labels, Pixels(values, **about), scores)
+
+    rows = nuclei.measure(plane, table_of)
+    seen = view_columns(plan.canonical, plan.novelty, plan.factor)
+    found = ImagePredictions(
+        plan.height, plan.width, nuclei.rles(), nuclei.scores, nuclei.boxes, file.file_name
+    )
+
+    def export():
+        if work.outputs.formats:
+            import tifffile
+
+            image = tifffile.imread(work.results.labels(file.stem))
+            table = {name: [row[name] for row in rows] for name in rows[0]} if rows else None
+            scores = nuclei.scores[nuclei.kept]
+            pixels = Pixels(None, **about)
+            work.outputs.write(work.results.path, file.stem, image, pixels, scores, table)
+
+    work.results.add(file, found, labels, rows, None, seen, export)
+    note(
+        f"{file.path}: looked at piece by piece: range and polarity are those of {BLOCKS} squares of {BLOCK} pixels, "
+        f"and detections below the score of {plan.score_threshold:.2f} are not kept"
+        + ("; no overlay of a slide is drawn" if work.overlay else "")
+    )
+    parts.remove()
+    plane.close()
+    return count_image(file.file_name, plan.shape, rows, seen)

@@ -1,0 +1,253 @@
+"""Slides: images too large to hold, looked at band by band, measured and written piece by piece.
+
+    plan = plan_slide(model, plane, ...)          how it is seen, and its tiles
+    for number in range(plan.bands): detect_band(...)    detections of a row of tiles, into a file of their own
+    nuclei = gather(...)                          all bands, merged as the tiles of any image are
+    nuclei.write_labels(...), nuclei.measure(...) from the masks' runs, a window at a time
+
+Memory holds one tile's picture, one band's detections, and of every nucleus its box and the runs of its mask
+(about 0.5 kB): never a mask of the image's size. A band that is written is not looked at again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import atomic_write, write_file
+from nucleus_course.config import Thresholds
+from nucleus_course.data.canonical import Canonical, canonical_piece
+from nucleus_course.data.slides import Plane, canonical_of, sample_blocks
+from nucleus_course.geometry.masks import paste
+from nucleus_course.geometry.rle import Runs, runs_from_pixels
+from nucleus_course.prediction import scale
+from nucleus_course.prediction.slide_nuclei import Nuclei, ranges
+from nucleus_course.prediction.tiles import Look, Tile, grid, merge, near_core, tile_sizes
+
+LOOKS = 6  # squares that say how large the nuclei are
+MOST = 2**32 - 1  # pixels that run lengths count
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a slide is looked at; of plain values, so that other processes can take part.
+
+    Attributes:
+        height, width: its size, pixels.
+        seen: the fields of :class:`~nucleus_course.data.canonical.Canonical` without the image.
+        novelty: the median over the sample, or None.
+        factor: how many times as large the network sees it.
+        core, margin: of the tiles, pixels.
+        score_threshold: detections below it are left out.
+    """
+
+    height: int
+    width: int
+    seen: dict[str, Any]
+    novelty: float | None
+    factor: float
+    core: int
+    margin: int
+    score_threshold: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.height, self.width
+
+    @property
+    def canonical(self) -> Canonical:
+        """How the slide is seen; its image is one pixel that stands for nothing."""
+        return Canonical(np.zeros((1, 1), np.uint8), **self.seen)
+
+    def bands(self) -> list[list[Tile]]:
+        """The tiles, row by row."""
+        rows: dict[int, list[Tile]] = {}
+        for tile in grid(self.shape, self.core):
+            rows.setdefault(tile.core[0], []).append(tile)
+        return list(rows.values())
+
+
+def plan_slide(
+    model: Any, plane: Plane, thresholds: Thresholds, score_threshold: float, how: dict[str, Any]
+) -> Plan:
+    """Decide, from a sample of it, how a slide is seen and at what scale.
+
+    Args:
+        model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN` with the canonical input.
+        plane: the slide.
+        thresholds: the operating point, with the flips that are looked at.
+        score_threshold: the least score that counts.
+        how: options of :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`: polarity, diameter,
+            tile and overlap are read.
+
+    Raises:
+        UserError: too large, or wrong options.
+    """
+    height, width = plane.shape
+    if height * width > MOST:
+        raise UserError(f"{height} x {width} pixels: choose a smaller level of the pyramid")
+    blocks = sample_blocks(plane)
+    seen = canonical_of(blocks, how.get("polarity") or "auto")
+    pictures = [canonical_piece(block, seen) for block in blocks]
+    novelty = None
+    if model.novelty is not None:
+        novelty = float(np.median([model.novelty(picture) for picture in pictures]))
+    factor = _factor(model, thresholds, pictures, how.get("diameter"))
+    core, margin = tile_sizes(model.config, how.get("tile"), how.get("overlap"), factor)
+    known = {f.name: getattr(seen, f.name) for f in dataclasses.fields(seen) if f.name != "image"}
+    return Plan(
+        height, width, known, novelty, factor, core or max(plane.shape), margin, score_threshold
+    )
+
+
+def _factor(model, thresholds, pictures, diameter):
+    """The scale that suits the squares of the sample that show most."""
+    diameter = scale.check_diameter(diameter)
+    if isinstance(diameter, float):
+        return scale.factor_for(diameter, thresholds)
+    if diameter is None or not thresholds.diameters:
+        return 1.0
+    busy = sorted(pictures, key=lambda picture: -float(picture.std()))[:LOOKS]
+
+    def look(factor):
+        areas = []
+        for picture in busy:
+            shape = picture.shape
+            rgb = np.broadcast_to(picture[..., None], (*shape, 3))
+            one = Look(
+                model, shape, lambda t, x, b, r, rgb=rgb: rgb[t:b, x:r], thresholds, None, 0, factor
+            )
+            one.at(Tile((0, 0, *shape)))
+            areas.append(one.merged().confident().areas)
+        return Sizes(np.concatenate(areas))
+
+    return scale.settle(look, thresholds).scale
+
+
+@dataclass
+class Sizes:
+    """Areas of confident detections, image pixels, at a scale: what :func:`scale.settle` needs of Detections."""
+
+    areas: np.ndarray
+    scale: float = 1.0
+
+    def confident(self):
+        """Itself: they are."""
+        return self
+
+
+class Parts:
+    """The files that the bands of one slide are written to, so that a stopped one goes on.
+
+    Args:
+        folder: of this slide alone; made where there is none.
+        plan: with any other plan, or another ``fingerprint`` of the image, what is there is removed.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, fingerprint: str, fresh: bool = False) -> None:
+        self.folder, self.plan = folder, plan
+        text = json.dumps({**dataclasses.asdict(plan), "fingerprint": fingerprint}, sort_keys=True)
+        about = folder / "plan.json"
+        if fresh or not about.is_file() or about.read_text(encoding="utf-8") != text:
+            for path in folder.glob("band-*.npz"):
+                path.unlink()
+            write_file(about, text)
+
+    def path(self, number: int) -> Path:
+        """The file of a band."""
+        return self.folder / f"band-{number:05d}.npz"
+
+    def missing(self) -> list[int]:
+        """Bands that are not done."""
+        return [n for n in range(len(self.plan.bands())) if not self.path(n).is_file()]
+
+    def remove(self) -> None:
+        """Remove them."""
+        for path in self.folder.glob("*"):
+            path.unlink()
+        self.folder.rmdir()
+
+
+def detect_band(
+    model: Any,
+    plane: Plane,
+    thresholds: Thresholds,
+    parts: Parts,
+    number: int,
+    advance: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """Look at a band's tiles and write what they hold; gives the warnings. ``advance`` is called after each tile."""
+    plan, seen = parts.plan, parts.plan.canonical
+
+    def view(top, left, bottom, right):
+        grey = canonical_piece(plane.read(top, left, bottom, right), seen)
+        return np.broadcast_to(grey[..., None], (*grey.shape, 3))
+
+    look = Look(model, plan.shape, view, thresholds, plan.score_threshold, plan.margin, plan.factor)
+    rows: list[dict[str, np.ndarray]] = []
+    for tile in plan.bands()[number]:
+        look.at(tile)
+        advance()
+        for place, box, found in look.parts:
+            rows.append(
+                _row(near_core(place, box, found, plan.shape, plan.factor), plan, thresholds.mask)
+            )
+            rows[-1]["owners"] = np.full(
+                len(rows[-1]["scores"]), len(rows) + (number << 32), np.int64
+            )
+        look.parts = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        look.warn()
+    columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    with atomic_write(parts.path(number)) as place:
+        with open(place, "wb") as file:
+            np.savez(file, **columns)
+    return [str(w.message) for w in caught]
+
+
+def _row(near, plan, mask_threshold):
+    """The columns that a tile adds: its detections of enough score, their masks as runs."""
+    own, cut, boxes, scores, probs, spans = near
+    sure = scores >= plan.score_threshold
+    own, cut, boxes, scores = own[sure], cut[sure], boxes[sure], scores[sure]
+    instance, row, column = paste(probs[sure], spans[sure], *plan.shape, mask_threshold)
+    runs = runs_from_pixels(instance, column.astype(np.int64) * plan.height + row, len(scores))
+    return {
+        "own": own, "cut": cut, "boxes": boxes, "scores": scores,
+        "runs": np.bincount(runs.mask, minlength=len(scores)).astype(np.int32),
+        "start": runs.start.astype(np.int64), "length": runs.length.astype(np.int32),
+    }  # fmt: skip
+
+
+def gather(parts: Parts, nms_iou: float, min_area: int) -> Nuclei:
+    """The nuclei of all bands: the tiles merged, the best first.
+
+    Args:
+        nms_iou: as for :func:`~nucleus_course.prediction.tiles.merge`.
+        min_area: nuclei left with fewer pixels are no label, image pixels.
+    """
+    columns: dict[str, list[np.ndarray]] = {}
+    for number in range(len(parts.plan.bands())):
+        with np.load(parts.path(number), allow_pickle=False) as band:
+            for name in band.files:
+                columns.setdefault(name, []).append(band[name])
+    table = {name: np.concatenate(columns.pop(name)) for name in list(columns)}
+    keep = merge(*(table[n] for n in ("boxes", "scores", "owners", "own", "cut")), nms_iou)
+    keep = keep[np.argsort(-table["scores"][keep], kind="stable")]
+    runs, where = table["runs"], np.cumsum(table["runs"]) - table["runs"]
+    place = ranges(where[keep], runs[keep])
+    masks = Runs(
+        np.repeat(np.arange(len(keep)), runs[keep]), table["start"][place], table["length"][place],
+        np.zeros(0, np.int64),
+    )  # fmt: skip
+    return Nuclei(parts.plan, table["boxes"][keep], table["scores"][keep], masks, min_area)

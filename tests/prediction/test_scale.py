@@ -1,0 +1,92 @@
+"""The scale an image is looked at: given, found by a first look, and undone in what comes back."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from components import Components, agreement, dots, model_of
+from scipy import ndimage
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.config import Thresholds
+from nucleus_course.prediction import scale, tiles
+from nucleus_course.prediction.detections import Detections
+
+KNOWN = Thresholds(score=0.5, diameters=(10, 20, 40))
+
+
+class Seen(Components):
+    """Components that keep the shapes of what they see."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def candidates(self, prepared):
+        self.shapes.append(tuple(int(v) for v in prepared.window))
+        return super().candidates(prepared)
+
+
+def look(radius, thresholds=KNOWN, **options):
+    """(what is found of 16 discs of a radius, their true label image, shapes that were seen)"""
+    image, _ = dots(4, 4, step=6 * radius, radius=radius)
+    model = model_of(Seen(), thresholds)
+    found = tiles.predict_image(model, image, thresholds, tile=0, **options)
+    return found, ndimage.label(image)[0], model.engine.shapes
+
+
+@pytest.mark.parametrize("radius", (3, 8, 40))
+def test_a_diameter_gives_nuclei_the_best_size_and_labels_their_own(radius):
+    found, truth, shapes = look(radius, diameter=2 * radius + 1)
+    factor = 20 / (2 * radius + 1)
+    assert shapes == [tuple(round(side * factor) for side in truth.shape)]
+    assert found.scale == pytest.approx(factor) and found.label_image().shape == truth.shape
+    assert agreement(found.label_image(), truth, 0.7) == 1.0
+    sizes = found.boxes[:, 2:] - found.boxes[:, :2]
+    np.testing.assert_allclose(sizes, 2 * radius + 1, atol=2 / factor + 0.5)
+
+
+@pytest.mark.parametrize("radius, looks", ((3, 2), (8, 1), (40, 2)))
+def test_a_first_look_decides(radius, looks):
+    found, truth, shapes = look(radius, diameter="auto")
+    assert len(shapes) == looks and shapes[0] == truth.shape
+    assert (found.scale == 1) == (looks == 1)
+    assert agreement(found.label_image(), truth, 0.7) == 1.0
+    seen = scale.median_diameter(found) * found.scale
+    assert 10 <= seen <= 40 and (looks == 1 or seen == pytest.approx(20, rel=0.2))
+    assert ("times as large" in repr(found)) == (looks == 2)
+    assert found.confident().scale == found.scale
+
+
+def test_weights_that_know_no_sizes_look_at_images_as_they_are():
+    unknown = dataclasses.replace(KNOWN, diameters=())
+    assert look(3, unknown, diameter="auto")[0].scale == 1
+    assert look(3, diameter=None)[0].scale == 1
+    with pytest.raises(UserError, match='"diameters"'):
+        look(3, unknown, diameter=30)
+
+
+def test_an_image_without_nuclei_is_looked_at_once():
+    model = model_of(Seen(), KNOWN)
+    found = tiles.predict_image(model, np.zeros((64, 64), "uint8"), KNOWN, diameter="auto")
+    assert len(found) == 0 and len(model.engine.shapes) == 1
+
+
+@pytest.mark.parametrize("wrong", ("large", 0, -3, float("nan"), "inf", [3]))
+def test_a_diameter_that_is_none(wrong):
+    with pytest.raises(UserError, match="diameter"):
+        scale.check_diameter(wrong)
+
+
+def test_the_least_area_is_what_the_network_sees():
+    thresholds = Thresholds(min_area=20)
+    empty = np.zeros((0, 4), "float32")
+    found = Detections(empty, np.zeros(0), np.zeros((0, 4, 4)), empty, 80, 40, thresholds)
+    assert scale.at_size(found, (20, 10)).thresholds.min_area == 1
+    assert scale.at_size(found, (160, 80)).thresholds.min_area == 80
+    assert scale.at_size(found, (80, 40)) is found
+
+
+def test_diameters_are_three_in_order():
+    with pytest.raises(UserError, match="diameters"):
+        Thresholds(diameters=(20, 10, 40))

@@ -1,0 +1,283 @@
+"""Slides: what is written from pieces is what the whole image gives; only what is needed is read; stopped, they go on."""
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+import tifffile
+from components import Components, agreement, model_of
+from pycocotools import mask as coco_mask
+
+from nucleus_course._util.errors import UserError
+from nucleus_course.config import Thresholds
+from nucleus_course.data import slides as planes
+from nucleus_course.data.slides import as_plane
+from nucleus_course.prediction import many, tiles
+from nucleus_course.prediction.cluster import predict_many
+from nucleus_course.prediction.measurements import measurement_table
+from nucleus_course.prediction.slides import Parts, detect_band, gather, plan_slide
+
+POINT = Thresholds(score=0.5, min_area=5)
+HOW = {"tile": 320, "overlap": 128}
+
+
+class Overlapping(Components):
+    """Components in boxes that are larger than they are, with masks that fill them: neighbours overlap."""
+
+    def candidates(self, prepared):
+        labels, boxes, scores = super().candidates(prepared)
+        grown = boxes + np.float32([-2, -2, 2, 2])
+        centre = boxes.sum(axis=2)
+        return labels, grown, 0.55 + 0.4 * np.float32(np.modf(centre * 0.0137)[0])
+
+    def masks(self, labels, boxes, prepared, size=28):
+        return np.ones((len(boxes), size, size), "float32")
+
+
+def nuclei_image(height=700, width=640, count=90, seed=1):
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width), 100, "uint16")
+    y, x = np.mgrid[:height, :width]
+    for _ in range(count):
+        r, c, a, b = *rng.uniform(0, (height, width)), *rng.uniform(4, 22, 2)
+        image[((y - r) / a) ** 2 + ((x - c) / b) ** 2 <= 1] = 3000
+    return image
+
+
+def model_with(engine=None, thresholds=POINT):
+    model = model_of(engine or Components(), thresholds, input="canonical")
+    model.predict = lambda image, **how: tiles.predict_image(model, image, thresholds, **how)
+    return model
+
+
+def slide(image, folder, model, how=HOW):
+    """(Nuclei, Plane) of an image that is looked at as a slide."""
+    plane = as_plane(image)
+    parts = Parts(folder, plan_slide(model, plane, model.thresholds, 0.5, how), "print")
+    for number in parts.missing():
+        detect_band(model, plane, model.thresholds, parts, number)
+    assert not parts.missing()
+    return gather(parts, model.thresholds.nms_iou, model.thresholds.min_area), plane
+
+
+@pytest.mark.parametrize("engine", (Components, Overlapping))
+def test_a_slide_gives_what_the_image_gives(engine, tmp_path):
+    image, model = nuclei_image(), model_with(engine())
+    whole = tiles.predict_image(model, image, POINT, score_threshold=0.5, progress=False, **HOW)
+    labels, scores = whole.labels_and_scores()
+    nuclei, plane = slide(image, tmp_path / "parts", model)
+    found = nuclei.window(0, 0, *image.shape)
+    np.testing.assert_array_equal(found, labels)
+    np.testing.assert_array_equal(nuclei.scores[nuclei.kept], scores)
+    np.testing.assert_array_equal(nuclei.boxes, whole.boxes)
+    assert nuclei.rles() == whole.rles()
+
+    nuclei.write_labels(tmp_path / "labels.tif")
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "labels.tif"), labels)
+    with tifffile.TiffFile(tmp_path / "labels.tif") as file:
+        assert file.pages[0].is_tiled and file.pages[0].dtype == np.uint16
+
+    def table_of(labels, values, scores):
+        return measurement_table(labels, values, scores, 0.5, ("bbox", "centroid_weighted"))
+
+    rows = nuclei.measure(plane, table_of)
+    expected = table_of(labels, image, scores)
+    assert [row["label"] for row in rows] == list(expected["label"])
+    for name, values in expected.items():
+        np.testing.assert_allclose([row[name] for row in rows], values, rtol=1e-9, err_msg=name)
+
+
+def test_masks_are_those_that_pycocotools_reads(tmp_path):
+    image = nuclei_image(300, 280, 20)
+    nuclei, _ = slide(image, tmp_path, model_with(), {"tile": 200, "overlap": 96})
+    union = coco_mask.decode(nuclei.rles()).any(axis=2)
+    assert (union == (nuclei.window(0, 0, 300, 280) > 0)).mean() > 0.999
+
+
+def test_a_window_is_a_piece_of_the_whole(tmp_path):
+    nuclei, _ = slide(nuclei_image(300, 280, 20), tmp_path, model_with(Overlapping()))
+    whole = nuclei.window(0, 0, 300, 280)
+    np.testing.assert_array_equal(nuclei.window(40, 33, 171, 250), whole[40:171, 33:250])
+
+
+def test_an_image_without_nuclei(tmp_path):
+    nuclei, plane = slide(np.zeros((300, 300), "uint8"), tmp_path / "parts", model_with())
+    nuclei.write_labels(tmp_path / "labels.tif")
+    assert not tifffile.imread(tmp_path / "labels.tif").any() and nuclei.rles() == []
+    assert nuclei.measure(plane, measurement_table) == []
+
+
+def test_a_stopped_slide_goes_on_and_another_image_does_not(tmp_path):
+    image, model = nuclei_image(), model_with()
+    plane = as_plane(image)
+    plan = plan_slide(model, plane, POINT, 0.5, HOW)
+    parts = Parts(tmp_path, plan, "one")
+    detect_band(model, plane, POINT, parts, 1)
+    before = model.engine.calls
+    again = Parts(tmp_path, plan_slide(model, plane, POINT, 0.5, HOW), "one")
+    assert again.missing() == [n for n in range(len(plan.bands())) if n != 1]
+    assert model.engine.calls == before
+    assert len(Parts(tmp_path, plan, "two").missing()) == len(plan.bands())
+
+
+def test_a_diameter_is_looked_for_in_the_sample(tmp_path):
+    thresholds = dataclasses.replace(POINT, diameters=(60, 80, 100), min_area=0)
+    model, image = model_with(thresholds=thresholds), nuclei_image()
+    plan = plan_slide(model, as_plane(image), thresholds, 0.5, {"diameter": "auto"})
+    assert 1.5 < plan.factor < 6
+    plan = plan_slide(model, as_plane(image), thresholds, 0.5, {"diameter": 40})
+    assert plan.factor == 2.0
+    nuclei, _ = slide(image, tmp_path, model, {"diameter": 40})
+    whole, _ = slide(image, tmp_path / "x", model, {"diameter": None})
+    size = image.shape
+    assert agreement(nuclei.window(0, 0, *size), whole.window(0, 0, *size), 0.8) > 0.97
+
+
+# -------------------------------------------------------------------------------- reading in pieces
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """From 10,000 pixels on an image is large."""
+    monkeypatch.setattr(planes, "LARGE", 10_000)
+    monkeypatch.setattr(many, "LARGE", 10_000)
+
+
+def tiff(path, array, **options):
+    tifffile.imwrite(path, array, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    (
+        {"tile": (64, 64), "compression": "zlib"},
+        {"tile": (32, 48)},
+        {"rowsperstrip": 7, "compression": "zlib"},
+        {},
+        {"bigtiff": True, "byteorder": ">"},
+    ),
+)
+@pytest.mark.parametrize("colour", (False, True))
+def test_pieces_of_tiffs(small, tmp_path, options, colour):
+    shape = (300, 211, 3) if colour else (300, 211)
+    array = np.random.default_rng(0).integers(0, 60000, shape).astype("uint16")
+    kind = {"photometric": "rgb"} if colour else {}
+    plane = planes.open_plane(tiff(tmp_path / "a.tif", array, **options, **kind))
+    assert plane.shape == (300, 211) and plane.dtype.itemsize == 2
+    np.testing.assert_array_equal(plane.read(10, 20, 150, 211), array[10:150, 20:211])
+    plane.close()
+
+
+def test_the_channel_of_an_ome_tiff_and_a_level_of_a_pyramid(small, tmp_path):
+    array = np.random.default_rng(0).integers(0, 60000, (2, 300, 200)).astype("uint16")
+    names = {"axes": "CYX", "Channel": {"Name": ["GFP", "DAPI"]}, "PhysicalSizeX": 0.5}
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as file:
+        options = {"tile": (64, 64)}
+        file.write(array, subifds=1, metadata=names, **options)
+        file.write(array[:, ::2, ::2], subfiletype=1, **options)
+    plane = planes.open_plane(tmp_path / "a.ome.tif")
+    assert plane.channel == "DAPI" and plane.pixel_size == 0.5 and "GFP, DAPI" in plane.notes[0]
+    np.testing.assert_array_equal(plane.read(100, 3, 290, 99), array[1, 100:290, 3:99])
+    half = planes.open_plane(tmp_path / "a.ome.tif", channel=0, level=1)
+    np.testing.assert_array_equal(half.read(0, 0, 150, 100), array[0, ::2, ::2])
+
+
+def test_only_the_tiles_that_are_needed_are_read(small, tmp_path):
+    array = np.random.default_rng(0).integers(0, 255, (256, 256)).astype("uint8")
+    path = tiff(tmp_path / "a.tif", array, tile=(64, 64), compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].dataoffsets[-1]
+    with open(path, "r+b") as file:
+        file.seek(place)
+        file.write(b"\xff" * 32)  # the last tile is damaged
+    plane = planes.open_plane(path)
+    np.testing.assert_array_equal(plane.read(0, 0, 256, 192), array[:, :192])
+    with pytest.raises(Exception, match="(?i)zlib|decompress|invalid|incorrect"):
+        plane.read(192, 192, 256, 256)
+
+
+def test_pieces_of_zarr(small, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    array = np.random.default_rng(0).integers(0, 60000, (2, 1, 300, 200)).astype("uint16")
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    stored = group.create_array("0", shape=array.shape, chunks=(1, 1, 64, 64), dtype="uint16")
+    stored[:] = array
+    axes = [{"name": n} for n in "cz"] + [{"name": n, "unit": "micrometer"} for n in "yx"]
+    scales = [{"type": "scale", "scale": [1, 1, 0.25, 0.25]}]
+    datasets = [{"path": "0", "coordinateTransformations": scales}]
+    group.attrs["multiscales"] = [{"axes": axes, "datasets": datasets}]
+    group.attrs["omero"] = {"channels": [{"label": "Hoechst"}, {"label": "actin"}]}
+    plane = planes.open_plane(tmp_path / "a.zarr")
+    assert plane.channel == "Hoechst" and plane.pixel_size == 0.25
+    np.testing.assert_array_equal(plane.read(5, 6, 70, 80), array[0, 0, 5:70, 6:80])
+    with pytest.raises(UserError, match="channel"):
+        planes.open_plane(tmp_path / "a.zarr", channel="DAPI")
+    group.attrs["multiscales"] = [{"datasets": datasets}]
+    with pytest.raises(UserError, match="axes"):
+        planes.open_plane(tmp_path / "a.zarr")
+
+
+def test_what_is_no_slide_is_read_whole(small, tmp_path):
+    assert planes.open_plane(tiff(tmp_path / "a.tif", np.zeros((90, 90), "uint8"))) is None
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    assert planes.open_plane(tmp_path / "a.png") is None
+    turned = tiff(
+        tmp_path / "b.tif", np.zeros((200, 90), "uint8"), extratags=[(274, 3, 1, 6, True)]
+    )
+    assert planes.open_plane(turned) is None
+
+
+def test_a_slide_that_is_cut_short_is_refused(small, tmp_path):
+    path = tiff(tmp_path / "a.tif", np.ones((200, 200), "uint16"))
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(UserError, match="a.tif.*cut short"):
+        planes.open_plane(path)
+
+
+# ------------------------------------------------------------------------------ a folder of results
+
+
+def test_a_slide_among_images_of_a_results_folder(small, tmp_path, capsys):
+    image = nuclei_image(400, 350, 40)
+    (tmp_path / "in").mkdir()
+    tiff(tmp_path / "in" / "slide.tif", image, tile=(128, 128), compression="zlib")
+    tiff(tmp_path / "in" / "tile.tif", image[:90, :90])
+    found = predict_many(
+        tmp_path / "in", tmp_path / "out", weights=model_with, progress=False, **HOW
+    )
+    assert found.images == 2 and "piece by piece" in capsys.readouterr().err
+    expected = tiles.predict_image(model_with(), image, POINT, **HOW).labels_and_scores()[0]
+    labels = tifffile.imread(tmp_path / "out" / "labels" / "slide.tif")
+    assert agreement(labels.astype(int), expected) == 1.0
+    with open(tmp_path / "out" / "measurements.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["image"] == "slide.tif"]
+    assert [int(row["label"]) for row in rows] == list(range(1, labels.max() + 1))
+    assert not (tmp_path / "out" / "parts" / "slide").exists()
+
+
+def test_a_slide_that_is_interrupted_goes_on(small, tmp_path, capsys):
+    class Stops(Components):
+        def candidates(self, prepared):
+            if self.calls == 6:
+                self.calls += 1
+                raise KeyboardInterrupt
+            return super().candidates(prepared)
+
+    model = model_with(Stops())
+    path = tiff(tmp_path / "slide.tif", nuclei_image(), tile=(128, 128))
+    options = {"weights": lambda: model, "progress": False, **HOW}
+    with pytest.raises(KeyboardInterrupt):
+        predict_many(path, tmp_path / "out", **options)
+    calls = model.engine.calls
+    predict_many(path, tmp_path / "out", resume=True, **options)
+    assert "tiles done before" in capsys.readouterr().err
+    tiles_of = len(tiles.grid((700, 640), 320 - 128))
+    assert model.engine.calls - calls < tiles_of
+    straight = predict_many(path, tmp_path / "straight", weights=model_with, progress=False, **HOW)
+    assert (
+        straight.nuclei
+        and (tmp_path / "out" / "labels" / "slide.tif").read_bytes()
+        == (tmp_path / "straight" / "labels" / "slide.tif").read_bytes()
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.data.files import Pixels, check_size
+from nucleus_course.data.files import Pixels, check_size, name_channels
 from nucleus_course.data.planes import choose_planes, project
 
 # kind -> what it is called, the package that reads it
@@ -232,9 +232,10 @@ def _plane(name, axes, shape, names, dtype, size, wanted, take):
         values = project(values, str(wanted["plane"]))
     if values.dtype.kind not in "buif":
         raise UserError(f"{name}: holds {values.dtype}, where an image of numbers was expected")
-    channel = names[index["C"]] if names and "C" in index else ""
+    number = index.get("C", 0)
+    channel, channels = names[number] if names else "", name_channels(names, sizes.get("C", 1))
     size = float(size) if size and 0 < size < 1e6 else None
-    return Pixels(np.ascontiguousarray(values), None, False, notes, channel, size)
+    return Pixels(np.ascontiguousarray(values), None, False, notes, channel, size, channels, number)
 
 
 def _only_one(path, **given):

@@ -43,7 +43,8 @@ OTHERS = (
 class Pixels:
     """A decoded plane: ``values`` (H, W) or (H, W, 3) as stored, ``alpha`` (H, W) or None, ``lossy``
     where compression changed values, ``notes`` with a line for each choice that was made,
-    ``channel`` the name of the channel read, ``pixel_size`` in micrometres or None."""
+    ``channel`` the name of the channel read, ``pixel_size`` in micrometres or None, ``channels`` what the channels are
+    called where there are several, ``number`` which was read, ``others`` a function that gives (name, values) of each."""
 
     values: np.ndarray
     alpha: np.ndarray = None
@@ -51,6 +52,21 @@ class Pixels:
     notes: list = field(default_factory=list)
     channel: str = ""
     pixel_size: float = None
+    channels: tuple = ()
+    number: int = 0
+    others: object = None
+
+
+def name_channels(names, count):
+    """What the channels of a file are called, each once: their names, or their numbers from 0; () for a single one.
+
+    >>> name_channels(["DAPI", "GFP", "DAPI"], 3), name_channels([], 2), name_channels(["DAPI"], 1)
+    (('DAPI', 'GFP', 'DAPI 2'), ('0', '1'), ())
+    """
+    if count < 2:
+        return ()
+    names = [str(i) if not name else name for i, name in enumerate(names or [""] * count)]
+    return tuple(n if names.index(n) == i else f"{n} {i}" for i, n in enumerate(names))
 
 
 def kind_of(head):

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.data.files import Pixels, check_size, orient
+from nucleus_course.data.files import Pixels, check_size, name_channels, orient
 from nucleus_course.data.planes import choose_planes, project
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # damage becomes an error here
@@ -64,7 +64,7 @@ def select_series(file, name, wanted):
 
 def _read(file, name, wanted, mask):
     series, axes, names, size, index, notes = select_series(file, name, wanted)
-    page = series.keyframe
+    page, select = series.keyframe, axes
     values = _take(file, series, axes, index, name)
     axes = [axis for axis in axes if axis in "YXS" or isinstance(index[axis], slice)]
     order = [axis for axis in axes if axis not in "YXS"] + [axis for axis in "YXS" if axis in axes]
@@ -74,8 +74,19 @@ def _read(file, name, wanted, mask):
     values, alpha = _samples(values, page, name, mask)
     turn = int(page.tags.valueof(274, 1) or 1)
     alpha = None if alpha is None else orient(alpha, turn)
-    channel = names[index["C"]] if names and "C" in index else ""
-    return Pixels(orient(values, turn), alpha, page.compression in JPEGS, notes, channel, size)
+    number = index.get("C", 0)
+    channel = names[number] if names and "C" in index else ""
+    channels = name_channels(names, dict(zip(select, series.shape)).get("C", 1))
+    return Pixels(
+        orient(values, turn),
+        alpha,
+        page.compression in JPEGS,
+        notes,
+        channel,
+        size,
+        channels,
+        number,
+    )
 
 
 def _series_number(file, name, wanted):

@@ -91,7 +91,21 @@ def read_picture(path: Path, **wanted):
         print(line, file=sys.stderr)
     if looks_like_labels(pixels.values):
         raise UserError(f"{path}: a label image (numbers of nuclei), not a picture")
+    if pixels.channels and wanted.get("plane") != "focus":  # which may differ between channels
+        pixels.others = lambda: _channels(path, pixels, wanted)
     return pixels
+
+
+def _channels(path, pixels, wanted):
+    """Yield (name, values) of each channel of a file; one at a time is in memory."""
+    from nucleus_course.data.read import read_pixels
+
+    for number, name in enumerate(pixels.channels):
+        other = number != pixels.number
+        yield (
+            name,
+            read_pixels(path, **wanted | {"channel": number}).values if other else pixels.values,
+        )
 
 
 def _stems(names: list[str]) -> list[str]:

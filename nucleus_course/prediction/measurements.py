@@ -32,7 +32,7 @@ def to_rows(table):
     return [dict(zip(table, row)) for row in zip(*table.values())]
 
 
-def measurement_table(labels, image=None, scores=None, pixel_size=None, properties=()):
+def measurement_table(labels, image=None, scores=None, pixel_size=None, properties=(), channels=()):
     """Size, place, shape and brightness of each nucleus, column by column.
 
     Args:
@@ -42,6 +42,7 @@ def measurement_table(labels, image=None, scores=None, pixel_size=None, properti
         pixel_size: side of a pixel in micrometres; None leaves the columns in micrometres out.
         properties: names of further properties of ``skimage.measure.regionprops``, in pixels. Of those that
             read the image, it is the mean of the channels. One of several values has a column for each.
+        channels: (name, (H, W)) of each channel of a file with several, of which ``image`` is one.
 
     Returns:
         {column: list of N values}, nuclei in the order of their labels:
@@ -53,7 +54,8 @@ def measurement_table(labels, image=None, scores=None, pixel_size=None, properti
         * ``score``;
         * ``area_um2``, ``diameter_um``, ``centroid_x_um``, ``centroid_y_um``: from the image's upper left corner, so
           that the first pixel's centre is at half a pixel, as in Fiji;
-        * ``mean_channel_1``, …: the mean of each channel, where there are several;
+        * ``mean_channel_1``, …: the mean of each channel of a colour image; ``mean_channel_<name>`` of each of
+          ``channels``;
         * ``properties``.
 
     Raises:
@@ -90,6 +92,8 @@ def measurement_table(labels, image=None, scores=None, pixel_size=None, properti
         table["centroid_y_um"] = (table["centroid_row"] + 0.5) * pixel_size
     for i in range(values.shape[2] if values is not None and values.ndim == 3 else 0):
         table[f"mean_channel_{i + 1}"] = _means(dense, len(ids), values[..., i])
+    for name, plane in channels:
+        table[f"mean_channel_{name}"] = _means(dense, len(ids), plane)
     for name in properties:
         more = [key for key in found if key == name or key.startswith(f"{name}-")]
         table |= {key: found[key] for key in more if key not in table}

@@ -32,7 +32,8 @@ class Outputs:
         from nucleus_course.prediction.measurements import measurement_table
 
         size = self._size(pixels)
-        return measurement_table(labels, pixels.values, scores, size, self.properties)
+        others = pixels.others() if pixels.others else ()
+        return measurement_table(labels, pixels.values, scores, size, self.properties, others)
 
     def write(
         self, folder: Any, stem: str, labels: Any, pixels: Any, scores: Any, table: dict

@@ -110,3 +110,33 @@ def test_merge_brings_the_exports_along_and_overwrite_removes_them(stub, images,
 def test_wrong_options_are_refused_before_anything_is_done(stub, images, tmp_path, option, words):
     one_line_error(run("predict", images, "--out", tmp_path / "out", *option), words)
     assert not stub.calls and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["named", "numbered", "zarr"])
+def test_the_mean_of_every_channel_of_a_file(kind, stub, tmp_path):
+    dapi = np.zeros((24, 40), np.uint16)
+    dapi[0:6, 4:10] = dapi[10:20, 20:30] = 200
+    gfp = np.random.default_rng(1).integers(0, 900, dapi.shape).astype(np.uint16)
+    stack, names = np.stack([gfp, dapi]), ("GFP", "DAPI")
+    path, more = tmp_path / "a.tif", []
+    if kind == "zarr":
+        zarr = pytest.importorskip("zarr")
+        path, more, names = tmp_path / "a.zarr", ["--channel", "1"], ("0", "1")
+        zarr.create_array(str(path), data=stack, dimension_names=["c", "y", "x"])
+    elif kind == "named":
+        metadata = {"axes": "CYX", "Channel": {"Name": list(names)}}
+        tifffile.imwrite(path, stack, ome=True, photometric="minisblack", metadata=metadata)
+    else:
+        more, names = ["--channel", "1"], ("0", "1")
+        tifffile.imwrite(path, stack, photometric="minisblack", metadata={"axes": "CYX"})
+    out = tmp_path / "out"
+    result = run("predict", path, "--out", out, *more)
+    assert result.exit_code == 0, result.output
+    rows = table(out)
+    assert len(rows) == 2
+    for row in rows:
+        inside = tifffile.imread(out / "labels" / "a.tif") == int(row["label"])
+        for name, channel in zip(names, stack):
+            mean = float(row[f"mean_channel_{name}"])
+            assert mean == pytest.approx(channel[inside].mean(), rel=1e-4), name
+        assert row["mean_brightness"] == row[f"mean_channel_{names[1]}"]

@@ -37,7 +37,7 @@ def test_a_rectangle_and_a_disc():
     assert disc["eccentricity"] < 0.1 and disc["mean_brightness"] == 1000
     assert count_image("a.tif", labels.shape, [box, disc]) == {
         "image": "a.tif", "height": 60, "width": 80, "nuclei": 2, "median_area_px": (40 + disc["area_px"]) / 2,
-        "polarity": "", "stain": "", "low": "", "high": "", "novelty": "",
+        "polarity": "", "stain": "", "low": "", "high": "", "novelty": "", "scale": "",
     }  # fmt: skip
 
 

@@ -196,12 +196,18 @@ def open_data(
     what: str = "data",
     allow_empty: bool = False,
     annotations: str = "auto",
+    reading: dict | None = None,
 ):
     """The data set a command works on; what the lint found is told in one line on standard error."""
     from nucleus_course.data import load_dataset
 
     dataset = load_dataset(
-        data, split, strict=strict, allow_empty=allow_empty, annotations=annotations
+        data,
+        split,
+        strict=strict,
+        allow_empty=allow_empty,
+        annotations=annotations,
+        **(reading or {}),
     )
     if limit is not None and limit < len(dataset):
         dataset = dataset.subset(dataset.ids[:limit])

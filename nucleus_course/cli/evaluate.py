@@ -11,6 +11,7 @@ import typer
 from nucleus_course._util.errors import UserError
 from nucleus_course.backend import load_backend
 from nucleus_course.cli import common
+from nucleus_course.cli.inputs import Channel, Level, Plane, Series, Time, reading
 from nucleus_course.prediction.scale import check_diameter
 
 
@@ -121,6 +122,11 @@ def evaluate(
     strict: common.Strict = False,
     allow_empty: common.AllowEmpty = False,
     annotations: common.Annotations = "auto",
+    channel: Channel = None,
+    plane: Plane = None,
+    time: Time = None,
+    series: Series = None,
+    level: Level = None,
     preset: common.BarePreset = None,
     dtype: common.PredictionDtype = None,
     backend: common.Backend = None,
@@ -131,7 +137,7 @@ def evaluate(
     Examples
       nucleus-course evaluate --data D.zip --weights compact --bootstrap 1000
       nucleus-course evaluate --data D.zip --predictions labels/ --against compact
-      nucleus-course evaluate --data D.zip --weights compact --rescale 0.25 --diameter auto
+      nucleus-course evaluate --data D.zip --weights compact --rescale 0.25
 
     The table has COCO's AP (maxDets 1000, and 100 for comparison), the mean IoU of masks in two readings,
     the Data Science Bowl's score, Matterport's AP, F1, PQ and AJI, in percent. AP uses every detection
@@ -157,7 +163,16 @@ def evaluate(
         if name is not None and not (name == against and _are_predictions(name)):
             find_weights(name)  # a mistyped name should not cost the reading of the data
     met = met_sources(learned) if sources else ()
-    dataset = common.open_data(data, split, limit, strict, "scoring on", allow_empty, annotations)
+    dataset = common.open_data(
+        data,
+        split,
+        limit,
+        strict,
+        "scoring on",
+        allow_empty,
+        annotations,
+        reading(channel, plane, time, series, level),
+    )
     if rescale != 1.0:
         from nucleus_course.data.rescaled import Rescaled
 

@@ -68,7 +68,7 @@ def _split(asked: SimpleNamespace):
     """The images to learn from and those left out; None for the second where there is none."""
     from nucleus_course.training.fine_tune import left_out
 
-    options: dict[str, Any] = {"strict": asked.strict, "allow_empty": asked.allow_empty, "annotations": asked.annotations}  # fmt: skip
+    options: dict[str, Any] = {"reading": asked.reading, "strict": asked.strict, "allow_empty": asked.allow_empty, "annotations": asked.annotations}  # fmt: skip
     whole = common.open_data(asked.data, asked.split or "all", what="images at hand", **options)
     if asked.validation == "none":
         return whole, None

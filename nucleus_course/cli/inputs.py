@@ -19,6 +19,12 @@ __all__ = [
     "read_picture",
 ]
 
+
+def reading(channel, plane, time, series, level) -> dict:
+    """The five options as :func:`~nucleus_course.data.read.read_image` takes them."""
+    return {"channel": channel, "plane": plane, "time": time, "series": series, "level": level}
+
+
 Channel = Annotated[
     str | None,
     typer.Option(

@@ -9,6 +9,7 @@ import typer
 
 from nucleus_course.backend import load_backend, use_backend
 from nucleus_course.cli import common
+from nucleus_course.cli.inputs import Channel, Level, Plane, Series, Time, reading
 
 
 @common.friendly
@@ -52,6 +53,11 @@ def doctor(
         ),
     ] = None,
     annotations: common.Annotations = "auto",
+    channel: Channel = None,
+    plane: Plane = None,
+    time: Time = None,
+    series: Series = None,
+    level: Level = None,
     backend: common.Backend = None,
 ) -> None:
     """Look at this machine, or at a data set, and say what to do about what is missing or wrong.
@@ -74,7 +80,9 @@ def doctor(
         return
     from nucleus_course.data import lint_dataset
 
-    found = lint_dataset(data, progress=True, annotations=annotations)
+    found = lint_dataset(
+        data, progress=True, annotations=annotations, **reading(channel, plane, time, series, level)
+    )
     common.out().print(found.table() if found.issues else found.summary())
     if found.refused:
         raise typer.Exit(1)

@@ -11,6 +11,7 @@ import typer
 from nucleus_course._util.errors import UserError
 from nucleus_course.backend import load_backend
 from nucleus_course.cli import common
+from nucleus_course.cli.inputs import Channel, Level, Plane, Series, Time, reading
 
 
 @common.friendly
@@ -61,6 +62,11 @@ def thresholds(
     ] = None,
     limit: common.Limit = None,
     annotations: common.Annotations = "auto",
+    channel: Channel = None,
+    plane: Plane = None,
+    time: Time = None,
+    series: Series = None,
+    level: Level = None,
     backend: common.Backend = None,
 ) -> None:
     """Choose a model's score threshold and smallest area on a split, for a metric that you name.
@@ -84,7 +90,14 @@ def thresholds(
     folder = find_weights(weights)
     if folder.is_file():
         raise UserError(f"{weights} is a file: thresholds belong to a model folder, give that")
-    dataset = common.open_data(data, split, limit, what="choosing on", annotations=annotations)
+    dataset = common.open_data(
+        data,
+        split,
+        limit,
+        what="choosing on",
+        annotations=annotations,
+        reading=reading(channel, plane, time, series, level),
+    )
     model = common.open_model(str(folder))
     if flips is not None:
         model.thresholds = dataclasses.replace(model.thresholds, flips=flips)

@@ -15,6 +15,7 @@ from nucleus_course._util.text import pluralize
 from nucleus_course.backend import devices, has_bfloat16, load_backend
 from nucleus_course.cli import common
 from nucleus_course.cli.builder import Builder
+from nucleus_course.cli.inputs import Channel, Level, Plane, Series, Time, reading
 from nucleus_course.cli.recipe import Recipe, adapted, check_images, check_options, make_recipe
 from nucleus_course.training.time_limit import TimeLimit, fitted, largest_batch, measure_speed
 
@@ -170,6 +171,11 @@ def train(
     strict: common.Strict = False,
     allow_empty: common.AllowEmpty = False,
     annotations: common.Annotations = "auto",
+    channel: Channel = None,
+    plane: Plane = None,
+    time: Time = None,
+    series: Series = None,
+    level: Level = None,
     backend: common.Backend = None,
 ) -> None:
     """Train a model on annotated images, in the preset's stages.
@@ -202,6 +208,7 @@ def train(
     With --epochs or --minutes, or a run that has its length, the time limit only cuts: repeat the command with --resume.
     """
     asked = SimpleNamespace(**locals())
+    asked.reading = reading(channel, plane, time, series, level)
     check_options(asked)
     if fine_tune:
         from nucleus_course.cli import fine_tune as few
@@ -222,7 +229,7 @@ def train(
         common.note("no bfloat16 in this machine's processor: training in float32")
         recipe.preset = adapted(recipe.preset, dtype="float32")
     build = Builder(recipe)  # before the data: a mistyped name should not cost their reading
-    dataset, judged = _open(recipe, data, strict, allow_empty, annotations)
+    dataset, judged = _open(recipe, asked)
     rows, finished = _train(recipe, build, dataset, judged, clock, device_count, largest)
     if not finished:
         common.say(
@@ -241,22 +248,17 @@ def _keep_compiled(folder: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str((folder / "compiled").absolute()))
 
 
-def _open(recipe: Recipe, data: str, strict: bool, allow_empty: bool, annotations: str = "auto"):
+def _open(recipe: Recipe, asked: SimpleNamespace):
     """The data sets to learn from and to judge on; None for the second where there is none."""
+    how = {name: getattr(asked, name) for name in ("allow_empty", "annotations", "reading")}
     dataset = common.open_data(
-        data, recipe.split, recipe.limit, strict, "training on", allow_empty, annotations
+        asked.data, recipe.split, recipe.limit, asked.strict, "training on", **how
     )
     if recipe.whole and recipe.earlier is not None:
-        check_images(recipe.earlier, dataset, data, recipe.split)
+        check_images(recipe.earlier, dataset, asked.data, recipe.split)
     if recipe.validation is None:
         return dataset, None
-    judged = common.open_data(
-        data,
-        recipe.validation,
-        what="validating on",
-        allow_empty=allow_empty,
-        annotations=annotations,
-    )
+    judged = common.open_data(asked.data, recipe.validation, what="validating on", **how)
     if set(judged.ids) & set(dataset.ids):
         common.note(
             "note: some images are in both; their metrics say how well they were learned, not how well others will be"

@@ -4,24 +4,19 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
 from nucleus_course._util.cores import usable_cores
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.progress import track
 from nucleus_course._util.text import pluralize
 from nucleus_course.data import cache
-from nucleus_course.data.bbbc038 import open_source, source_name
-from nucleus_course.data.decode import decode_entry
+from nucleus_course.data.build import open_store
 from nucleus_course.data.labels import areas_from_labels, boxes_from_labels
-from nucleus_course.data.lint import NOTED, REFUSED, Issue, LintReport
+from nucleus_course.data.lint import REFUSED, Issue, LintReport
 from nucleus_course.data.splits import NAMES as SPLIT_NAMES
-from nucleus_course.data.splits import protocol_ids, split_ids
-
-SAMPLE = "sample"
+from nucleus_course.data.splits import split_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +185,11 @@ def load_dataset(
     progress=True,
     workers=None,
     annotations="auto",
+    channel=None,
+    plane=None,
+    time=None,
+    series=None,
+    level=None,
 ):
     """Open a data set: images with the nuclei that are annotated in them.
 
@@ -202,6 +202,9 @@ def load_dataset(
     ``workers`` threads and a progress bar, into a cache in ``cache_dir`` (see
     :mod:`~nucleus_course.data.cache`); later ones only read its index.
 
+    ``channel``, ``plane``, ``time``, ``series`` and ``level`` say what of image files with several is read, as for
+    :func:`~nucleus_course.data.read.read_image`.
+
     Images that cannot be used are left out and named in ``dataset.lint``; with ``strict`` they
     raise instead. No annotation is not the same as no nuclei: an image without a masks folder is left
     out, and a split without a single nucleus is refused, unless ``allow_empty`` says that these
@@ -210,7 +213,10 @@ def load_dataset(
     Raises :class:`UserError` for a source that is missing, empty or of another kind, a zip with
     names outside its folder, an unknown split, and a split without a usable image or nucleus.
     """
-    store, path = _open_store(source, cache_dir, progress, workers, allow_empty, annotations)
+    reading = dict(channel=channel, plane=plane, time=time, series=series, level=level)
+    store, path = open_store(
+        source, cache_dir, progress, workers, allow_empty, annotations, reading
+    )
     index = store.index
     refused = [Issue(**issue) for issue in index["issues"] if issue["action"] == REFUSED]
     outside = [issue for issue in refused if issue.kind == "outside name"]
@@ -252,9 +258,14 @@ def _say(dataset, path, refused):
         print(f"left out: {len(refused) - 10} more, see dataset.lint.table()", file=sys.stderr)
 
 
-def lint_dataset(source, *, cache_dir=None, progress=False, workers=None, annotations="auto"):
-    """Everything wrong with a source, as a :class:`LintReport`; raises only if it cannot be opened."""
-    store, path = _open_store(source, cache_dir, progress, workers, annotations=annotations)
+def lint_dataset(
+    source, *, cache_dir=None, progress=False, workers=None, annotations="auto", **reading
+):
+    """Everything wrong with a source, as a :class:`LintReport`; raises only if it cannot be opened.
+
+    Arguments as :func:`load_dataset`; ``reading`` are its choices of channel, plane, time, series and level.
+    """
+    store, path = open_store(source, cache_dir, progress, workers, False, annotations, reading)
     index = store.index
     issues = [Issue(**issue) for issue in index["issues"]]
     return LintReport(str(path), len(index["images"]), issues, index["annotations"])
@@ -273,76 +284,3 @@ def _split(whole, split):
     if str(split).startswith("grouped-"):
         return split_ids(whole.ids, split, groups=whole.groups)
     return split_ids(whole._store.index["all_ids"], split)
-
-
-def _open_store(source, cache_dir, progress, workers, allow_empty=False, annotations="auto"):
-    path = (
-        Path(str(files("nucleus_course.data") / "sample.zip"))
-        if str(source) == SAMPLE
-        else Path(source)
-    )
-    files_of = open_source(path, annotations)
-    try:
-        state = files_of.fingerprint + (" allow_empty" if allow_empty else "")
-        state += f" {path.name} {annotations}" if files_of.annotations else ""
-        target = cache.cache_path(files_of.path, state, cache_dir)
-        store = cache.open_cache(target)
-        if store is None:
-            name = SAMPLE if str(source) == SAMPLE else source_name(files_of.path)
-            contents = _decode_all(files_of, name, progress, workers, allow_empty)
-            store = cache.write_cache(target, *contents)
-    finally:
-        files_of.close()
-    return store, path
-
-
-def _decode_all(files_of, name, progress, workers, allow_empty):
-    """Decode every image of a source: the cache's index and its PNGs."""
-    entries = [entry for entry in files_of.entries.values() if entry.image]
-    labelled = (any(e.masks for e in entries) or files_of.annotations) and not allow_empty
-
-    def work(entry):
-        decoded = decode_entry(entry, files_of.read, labelled)
-        if not decoded.usable:
-            return decoded, None
-        shape, count = decoded.labels.shape, int(decoded.labels.max(initial=0))
-        pngs = cache.encode(decoded.image), cache.encode(decoded.labels)
-        decoded.image = decoded.labels = None
-        return decoded, (pngs, shape, count)
-
-    issues, images, blobs = list(files_of.issues), {}, {}
-    for image_id in sorted(
-        {entry.image_id for entry in entries}
-        - set(protocol_ids([entry.image_id for entry in entries]))
-    ):
-        message = (
-            "not among the protocol's 664: in no named split, but a list or split file can name it"
-        )
-        issues.append(Issue(image_id, image_id, "withdrawn", message, NOTED))
-    with ThreadPoolExecutor(workers or usable_cores()) as pool:
-        results = pool.map(work, entries)
-        results = track(results, f"decoding {name}", len(entries), progress and len(entries) > 1)
-        for number, (decoded, stored) in enumerate(results):
-            issues.extend(decoded.issues)
-            if stored is None:
-                continue
-            (picture, labels), shape, count = stored
-            blobs[f"{number}.image.png"], blobs[f"{number}.labels.png"] = picture, labels
-            images[decoded.image_id] = {
-                "number": number,
-                "type": decoded.type,
-                "size": list(shape),
-                "count": count,
-            }
-    index = {
-        "format": cache.FORMAT,
-        "name": name,
-        "source": str(files_of.path),
-        "synthetic": files_of.synthetic,
-        "hint": files_of.hint,
-        "annotations": files_of.annotations,
-        "all_ids": [entry.image_id for entry in entries],
-        "images": images,
-        "issues": [vars(issue) for issue in issues],
-    }
-    return index, blobs

@@ -36,11 +36,12 @@ class Decoded:
         return self.image is not None
 
 
-def decode_entry(entry, read, labelled=True):
+def decode_entry(entry, read, labelled=True, reading=None):
     """Decode one :class:`~nucleus_course.data.bbbc038.ImageFiles`; never raises for bad content.
 
     ``read(name)`` gives the bytes of a file. ``labelled`` is False for a source without any masks
-    (such as stage1_test): then an image without masks is nothing to report.
+    (such as stage1_test): then an image without masks is nothing to report. ``reading`` are the choices of
+    :func:`~nucleus_course.data.read.read_image`.
     """
     result = Decoded(entry.image_id)
 
@@ -67,10 +68,13 @@ def decode_entry(entry, read, labelled=True):
             NOTED,
         )
     try:
-        image = to_rgb8(read_pixels(read_bytes(read, entry.image), entry.image).values)
+        pixels = read_pixels(read_bytes(read, entry.image), entry.image, **(reading or {}))
+        image = to_rgb8(pixels.values)
     except UserError as error:
         report(entry.image, "unreadable image", _short(error, entry.image), REFUSED)
         return result
+    for line in pixels.notes:
+        report(entry.image, "choice", _short(line, entry.image), NOTED)
     try:
         labels = _labels(entry, read, image.shape[:2], report)
     except _Refused:

@@ -363,3 +363,31 @@ def test_neighbours_share_no_pixel_and_leave_none():
 def test_an_ellipse_has_its_area():
     _, _, piece = ellipse("e", (50, 50), (40, 25), 0.6).draw((100, 100))
     assert abs(piece.sum() - np.pi * 40 * 25) < 8
+
+
+def test_training_images_with_several_channels(tmp_path):
+    import tifffile
+
+    data = np.random.default_rng(2).integers(0, 255, (2, *SHAPE)).astype(np.uint8)
+    for names, line in (
+        (["GFP", "DAPI"], "channel 1 (DAPI) of GFP, DAPI is read"),
+        (["a", "b"], ""),
+    ):
+        place = tmp_path / (names[0] + ".tif")
+        metadata = {"axes": "CYX", "Channel": {"Name": names}}
+        tifffile.imwrite(place, data, ome=True, photometric="minisblack", metadata=metadata)
+        files = {"a.json": labelme(("polygon", HEXAGON, {}), name="a.tif")}
+        source = folder(tmp_path / names[0], files | {"a.tif": place.read_bytes()}, ())
+        first = load_dataset(source, channel=0, progress=False)
+        assert np.array_equal(first["a"].image[..., 0], data[0]) and not first.lint.issues
+        if line:
+            dataset = load_dataset(source, progress=False)
+            assert np.array_equal(dataset["a"].image[..., 0], data[1])
+            (issue,) = dataset.lint.issues
+            assert line in str(issue) and issue.action == "noted"
+        else:
+            with pytest.raises(
+                UserError, match=r"a.tif: it holds 2 channels \(a, b\): choose channel"
+            ):
+                load_dataset(source, progress=False)
+        assert not lint_dataset(source, channel="0").issues

@@ -18,21 +18,20 @@ import tifffile
 from bbbc_files import png, square_mask, tiny_files, write_folder, write_zip
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.data import cache, load_dataset
-from nucleus_course.data import dataset as dataset_module
+from nucleus_course.data import build, cache, load_dataset
 
 
 @pytest.fixture
 def decoded(monkeypatch):
     """The ids that were decoded, in order."""
     seen = []
-    original = dataset_module.decode_entry
+    original = build.decode_entry
 
     def watched(entry, *args):
         seen.append(entry.image_id)
         return original(entry, *args)
 
-    monkeypatch.setattr(dataset_module, "decode_entry", watched)
+    monkeypatch.setattr(build, "decode_entry", watched)
     return seen
 
 

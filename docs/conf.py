@@ -49,6 +49,7 @@ html_theme = "furo"
 html_title = "nucleus_course"
 html_static_path = ["site"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_extra_path = ["site/redirect"]
 html_theme_options = {"source_repository": ADDRESS, "source_branch": "main"} if ADDRESS else {}
 html_show_sourcelink = False

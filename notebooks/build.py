@@ -44,6 +44,15 @@ PICTURE = re.compile(r"(?<=data:image/png;base64,)[A-Za-z0-9+/=]+")
 HOW_TO_RUN = """
 
 **To run a cell**, click it and press Shift+Enter. Run the cells in order, from the top: each one needs those above it."""
+ADDRESS = re.compile(r'^repository = "(https://github\.com/[\w.-]+/[\w.-]+)"', re.M)
+COLAB = """\
+# Google Colab starts with nothing: there, install the course (two minutes). Elsewhere this cell does nothing.
+import subprocess
+import sys
+
+if "google.colab" in sys.modules:
+    course = "nucleus-course[course] @ git+{address}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", course], check=True)"""
 MACHINE_PATH = re.compile(
     r"(?<![\w.:/<])/[A-Za-z]\w*/[\w.-]+"
 )  # an absolute path, but no URL and no HTML tag
@@ -120,6 +129,28 @@ def fold(markdown: str, heading: str, summary: str) -> str:
     )
 
 
+def address() -> str:
+    """The repository's address, from pyproject.toml, the one place that holds it; "" while it has none."""
+    found = ADDRESS.search((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    return found[1] if found else ""
+
+
+def doors(name: str) -> str:
+    """Links that open a notebook on Binder and on Colab; "" while the repository has no address."""
+    if not address():
+        return ""
+    place = address().removeprefix("https://github.com/")
+    colab = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{name}.ipynb"
+    binder = f"https://mybinder.org/v2/gh/{place}/main?labpath=notebooks%2F{name}.ipynb"
+    badges = (
+        "https://colab.research.google.com/assets/colab-badge.svg",
+        "https://mybinder.org/badge_logo.svg",
+    )
+    return (
+        f"\n\n[![Open in Colab]({badges[0]})]({colab}) [![Open in Binder]({badges[1]})]({binder})"
+    )
+
+
 def text_cell(source: str, variant: str, first: bool) -> str:
     """A markdown cell's text in one variant: what gives an answer away is folded, links are moved."""
     if variant == "solution":
@@ -150,7 +181,11 @@ def build(name: str, variant: str) -> nbformat.NotebookNode:
         tags = list(cell["tags"])
         source = cell["source"]
         if cell["kind"] == "markdown":
-            new = nbformat.v4.new_markdown_cell(text_cell(source, variant, not notebook.cells))
+            first = not notebook.cells
+            text = text_cell(source, variant, first)
+            if first and variant == "exercise":
+                text += doors(name)
+            new = nbformat.v4.new_markdown_cell(text)
         else:
             if has_solution(source):
                 tags.insert(0, variant)
@@ -162,6 +197,10 @@ def build(name: str, variant: str) -> nbformat.NotebookNode:
             new.metadata["tags"] = tags
         new["id"] = f"{name[:2]}-{len(notebook.cells):02d}"
         notebook.cells.append(new)
+        if len(notebook.cells) == 1 and variant == "exercise" and address():
+            set_up = nbformat.v4.new_code_cell(COLAB.format(address=address()))
+            set_up["id"] = f"{name[:2]}-colab"
+            notebook.cells.append(set_up)
     return notebook
 
 

@@ -259,6 +259,17 @@ course.claim(
 )
 
 # %% [markdown]
+# ## Quiz
+#
+# 1. *Two nuclei touch and are marked as one. Which is wrong: the foreground, the count, or both?*
+#    <details><summary>Answer</summary> The count, and each outline. The foreground can be perfect.</details>
+#
+# 2. *A box is (10, 20, 14, 26). How many pixels has it, and is row 14 inside?*
+#    <details><summary>Answer</summary> 4 x 6 = 24 pixels. Row 14 is not inside: boxes are half-open.</details>
+#
+# 3. *Why does a mask come with a score?*
+#    <details><summary>Answer</summary> So that you can choose how sure a detection must be, and so that detections can be ranked. AP needs the order.</details>
+#
 # ## What you have done
 #
 # - checked the set-up and chosen the data;

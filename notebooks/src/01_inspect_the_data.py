@@ -491,6 +491,17 @@ if not data.synthetic:
     assert (images_of["small fluorescent"], images_of["grey tissue"]) == (410, 16)
 
 # %% [markdown]
+# ## Quiz
+#
+# 1. *A mask is 256 x 250 pixels, its image 256 x 256. Should the reader stretch it?*
+#    <details><summary>Answer</summary> No. Where it belongs is a guess; the image is refused by name.</details>
+#
+# 2. *Your data set has 400 images of one type and 16 of another. Name one number that hides how you do on the 16.*
+#    <details><summary>Answer</summary> Any mean over images: the 16 weigh 4%. Report by type.</details>
+#
+# 3. *An image holds 300 nuclei, and your network returns at most 100 detections. What is the largest recall that it can have there?*
+#    <details><summary>Answer</summary> A third, however good it is.</details>
+#
 # ## What you have done
 #
 # - looked at images and masks of all types, and browsed them;

@@ -506,6 +506,17 @@ course.claim(
 )
 
 # %% [markdown]
+# ## Quiz
+#
+# 1. *You copy every detection once, with the same score. What happens to precision at IoU 0.5, and what to recall?*
+#    <details><summary>Answer</summary> Precision halves, because a nucleus can be found once only. Recall stays.</details>
+#
+# 2. *Two papers report "AP 60". Name two things to ask before you compare them.*
+#    <details><summary>Answer</summary> The IoU thresholds that were averaged, and the cap on detections in an image; then the data, the split, and pooled or by image.</details>
+#
+# 3. *Method B is better than A by half a point, and the paired 95% interval runs from -0.4 to 1.4. Your conclusion?*
+#    <details><summary>Answer</summary> These images cannot tell. It is not "no difference".</details>
+#
 # ## What you have done
 #
 # - computed IoU, matching and AP by hand, and found the library's numbers equal;

@@ -396,6 +396,17 @@ course.claim(
 )
 
 # %% [markdown]
+# ## Quiz
+#
+# 1. *One class of errors is by far the most frequent. Must it cost the most AP?*
+#    <details><summary>Answer</summary> No. Cost depends on the scores and on the IoU thresholds at which the errors count; repair it in thought and see what AP would be.</details>
+#
+# 2. *Detections with a score of 0.8 are right in 60% of all cases. What is that called, and can the ranking still be perfect?*
+#    <details><summary>Answer</summary> The scores are overconfident, that is badly calibrated. The ranking, and so AP, may be perfect all the same.</details>
+#
+# 3. *You wrote the rule first, and the result falls between the two limits. What do you write?*
+#    <details><summary>Answer</summary> That these images cannot tell, and what it would take: more images, another number, or another idea.</details>
+#
 # ## What you have done
 #
 # - sorted all errors, and checked that they add up;

@@ -4,6 +4,8 @@
 each program's own high-water mark, ``VmHWM``.
 """
 
+import ctypes
+import gc
 import os
 import re
 import sys
@@ -33,6 +35,15 @@ def peak_gib(pid: int | None = None) -> float:
         return getattr(psutil.Process(pid).memory_info(), "peak_wset", 0) / 2**30
     except psutil.Error:
         return 0.0
+
+
+def give_back() -> None:
+    """Return what this process has freed to the system, where the allocator can (glibc); else nothing happens."""
+    gc.collect()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # no glibc here
+        pass
 
 
 class Watch(threading.Thread):

@@ -8,7 +8,7 @@ from nucleus_course._util.lazy import lazy
 _HOMES = {
     name: home
     for home, names in {
-        "setup": "CourseData project_root shown find_data find_model work_folder quiet_backend show claim "
+        "setup": "CourseData project_root shown find_data find_model work_folder quiet_backend free_memory show claim "
         "check_setup pick_crowded pick_each_type",
         "kept": "Weights find_weights predictions_for candidates_for",
     }.items()

@@ -155,6 +155,19 @@ def quiet_backend() -> str:
     return load_backend(None)
 
 
+def free_memory() -> None:
+    """Forget the networks that no variable holds any more, and give their memory back to the system.
+
+    A small machine then has room for the next one. Delete the variable first: ``del model``.
+    """
+    import keras
+
+    from nucleus_course._util.memory import give_back
+
+    keras.backend.clear_session()
+    give_back()
+
+
 def show(drawn, dpi: int = DPI) -> None:
     """Display what a ``draw_*`` function returned, (figure, caption): the picture with the caption as its
     alternative text, and the caption below it."""

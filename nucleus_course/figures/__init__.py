@@ -15,7 +15,7 @@ _MODULES = {
     "network": "crowded_group draw_anchors draw_architecture draw_levels draw_masks draw_nms_steps draw_proposals draw_pyramid "
     "draw_refinement draw_roi_align",
     "targets": "draw_targets",
-    "training": "draw_learning_curve draw_moving draw_schedules LiveCurves",
+    "training": "draw_fine_tuning draw_learning_curve draw_moving draw_schedules LiveCurves",
     "curves": "disc_mask draw_f1_curve draw_operating_point draw_pr_curves draw_precision_recall draw_reliability "
     "draw_shifted_discs draw_threshold_curve",
     "metrics": "draw_comparison draw_intervals draw_paired_test draw_type_breakdown",

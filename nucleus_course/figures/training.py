@@ -174,6 +174,34 @@ def _draw_validation(axis, epochs, columns):
         axis.plot(epochs[best], columns["coco_ap"][best], "o", **ring)
 
 
+def draw_fine_tuning(curves):
+    """F1 on the images learned from and on unseen ones, epoch by epoch, a panel for each experiment.
+
+    Args:
+        curves: {name: (E + 1, 3)}: F1 on learned images, F1 on unseen images, loss; row 0 is before training.
+    """
+    figure, axes = new_figure(4.6 * len(curves), 4.0, len(curves), sharey=True)
+    parts = []
+    for axis, (name, curve) in zip(axes, curves.items()):
+        epochs = np.arange(len(curve))
+        for column, label in enumerate(("learned from", "not learned from")):
+            axis.plot(
+                epochs, curve[:, column], marker=MARKERS[column], label=label, **looks(column)
+            )
+        axis.set_ylim(0, 1)
+        legend(axis, "below", 2)
+        tidy(axis, "epoch", "F1 at IoU 0.75", name)
+        parts.append(
+            f"{name}: {curve[0, 0]:.2f} to {curve[-1, 0]:.2f} on what was learned from, "
+            f"{curve[0, 1]:.2f} to {curve[-1, 1]:.2f} on other images, "
+            f"loss {curve[1, 2]:.2f} to {curve[-1, 2]:.2f}"
+        )
+    return (
+        figure,
+        f"F1 at an IoU of 0.75, before training and after each epoch. {'; '.join(parts)}.",
+    )
+
+
 class LiveCurves:
     """Learning curves with their caption, drawn again after each epoch in the cell that made them.
 

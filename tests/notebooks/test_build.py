@@ -146,3 +146,31 @@ def test_pictures_in_html_are_made_smaller(builder):
     assert Image.open(io.BytesIO(small)).size == (64, 64)
     words = builder.printed(output)
     assert '<img alt="noise"' in words and encoded not in words
+
+
+def test_no_address_no_badges_and_an_address_gives_all(builder, monkeypatch):
+    monkeypatch.setattr(builder, "address", lambda: "")
+    plain = builder.build("00_start_here", "exercise")
+    assert "colab" not in str(plain).lower() and "mybinder" not in str(plain)
+    monkeypatch.setattr(builder, "address", lambda: "https://github.com/someone/nuclei")
+    learner, solution = (builder.build("00_start_here", v) for v in builder.VARIANTS)
+    door = learner.cells[0].source
+    assert "/github/someone/nuclei/blob/main/notebooks/00_start_here.ipynb)" in door
+    assert "/gh/someone/nuclei/main?labpath=notebooks%2F00_start_here.ipynb)" in door
+    assert "git+https://github.com/someone/nuclei" in learner.cells[1].source
+    space = {}
+    exec(learner.cells[1].source, space)  # not on Colab: nothing happens
+    assert "course" not in space
+    assert [c.source for c in learner.cells[2:5]] == [c.source for c in plain.cells[1:4]]
+    assert "colab" not in str(solution).lower()
+    assert len({cell["id"] for cell in learner.cells}) == len(learner.cells)
+
+
+def test_the_address_is_a_github_address_or_nothing(builder):
+    for line, found in (
+        ('repository = "https://github.com/a-b/c.d"', "https://github.com/a-b/c.d"),
+        ('repository = ""', None),
+        ('repository = "github.com/a/b"', None),
+    ):
+        match = builder.ADDRESS.search(f"[tool.nucleus-course]\n{line}\n")
+        assert (match and match[1]) == found

@@ -64,3 +64,18 @@ def test_the_limit_can_be_missed_and_the_kernels_run_as_on_binder(conftest_of_no
     caps = rules.environment()
     assert caps["OMP_NUM_THREADS"] == "2" and caps["MALLOC_ARENA_MAX"] == "2"
     assert {"TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "PYTHONPATH"} <= set(caps)
+
+
+@linux
+def test_freed_memory_goes_back_to_the_system():
+    import psutil
+
+    from nucleus_course._util.memory import give_back
+
+    size, process = 40_000, psutil.Process()
+    many = [bytearray(1000) for _ in range(size)]
+    last = bytearray(1000)  # above them: the heap cannot shrink by itself
+    before = process.memory_info().rss
+    del many
+    give_back()
+    assert process.memory_info().rss < before and len(last) == 1000

@@ -1,6 +1,6 @@
 // What a screen reader or a keyboard needs and the theme leaves out.
 function accessible() {
-  for (const part of document.querySelectorAll("pre, article table, .math")) {
+  for (const part of document.querySelectorAll("pre, article table, .table-wrapper, .math")) {
     // What scrolls sideways can be reached by Tab, and then be moved with the arrow keys.
     if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
   }

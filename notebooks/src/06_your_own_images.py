@@ -7,8 +7,9 @@
 # **What you will do**
 # - detect nuclei in a kind of image that the network was not trained on: an immunohistochemistry section that comes with scikit-image;
 # - separate its stains, and see the same network give another answer;
+# - bring the nuclei to a size that the network knows;
 # - measure nuclei in micrometres and export tables, label images and COCO JSON;
-# - check scale, consistency and scores without any annotation;
+# - check consistency and scores without any annotation;
 # - turn corrected label images into a training set, and read the command that trains on it.
 #
 # **What you will learn**
@@ -97,6 +98,65 @@ course.claim(
 )
 
 # %% [markdown]
+# ## Bring the nuclei to a size that the network knows
+#
+# Before anything is measured: a network knows sizes. If your nuclei are much larger or smaller than those it was trained on, resize the images first. The next cell detects in the haematoxylin
+# image at four scales. (`rescale` keeps the shape of the image, whatever it is.)
+#
+# **Exercise 6.2: predict, run, explain.** Will the count be about the same at all four? If not, at which scale will it be largest?
+
+# %% [markdown] only="exercise"
+# *Your prediction:*
+
+# %%
+from skimage.transform import rescale, resize
+
+view = nc.to_rgb8(images["haematoxylin"])
+scales = (0.5, 0.75, 1.0, 1.25)
+by_scale = []
+for scale in scales:
+    if scale == 1:
+        by_scale.append((view, labels["haematoxylin"]))
+        continue
+    scaled = (255 * rescale(view, scale, anti_aliasing=True, channel_axis=2)).astype(np.uint8)
+    by_scale.append((scaled, model.predict(scaled).label_image()))
+course.show(figures.draw_scales(scales, by_scale))
+
+# %% [markdown]
+# **What was seen.** The same tissue gives another count at each scale: scale is a setting, like exposure. The caption also gives the size of the detections. The middle 90% of the nuclei in BBBC038 are 6 to 43 pixels
+# across ([notebook 1](01_inspect_the_data.ipynb)). Measure a few of your nuclei by hand and choose a scale that brings them well inside that range. Use it for all images of that magnification, and write it down.
+#
+# **Explain.** Why not simply take the scale with the largest count?
+
+# %% [markdown] only="exercise"
+# *Your explanation:*
+
+# %% [markdown] only="solution"
+# **Answer.** More detections are not more nuclei. If an image is enlarged too far, grains inside a nucleus reach the size that the network knows for nuclei, and are counted. If it is reduced
+# too far, neighbours run together and are lost. The size of your nuclei says which scale is right; the count does not.
+
+# %% [markdown]
+# Here the scale stays 1. For images of yours, write the factor into the next cell: it detects in the resized image and brings the outlines back to the pixels of the original,
+# in which everything below is measured.
+
+# %%
+SCALE = 1.0  # the size that you want, divided by the size that your nuclei have
+# (predictions.json, below, has the pixels of the resized image.)
+if SCALE != 1:
+    for name, image in images.items():
+        scaled = rescale(nc.to_rgb8(image), SCALE, anti_aliasing=True, channel_axis=2)
+        found[name] = model.predict((255 * scaled).astype(np.uint8))
+        labels[name] = resize(
+            found[name].label_image(),
+            image.shape[:2],
+            order=0,
+            preserve_range=True,
+            anti_aliasing=False,
+        ).astype(np.int32)
+number = {name: len(np.unique(of_image)) - 1 for name, of_image in labels.items()}
+print(", ".join(f"{name}: {count} nuclei" for name, count in number.items()), f"at scale {SCALE:g}")
+
+# %% [markdown]
 # ## Measure
 #
 # From here on the notebook uses the haematoxylin image.
@@ -104,7 +164,7 @@ course.claim(
 # A pixel is not a unit of length. The calibration of your microscope, in micrometres per pixel, turns pixels into one. It is in the metadata of the file or on the microscope, and no network can know it. (For this section it is not
 # published; 0.5 is an assumption for the exercise.)
 #
-# **Exercise 6.2: implement it.** Write `measure(labels, micrometres_per_pixel)`: a row for each nucleus with its id, its area in square micrometres and its *equivalent diameter*, that of the disc of equal area.
+# **Exercise 6.3: implement it.** Write `measure(labels, micrometres_per_pixel)`: a row for each nucleus with its id, its area in square micrometres and its *equivalent diameter*, that of the disc of equal area.
 # *Expected output:* `measure: PASSED`.
 #
 # <details><summary>Hint</summary> The area of a disc is pi d squared over 4. <code>np.unique(labels, return_counts=True)</code> counts pixels.</details>
@@ -124,7 +184,7 @@ def measure(labels, micrometres_per_pixel):
 exercises.check_measure(measure)
 
 # %% [markdown]
-# **Exercise 6.3: implement it.** Counts of different fields can be compared only per area. Write `density(count, height, width, micrometres_per_pixel)` in nuclei per square millimetre.
+# **Exercise 6.4: implement it.** Counts of different fields can be compared only per area. Write `density(count, height, width, micrometres_per_pixel)` in nuclei per square millimetre.
 # *Expected output:* `density: PASSED`.
 #
 # <details><summary>Hint</summary> A millimetre is 1000 micrometres, so a square millimetre is a million square micrometres.</details>
@@ -228,44 +288,6 @@ predictions.save(out / "predictions.json")
 for path in sorted(out.iterdir()):
     print(f"{path.name:<20}{path.stat().st_size / 1000:8.1f} kB")
 
-# %% [markdown]
-# ## Before you trust it
-#
-# ### 1. Scale
-#
-# A network knows sizes. If your nuclei are much larger or smaller than those it was trained on, resize the images first. The next cell detects in the same
-# image at four scales.
-#
-# **Exercise 6.4: predict, run, explain.** Will the count be about the same at all four? If not, at which scale will it be largest?
-
-# %% [markdown] only="exercise"
-# *Your prediction:*
-
-# %%
-from skimage.transform import resize
-
-view = nc.to_rgb8(images["haematoxylin"])
-scales = (0.5, 0.75, 1.0, 1.5)
-by_scale = []
-for scale in scales:
-    side = int(round(len(view) * scale))
-    scaled = (255 * resize(view, (side, side), anti_aliasing=True)).astype(np.uint8)
-    by_scale.append((scaled, model.predict(scaled).label_image()))
-course.show(figures.draw_scales(scales, by_scale))
-
-# %% [markdown]
-# **What was seen.** The same tissue gives another count at each scale: scale is a setting, like exposure. The caption also gives the size of the detections. The middle 90% of the nuclei in BBBC038 are 6 to 43 pixels
-# across ([notebook 1](01_inspect_the_data.ipynb)). Measure a few of your nuclei by hand and choose a scale that brings them well inside that range. Use it for all images of that magnification, and write it down.
-#
-# **Explain.** Why not simply take the scale with the largest count?
-
-# %% [markdown] only="exercise"
-# *Your explanation:*
-
-# %% [markdown] only="solution"
-# **Answer.** More detections are not more nuclei. If an image is enlarged too far, grains inside a nucleus reach the size that the network knows for nuclei, and are counted. If it is reduced
-# too far, neighbours run together and are lost. The size of your nuclei says which scale is right; the count does not.
-
 # %% only="solution" tags=["nbval-check-output"]
 from tifffile import imread
 
@@ -284,7 +306,9 @@ if chosen:
     )
 
 # %% [markdown]
-# ### 2. Consistency
+# ## Before you trust it
+#
+# ### 1. Consistency
 #
 # An image turned by 90 degrees holds the same nuclei. Detect in both, turn back, and compare. Agreement does not prove that the result is right, but disagreement proves that one of the two is wrong. (Mirror images would be too easy: `predict` averages
 # over them if `model.thresholds.flips` is above 1.) **Exercise 6.5: predict, run, explain.** How large will the F1 between the two be?
@@ -322,7 +346,7 @@ course.claim(
 )
 
 # %% [markdown]
-# ### 3. Scores
+# ### 2. Scores
 #
 # On images of a kind that the network knows, most detections have either a high score or one near 0 (boxes that came to nothing), and few are in the middle. *Expect* to compare: many scores in the middle say that the
 # network has rarely seen this kind of image.
@@ -333,7 +357,7 @@ course.show(figures.draw_scores(found["haematoxylin"].scores, model.thresholds.s
 # %% [markdown]
 # **What was seen.** The caption says which share of the detections above the threshold is clearly above it. If many are near it, a small change of the threshold changes the count. Then report the count for two thresholds.
 #
-# ### 4. Annotate a little
+# ### 3. Annotate a little
 #
 # Nothing replaces annotations. Annotate *three to five whole images*, chosen at random and not because they look good. To save time, correct the network's own label images (in napari or Fiji). Then evaluate with one command:
 #
@@ -385,11 +409,22 @@ print(
 # (If there is only one slide, say so: the number holds for that slide.)
 
 # %% [markdown]
+# ## Quiz
+#
+# 1. *Your nuclei are 80 pixels across. What do you do first?*
+#    <details><summary>Answer</summary> Reduce the images to a third or a quarter, all by the same factor, and write it down.</details>
+#
+# 2. *The image was reduced by two before detection. The camera has 0.3 micrometres per pixel. Which value belongs to the reduced image?*
+#    <details><summary>Answer</summary> 0.6: one of its pixels covers two of the camera's in each direction. Outlines that were brought back to the original are measured with 0.3.</details>
+#
+# 3. *Turned by 90 degrees, the result agrees with an F1 of 0.98. Is the network good on these images?*
+#    <details><summary>Answer</summary> It is sure, not right: a systematic error is the same in both. Annotate a few images.</details>
+#
 # ## What you have done
 #
 # - detected nuclei in a kind of image that the network was not trained on, before and after separating its stains;
 # - measured and exported them;
-# - checked scale, consistency and scores without annotations;
+# - chosen a scale, and checked consistency and scores without annotations;
 # - written a training set from label images, and read the command that trains on it.
 #
 # **Three take-aways**

@@ -9,6 +9,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -199,20 +200,20 @@ class Segmenter:
 
     def predict(
         self,
-        image,
+        image: Any,
         *,
-        score_threshold=None,
-        max_detections=None,
-        nms_iou=None,
-        mask_threshold=None,
-        flips=None,
-        tile=None,
-        overlap=None,
-        progress=None,
-        polarity="auto",
-        input=None,
-        diameter="auto",
-    ):
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        nms_iou: float | None = None,
+        mask_threshold: float | None = None,
+        flips: int | None = None,
+        tile: int | None = None,
+        overlap: int | None = None,
+        progress: bool | None = None,
+        polarity: str = "auto",
+        input: str | None = None,
+        diameter: float | str | None = "auto",
+    ) -> Any:
         """Nuclei in one image, or in several, at their own size.
 
         Args:

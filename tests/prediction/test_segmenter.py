@@ -158,3 +158,32 @@ def test_an_image_is_brought_to_rgb_once(model, image, monkeypatch):
         calls.clear()
         own.predict(image, flips=2, input="colour")
         assert len(calls) == 1, own
+
+
+# ------------------------------------------------------------------ what is looked at
+
+
+def as_zarr(image):
+    return pytest.importorskip("zarr").array(image)
+
+
+def as_dask(image):
+    return pytest.importorskip("dask.array").from_array(image, chunks=(32, 40, 3))
+
+
+@pytest.mark.parametrize("kind", [as_zarr, as_dask], ids=["zarr", "dask"])
+def test_zarr_and_dask_arrays_are_images(model, image, kind):
+    wanted, found = model.predict(image), model.predict(kind(image))
+    assert len(found) and np.array_equal(found.scores, wanted.scores)
+    assert np.array_equal(found.image, image), "what a cell draws its outlines on"
+
+
+def test_paths_lists_and_iterators(model, image, tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, image)
+    wanted = model.predict(image).scores
+    first, second = model.predict([image, path])
+    assert np.array_equal(first.scores, wanted) and np.array_equal(second.scores, wanted)
+    several = model.predict(one for one in (str(path), image))
+    assert np.array_equal(next(several).scores, wanted) and len(list(several)) == 1
+    assert "outlined on the image" in first._repr_html_(), "with the input colour, too"

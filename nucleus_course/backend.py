@@ -172,7 +172,7 @@ def _installed(package: str) -> bool:
 
 
 def explain(error: BaseException) -> str | None:
-    """The one line for an error of the machine that a user can mend; None where it looks like a bug."""
+    """The one line for an error of the machine that a user can correct; None where it looks like a bug."""
     if isinstance(error, MemoryError):
         return "out of memory: close other programs, or try fewer or smaller images (train: --batch-size, --crop)"
     if isinstance(error, ImportError):

@@ -257,7 +257,7 @@ course.show(figures.draw_folds(folds))
 # A network answers every image, also one that is none of its business. `found.novelty` is the distance of an image from the training images, in 27 statistics of its canonical form; at 1 or more `predict` prints a line.
 # The limit was set on strangers: each source against all others, 99 of 100 images below it.
 #
-# **Exercise 7.5: predict, run, explain.** Which of these will be told: a page of text, coins, a brick wall, the surface of the moon, noise, and the first image of your data?
+# **Exercise 7.5: predict, run, explain.** Which of these will be flagged: a page of text, coins, a brick wall, the surface of the moon, noise, and the first image of your data?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -281,7 +281,7 @@ for name, value in sorted(novelty.items(), key=lambda pair: pair[1]):
     print(f"{name:<14} {value:5.2f} {'unlike the training images' if value >= 1 else ''}")
 
 # %% [markdown]
-# **What was seen.** Noise and textures are told; coins are not. Bright round blobs on a dark ground are what the model learned, whatever they are.
+# **What was seen.** Noise and textures are flagged; coins are not. Bright round blobs on a dark ground are what the model learned, whatever they are.
 #
 # **Explain.** Does a small novelty mean that the outlines are right?
 
@@ -292,10 +292,10 @@ for name, value in sorted(novelty.items(), key=lambda pair: pair[1]):
 # **Answer.** No. It says that the image *looks* like the training images in coarse statistics. Whether its nuclei are outlined well can only be measured on annotations. A large novelty is a reason to stop; a small one is no reason to trust.
 
 # %% only="solution" tags=["nbval-check-output"]
-course.claim("smooth noise is told", novelty["smooth noise"] >= 1)
-course.claim("the brick wall is told", novelty["brick"] >= 1)
-course.claim("coins are not told, although they are no nuclei", novelty["coins"] < 1)
-course.claim("the image of the data at hand is not told", novelty["your data"] < 1)
+course.claim("smooth noise is flagged", novelty["smooth noise"] >= 1)
+course.claim("the brick wall is flagged", novelty["brick"] >= 1)
+course.claim("coins are not flagged, although they are no nuclei", novelty["coins"] < 1)
+course.claim("the image of the data at hand is not flagged", novelty["your data"] < 1)
 
 # %% [markdown]
 # ## Ten images of your own

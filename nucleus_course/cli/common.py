@@ -198,7 +198,7 @@ def open_data(
     annotations: str = "auto",
     reading: dict | None = None,
 ):
-    """The data set a command works on; what the lint found is told in one line on standard error."""
+    """The data set a command works on; what the lint found is said in one line on standard error."""
     from nucleus_course.data import load_dataset
 
     dataset = load_dataset(

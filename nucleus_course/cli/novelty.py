@@ -20,7 +20,7 @@ def novelty(
     split: Annotated[str, typer.Option(metavar="S", help="What the model learned from.")] = "train",
     check: Annotated[
         str,
-        typer.Option(metavar="S", help="Where to show how many images are told; none skips it."),
+        typer.Option(metavar="S", help="Where to show how many images are flagged; none skips it."),
     ] = "validation",
 ) -> None:
     """Describe the images a model learned from, so that it tells when an image is unlike them.
@@ -55,7 +55,7 @@ def novelty(
     console = common.out()
     common.written(folder / FILE)
     if judged is not None:
-        told = [fitted(canonical(record.image).image) for record in judged]
+        flagged = [fitted(canonical(record.image).image) for record in judged]
         console.print(
-            f"{sum(t >= 1 for t in told)} of {len(told)} images of {check} are told; the largest novelty is {max(told):.2f}"
+            f"{sum(t >= 1 for t in flagged)} of {len(flagged)} images of {check} are flagged; the largest novelty is {max(flagged):.2f}"
         )

@@ -84,11 +84,11 @@ def rescore(
         console.print(
             f"coco_ap on {check}: {before:.2f} by the network's own scores, {after:.2f} by expected IoU"
         )
-        told, true = mean_score_and_iou(seen, rescorer)
+        predicted, actual = mean_score_and_iou(seen, rescorer)
         console.print(
-            f"detections of 0.5 or more there: mean score {told:.2f}, mean IoU {true:.2f}"
+            f"detections of 0.5 or more there: mean score {predicted:.2f}, mean IoU {actual:.2f}"
         )
-        if told > true + OPTIMISM:
+        if predicted > actual + OPTIMISM:
             common.note(
                 f"the model knows the images of {split} too well for its scores to hold elsewhere: fit with --split to others"
             )

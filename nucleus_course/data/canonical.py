@@ -172,7 +172,7 @@ def _values(image):
     step = 0.0 if image.dtype.kind == "f" else 1.0
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UserError("the image holds NaN or infinite values; replace them first")
-    channel = _told(image) if image.ndim == 3 else None
+    channel = _without_empty_channels(image) if image.ndim == 3 else None
     image = image if channel is None else image[..., channel]
     offset = (
         image.min() if image.dtype.itemsize > 4 else 0
@@ -181,7 +181,7 @@ def _values(image):
     return np.ascontiguousarray(values), step, float(offset), channel
 
 
-def _told(image):
+def _without_empty_channels(image):
     """The one channel of (H, W, 3) that tells all: where the three are equal, or where the others' ranges are less
     than an eighth of its own. None where there is none."""
     if all(
@@ -191,8 +191,8 @@ def _told(image):
     ):
         return 0
     spans = np.array([float(image[..., c].max()) - float(image[..., c].min()) for c in range(3)])
-    told = np.flatnonzero(spans >= max(spans.max() / 8.0, 1e-30))
-    return int(told[0]) if len(told) == 1 else None
+    informative = np.flatnonzero(spans >= max(spans.max() / 8.0, 1e-30))
+    return int(informative[0]) if len(informative) == 1 else None
 
 
 def _percentiles(values, wanted, whole):

@@ -1,4 +1,4 @@
-"""The kinds of image file, told by their first bytes, and decoders for all of them but TIFF.
+"""The kinds of image file, recognised by their first bytes, and decoders for all of them but TIFF.
 
 A decoder gives :class:`Pixels`: values as they are stored, and what the file says of itself.
 """

@@ -1,4 +1,4 @@
-"""Which files of a folder are images to look at: told by content, not by ending.
+"""Which files of a folder are images to look at: recognised by content, not by ending.
 
 Label images, earlier results, thumbnails and hidden files are passed over, and what was passed over
 is said. One lister serves all commands and the notebooks.

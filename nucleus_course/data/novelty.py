@@ -7,7 +7,7 @@ to the third nearest of the training images, each statistic in units of its own 
 
 The limit is set on strangers that are nuclei: each source (:mod:`~nucleus_course.data.sources`) is compared with the
 images of the others alone, and 99 of 100 of those distances lie below it. So images of a new laboratory are seldom
-told, and what is no picture of nuclei mostly is. It is no measure of how good the outlines are.
+flagged, and pictures of something else mostly are. It does not measure of how good the outlines are.
 """
 
 import json
@@ -95,7 +95,7 @@ class Novelty:
     limit: float
 
     def __call__(self, image):
-        """The novelty of a canonical image uint8 (H, W): 1 or more is told. An image without any contrast is told, too."""
+        """The novelty of a canonical image uint8 (H, W): 1 or more is flagged. An image without any contrast is flagged, too."""
         if image.max(initial=0) == image.min(initial=255):
             return float("inf")
         return float(distances(self.known, describe(image)[None])[0]) / self.limit

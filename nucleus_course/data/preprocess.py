@@ -83,10 +83,12 @@ def stretch(image, config):
 
 def _grey_if_one_channel(image):
     for seen in (image[::8, ::8], image):  # a glance tells most images
-        told = [channel for channel in range(3) if np.ptp(seen[..., channel]) >= MIN_CONTRAST]
-        if len(told) > 1:
+        informative = [
+            channel for channel in range(3) if np.ptp(seen[..., channel]) >= MIN_CONTRAST
+        ]
+        if len(informative) > 1:
             return image
-    return np.repeat(image[..., told], 3, axis=2) if told else image
+    return np.repeat(image[..., informative], 3, axis=2) if informative else image
 
 
 def to_network(image, config):

@@ -27,7 +27,7 @@ def read_image(path, channel=None, plane=None, time=None, series=None, level=Non
     """Read an image as it is stored.
 
     PNG, TIFF (OME, ImageJ, pyramids, planes), JPEG, BMP, NumPy ``.npy``, zarr and OME-Zarr folders and,
-    where bioio and its plugins are installed, CZI, LIF and ND2: told by content, turned as EXIF or the
+    where bioio and its plugins are installed, CZI, LIF and ND2: recognised by content, turned as EXIF or the
     TIFF's orientation says. Alpha is left out.
 
     Args:

@@ -32,7 +32,7 @@ def draw_canonical(sent, seen):
 
 
 def draw_folds(folds, key="coco_ap", label="AP"):
-    """A score on sources that two models did not meet, a row a source, and the mean with its interval.
+    """A score on sources that neither of two models has seen: one row for each source, then the mean with its interval.
 
     Args:
         folds: {split: a saved :class:`~nucleus_course.evaluation.by_source.SourceTable`, as a dict} of two models.

@@ -293,7 +293,7 @@ class ResultsFolder:
 def fingerprint(path: str | Path) -> str:
     """What tells an image file from another or from an older one: its size and both its ends.
 
-    A folder (an image in zarr) is told by the names and sizes in it.
+    A folder (an image in zarr) is recognised by the names and sizes in it.
     """
     path, digest = Path(path), hashlib.sha256()
     if path.is_dir():

@@ -209,6 +209,12 @@ def evaluate(
     common.written(*written)
 
 
+def short_name(weights: str) -> str:
+    """Weights in a table's head: a folder by its last name, ``runs/first/weights`` as first."""
+    parts = [part for part in Path(weights).parts if part not in ("weights", "/", ".", "..")]
+    return parts[-1] if parts else weights
+
+
 def _load(path):
     from nucleus_course.prediction.interchange import Predictions
 
@@ -253,7 +259,7 @@ class _Run:
         model = common.open_model(weights, self.preset, dtype)
         predictions = predict_dataset(model, self.dataset, **self.options)
         about = {"preset": model.config.name, "min_area": model.thresholds.min_area}
-        predictions.info.update(model=weights, **about)
+        predictions.info.update(model=short_name(weights), **about)
         return predictions
 
     def compare(self, report, against: str):

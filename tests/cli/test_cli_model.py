@@ -438,3 +438,13 @@ def test_full_disk_while_training(here, data, monkeypatch):
 def test_run_folder_that_is_a_file(here, data):
     (here / "run").write_text("")
     one_line_error(run("train", "--data", data, "--run", here / "run", "--epochs", 1), "is a file")
+
+
+@pytest.mark.parametrize(
+    "weights, name",
+    [("compact", "compact"), ("runs/first", "first"), ("runs/first/weights/", "first"), (".", ".")],
+)
+def test_tables_show_the_last_name_of_a_folder(weights, name):
+    from nucleus_course.cli.evaluate import short_name
+
+    assert short_name(weights) == name

@@ -49,6 +49,13 @@ def stage1_zip():
     return found
 
 
+@pytest.fixture(scope="session")
+def shared_cache():
+    """The folder of decoded data that all tests and all runs of them share."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return CACHE
+
+
 @pytest.fixture
 def command():
     """Run `nucleus-course ARGS` in a process of its own: CompletedProcess with text streams."""

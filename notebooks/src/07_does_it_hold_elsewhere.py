@@ -87,7 +87,8 @@ exercises.check_leaked(leaked)
 # *Your prediction:*
 
 # %%
-strangers = set(validation) - leaked(train, validation, source_of)
+learned = {source_of[image_id] for image_id in train}
+strangers = [image_id for image_id in validation if source_of[image_id] not in learned]
 print(
     f"{len(validation) - len(strangers)} of {len(validation)} validation images come from a source that is in train"
 )
@@ -125,17 +126,18 @@ course.claim(
 # `scores` maps an image id to its score; `source_of` may know more images than were scored.
 # *Expected output:* `mean_over_sources: PASSED`.
 #
-# <details><summary>Hint</summary> Make a dictionary of lists: the source is the key, the scores of its images are the list. <code>dict.setdefault(key, [])</code> helps.</details>
+# <details><summary>Hint</summary> Keep a sum and a count for each source in a dictionary; the source is the key.</details>
 
 
 # %%
 def mean_over_sources(scores, source_of):
     """The mean of the sources' mean scores, over the sources that have a scored image."""
     ### BEGIN SOLUTION
-    by_source = {}
+    sums = {}
     for image_id, score in scores.items():
-        by_source.setdefault(source_of[image_id], []).append(score)
-    return float(np.mean([np.mean(values) for values in by_source.values()]))
+        total, number = sums.get(source_of[image_id], (0, 0))
+        sums[source_of[image_id]] = (total + score, number + 1)
+    return sum(total / number for total, number in sums.values()) / len(sums)
     ### END SOLUTION
 
 

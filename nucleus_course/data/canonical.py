@@ -172,7 +172,7 @@ def _values(image):
     step = 0.0 if image.dtype.kind == "f" else 1.0
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UserError("the image holds NaN or infinite values; replace them first")
-    channel = _without_empty_channels(image) if image.ndim == 3 else None
+    channel = _only_channel(image) if image.ndim == 3 else None
     image = image if channel is None else image[..., channel]
     offset = (
         image.min() if image.dtype.itemsize > 4 else 0
@@ -181,7 +181,7 @@ def _values(image):
     return np.ascontiguousarray(values), step, float(offset), channel
 
 
-def _without_empty_channels(image):
+def _only_channel(image):
     """The one channel of (H, W, 3) that tells all: where the three are equal, or where the others' ranges are less
     than an eighth of its own. None where there is none."""
     if all(

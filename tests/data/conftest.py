@@ -1,8 +1,7 @@
 """Every test of the data room has a cache of its own; the real data share one between runs."""
 
-from pathlib import Path
-
 import pytest
+from filelock import FileLock
 
 
 @pytest.fixture(autouse=True)
@@ -11,8 +10,9 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def stage1(stage1_zip):
-    """All 664 real images; decoded once into .cache/ of the checkout, which git ignores."""
+def stage1(stage1_zip, shared_cache):
+    """All 664 real images, decoded by the first process that asks."""
     from nucleus_course.data import load_dataset
 
-    return load_dataset(stage1_zip, cache_dir=Path(__file__).parents[2] / ".cache", progress=False)
+    with FileLock(shared_cache / "stage1.lock"):
+        return load_dataset(stage1_zip, cache_dir=shared_cache, progress=False)

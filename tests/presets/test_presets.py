@@ -237,7 +237,7 @@ def test_plain_crops_are_the_image_turned_or_flipped():
     """Every 64 x 64 crop of ``--augment plain`` is a window of the image in one of the eight orientations."""
     import numpy as np
 
-    from nucleus_course.cli.train import AUGMENTS
+    from nucleus_course.cli.recipe import AUGMENTS
     from nucleus_course.data.augment import Augmenter
 
     image = np.random.default_rng(0).integers(0, 255, (66, 66, 3)).astype("uint8")

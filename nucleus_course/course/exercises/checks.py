@@ -179,15 +179,17 @@ def _set_difference(expected: set, got: Any) -> str:
         got = {
             tuple(int(v) for v in item)
             if isinstance(item, (tuple, list, np.ndarray))
+            else item
+            if isinstance(item, str)
             else int(item)
             for item in got
         }
     except (TypeError, ValueError):
         return "expected a set"
     missing, extra = expected - got, got - expected
-    parts = [f"missing {sorted(missing)}"] * bool(missing) + [f"too many: {sorted(extra)}"] * bool(
-        extra
-    )
+    parts = [f"missing {sorted(missing, key=str)}"] * bool(missing) + [
+        f"too many: {sorted(extra, key=str)}"
+    ] * bool(extra)
     return ", ".join(parts)
 
 

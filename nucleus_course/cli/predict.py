@@ -38,7 +38,7 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="IMAGE_OR_FOLDER...",
-            help="Image files (PNG, TIFF, JPEG, BMP) or folders of them.",
+            help="Image files (PNG, TIFF, zarr, CZI, …: docs/formats.md) or folders of them.",
         ),
     ],
     weights: Annotated[
@@ -133,7 +133,7 @@ def predict(
     preset: common.BarePreset = None,
     backend: common.Backend = None,
 ) -> None:
-    """Find the nuclei in your images: 8- or 16-bit, grey, RGB or RGBA, of any size, one page a file.
+    """Find the nuclei in your images: 8- or 16-bit, grey, RGB or RGBA, of any size.
 
     \b
     Examples

@@ -200,6 +200,9 @@ class FolderSource(Source):
         self._names = names
 
     def read(self, name):
+        size = (self.path / name).stat().st_size
+        if size > MAX_BYTES // 2:
+            raise UserError(f"{name}: too large, {size / 2**30:.1f} GB")
         return (self.path / name).read_bytes()
 
     @property

@@ -263,6 +263,22 @@ def test_a_zip_and_folders_and_paths_of_windows(tmp_path):
     assert load_dataset(tmp_path / "data.zip", progress=False).counts == {"a": 1}
 
 
+def test_names_of_images_are_not_guessed(tmp_path):
+    files = {
+        "a.2.geojson": collection(feature(TRIANGLE)),
+        "b.png.geojson": collection(feature(HEXAGON)),
+    }
+    images = ("a.png", "b.png")
+    dataset = load_dataset(folder(tmp_path / "data", files, images), progress=False)
+    assert dataset.ids == ("b",) and any(
+        "annotates 'a.2', and no image" in str(i) for i in dataset.lint
+    )
+    files = {"c.json": coco([FLAT[0]])}
+    folder(tmp_path / "two", files, ("x/a.png", "y/a.png"))
+    with pytest.raises(UserError, match="annotates 'a.png', and 2 images are there by that name"):
+        load_dataset(tmp_path / "two", progress=False)
+
+
 GOOD = {"b.json": labelme(("polygon", TRIANGLE, {}), name="b.png")}
 FAR = [(90, 10), (99, 10), (99, 20)]
 # name: (files beside the good ones, image a is left out, what the line says)

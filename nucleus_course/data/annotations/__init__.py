@@ -176,7 +176,11 @@ def _look(source, kind, only):
         if ending in (".json", ".geojson") and kind != "imagej":
             _json(source, name, kind, found)
         elif ending in (".zip", ".roi") and kind in (None, "imagej"):
-            data = source.read(name)
+            try:
+                data = source.read(name)
+            except UserError as error:
+                found.unread[name] = str(error)
+                continue
             if data.startswith(b"Iout") or imagej.is_roi_zip(data):
                 _read(
                     source,
@@ -273,10 +277,11 @@ def _same(named, file, images):
     named = PurePosixPath(named.replace("\\", "/"))
     home = PurePosixPath(file).parent
     images = [PurePosixPath(name) for name in images]
+    bare = named.stem if named.suffix.casefold() in ENDINGS else named.name
     ways = (
         lambda p: p in (named, home / named),
         lambda p: p.name == named.name,
-        lambda p: p.stem == named.name or p.stem == named.stem or p.name == named.stem,
+        lambda p: bare in (p.stem, p.name),
     )
     for way in ways:
         found = [path for path in images if way(path)]

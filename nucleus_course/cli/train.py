@@ -19,6 +19,8 @@ from nucleus_course.cli.inputs import Channel, Level, Plane, Series, Time, readi
 from nucleus_course.cli.recipe import Recipe, adapted, check_images, check_options, make_recipe
 from nucleus_course.training.time_limit import TimeLimit, fitted, largest_batch, measure_speed
 
+FEW = 3  # images to validate on, below which their metrics say little
+
 
 @common.friendly
 def train(
@@ -259,6 +261,11 @@ def _open(recipe: Recipe, asked: SimpleNamespace):
     if recipe.validation is None:
         return dataset, None
     judged = common.open_data(asked.data, recipe.validation, what="validating on", **how)
+    if len(judged) < FEW:
+        common.note(
+            f"note: metrics of {pluralize(len(judged), 'image')} say little: --fine-tune leaves out three in ten, "
+            "--validation names others"
+        )
     if set(judged.ids) & set(dataset.ids):
         common.note(
             "note: some images are in both; their metrics say how well they were learned, not how well others will be"

@@ -1,6 +1,7 @@
 """Fine-tuning: what is left out, which layers move when, what is mixed in, what is said of thresholds."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ def test_how_many_images_are_left_out(images, out):
     assert out < 2 or gaps.max() - gaps.min() <= 1, "evenly spread"
 
 
+@pytest.mark.slow
 def test_the_trunk_is_frozen_first_and_then_moves_at_a_smaller_rate(tmp_path):
     preset = fine_tune.fine_tune_preset(tiny_config())
     assert [stage.layers for stage in preset.training.stages] == ["heads", "all"]
@@ -159,3 +161,14 @@ def test_predict_says_that_thresholds_were_not_chosen(monkeypatch, tmp_path):
         assert (
             result.exit_code == 0 and ("was not chosen for compact" in plain(result.output)) == said
         )
+
+
+@pytest.mark.parametrize(("images", "said"), [(1, True), (2, True), (3, False)])
+def test_a_validation_of_one_image_says_little(images, said, monkeypatch, capsys):
+    from nucleus_course.cli.train import _open
+
+    monkeypatch.setattr(common, "open_data", lambda *_, what="", **__: disc_dataset(images))
+    about = dict(split="train", limit=None, whole=False, earlier=None, validation="validation")
+    asked = dict(data="mine", strict=False, allow_empty=False, annotations="auto", reading={})
+    _open(SimpleNamespace(**about), SimpleNamespace(**asked))
+    assert ("say little: --fine-tune" in capsys.readouterr().err) == said

@@ -47,6 +47,7 @@ _HOMES = {
     "list_images": "data",
     "load_dataset": "data",
     "predict_dataset": "prediction.datasets",
+    "predict_many": "prediction.cluster",
     "read_image": "data",
     "to_rgb8": "data",
     "train": "training",

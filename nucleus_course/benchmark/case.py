@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 from nucleus_course._util.memory import peak_gib
+from nucleus_course.benchmark import large
 
 WARM_SECONDS, MOST_RUNS, FEWEST_RUNS = 5.0, 15, 3
 
@@ -265,7 +266,7 @@ def machine(threads=None):
 
 CASES = {
     "predict": predict, "startup": startup, "train": train, "input": input_, "decode": decode,
-    "evaluate": evaluate, "machine": machine,
+    "evaluate": evaluate, "machine": machine, "slide": large.slide, "tasks": large.tasks,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import write_file
 from nucleus_course.backend import cpu_has_bfloat16
 
-KINDS = ("machine", "predict", "startup", "train", "input", "decode", "evaluate")
+KINDS = ("machine", "predict", "startup", "train", "input", "decode", "evaluate", "slide", "tasks")
 PACKAGES = (
     "keras",
     "tensorflow",
@@ -75,6 +75,12 @@ def list_cases(quick=False, only=None, data="sample"):
     cases.append(
         {"kind": "evaluate", "images": 10 if quick else 67, "detections": 450 if quick else 3000}
     )
+    for megapixels in (1,) if quick else (1, 4, 16, 64):
+        cases.append({"kind": "slide", "megapixels": megapixels, "data": data})
+    tasks = {"kind": "tasks", "files": 100 if quick else 10_000}
+    if find_spec("distributed") is None:
+        tasks["skip"] = "not installed: pip install distributed"
+    cases.append(tasks)
     return [case for case in cases if case["kind"] in wanted]
 
 
@@ -200,6 +206,7 @@ def run_benchmark(
 def describe(case):
     """A case in a few words."""
     words = [case["kind"], case.get("preset"), case.get("runtime")]
+    words += [f"{case[name]} {name}" for name in ("megapixels", "files") if name in case]
     if "side" in case:
         words.append(f"{case['side']}x{case['side']}, {case['detections']} detections")
     return " ".join(w for w in words if w)

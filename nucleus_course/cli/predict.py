@@ -218,6 +218,7 @@ def predict(
             f"unlike anything {weights} learned from, do not trust: "
             f"{pluralize(len(strange), 'image')} of {len(job.counts)} ({names})"
         )
+    job.say_scales(weights)
     job.say_where()
     if shard is not None:
         common.say(f"next, when all shards are done: nucleus-course merge {out}")

@@ -70,6 +70,15 @@ class Job:
         if more > 0:
             common.note(f"the tables also hold {pluralize(more, 'image')} that were in DIR already")
 
+    def say_scales(self, weights: str) -> None:
+        """How many images were looked at larger or smaller than they are."""
+        scaled = sum(row.get("scale") not in (None, "", 1.0) for row in self.counts)
+        if scaled:
+            common.note(
+                f"{pluralize(scaled, 'image')} looked at larger or smaller, so that nuclei have the size that {weights} "
+                "knows best (scale in counts.csv); --diameter none looks at images as they are"
+            )
+
     def say_where(self) -> None:
         """Name what was written."""
         from nucleus_course.prediction.results import TABLES

@@ -152,14 +152,17 @@ def begin(client: Any, recipe: Recipe, overwrite: bool = False) -> dict[str, Any
 
 
 def spread(
-    client: Any, recipe: Recipe, files: list[ImageFile], resume: bool
+    client: Any, recipe: Recipe, files: list[ImageFile], resume: bool, task: Any = None
 ) -> Iterator[tuple[ImageFile, Outcome]]:
-    """The files as tasks, one each; (file, outcome) as they are done. Left early, it cancels the rest."""
+    """The files as tasks, one each; (file, outcome) as they are done. Left early, it cancels the rest.
+
+    ``task`` is what a worker does with a file, a function (file, recipe, resume) -> :class:`Outcome`.
+    """
     from distributed import as_completed
 
     place = {_key(file.stem): dataclasses.replace(file, path=file.path.resolve()) for file in files}
     futures = client.map(
-        _task, list(place.values()), recipe=recipe, resume=resume,
+        task or _task, list(place.values()), recipe=recipe, resume=resume,
         key=list(place), pure=False, batch_size=1000,
     )  # fmt: skip
     waiting = as_completed(futures)

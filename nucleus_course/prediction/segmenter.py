@@ -269,9 +269,9 @@ class MaskRCNN(Segmenter):
     kind, network_class, engine_class = "mask_rcnn", MaskRCNNNetwork, KerasEngine
     _predict = predict_image
 
-    def trace(self, image, *, polarity="auto", input=None):
+    def trace(self, image, *, polarity="auto", input=None, diameter=None):
         """Every intermediate of one prediction, by name: a :class:`~nucleus_course.prediction.trace.Trace`."""
-        return trace_image(self, image, polarity=polarity, input=input)
+        return trace_image(self, image, polarity=polarity, input=input, diameter=diameter)
 
 
 class UNet(Segmenter):

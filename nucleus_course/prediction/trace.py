@@ -5,8 +5,10 @@ from keras import ops
 
 from nucleus_course.data.preprocess import see
 from nucleus_course.data.read import to_rgb8
+from nucleus_course.data.rescaled import resized
 from nucleus_course.geometry.boxes import dilate, greedy_nms, pyramid_level
 from nucleus_course.prediction.pipeline import MIN_SCORE, assemble, prepare_picture
+from nucleus_course.prediction.scale import at_size
 
 
 class Trace(dict):
@@ -30,16 +32,17 @@ def _describe(value):
     return repr(value)
 
 
-def trace_image(model, image, *, polarity="auto", input=None):
+def trace_image(model, image, *, polarity="auto", input=None, diameter=None):
     """Every intermediate of one prediction, by name, as NumPy arrays without the batch axis.
 
     The plain network runs, in one view, so numbers are those of the teaching code.
 
     Boxes are network pixels ((y1, x1, y2, x2) float32), but for ``detections``, which are image pixels.
+    With a ``diameter`` (as for ``predict``) the image is looked at ``scale`` times as large.
 
     Returns:
         :class:`Trace` with ``image``, ``canonical`` (what was decided about polarity, stain and range;
-        None where the input is colour), ``input``, ``window``, ``stages`` (C2..C5), ``pyramid`` (P2..P6),
+        None where the input is colour), ``scale``, ``input``, ``window``, ``stages`` (C2..C5), ``pyramid`` (P2..P6),
         ``anchors`` (A, 4), ``rpn_logits`` (A, 2), ``rpn_scores`` (A,), ``rpn_deltas`` (A, 4), ``proposals``
         (P, 4), ``proposal_scores`` (P,), ``proposal_levels`` (P,), ``pooled`` (P, 7, 7, C),
         ``class_logits`` (P, 2) and ``box_deltas`` (P, 4) of the box head's first pass, ``class_scores`` (P,)
@@ -48,8 +51,9 @@ def trace_image(model, image, *, polarity="auto", input=None):
     """
     network, config, thresholds = model.network, model.config, model.thresholds
     seen = see(image, config, polarity, input)
+    factor = 1.0 if diameter is None else model.predict(image, diameter=diameter).scale
     image = to_rgb8(image)
-    prepared = prepare_picture(seen.pixels, config)
+    prepared = prepare_picture(resized(seen.pixels, factor), config)
     window = ops.convert_to_tensor(prepared.windows)
     height, width = prepared.input.shape[1:3]
     stages = network.backbone(prepared.input, training=False)
@@ -79,6 +83,7 @@ def trace_image(model, image, *, polarity="auto", input=None):
     masks = ops.convert_to_numpy(ops.sigmoid(mask_logits))
     found = all_boxes[kept], probability[kept], masks
     found = assemble(config, prepared.shape, *found, thresholds, model.rescorer)
+    found = at_size(found, image.shape[:2])
 
     def plain(value):
         if isinstance(value, (list, tuple)):
@@ -86,7 +91,7 @@ def trace_image(model, image, *, polarity="auto", input=None):
         return ops.convert_to_numpy(value)
 
     return Trace(
-        image=image, canonical=seen.canonical, input=prepared.input[0], window=prepared.window, stages=plain(stages), pyramid=plain(pyramid),
+        image=image, canonical=seen.canonical, scale=factor, input=prepared.input[0], window=prepared.window, stages=plain(stages), pyramid=plain(pyramid),
         anchors=network.anchors(height, width), rpn_logits=plain(logits)[0],
         rpn_scores=plain(ops.softmax(logits))[0, :, 1], rpn_deltas=plain(deltas)[0],
         proposals=plain(proposals)[0], proposal_scores=plain(ops.sigmoid(scores))[0][real],

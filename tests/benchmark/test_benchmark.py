@@ -102,8 +102,8 @@ def test_cases_cover_what_is_promised(monkeypatch):
         for s in (256, 512, 1024)
         for n in (30, 400)
     }
-    skipped = {c["runtime"]: c["skip"] for c in cases if "skip" in c}
-    assert set(skipped) == {"openvino", "torchvision", "stardist"}
+    skipped = {c.get("runtime", c["kind"]): c["skip"] for c in cases if "skip" in c}
+    assert set(skipped) == {"openvino", "torchvision", "stardist", "tasks"}
     assert all(reason.startswith("not installed: pip install") for reason in skipped.values())
     assert {c["kind"] for c in cases} == set(runner.KINDS)
     monkeypatch.setattr(runner, "find_spec", lambda name: object())

@@ -63,7 +63,7 @@ def predict_many(
         overwrite: remove earlier results first.
         progress: whether to show a bar.
         options: fields of :class:`~nucleus_course.prediction.many.Recipe`, and options of
-            :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
+            :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`, of which ``diameter`` is "auto" here.
 
     Returns:
         :class:`~nucleus_course.prediction.results.Summary`: all images that the folder holds. An image
@@ -80,7 +80,8 @@ def predict_many(
     """
     known = {f.name for f in dataclasses.fields(Recipe)}
     fields = {name: value for name, value in options.items() if name in known}
-    how = {name: value for name, value in options.items() if name not in known}
+    how = {"diameter": "auto"}
+    how |= {name: value for name, value in options.items() if name not in known}
     load = weights if callable(weights) else None
     name = str(weights) if load is None else getattr(load, "__name__", type(load).__name__)
     recipe = Recipe(str(Path(out).resolve()), name, load=load, how=how, **fields)

@@ -14,13 +14,12 @@ def predict_dataset(model, dataset, *, progress=True, **options):
     Args:
         model: :class:`~nucleus_course.prediction.segmenter.Segmenter`.
         dataset: :class:`~nucleus_course.data.Dataset`.
-        options: for :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`; by default images are
-            looked at as they are (``diameter=None``), for a metric should not depend on a first look.
+        options: for :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
 
     Returns:
         :class:`~nucleus_course.prediction.interchange.Predictions`.
     """
-    found, options = {}, {"diameter": None, **options}
+    found = {}
     for record in track(dataset, "predicting", show=progress):
         found[record.id] = image_predictions(model.predict(record.image, **options))
     return _predictions(model, found)

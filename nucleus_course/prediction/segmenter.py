@@ -212,7 +212,7 @@ class Segmenter:
         progress: bool | None = None,
         polarity: str = "auto",
         input: str | None = None,
-        diameter: float | str | None = "auto",
+        diameter: float | str | None = None,
     ) -> Any:
         """Nuclei in one image, or in several, at their own size.
 
@@ -232,7 +232,7 @@ class Segmenter:
             input: "canonical" or "colour" instead of what the model learned with.
             diameter: median diameter of the nuclei, image pixels: the image is looked at so much smaller or
                 larger that they have the size the network knows best. "auto": by a first look, where its
-                nuclei are smaller or larger than the network knows. None: as it is.
+                nuclei are smaller or larger than the network knows. By default as it is.
             progress: whether to show a progress bar; by default where there are many tiles.
 
         Returns:

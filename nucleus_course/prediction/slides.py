@@ -11,8 +11,10 @@ Memory holds one tile's picture, one band's detections, and of every nucleus its
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import atomic_write, write_file
 from nucleus_course.config import Thresholds
 from nucleus_course.data.canonical import Canonical, canonical_piece
+from nucleus_course.data.masks import looks_like_labels
 from nucleus_course.data.slides import Plane, canonical_of, sample_blocks
 from nucleus_course.geometry.masks import paste
 from nucleus_course.geometry.rle import Runs, runs_from_pixels
@@ -90,12 +93,15 @@ def plan_slide(
             tile and overlap are read.
 
     Raises:
-        UserError: too large, or wrong options.
+        UserError: too large, a label image, or wrong options.
     """
     height, width = plane.shape
     if height * width > MOST:
         raise UserError(f"{height} x {width} pixels: choose a smaller level of the pyramid")
     blocks = sample_blocks(plane)
+    ranks = [np.unique(b, return_inverse=True)[1].reshape(b.shape) for b in blocks if b.ndim == 2]
+    if 2 * sum(looks_like_labels(rank) for rank in ranks) > len(blocks):
+        raise UserError("a label image (numbers of nuclei), not a picture")
     seen = canonical_of(blocks, how.get("polarity") or "auto")
     pictures = [canonical_piece(block, seen) for block in blocks]
     novelty = None
@@ -172,9 +178,9 @@ class Parts:
 
     def remove(self) -> None:
         """Remove them."""
-        for path in self.folder.glob("*"):
-            path.unlink()
-        self.folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # slides of others
+            self.folder.parent.rmdir()
 
 
 def detect_band(

@@ -257,6 +257,14 @@ def test_a_slide_among_images_of_a_results_folder(small, tmp_path, capsys):
     assert not (tmp_path / "out" / "parts" / "slide").exists()
 
 
+def test_the_labels_of_a_slide_are_no_slide(tmp_path):
+    model = model_with()
+    nuclei, _ = slide(nuclei_image(count=300), tmp_path, model)
+    labels = nuclei.window(0, 0, 700, 640).astype("uint16")
+    with pytest.raises(UserError, match="label image"):
+        plan_slide(model, as_plane(labels * (labels > 0) * 7), POINT, 0.5, HOW)
+
+
 def test_a_slide_that_is_interrupted_goes_on(small, tmp_path, capsys):
     class Stops(Components):
         def candidates(self, prepared):

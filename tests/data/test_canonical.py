@@ -5,7 +5,13 @@ import pytest
 from scipy import ndimage
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.data.canonical import HIGH_PERCENTILE, LOW_PERCENTILE, STAIN_WEIGHTS, canonical
+from nucleus_course.data.canonical import (
+    HIGH_PERCENTILE,
+    LOW_PERCENTILE,
+    STAIN_WEIGHTS,
+    canonical,
+    canonical_piece,
+)
 from nucleus_course.data.preprocess import see
 from nucleus_course.presets import get_preset
 
@@ -314,3 +320,33 @@ def test_values_below_zero_that_became_the_largest():
     assert found.high < 1000
     assert np.abs(found.image.astype(int) - usual)[35:55, 35:55].max() < 30
     assert np.median(found.image[:20]) < 40
+
+
+@pytest.mark.parametrize("kind", ("uint8", "uint16", "int64", "float32", "stain", "one channel"))
+@pytest.mark.parametrize("dark", (False, True))
+def test_pieces_are_those_of_the_whole(kind, dark):
+    """With hot pixels; the canonical form of a piece, by what was decided of the whole, is the whole's piece."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:90, :110]
+    image = (
+        200.0 + 900 * (((y % 30 - 15) ** 2 + (x % 22 - 11) ** 2) < 60) + rng.normal(0, 9, y.shape)
+    )
+    image = 1300 - image if dark else image
+    image[20, 30] = image[51, 77] = 60000
+    if kind == "stain":
+        image = (
+            np.stack([image, 0.6 * image, 0.9 * image + 300], axis=2)
+            .clip(0, 65535)
+            .astype("uint16")
+        )
+    elif kind == "one channel":
+        image = np.stack([image, 0 * image + 2, 0 * image + 3], axis=2).astype("uint16")
+    elif kind == "uint8":
+        image = (image / 8).clip(0, 255).astype("uint8")
+    elif kind == "int64":
+        image = image.astype("int64") + 2**40
+    else:
+        image = image.astype(kind)
+    whole = canonical(image)
+    piece = canonical_piece(image[10:80, 5:105], whole)
+    np.testing.assert_array_equal(piece[1:-1, 1:-1], whole.image[11:79, 6:104])

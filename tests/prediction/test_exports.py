@@ -126,6 +126,16 @@ def test_ome_tiff_holds_the_labels_and_the_pixel_size(tmp_path, case):
     assert tag[0] / tag[1] == pytest.approx(1e4 / PIXEL)  # pixels a centimetre
 
 
+def test_ome_tiff_as_ome_types_reads_it(tmp_path):
+    ome_types = pytest.importorskip("ome_types")
+    for labels, kind in ((CASES["touching"], "uint16"), (CASES["large labels"], "uint32")):
+        (path,) = write_exports(tmp_path, kind, labels, None, "ome-tiff", PIXEL)
+        pixels = ome_types.from_tiff(path).images[0].pixels
+        assert (pixels.size_x, pixels.size_y, pixels.size_c) == (WIDTH, HEIGHT, 1)
+        assert pixels.type.value == kind and pixels.physical_size_x == PIXEL
+        assert pixels.physical_size_x_unit.value == "µm"
+
+
 @pytest.mark.parametrize("channels", [None, 1, 3])
 def test_ome_zarr_holds_labels_scores_image_and_pixel_size(tmp_path, case, channels):
     zarr = pytest.importorskip("zarr")

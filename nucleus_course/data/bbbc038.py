@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.data.files import MAX_BYTES, kind_of
+from nucleus_course.data.files import MAX_BYTES, NO_PICTURES, kind_of, other_kind
 from nucleus_course.data.lint import NOTED, REFUSED, Issue
 from nucleus_course.data.listing import ENDINGS, JUNK, walk
 
@@ -29,7 +29,8 @@ READ = "masks, label images, ImageJ ROIs, QuPath GeoJSON, COCO, LabelMe and VIA 
 class ImageFiles:
     """The files of one image: names inside the source. ``image`` is "" when only masks exist; ``rivals``
     counts the images that lie there where there are several and none is called by the id; ``annotation`` is an
-    :class:`~nucleus_course.data.annotations.shapes.Annotation` where nuclei are no mask files."""
+    :class:`~nucleus_course.data.annotations.shapes.Annotation` where nuclei are no mask files;
+    ``unread`` are the files among the masks that are no image that can be read."""
 
     image_id: str
     image: str = ""
@@ -37,6 +38,7 @@ class ImageFiles:
     has_mask_folder: bool = False
     rivals: int = 0
     annotation: object = None
+    unread: list = field(default_factory=list)
 
 
 class Source:
@@ -58,6 +60,14 @@ class Source:
     def close(self):
         pass
 
+    def _is_picture(self, name):
+        """Whether a file of an unknown ending is an image, if of a kind that decoding will refuse by name."""
+        try:
+            head = self.read(name)[:16]
+        except Exception:  # archives fail in many ways
+            return False
+        return bool(kind_of(head)) or other_kind(head) not in ("", *NO_PICTURES)
+
     def _entries(self, names, folders):
         entries, homes = {}, {}
         for folder in folders:
@@ -69,14 +79,10 @@ class Source:
             parts = PurePosixPath(name).parts
             if is_junk(parts) or len(parts) < 2 or parts[-2] not in ("images", "masks"):
                 continue
-            if Path(name).suffix.lower() not in ENDINGS:
-                self._note(
-                    parts,
-                    name,
-                    "not an image",
-                    "not an image file by its extension, ignored",
-                    NOTED,
-                )
+            if Path(name).suffix.lower() not in ENDINGS and not self._is_picture(name):
+                self._note(parts, name, "not an image", "not an image, ignored", NOTED)
+                if parts[-2] == "masks":
+                    self._entry(entries, homes, parts[:-2]).unread.append(name)
                 continue
             entry = self._entry(entries, homes, parts[:-2])
             if "/".join(parts[:-2]) != homes[entry.image_id]:

@@ -22,7 +22,7 @@ import numpy as np
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import atomic_write, remove_stale
 
-FORMAT = 6  # raise it whenever decoding, linting, names or image types change; tests/data/test_cache.py notices most
+FORMAT = 7  # raise it whenever decoding, linting, names or image types change; tests/data/test_cache.py notices most
 ENVIRONMENT = "NUCLEUS_COURSE_CACHE"
 
 

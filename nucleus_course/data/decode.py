@@ -53,6 +53,15 @@ def decode_entry(entry, read, labelled=True, reading=None):
         report(entry.image, "several images", message, REFUSED)
         return result
     if labelled and not entry.masks and entry.annotation is None:
+        if entry.unread:
+            report(
+                entry.unread[0],
+                "no masks",
+                f"{pluralize(len(entry.unread), 'file')} among the masks, none of them an image that can be read: "
+                "export the annotation as masks or as a label image",
+                REFUSED,
+            )
+            return result
         if not entry.has_mask_folder:
             report(
                 entry.image,

@@ -37,6 +37,8 @@ OTHERS = (
     (b"Iout", "an ImageJ ROI, not an image"),
     (b"{", "text (JSON), not an image"),
 )
+# Not pictures in a form that is not read, but something else.
+NO_PICTURES = tuple(text for _, text in OTHERS if text.endswith(("not an image", "unpack it first")))
 
 
 @dataclass
@@ -74,13 +76,17 @@ def kind_of(head):
     return next((kind for signature, kind in SIGNATURES if head.startswith(signature)), "")
 
 
+def other_kind(head):
+    """What a file that is no readable image is, by its first bytes, and what to do about it; "" where that is unknown."""
+    return next((text for signature, text in OTHERS if head.startswith(signature)), "")
+
+
 def unreadable(name, head):
     """The error for a file that is none of them."""
     if not head:
         return UserError(f"{name}: the file is empty; replace it with an image")
-    for signature, text in OTHERS:
-        if head.startswith(signature):
-            return UserError(f"{name}: {text}")
+    if other_kind(head):
+        return UserError(f"{name}: {other_kind(head)}")
     return UserError(f"{name}: not an image that can be read ({READABLE})")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.text import pluralize
 from nucleus_course.data.containers import is_zarr
-from nucleus_course.data.files import kind_of
+from nucleus_course.data.files import kind_of, other_kind
 
 JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".npy")
@@ -23,6 +23,8 @@ LABEL_ENDINGS = (
     "_probabilities", "_simple segmentation", "_segmentation", "_thumb", "_thumbnail",
 )  # fmt: skip
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "segmentation", "segmentations", "outlines")
+NO_IMAGE = "not an image"
+SHOWN = 8  # endings of files that are no images, an example each
 RESULTS = ("predictions.json", "counts.csv")  # a folder with both holds results of predict
 
 
@@ -47,7 +49,10 @@ class Listing:
         """One line about what was passed over, or ""."""
         parts = []
         for reason, paths in self.skipped.items():
-            parts.append(f"{pluralize(len(paths), 'file')} ({reason}: {paths[0].name})")
+            first = {path.suffix.casefold(): path.name for path in reversed(paths)}
+            names = list(first.values())[::-1] if reason == NO_IMAGE else [paths[0].name]
+            names = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+            parts.append(f"{pluralize(len(paths), 'file')} ({reason}: {names})")
         return "passed over: " + ", ".join(parts) if parts else ""
 
 
@@ -115,14 +120,15 @@ def _sort_in(listing, path, results):
     stem, ending = path.stem.casefold(), path.suffix.casefold()
     try:
         with open(path, "rb") as file:
-            kind = kind_of(file.read(16))
+            head = file.read(16)
+        kind = kind_of(head)
     except OSError:
-        kind = "unreadable" if ending in ENDINGS else ""
+        kind, head = ("unreadable" if ending in ENDINGS else ""), b""
     if not kind and ending in ENDINGS:
         listing.images.append(path)  # reading it will say what is wrong
     elif not kind:
-        if not results and ending not in (".txt", ".md", ".csv", ".json", ".html"):
-            listing.skip("not an image", path)
+        if not results:
+            listing.skip(other_kind(head) or NO_IMAGE, path)
     elif stem.endswith(LABEL_ENDINGS) and _is_beside(path, stem):
         listing.skip("label image or outline beside its image", path)
     elif kind == "npy" and stem.endswith("_seg"):

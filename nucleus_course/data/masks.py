@@ -13,6 +13,10 @@ from nucleus_course.data.lint import REPAIRED
 SOLID = 0.3  # share of a value's pixels that lie in 2 x 2 blocks of it, from which on it is no soft edge
 MOSTLY = 0.8  # share of the foreground that has solid values in a label image
 PIECE = 0.25, 30  # of the largest piece, and pixels: from there on a piece is a nucleus of its own
+AROUND = 0.5, 0.9  # share of the frame with one value, which then may be, or is, the background
+INVERTED = 0.75  # share of the image, from which on a value on half of the frame is the background
+COVERS = 0.9  # share of the image that no nucleus covers
+HOLLOW = 0.35  # share of holes, from which on a piece is an outline
 REGIONS = 1.5  # regions a value, above which values are classes and not nuclei
 
 
@@ -55,7 +59,12 @@ def nuclei_in(pixels, report):
             raise Unclear("a class map, such as nuclei and their rims: use a label image")
         plane = plane > float(top) / 2
     top, left, piece = crop(plane)
-    return [] if piece is None else _pieces(piece > 0, top, left, report)
+    if piece is None:
+        return []
+    covered = np.count_nonzero(piece) / plane.size
+    if covered > COVERS:
+        raise Unclear(f"a mask that covers {100 * covered:.0f}% of the image: a nucleus does not")
+    return _pieces(piece > 0, top, left, report)
 
 
 def looks_like_labels(values):
@@ -124,19 +133,33 @@ def _without_jpeg_noise(plane):
 
 
 def _background_zero(plane, report):
-    """The mask with zeros around its nuclei, where another value was the background."""
+    """The mask with zeros around its nuclei, where another value was the background.
+
+    Raises:
+        Unclear: one value covers the image, or runs all around it and could be background or not.
+    """
     frame = np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
-    if np.count_nonzero(frame) < 0.9 * frame.size or np.count_nonzero(plane) * 2 < plane.size:
-        return plane
     values, counts = np.unique(frame, return_counts=True)
-    background = values[counts.argmax()]
+    background, share = values[counts.argmax()], counts.max() / frame.size
+    corners = np.count_nonzero(plane[:: len(plane) - 1 or 1, :: plane.shape[1] - 1 or 1] == background)
+    if background == 0 or share < AROUND[0] or corners < 3:
+        return plane  # nuclei at the edges, none of them all around
     rest = plane != background
     if not rest.any():
         raise Unclear("a mask that covers the whole image: a nucleus does not")
-    if counts.max() < 0.9 * frame.size:
-        return plane  # nuclei all around: no one background
+    covered = 1 - np.count_nonzero(rest) / rest.size
+    several = bool((plane[rest] != 0).any())
+    if several and not (plane == 0).any():
+        sure = covered >= 0.25  # colours or numbers on white
+    else:
+        sure = covered >= (0.5 if share >= AROUND[1] else INVERTED)
+    if not sure:
+        if share < AROUND[1] and (several or covered < 0.5):
+            return plane  # a field full of nuclei
+        text = f"the value {background:g} along the edges of the image and on {100 * covered:.0f}% of it"
+        raise Unclear(f"{text} could be background or a nucleus: save the mask with zeros around")
     report("inverted", "a mask whose background is not zero, read the other way round", REPAIRED)
-    if not (plane[rest] != 0).any():
+    if not several:
         return rest.astype(np.uint8)
     return np.where(rest, plane, 0).astype(plane.dtype)
 
@@ -195,6 +218,7 @@ def _pieces(mask, top, left, report):
     if count > 2:
         areas = stats[1:, cv2.CC_STAT_AREA]
         if (areas >= max(PIECE[0] * areas.max(), PIECE[1])).sum() > 1:
+            _refuse_outlines(mask)
             text = f"{count - 1} separate pieces in one mask: each is taken as a nucleus"
             report("several pieces", f"{text}; nuclei that touch become one", REPAIRED)
             boxes = stats[1:, :4].tolist()
@@ -203,3 +227,15 @@ def _pieces(mask, top, left, report):
                 for number, (x, y, width, height) in enumerate(boxes, 1)
             ]
     return [(top, left, mask)]
+
+
+def _refuse_outlines(mask):
+    """Raise where much of what a mask (H, W) of several pieces encloses are holes: outlines, to be filled first."""
+    import cv2
+
+    outside = np.pad(~mask, 1, constant_values=True).view(np.uint8)
+    _, regions = cv2.connectedComponents(outside, connectivity=4)
+    around = regions == regions[0, 0]
+    holes = np.count_nonzero(outside) - np.count_nonzero(around)
+    if holes > HOLLOW * (holes + np.count_nonzero(mask)):
+        raise Unclear("outlines rather than nuclei: fill them, or save a label image")

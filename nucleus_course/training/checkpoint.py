@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,11 @@ def read_meta(path):
     Raises:
         UserError: if the file is damaged.
     """
-    return _read(path, False)[0]
+    meta = _read(path, False)[0]
+    sound = isinstance(meta, dict) and isinstance(meta.get("rows"), list)
+    if not sound or not {"epoch", "elapsed", "best"} <= set(meta):
+        raise UserError(f"checkpoint {path} holds no training's state: start a new run")
+    return meta
 
 
 def _read(path, whole=True):
@@ -103,7 +108,10 @@ def _read(path, whole=True):
         with np.load(path, allow_pickle=False) as archive:
             meta = json.loads(archive["meta"].tobytes().decode())
             return meta, [archive[key] for key in sorted(archive.files) if key != "meta" and whole]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError,
+        RuntimeError, zlib.error, MemoryError, SyntaxError, TypeError, AttributeError,
+    ) as error:  # fmt: skip
         raise UserError(f"checkpoint {path} cannot be read ({error}): start a new run") from None
 
 

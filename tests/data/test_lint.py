@@ -124,6 +124,10 @@ CASES = {
         "b/images/one.png",
         None,
     ),
+    "mask without an ending": ({"b/masks/m2.png": None, "b/masks/m2": png(SECOND)}, "SAME", None, None, 2),
+    "mask of another kind": ({"b/masks/m2.webp": b"RIFF\0\0\0\0WEBPVP8 "}, "unreadable mask", "refused", "b/masks/m2.webp", None),
+    "image of another kind": ({"b/images/b.png": None, "b/images/b.gif": b"GIF89a" + bytes(20)}, "unreadable image", "refused", "b/images/b.gif", None),
+    "annotation of another kind": ({"b/masks/m1.png": None, "b/masks/m2.png": None, "b/masks/b.json": b"{}"}, "no masks", "refused", "b/masks/b.json", None),
     "stray file": ({"b/masks/notes.txt": b"x"}, "not an image", "noted", "b/masks/notes.txt", 2),
     "same id twice": (
         {"z/b/images/b.png": png(np.zeros(SHAPE, np.uint8))},

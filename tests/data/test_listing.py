@@ -87,7 +87,22 @@ def test_content_counts_and_what_is_unknown_is_named(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("notes")
     (tmp_path / "broken.png").write_bytes(b"words")
     assert listed(tmp_path) == ["b.npy", "broken.png", "no ending"]
-    assert "1 file (not an image: slide.czi)" in capsys.readouterr().err
+    assert (
+        "1 file (not an image: notes.txt), 1 file (a Zeiss CZI file: export it as OME-TIFF: slide.czi)"
+        in capsys.readouterr().err
+    )
+
+
+def test_no_file_is_passed_over_in_silence(tmp_path, capsys):
+    write(tmp_path / "a.png")
+    for name in ("a.txt", "b.txt", "readme.md", "a.csv", "a.json", "a.roi", "film.avi"):
+        (tmp_path / name).write_text("words")
+    (tmp_path / "b.webp").write_bytes(b"RIFF\0\0\0\0WEBPVP8 ")
+    assert listed(tmp_path) == ["a.png"]
+    said = capsys.readouterr().err
+    for word in ("7 files (not an image", "a.txt", "readme.md", "a.csv", "a.json", "a.roi", "film.avi",
+                 "WebP or video file: save it as PNG: b.webp"):  # fmt: skip
+        assert word in said
 
 
 def test_a_label_image_is_not_looked_at_as_a_picture(tmp_path):

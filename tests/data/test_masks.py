@@ -84,6 +84,9 @@ REFUSED = {
     "inside and rim": (png(RIMS), "a class map"),
     "the picture itself": (png(np.clip(PICTURE + NOISE % 9, 0, 255).astype(np.uint8)), "neither a mask"),
     "probabilities": (tiff(cv2.GaussianBlur(NOISE / 255.0, (0, 0), 3).astype(np.float32)), "neither a mask"),
+    "all but a frame": (png(np.pad(np.full((len(LABELS) - 2, LABELS.shape[1] - 2), 255, np.uint8), 1)), "covers 9.% of the image"),
+    "outlines": (png(BINARY - cv2.erode(BINARY, np.ones((3, 3), np.uint8))), "outlines rather than nuclei"),
+    "a border of another value": (tiff(np.pad(LABELS[3:-3, 3:-3], 3, constant_values=255)), "the value 255 along the edges"),
     "everything": (png(np.full(LABELS.shape, 255, np.uint8)), "covers the whole image"),
     "negative": (tiff(LABELS.astype(np.int16) - 1), "negative"),
     "nan": (tiff(np.where(LABELS > 0, np.nan, 0).astype(np.float32)), "NaN"),
@@ -154,6 +157,18 @@ def test_a_large_nucleus_at_the_border_is_not_inverted():
     mask = np.zeros((40, 40), np.uint8)
     mask[:, :30] = 255
     assert nuclei(mask) == ([(0, 0, 40, 30, 1200)], [])
+
+
+def test_the_other_way_round_though_nuclei_touch_the_edges():
+    """The background is on no more than half of the frame, and still it is the background."""
+    cut = LABELS[8:, 8:]
+    for values, expected in (
+        (np.where(cut == 0, 255, 0).astype(np.uint8), ["inverted", "several pieces"]),
+        (np.where(cut == 0, 255, 3 * cut).astype(np.uint8), ["inverted", "label image"]),
+    ):
+        found, lines = nuclei(values)
+        assert len(found) == COUNT and lines == expected
+        assert sum(f[4] for f in found) == (cut > 0).sum()
 
 
 def test_labels_of_single_pixels():

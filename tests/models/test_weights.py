@@ -85,6 +85,7 @@ def test_everything_is_in_the_file_under_its_name_and_nothing_else(trained, fold
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name])
     assert sorted(p.name for p in folder.iterdir()) == [
+        "SHA256SUMS",
         "config.json",
         "thresholds.json",
         "weights.h5",

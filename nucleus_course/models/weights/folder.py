@@ -16,7 +16,7 @@ from nucleus_course._util.files import write_file
 from nucleus_course.config import ModelConfig, Thresholds, UNetConfig, from_dict, to_dict
 from nucleus_course.models.layers import weighted_layers
 from nucleus_course.models.mask_rcnn.backbone import blocks_beyond
-from nucleus_course.models.weights.shards import read_h5, weight_files, write_weights
+from nucleus_course.models.weights.shards import check_sums, read_h5, weight_files, write_weights
 
 FORMAT = 1
 KINDS = {"mask_rcnn": ModelConfig, "unet": UNetConfig}  # config.json's "kind"; without it mask_rcnn
@@ -129,22 +129,29 @@ def read_config(folder):
     values = {}
     for name in ("config.json", "thresholds.json"):
         try:
-            values[name] = json.loads((folder / name).read_text(encoding="utf-8"))
+            values[name] = json.loads((folder / name).read_bytes())
         except FileNotFoundError:
             raise UserError(f"{folder} has no {name}: it is not a model folder") from None
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{folder / name} is not JSON ({error.msg}, line {error.lineno})"
-            ) from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{folder / name} is not JSON ({error})") from None
     config = values["config.json"]
-    if config.get("format") != FORMAT or "model" not in config:
+    if not isinstance(config, dict) or config.get("format") != FORMAT or "model" not in config:
         raise UserError(f"{folder / 'config.json'} is not a model config of format {FORMAT}")
     kind = config.get("kind", "mask_rcnn")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(
             f"{folder / 'config.json'} is for a model of kind '{kind}': this version knows {', '.join(KINDS)}"
         )
-    return from_dict(KINDS[kind], config["model"]), from_dict(Thresholds, values["thresholds.json"])
+    found = []
+    for name, cls, part in (
+        ("config.json", KINDS[kind], config["model"]),
+        ("thresholds.json", Thresholds, values["thresholds.json"]),
+    ):
+        try:
+            found.append(from_dict(cls, part))
+        except UserError as error:
+            raise UserError(f"{folder / name}: {error}") from None
+    return tuple(found)
 
 
 def kind_of(config):
@@ -170,6 +177,7 @@ def load_into(network, source, strict=True, grow=False):
     path, files, new = find_weights(source), None, {}
     if path.is_dir():
         files = weight_files(path)
+        check_sums(files)
         new = blocks_beyond(read_config(path)[0], network.config) if grow else {}
     arrays = {}
     for file in files or [path]:

@@ -1,15 +1,19 @@
 """Weights in several files, for places that limit a file's size: weights-00001-of-00003.h5 and so on."""
 
+import hashlib
 import re
 from pathlib import Path
 
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import atomic_write
+from nucleus_course._util.files import atomic_write, write_file
+from nucleus_course._util.tables import read_text
 
 WHOLE = "weights.h5"
+SUMS = "SHA256SUMS"  # of a model folder's weights, as `sha256sum -c` reads it
 NAME = re.compile(r"weights-(\d{5})-of-(\d{5})\.h5")
+MOST = 1 << 33  # bytes of a file's arrays in memory
 OVERHEAD = 4096  # bytes a variable, at the most, that HDF5 adds
 
 
@@ -31,17 +35,24 @@ def read_h5(path):
     """
     import h5py
 
-    arrays = {}
+    arrays, left = {}, MOST
 
     def visit(name, item):
+        nonlocal left
         if isinstance(item, h5py.Dataset):
+            if item.dtype.kind not in "fiu" or item.external or item.is_virtual:
+                raise ValueError(f"{name} holds no numbers of its own")
+            left -= item.nbytes
+            if left < 0:
+                raise ValueError(f"{name} is too large")
             arrays[name] = item[()]
 
     try:
         with h5py.File(path, "r") as file:
             file.visititems(visit)
-    except OSError as error:
-        raise UserError(f"weights {path} cannot be read: {str(error).splitlines()[0]}") from None
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # HDF5's on damage
+        reason = " ".join(str(error).split()) or "damaged"
+        raise UserError(f"weights {path} cannot be read: {reason}") from None
     return arrays
 
 
@@ -68,9 +79,10 @@ def pack(sizes, limit):
 def write_weights(folder, arrays, half=False, max_mb=None):
     """Write {name: array} as ``weights.h5`` or, with ``max_mb``, as files of at most so many MB (10^6 bytes).
 
-    Files of an earlier save go when the new ones are complete.
+    Files of an earlier save go when the new ones are complete. Their SHA-256 is written last.
     """
     folder = Path(folder)
+    (folder / SUMS).unlink(missing_ok=True)  # first: a kill half way leaves no sums, never wrong ones
     groups = [list(arrays)]
     if max_mb is not None:
         sizes = {
@@ -88,6 +100,33 @@ def write_weights(folder, arrays, half=False, max_mb=None):
     for old in folder.glob("weights*.h5"):
         if old.name not in names and (old.name == WHOLE or NAME.fullmatch(old.name)):
             old.unlink()
+    write_file(folder / SUMS, "".join(f"{_sha256(folder / n)}  {n}\n" for n in names))
+
+
+def check_sums(files):
+    """Compare the weights of a model folder with its SHA256SUMS, where it has one.
+
+    Raises:
+        UserError: a file is not the one that was written.
+    """
+    table = files[0].parent / SUMS
+    if not table.is_file():
+        return
+    sums = {line[66:]: line[:64] for line in read_text(table).splitlines()}
+    for file in files:
+        if sums.get(file.name) != _sha256(file):
+            raise UserError(
+                f"{file} is not the file that {SUMS} beside it names: it is damaged or another one; "
+                f"copy the folder again, or delete {SUMS} if you put the file there yourself"
+            )
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def weight_files(folder):

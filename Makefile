@@ -8,8 +8,9 @@ OUT    ?= demo-output
 # Processes that share the tests, a file each at a time; WORKERS=0 runs them in one, as a debugger needs it.
 WORKERS ?= auto
 SHARED := -n $(WORKERS) --maxprocesses 4 --dist loadfile
-# Set-up is done again when pyproject.toml changes, and only then.
-STAMP  := $(VENV)/.setup-$(firstword $(shell cksum pyproject.toml))
+# Set-up is done again when pyproject.toml or the tested versions change, and only then.
+LOCK   := constraints.txt
+STAMP  := $(VENV)/.setup-$(firstword $(shell cat pyproject.toml $(LOCK) | cksum))
 
 export KERAS_BACKEND ?= tensorflow
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -17,10 +18,12 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-fast lab site picture clean
+.PHONY: help setup lock audit demo check test test-fast lab site picture clean
 
 help:
 	@echo "make setup      make $(VENV) and install TensorFlow, JAX, the course and the tests' tools"
+	@echo "make lock       choose the exact versions in $(LOCK) anew, after pyproject.toml has changed"
+	@echo "make audit      known vulnerabilities of what is installed"
 	@echo "make demo       the main job on the embedded sample, offline: figures, table and report in $(OUT)/"
 	@echo "make check      format, lint and types: ruff and mypy, seconds"
 	@echo "make test       every test, the notebooks included (about 15 minutes on two cores)"
@@ -32,19 +35,30 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
 	    || { echo "error: Python 3.10 to 3.13 is needed, $(PYTHON) is not: try make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 	    || { echo "error: cannot make $(VENV): install Python's venv module (Debian, Ubuntu: apt install python3-venv)" >&2; rm -rf $(VENV); exit 2; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	$(BIN)/python -m pip install --quiet -c $(LOCK) -e ".[dev]"
 # imaug asks for both editions of OpenCV, which share one folder. The one with windows needs libGL;
 # where that is missing, as on a bare server, the headless one goes on top.
 	@$(BIN)/python -c "import cv2" 2>/dev/null \
 	    || $(BIN)/python -m pip install --quiet --force-reinstall --no-deps "opencv-python-headless<4.13"
 	@rm -f $(VENV)/.setup-*
 	@touch $@
+
+# The exact versions that `make setup` installs, for Python 3.10 to 3.13 and each system; `make lock UP=--upgrade` moves them.
+lock:
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
+	    --extra dev $(UP) pyproject.toml --output-file $(LOCK)
+
+# Known vulnerabilities of those versions; asks a database on the internet.
+audit:
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit
 
 demo: setup
 	$(BIN)/nucleus-course demo --out $(OUT)

@@ -495,9 +495,13 @@ def run(rounds, only=None, seed=0, seconds=float("inf"), say=print):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="kills of each job")
-    parser.add_argument("--only", help="jobs, with commas: train,predict,cache,rescore,thresholds,weights,download")
+    parser.add_argument(
+        "--only", help="jobs, with commas: train,predict,cache,rescore,thresholds,weights,download"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="no new round after that")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="no new round after that"
+    )
     asked = parser.parse_args()
     only = asked.only and set(asked.only.split(","))
     raise SystemExit(bool(run(asked.rounds, only, asked.seed, asked.seconds)[1]))

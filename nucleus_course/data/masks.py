@@ -14,7 +14,7 @@ SOLID = 0.3  # share of a value's pixels that lie in 2 x 2 blocks of it, from wh
 MOSTLY = 0.8  # share of the foreground that has solid values in a label image
 PIECE = 0.25, 30  # of the largest piece, and pixels: from there on a piece is a nucleus of its own
 AROUND = 0.5, 0.9  # share of the frame with one value, which then may be, or is, the background
-INVERTED = 0.75  # share of the image, from which on a value on half of the frame is the background
+INVERTED = 0.65  # share of the image, from which on a value on half of the frame is the background
 COVERS = 0.9  # share of the image that no nucleus covers
 HOLLOW = 0.35  # share of holes, from which on a piece is an outline
 REGIONS = 1.5  # regions a value, above which values are classes and not nuclei
@@ -141,7 +141,9 @@ def _background_zero(plane, report):
     frame = np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
     values, counts = np.unique(frame, return_counts=True)
     background, share = values[counts.argmax()], counts.max() / frame.size
-    corners = np.count_nonzero(plane[:: len(plane) - 1 or 1, :: plane.shape[1] - 1 or 1] == background)
+    corners = np.count_nonzero(
+        plane[:: len(plane) - 1 or 1, :: plane.shape[1] - 1 or 1] == background
+    )
     if background == 0 or share < AROUND[0] or corners < 3:
         return plane  # nuclei at the edges, none of them all around
     rest = plane != background

@@ -124,10 +124,27 @@ CASES = {
         "b/images/one.png",
         None,
     ),
-    "mask without an ending": ({"b/masks/m2.png": None, "b/masks/m2": png(SECOND)}, "SAME", None, None, 2),
-    "mask of another kind": ({"b/masks/m2.webp": b"RIFF\0\0\0\0WEBPVP8 "}, "unreadable mask", "refused", "b/masks/m2.webp", None),
-    "image of another kind": ({"b/images/b.png": None, "b/images/b.gif": b"GIF89a" + bytes(20)}, "unreadable image", "refused", "b/images/b.gif", None),
-    "annotation of another kind": ({"b/masks/m1.png": None, "b/masks/m2.png": None, "b/masks/b.json": b"{}"}, "no masks", "refused", "b/masks/b.json", None),
+    "mask of another kind": (
+        {"b/masks/m2.webp": b"RIFF\0\0\0\0WEBPVP8 "},
+        "unreadable mask",
+        "refused",
+        "b/masks/m2.webp",
+        None,
+    ),
+    "image of another kind": (
+        {"b/images/b.png": None, "b/images/b.gif": b"GIF89a" + bytes(20)},
+        "unreadable image",
+        "refused",
+        "b/images/b.gif",
+        None,
+    ),
+    "annotation of another kind": (
+        {"b/masks/m1.png": None, "b/masks/m2.png": None, "b/masks/b.json": b"{}"},
+        "no masks",
+        "refused",
+        "b/masks/b.json",
+        None,
+    ),
     "stray file": ({"b/masks/notes.txt": b"x"}, "not an image", "noted", "b/masks/notes.txt", 2),
     "same id twice": (
         {"z/b/images/b.png": png(np.zeros(SHAPE, np.uint8))},
@@ -164,6 +181,15 @@ def test_each_trouble(case, container, tmp_path):
         assert "\n" not in str(caught.value)
     else:
         assert len(load_dataset(source, strict=True, progress=False)) == 3
+
+
+def test_content_counts_and_not_the_ending(tmp_path):
+    """Masks and images whose names say nothing, or something else, are nuclei like the others."""
+    files = tiny_files(["a", "b", "c"])
+    files["b/masks/m2"] = files.pop("b/masks/m2.png")
+    files["c/images/c.dat"] = files.pop("c/images/c.png")
+    dataset = load_dataset(write_zip(tmp_path / "x.zip", files), progress=False)
+    assert dataset.counts == {"a": 2, "b": 2, "c": 2} and not dataset.lint.issues
 
 
 def test_all_images_in_one_folder_are_not_taken_for_one_image(tmp_path):

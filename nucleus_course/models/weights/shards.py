@@ -82,7 +82,9 @@ def write_weights(folder, arrays, half=False, max_mb=None):
     Files of an earlier save go when the new ones are complete. Their SHA-256 is written last.
     """
     folder = Path(folder)
-    (folder / SUMS).unlink(missing_ok=True)  # first: a kill half way leaves no sums, never wrong ones
+    (folder / SUMS).unlink(
+        missing_ok=True
+    )  # first: a kill half way leaves no sums, never wrong ones
     groups = [list(arrays)]
     if max_mb is not None:
         sizes = {

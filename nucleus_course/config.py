@@ -6,10 +6,10 @@ Johnson (2018) and the nucleus sample of Matterport's Mask_RCNN that it adapted;
 """
 
 import dataclasses
-import typing
 from dataclasses import dataclass, field, fields
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.typed import fits, kind_of_value, shortened
 
 IMAGE_TYPES = (
     "small fluorescent",
@@ -322,7 +322,7 @@ def from_dict(cls, values):
         UserError: for keys that ``cls`` does not have or that are missing, and values of another type.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{cls.__name__} is {_short(values)}, where an object was expected")
+        raise UserError(f"{cls.__name__} is {shortened(values)}, where an object was expected")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(set(map(str, values)) - set(fields))
     if unknown:
@@ -333,8 +333,10 @@ def from_dict(cls, values):
         if name not in values and needed:
             raise UserError(f"{cls.__name__} has no {name}: written by another version?")
     for key, value in values.items():
-        if not _fits(value, fields[key]):
-            raise UserError(f"{cls.__name__}.{key} is {_short(value)}, not {_kind(fields[key])}")
+        if not fits(value, fields[key]):
+            raise UserError(
+                f"{cls.__name__}.{key} is {shortened(value)}, not {kind_of_value(fields[key])}"
+            )
         if key == "stages":
             values[key] = tuple(
                 s if isinstance(s, StageConfig) else from_dict(StageConfig, s) for s in value
@@ -342,35 +344,3 @@ def from_dict(cls, values):
         elif isinstance(value, list):
             values[key] = tuple(value)
     return cls(**values)
-
-
-def _fits(value, field):
-    """Whether a value from a file is of the type that a field of a config has; numbers are finite."""
-    kinds = typing.get_args(field.type) or (field.type,)
-    if value is None:
-        return type(None) in kinds
-    if isinstance(value, dict):
-        return dict in kinds and all(_is_number(v) for v in value.values())
-    if isinstance(value, (list, tuple)):
-        likes = field.default if isinstance(field.default, tuple) else ()
-        return tuple in kinds and all(not likes or _is_number(v) for v in value)
-    if isinstance(value, (bool, str)):
-        return type(value) in kinds
-    whole = int in kinds and isinstance(value, int) and value >= 0
-    return _is_number(value) and (float in kinds or whole)
-
-
-def _is_number(value):
-    return type(value) in (int, float) and abs(value) < 1e12
-
-
-def _kind(field):
-    kinds = [k.__name__ for k in typing.get_args(field.type) or (field.type,)]
-    names = {"float": "a number", "int": "a whole number", "str": "text", "tuple": "a list", "dict": "an object",
-             "bool": "true or false", "NoneType": "null"}  # fmt: skip
-    return " or ".join(names.get(kind, kind) for kind in kinds)
-
-
-def _short(value):
-    text = repr(value)
-    return text if len(text) < 40 else f"{text[:37]}..."

@@ -137,9 +137,10 @@ def write_cache(path, index, blobs):
 
 def _write_zip(file, index, blobs):
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("index.json", json.dumps(index))
+        # ZipInfo has one date for all times: the same source gives the same bytes.
+        archive.writestr(zipfile.ZipInfo("index.json"), json.dumps(index))
         for name, data in blobs.items():
-            archive.writestr(name, data)
+            archive.writestr(zipfile.ZipInfo(name), data)
 
 
 def _sweep(path):

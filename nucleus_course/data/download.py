@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -81,16 +82,21 @@ def _fetch(url, folder, name, checksum, progress):
         _record(folder, name, _sha256(target))
         return target
     downloader = ResumingDownloader(folder / f"{name}.partial", progress)
+    # pooch makes a temporary file, which a kill leaves: here the next call finds and removes it.
+    hidden = folder / f".{name}.fetching"
     try:
+        shutil.rmtree(hidden, ignore_errors=True)
         target.unlink(missing_ok=True)  # damaged: pooch would keep it
         pooch.get_logger().setLevel("WARNING")
         pooch.retrieve(
             url,
             known_hash=checksum and f"sha256:{checksum}",
             fname=name,
-            path=folder,
+            path=hidden,
             downloader=downloader,
         )
+        os.replace(hidden / name, target)
+        shutil.rmtree(hidden, ignore_errors=True)
     except requests.exceptions.HTTPError as error:
         raise UserError(
             f"{url}: the server answered {error.response.status_code}; see {PAGE} for the present address"

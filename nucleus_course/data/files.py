@@ -38,7 +38,9 @@ OTHERS = (
     (b"{", "text (JSON), not an image"),
 )
 # Not pictures in a form that is not read, but something else.
-NO_PICTURES = tuple(text for _, text in OTHERS if text.endswith(("not an image", "unpack it first")))
+NO_PICTURES = tuple(
+    text for _, text in OTHERS if text.endswith(("not an image", "unpack it first"))
+)
 
 
 @dataclass

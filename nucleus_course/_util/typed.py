@@ -1,0 +1,37 @@
+"""Whether values from files are of the types that a dataclass says."""
+
+import typing
+
+
+def fits(value, field):
+    """Whether a value from a file is of the type that a field of a config has; numbers are finite."""
+    kinds = typing.get_args(field.type) or (field.type,)
+    if value is None:
+        return type(None) in kinds
+    if isinstance(value, dict):
+        return dict in kinds and all(_is_number(v) for v in value.values())
+    if isinstance(value, (list, tuple)):
+        likes = field.default if isinstance(field.default, tuple) else ()
+        return tuple in kinds and all(not likes or _is_number(v) for v in value)
+    if isinstance(value, (bool, str)):
+        return type(value) in kinds
+    whole = int in kinds and isinstance(value, int) and value >= 0
+    return _is_number(value) and (float in kinds or whole)
+
+
+def _is_number(value):
+    return type(value) in (int, float) and abs(value) < 1e12
+
+
+def kind_of_value(field):
+    """What a field of a config holds, in words: "a number", "a list", …"""
+    kinds = [k.__name__ for k in typing.get_args(field.type) or (field.type,)]
+    names = {"float": "a number", "int": "a whole number", "str": "text", "tuple": "a list", "dict": "an object",
+             "bool": "true or false", "NoneType": "null"}  # fmt: skip
+    return " or ".join(names.get(kind, kind) for kind in kinds)
+
+
+def shortened(value):
+    """A value as it is written in Python, cut to 40 characters."""
+    text = repr(value)
+    return text if len(text) < 40 else f"{text[:37]}..."

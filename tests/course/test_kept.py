@@ -113,3 +113,16 @@ def test_the_other_process_gives_what_the_model_gives(two, elsewhere):
     assert (mirrored.height, mirrored.width) == tuple(side + 64 for side in record.labels.shape)
     found = kept.candidates_for(weights, one, record.id)
     assert 0 < len(found) <= 400 and found.mask_probs.shape[1:] == (28, 28)
+
+
+def test_predictions_that_ship_are_those_of_the_shipped_weights():
+    from nucleus_course.course import find_weights
+
+    key = find_weights(verbose=False).key
+    shipped = sorted((Path(__file__).resolve().parents[2] / "notebooks" / "kept").glob("*.gz"))
+    kinds = [path.name.split("-")[0] for path in shipped]
+    # Of the sample and of the real images: notebook 4's, notebook 5's with mirrored edges, one explorer's boxes.
+    assert (kinds.count("predictions"), kinds.count("candidates")) == (4, 2)
+    stale = [path.name for path in shipped if f"-{key}-" not in path.name]
+    assert stale == [], "run notebooks 4 and 5 on both data sets, then notebooks/build.py --keep"
+    assert sum(path.stat().st_size for path in shipped) < 6_000_000

@@ -83,10 +83,11 @@ def test_content_counts_and_what_is_unknown_is_named(tmp_path, capsys):
     write(tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / "no ending")
     write(tmp_path / "b.npy")
+    (tmp_path / "slide.czi").write_bytes(b"ZISRAWFILE" + bytes(30))
     (tmp_path / "slide.pdf").write_bytes(b"%PDF-1.7" + bytes(30))
     (tmp_path / "notes.txt").write_text("notes")
     (tmp_path / "broken.png").write_bytes(b"words")
-    assert listed(tmp_path) == ["b.npy", "broken.png", "no ending"]
+    assert listed(tmp_path) == ["b.npy", "broken.png", "no ending", "slide.czi"]
     said = capsys.readouterr().err
     assert (
         "1 file (not an image: notes.txt), 1 file (a PDF: export the picture in it as PNG: slide.pdf)"

@@ -137,7 +137,7 @@ course.show(figures.draw_scales(scales, by_scale))
 
 # %% [markdown]
 # Here the scale stays 1. For images of yours, write the factor into the next cell: it detects in the resized image and brings the outlines back to the pixels of the original,
-# in which everything below is measured.
+# in which everything below is measured. `nucleus-course predict IMAGES --diameter 40` does the same in one step, for nuclei that are 40 pixels across.
 
 # %%
 SCALE = 1.0  # the size that you want, divided by the size that your nuclei have

@@ -61,6 +61,8 @@ def test_the_limit_can_be_missed_and_the_kernels_run_as_on_binder(conftest_of_no
     assert rules.too_much("a", 1.49, 0.0) == ""
     assert "a needs 1.60 GiB" in rules.too_much("a", 1.6, 0.0)
     assert "starts 1.60" in rules.too_much("a", 0.1, 1.6)
+    known = {path.stem for path in rules.BINDER.parents[1].glob("notebooks/src/*.py")}
+    assert set(rules.LIMITS) <= known and max(rules.LIMITS.values()) < 2
     caps = rules.environment()
     assert caps["OMP_NUM_THREADS"] == "2" and caps["MALLOC_ARENA_MAX"] == "2"
     assert {"TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "PYTHONPATH"} <= set(caps)

@@ -254,13 +254,11 @@ def _on_workers(
     recipe: Recipe, files: list[ImageFile], resume: bool, overwrite: bool, address: str
 ):
     """(outcomes, results folder) of the files on the workers of a scheduler."""
-    import dataclasses
-
     from nucleus_course.prediction import cluster
     from nucleus_course.prediction.results import ResultsFolder
 
     client = cluster.connect(address)
-    recipe = dataclasses.replace(recipe, out=str(Path(recipe.out).resolve()))
+    recipe = cluster.portable(recipe)
     settings = cluster.begin(client, recipe, overwrite)
     results = ResultsFolder(recipe.out, {k: settings[k] for k in ("info", "options")})
     return cluster.spread(client, recipe, files, resume), results

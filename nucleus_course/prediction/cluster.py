@@ -106,8 +106,16 @@ def run(
         work = recipe.open(overwrite=overwrite)
         yield from in_turn(work, files, resume)
         return
+    recipe = portable(recipe)
     begin(client, recipe, overwrite)
     yield from spread(client, recipe, files, resume)
+
+
+def portable(recipe: Recipe) -> Recipe:
+    """The recipe with whole paths, for processes that work in other folders."""
+    weights = Path(recipe.weights)
+    name = str(weights.resolve()) if recipe.load is None and weights.exists() else recipe.weights
+    return dataclasses.replace(recipe, out=str(Path(recipe.out).resolve()), weights=name)
 
 
 def in_turn(

@@ -42,7 +42,7 @@ def trace_image(model, image, *, polarity="auto", input=None, diameter=None):
 
     Returns:
         :class:`Trace` with ``image``, ``canonical`` (what was decided about polarity, stain and range;
-        None where the input is colour), ``scale``, ``input``, ``window``, ``stages`` (C2..C5), ``pyramid`` (P2..P6),
+        None where the input is colour), ``input``, ``window``, ``scale``, ``stages`` (C2..C5), ``pyramid`` (P2..P6),
         ``anchors`` (A, 4), ``rpn_logits`` (A, 2), ``rpn_scores`` (A,), ``rpn_deltas`` (A, 4), ``proposals``
         (P, 4), ``proposal_scores`` (P,), ``proposal_levels`` (P,), ``pooled`` (P, 7, 7, C),
         ``class_logits`` (P, 2) and ``box_deltas`` (P, 4) of the box head's first pass, ``class_scores`` (P,)
@@ -91,7 +91,7 @@ def trace_image(model, image, *, polarity="auto", input=None, diameter=None):
         return ops.convert_to_numpy(value)
 
     return Trace(
-        image=image, canonical=seen.canonical, scale=factor, input=prepared.input[0], window=prepared.window, stages=plain(stages), pyramid=plain(pyramid),
+        image=image, canonical=seen.canonical, input=prepared.input[0], window=prepared.window, scale=factor, stages=plain(stages), pyramid=plain(pyramid),
         anchors=network.anchors(height, width), rpn_logits=plain(logits)[0],
         rpn_scores=plain(ops.softmax(logits))[0, :, 1], rpn_deltas=plain(deltas)[0],
         proposals=plain(proposals)[0], proposal_scores=plain(ops.sigmoid(scores))[0][real],

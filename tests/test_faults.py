@@ -5,6 +5,7 @@ import os
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_nothing_is_lost(tmp_path):
     from tiny import python

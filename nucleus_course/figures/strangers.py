@@ -60,7 +60,8 @@ def draw_folds(folds, key="coco_ap", label="AP"):
             f"(95% {mean['low']:+.1f} to {mean['high']:+.1f})"
         )
     row_ticks(axis, names)
-    axis.set_xlim(0, 100)
+    values = [row[model][key] for _, row in rows for model in ("first", "second")]
+    axis.set_xlim(max(0, min(values) - 5), min(100, max(values) + 5))
     axis.set_ylim(len(names) - 0.4, -0.6)
     tidy(axis, f"{label} on sources held out, percent", "")
     legend(axis, "below", ncols=2)

@@ -330,5 +330,4 @@ course.claim("the image of the data at hand is not flagged", novelty["your data"
 #
 # 1. Ask which data are new *in practice*, and hold out exactly that.
 # 2. Count each source once. The largest experiment should not decide for the others.
-# 3. What differs for no good reason (polarity, stain, range) can be taken away, if the decision is visible.
-# 4. Fix the rule before you look, and report what lost.
+# 3. Fix the rule before you look, and report what lost.

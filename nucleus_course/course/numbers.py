@@ -112,3 +112,24 @@ def source_folds() -> dict:
     """
     text = files("nucleus_course.course").joinpath("source_folds.json").read_text(encoding="utf-8")
     return json.loads(text)
+
+
+def pooled_difference(folds: dict, key: str = "coco_ap") -> tuple[float, float, float]:
+    """A metric's difference over the held-out sources of several splits, each source counted once.
+
+    The splits hold out different images, so their differences are independent: half the widths of their intervals are
+    added in quadrature, each weighted by its number of sources.
+
+    Args:
+        folds: what :func:`source_folds` gives.
+
+    Returns:
+        (difference, low, high), first model minus second, percent.
+    """
+    weights = np.array([len(table["sources"]) for table in folds.values()], float)
+    weights /= weights.sum()
+    means = [table["means"]["unseen"][key] for table in folds.values()]
+    difference = float(weights @ [mean["difference"] for mean in means])
+    below = float(np.hypot.reduce(weights * [m["difference"] - m["low"] for m in means]))
+    above = float(np.hypot.reduce(weights * [m["high"] - m["difference"] for m in means]))
+    return difference, difference - below, difference + above

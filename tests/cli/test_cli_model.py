@@ -133,7 +133,19 @@ def test_predict_writes_everything_and_names_the_bad_ones(here, model):
     for stem, name in (("rgb", "rgb.png"), ("deep", "sub/deep.tif")):
         labels = tifffile.imread(here / "out" / "labels" / f"{stem}.tif")
         low, high = (counts[name][edge] for edge in ("low", "high"))
-        row = (name, "64", "64", str(labels.max()), "", "bright", "no", low, high, "")
+        row = (
+            name,
+            "64",
+            "64",
+            str(labels.max()),
+            "",
+            "bright",
+            "no",
+            low,
+            high,
+            "",
+            counts[name]["scale"],
+        )
         assert counts[name] | {"median_area_px": ""} == dict(zip(counts[name], row, strict=True))
         assert (
             0 <= float(low) < float(high) <= int(image.max()) * (200 if name.endswith("tif") else 1)
@@ -214,12 +226,12 @@ def test_a_model_in_half_precision_has_the_same_weights(here, model):
 def test_predict_takes_half_precision_where_it_is_the_faster(
     monkeypatch, backend, device, native, runtime, expected
 ):
-    from nucleus_course.cli import predict
+    from nucleus_course import backend as backends
 
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    monkeypatch.setattr(predict, "has_bfloat16", lambda name: native)
-    monkeypatch.setattr(predict, "devices", lambda name: [device])
-    assert predict._fastest(runtime) == expected
+    monkeypatch.setattr(backends, "has_bfloat16", lambda name: native)
+    monkeypatch.setattr(backends, "devices", lambda name: [device])
+    assert backends.fastest_dtype(runtime) == expected
 
 
 def test_weights_of_another_architecture(here, data):

@@ -88,7 +88,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(images, tmp_path, monkeyp
         distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as workers,
         distributed.Client(workers) as client,
     ):
-        recipe = Recipe(str(out), "Stub", load=Stub)
+        recipe = Recipe(str(out), "Stub", load=Stub, how={"diameter": "auto"})
         outcomes = cluster.run(recipe, find_images([images]), client, False)
         done = [next(outcomes)]
         victim = next(iter(client.run(os.getpid).values()))

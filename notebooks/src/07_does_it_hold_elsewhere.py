@@ -19,7 +19,7 @@
 # **What you need:** 45 minutes, 2 GB of memory, any processor. About a minute of it is computing. No internet connection. You should have done
 # [notebook 4](04_evaluate.ipynb).
 #
-# Previous: [6. Your own images](06_your_own_images.ipynb). This is the last notebook.
+# Previous: [6. Your own images](06_your_own_images.ipynb). Next: [a project of your own](../docs/capstone.md).
 # [Solutions](solutions/07_does_it_hold_elsewhere.ipynb) · [Glossary](../docs/glossary.md) · [Sources and splits](../docs/strangers.md)
 
 # %%
@@ -375,7 +375,7 @@ course.claim("the image of the data at hand is not flagged", novelty["your data"
 # <details><summary>3. The held-out images helped to choose between five recipes. Are they still held out?</summary>
 # Less so with each choice: the best of five is partly luck on these images. Keep a last set that chooses nothing, and look at it once.</details>
 #
-# ## Three take-aways
+# **Three take-aways**
 #
 # 1. Ask which data are new *in practice*, and hold out exactly that.
 # 2. Count each source once. The largest experiment should not decide for the others.

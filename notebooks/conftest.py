@@ -14,11 +14,10 @@ import pytest
 from nucleus_course._util.memory import Watch, peak_gib
 
 LIMIT = 1.5  # GiB
-LIMITS = {
-    "03_train_in_stages": 1.65
-}  # two trainings of three stages, each stage with a graph of its own
+# Trainings one after another: each leaves the graph of its step behind. 1.55 on a quiet machine, more on a busy one.
+LIMITS = {"03_train_in_stages": 1.85}
 BINDER = Path(__file__).resolve().parents[1] / "binder" / "start"
-DROPPED = ("LD_PRELOAD",)  # another allocator measures another thing
+DROPPED = ("LD_PRELOAD", "GLIBC_TUNABLES")  # another allocator measures another thing
 figures: dict[str, tuple[float, float]] = {}
 watches: dict[Path, Watch] = {}
 

@@ -2,7 +2,7 @@
 # # 7. Does it hold elsewhere?
 #
 # *The score on `validation` is good. Will it be as good on your images?* The most useful lesson that this project learned, at its own cost: its model rose
-# on `validation` for weeks and did not improve on images of other laboratories at all.
+# on `validation` from round to round and did not improve on images of other laboratories at all.
 #
 # **What you will do**
 # - count how many validation images have a neighbour in the training set;

@@ -11,6 +11,7 @@ import typer
 
 from nucleus_course._util.cores import usable_cores
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.memory import keep_freed
 from nucleus_course._util.text import pluralize
 from nucleus_course.backend import devices, has_bfloat16, load_backend
 from nucleus_course.cli import common
@@ -212,6 +213,7 @@ def train(
     asked = SimpleNamespace(**locals())
     asked.reading = reading(channel, plane, time, series, level)
     check_options(asked)
+    keep_freed()
     if fine_tune:
         from nucleus_course.cli import fine_tune as few
 

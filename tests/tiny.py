@@ -185,5 +185,13 @@ def python(code, *args, backend=None, timeout=600, **env):
     }
     if backend:
         environment["KERAS_BACKEND"] = backend
+    if backend == "jax":  # compiling is nearly all that JAX does in a test: quickly, and once
+        flags = ("--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true")
+        environment["XLA_FLAGS"] = " ".join([environment.get("XLA_FLAGS", ""), *flags])
+        environment |= {
+            "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
     words = [sys.executable, "-c", code, *map(str, args)]
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=timeout)

@@ -249,7 +249,8 @@ def _keep_compiled(folder: Path) -> None:
     """JAX keeps what it compiles: the probe's steps and later calls then do not compile again."""
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str((folder / "compiled").absolute()))
+    if jax.config.jax_compilation_cache_dir is None:  # else the user keeps it elsewhere
+        jax.config.update("jax_compilation_cache_dir", str((folder / "compiled").absolute()))
 
 
 def _open(recipe: Recipe, asked: SimpleNamespace):

@@ -1,4 +1,4 @@
-"""The paper's presets take real steps: the whole network, on crops of 256 pixels.
+"""The paper's presets take real steps: the whole network, on crops of 128 pixels.
 
 From random weights their frozen BatchNorm normalises nothing and the losses are huge, which is why `train` warns:
 the twins whose BatchNorm learns are held to sane losses instead.
@@ -21,11 +21,11 @@ PARTS = ("rpn_class", "rpn_box", "class", "box", "mask")
 
 
 def brief(name, *layers):
-    """The preset with one stage of two steps for each set of layers, one crop of 256 a step."""
+    """The preset with one stage of two steps for each set of layers, one crop of 128 a step."""
     preset = get_preset(name)
     stages = tuple(StageConfig(part, layers=part, epochs=1, rate=1e-4) for part in layers)
     small = dataclasses.replace(
-        preset.training, batch_size=1, crop=256, steps_per_epoch=2, workers=1, stages=stages
+        preset.training, batch_size=1, crop=128, steps_per_epoch=2, workers=1, stages=stages
     )
     return dataclasses.replace(preset, training=small)
 
@@ -33,7 +33,7 @@ def brief(name, *layers):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layers"),
-    [("paper-resnet50", ("heads", "4+", "all")), ("paper-resnet101", ("heads", "all"))],
+    [("paper-resnet50", ("heads", "all")), ("paper-resnet101", ("4+",))],
 )
 def test_a_few_steps_of_the_papers_training(name, layers):
     keras.utils.set_random_seed(1)

@@ -3,6 +3,7 @@
     python tests/course/mutants.py          a table: mutants tried and killed, for each check
     python tests/course/mutants.py NAME     each mutant of one exercise that survives, with its changed line
 
+Two families: lines changed (here), and arguments and answers altered (``altered.py``).
 A mutant that survives is either equal to the solution in all that the exercise asks (then its changed
 line is listed in :data:`EQUAL`, with the reason) or it shows a hole in the check.
 """
@@ -18,6 +19,9 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent))
+
+import altered  # noqa: E402
 
 from nucleus_course.course import exercises  # noqa: E402
 from nucleus_course.course.exercises import checks  # noqa: E402
@@ -239,32 +243,74 @@ def mutants(source: str) -> list[tuple[str, str]]:
     return list(found.items())
 
 
+def accepts(name: str, answer) -> bool:
+    """Whether a check passes an answer."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return CHECKS[name](answer).status == checks.PASSED
+
+
+def solution_of(name: str, source: str):
+    """The function that a source defines."""
+    space = {"np": np}
+    exec(source, space)  # the course's own solution, perhaps mutated
+    return space[name]
+
+
 def survivors(name: str, source: str) -> tuple[int, list[str]]:
     """(mutants tried, changed lines of those that the check accepts and :data:`EQUAL` does not list)."""
-    tried, alive = 0, []
-    for text, line in mutants(source):
-        space = {"np": np}
-        exec(text, space)  # the course's own solution, mutated
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            accepted = CHECKS[name](space[name]).status == checks.PASSED
-        tried += 1
-        if accepted and (name, line) not in EQUAL:
-            alive.append(line)
-    return tried, alive
+    tried = mutants(source)
+    alive = [line for text, line in tried if accepts(name, solution_of(name, text))]
+    return len(tried), [line for line in alive if (name, line) not in EQUAL]
+
+
+def alterations(name: str, source: str) -> list:
+    """(what is altered, function) for an exercise; its check's first case shows the arguments' types."""
+    solution, seen = solution_of(name, source), []
+
+    def spy(*args):
+        seen.append(copy.deepcopy(args))
+        return solution(*args)
+
+    CHECKS[name](spy)
+    return altered.altered(solution, seen[0])
+
+
+def altered_survivors(name: str, source: str) -> tuple[int, list[str]]:
+    """(alterations tried, those that the check accepts and :data:`altered.EQUAL` does not list)."""
+    tried = alterations(name, source)
+    alive = [label for label, answer in tried if accepts(name, answer)]
+    return len(tried), [label for label in alive if (name, label) not in altered.EQUAL]
+
+
+def row(name: str, source: str) -> tuple[list[int], list[str]]:
+    """The table's numbers for one check, and what survives."""
+    cells, alive = [], []
+    for find, equal in ((survivors, EQUAL), (altered_survivors, altered.EQUAL)):
+        tried, own = find(name, source)
+        same = sum(key[0] == name for key in equal)
+        cells += [tried, same, tried - same - len(own)]
+        alive += own
+    return [*cells, len(alive)], alive
+
+
+def line(name: str, cells: list[int]) -> str:
+    return f"| `{name}` | {' | '.join(map(str, cells))} |"
 
 
 def main(names: list[str]) -> int:
     checks.TIME_LIMIT = 0.5
     left = 0
+    print("| check | lines changed | equal | killed | arguments altered | equal | killed | left |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, source in sorted(solution_sources().items()):
         if names and name not in names:
             continue
-        tried, alive = survivors(name, source)
+        cells, alive = row(name, source)
         left += len(alive)
-        print(f"{name:<22}{tried:>5} mutants, {tried - len(alive)} killed or equal")
-        for line in alive:
-            print(f"    {(name, line)!r}: ")
+        print(line(name, cells))
+        for label in alive:
+            print(f"    {(name, label)!r}: ")
     return 1 if left else 0
 
 

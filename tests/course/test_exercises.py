@@ -100,14 +100,27 @@ def test_a_wrong_answer_fails_with_its_case(name, answer):
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_no_mutant_of_the_solution_survives(name, monkeypatch):
+    """Ten at least of each family are killed, and the guide's table says how many were tried."""
     monkeypatch.setattr(checks, "TIME_LIMIT", 0.5)
-    tried, alive = MUTANTS.survivors(name, SOURCES[name])
-    assert tried >= 10 and alive == []
+    cells, alive = MUTANTS.row(name, SOURCES[name])
+    assert alive == [] and cells[2] >= 10 and cells[5] >= 10
+    guide = (ROOT / "docs" / "instructor.md").read_text(encoding="utf-8")
+    assert MUTANTS.line(name, cells) in guide
 
 
 def test_every_mutant_called_equal_exists():
     lines = {(name, line) for name in SOURCES for _, line in MUTANTS.mutants(SOURCES[name])}
     assert set(MUTANTS.EQUAL) <= lines
+    labels = {(n, label) for n in SOURCES for label, _ in MUTANTS.alterations(n, SOURCES[n])}
+    assert set(MUTANTS.altered.EQUAL) <= labels
+
+
+@pytest.mark.parametrize(
+    "odd", [{1, "a"}, {(1, 2), (1, "a")}, [[1], [2, 3]], b"x", object(), np.array(["a"]), {1: {2}}]
+)
+@pytest.mark.parametrize("name", ["leaked", "flip_boxes", "measure", "classify_detection"])
+def test_no_answer_breaks_a_check(name, odd):
+    assert CHECKS[name](lambda *args: odd).status == FAILED
 
 
 def test_an_error_shows_the_learner_s_own_line(tmp_path):

@@ -197,10 +197,9 @@ def _array_difference(expected: Any, got: Any, tolerance: float) -> str:
     expected = np.asarray(expected)
     try:
         got = np.asarray(got)
-        numeric = np.issubdtype(got.dtype, np.number) or got.dtype == bool
-    except ValueError:
-        numeric = False
-    if not numeric and got.size:
+    except ValueError:  # lists of unequal lengths
+        return "expected numbers"
+    if got.dtype.kind not in "biuf" and got.size:
         return "expected numbers"
     if got.shape != expected.shape:
         return f"expected the shape {expected.shape}, got the shape {got.shape}"
@@ -251,5 +250,9 @@ def show(value: Any) -> str:
         inner = ", ".join(show(item) for item in value)
         return f"[{inner}]" if isinstance(value, list) else f"({inner})"
     if isinstance(value, (set, frozenset)):
-        return "{" + ", ".join(show(item) for item in sorted(value)) + "}" if value else "set()"
+        try:
+            items = sorted(value)
+        except TypeError:  # numbers and words, say
+            items = sorted(value, key=repr)
+        return "{" + ", ".join(show(item) for item in items) + "}" if value else "set()"
     return repr(value)

@@ -43,6 +43,7 @@ def check_box_of(answer: Callable) -> CheckResult:
             Case(
                 (leaning,), (0, 0, 4, 6), "the first row holds neither the left end nor the right"
             ),
+            Case((picture("..11.") > 0,), (0, 2, 1, 4), "an image of one row"),
             *drawn_cases(reference, lambda rng: (random_labels(rng) > 2,), "a random mask"),
         ],
         name="box_of",
@@ -79,6 +80,7 @@ def check_touching_pairs(answer: Callable) -> CheckResult:
             Case((picture("1...2", "1...2"),), set(), "opposite edges of the image do not touch"),
             Case((picture("1.2", "1.2"),), set(), "one pixel of background between them"),
             Case((picture("....", "...."),), set(), "an image without nuclei"),
+            Case((picture("221.3"),), {(1, 2)}, "an image of one row"),
             *drawn_cases(reference, lambda rng: (random_labels(rng),), "a random image"),
         ],
         name="touching_pairs",
@@ -94,8 +96,8 @@ def check_flip_boxes(answer: Callable) -> CheckResult:
         )
 
     def draw(rng):
-        corner = rng.uniform(0, 20, (3, 2))
-        return np.concatenate([corner, corner + rng.uniform(1, 9, (3, 2))], 1), rng.integers(30, 90)
+        corner = rng.uniform(-8, 20, (6, 2))
+        return np.concatenate([corner, corner + rng.uniform(1, 9, (6, 2))], 1), rng.integers(30, 90)
 
     one = np.array([[0, 0, 1, 1]], np.float32)
     boxes = np.array([[2, 1, 5, 4], [0, 6, 3, 10]], np.float32)
@@ -103,14 +105,14 @@ def check_flip_boxes(answer: Callable) -> CheckResult:
         answer,
         [
             Case((one, 10), np.array([[0, 9, 1, 10]]), "the first pixel of a row becomes the last"),
-            Case((one, 64), np.array([[0, 63, 1, 64]]), "the same in a wider image"),
+            Case((one, 640), np.array([[0, 639, 1, 640]]), "the same in a wider image"),
             Case(
                 (boxes, 10),
                 np.array([[2, 6, 5, 9], [0, 0, 3, 4]]),
                 "x1 must stay the smaller of the two",
             ),
             Case((np.zeros((0, 4), np.float32), 10), np.zeros((0, 4)), "no boxes at all"),
-            *drawn_cases(reference, draw, "three boxes between pixels", 2),
+            *drawn_cases(reference, draw, "six boxes between pixels, some over the edge", 2),
         ],
         name="flip_boxes",
     )
@@ -167,6 +169,8 @@ def check_measure(answer: Callable) -> CheckResult:
             case(picture("112", "112"), 1.0, "no background at all: the first id is a nucleus too"),
             case(picture("2..2", "...."), 2.0, "two parts of one nucleus are one row"),
             case(np.zeros((3, 3), np.int32), 0.5, "an image without nuclei"),
+            case(picture("1.22"), 0.5, "an image of one row"),
+            case(picture("1.22").T, 0.5, "an image of one column"),
             *drawn_cases(
                 reference, lambda rng: (random_labels(rng), rng.uniform(0.1, 0.9)), "a random image"
             ),

@@ -25,6 +25,8 @@ def check_mask_iou(answer: Callable) -> CheckResult:
             Case((none, a), 0.0, "the first is empty"),
             Case((a, np.ones((2, 4), bool)), 0.5, "one inside the other, the larger second"),
             Case((np.ones((2, 4), bool), a), 0.5, "the larger first"),
+            Case((a[:1], b[:1]), 1 / 3, "one row of pixels"),
+            Case((a.T, b.T), 1 / 3, "an image that is higher than wide"),
             *drawn_cases(
                 lambda a, b: (a * b).sum() / (a.astype(int) + b > 0).sum(),
                 lambda rng: tuple(rng.uniform(0, 1, (2, 4, 5)) < 0.6),
@@ -67,6 +69,7 @@ def check_match(answer: Callable) -> CheckResult:
                 "when the best partner is taken, the next best above the threshold is used",
             ),
             Case((np.array([[0.3, 0.2]]), 0.5), np.array([-1]), "below the threshold"),
+            Case((np.array([[0.49999]]), 0.5), np.array([-1]), "just below the threshold"),
             Case(
                 (np.array([[0.5]]), 0.5),
                 np.array([0]),
@@ -121,6 +124,7 @@ def check_average_precision(answer: Callable) -> CheckResult:
                 "precision is made to fall: at each recall the best precision at that recall or beyond",
             ),
             Case((np.zeros(0, bool), 3), 0.0, "no detections"),
+            Case((np.ones(10, bool), 1001), 1 / 101, "a recall of 0.00999 does not reach 0.01"),
             Case((np.array([True] * 3 + [False] * 4), 3), 1.0, "false alarms after the last hit"),
             *drawn_cases(
                 reference, lambda rng: (rng.uniform(0, 1, 12) < 0.6, 13), "twelve random detections"
@@ -155,6 +159,11 @@ def check_label_image(answer: Callable) -> CheckResult:
             Case(
                 (two, np.array([0.02, 0.01])), picture("112.", "112."), "low scores paint as well"
             ),
+            Case((two, np.array([0.90001, 0.90002])), picture("122.", "122."), "better by a hair"),
+            Case(
+                (two, np.array([0.90002, 0.90001])), picture("112.", "112."), "the other by a hair"
+            ),
+            Case((two[:1].swapaxes(1, 2), np.array([0.7])), picture("11", "11", "..", ".."), "one"),
             *drawn_cases(
                 reference,
                 lambda rng: (rng.uniform(0, 1, (4, 3, 5)) < 0.5, rng.permutation(4) / 4 + 0.1),
@@ -201,8 +210,8 @@ def check_classify_detection(answer: Callable) -> CheckResult:
             Case((np.array([0.5]), np.array([False])), "matched", "0.5 with a free nucleus"),
             Case((np.array([0.5]), np.array([True])), "duplicate", "0.5 with a taken nucleus"),
             Case((np.array([0.1]), np.array([False])), "poor boundary", "0.1 itself"),
-            Case((np.array([0.49]), np.array([False])), "poor boundary", "just below a match"),
-            Case((np.array([0.09]), np.array([True])), "spurious", "just below a poor boundary"),
+            Case((np.array([0.49999]), np.array([False])), "poor boundary", "just below a match"),
+            Case((np.array([0.09999]), np.array([True])), "spurious", "just below a poor boundary"),
             Case(
                 (np.array([0.3, 0.6]), np.array([False, True])),
                 "duplicate",
@@ -235,6 +244,7 @@ def check_paired_interval(answer: Callable) -> CheckResult:
     a, b = rng.uniform(40, 90, 20), rng.uniform(40, 90, 20)
     draws = rng.integers(0, 20, (200, 20))
     means = (b - a)[draws].mean(axis=1)
+    many = np.arange(300.0)
     return run_check(
         answer,
         [
@@ -252,6 +262,10 @@ def check_paired_interval(answer: Callable) -> CheckResult:
                 (-3.8, 3.8),
                 "better on one image, worse on the other",
             ),
+            Case(
+                (np.array([50.0]), np.array([60.0]), np.zeros((4, 1), int)), (10, 10), "one image"
+            ),
+            Case((0 * many, many, np.full((3, 300), 299)), (299, 299), "three hundred images"),
             Case(
                 (a, b, draws),
                 tuple(np.percentile(means, [2.5, 97.5])),
@@ -285,6 +299,7 @@ def check_edge_ids(answer: Callable) -> CheckResult:
             Case((picture("..6..", ".....", "....."),), {6}, "the top edge alone"),
             Case((picture(".....", ".....", "..6.."),), {6}, "the bottom edge alone"),
             Case((picture("11", "22"),), {1, 2}, "no background at all"),
+            Case((picture("..1.2.."),), {1, 2}, "an image of one row is all edge"),
             Case((picture("...", "...", "..."),), set(), "an image without nuclei"),
             *drawn_cases(reference, lambda rng: (random_labels(rng),), "a random image"),
         ],

@@ -84,6 +84,11 @@ def check_encode_box(answer: Callable) -> CheckResult:
                 (0.5, -0.25, 0, np.log(0.5)),
                 "everything at once",
             ),
+            Case(
+                ((0.0, 0.0, 4.0, 4.0), (8.0, 4.0, 24.0, 20.0)),
+                (3.5, 2.5, np.log(4), np.log(4)),
+                "far away and much larger",
+            ),
             *drawn_cases(
                 reference, lambda rng: (_random_box(rng), _random_box(rng)), "two random boxes"
             ),
@@ -144,6 +149,7 @@ def check_nms(answer: Callable) -> CheckResult:
                 np.array([0]),
                 "an overlap just above the threshold: one goes",
             ),
+            Case((double, np.array([0.90001, 0.90002]), 0.4), np.array([1]), "better by a hair"),
             Case((pair[:1], np.array([0.01]), 0.5), np.array([0]), "one box, whatever its score"),
             Case((pair[:0], np.zeros(0), 0.5), np.zeros(0, int), "no boxes at all"),
             *drawn_cases(_greedy_nms, lambda rng: draw(rng, 0.2), "twelve boxes in a crowd"),
@@ -187,10 +193,11 @@ def check_bilinear(answer: Callable) -> CheckResult:
             Case((grid, -2.0, 8.0), 4.0, "far outside on the other side"),
             Case((wide, 0.5, 2.5), 4.0, "a grid that is wider than high"),
             Case((wide.T, 2.5, 0.5), 4.0, "a grid that is higher than wide"),
+            Case((wide[:1, 1:2], 0.2, 0.9), 2.0, "a grid of one cell"),
             *drawn_cases(
                 reference,
                 lambda rng: (
-                    rng.uniform(0, 9, (3, 5)).astype("f4"),
+                    rng.uniform(-9, 9, (3, 5)).astype("f4"),
                     *rng.uniform((-1, -1), (4, 6)),
                 ),
                 "a random point, perhaps outside the grid",
@@ -217,6 +224,9 @@ def check_pyramid_level(answer: Callable) -> CheckResult:
             Case((448.0, 448.0), 5, "level 5 begins at 448"),
             Case((447.0, 447.0), 4, "just below it"),
             Case((111.0, 111.0), 2, "just below level 3"),
+            Case((223.9, 223.9), 3, "nearer to level 4"),
+            Case((112.5, 111.6), 3, "level 3 by the part of a pixel in the height"),
+            Case((111.6, 112.5), 3, "and in the width"),
         ],
         name="pyramid_level",
     )
@@ -289,6 +299,16 @@ def check_paste_mask(answer: Callable) -> CheckResult:
                 "a centre on the upper or left edge is inside, one on the lower or right is not",
             ),
             Case((full, (5.0, 5.0, 9.0, 9.0), 3, 4), rows(*["...."] * 3), "a box beyond the image"),
+            Case(
+                (0.49999 * full, (0.0, 0.0, 2.0, 3.0), 2, 3), rows("...", "..."), "just below 0.5"
+            ),
+            Case(
+                (np.array([[0.9], [0.4]], np.float32), (0.0, 0.0, 8.0, 2.0), 8, 2),
+                rows(*["##"] * 5, *[".."] * 3),
+                "a mask that is higher than wide",
+            ),
+            Case((0 * full, (0.0, 0.0, 2.0, 3.0), 2, 3), rows("...", "..."), "nothing in the mask"),
+            Case((full, (0.0, 0.0, 150.0, 140.0), 150, 140), np.ones((150, 140), bool), "large"),
             *drawn_cases(reference, draw, "a random grid, box and image", 8),
         ],
         name="paste_mask",

@@ -36,6 +36,11 @@ def check_top_down(answer: Callable) -> CheckResult:
                 (0 * ramp, nothing, one, np.array([0.5])), nothing + 0.5, "the bias is added once"
             ),
             Case((0 * ramp, fine, 3 * one, np.ones(1)), 3 * fine + 1, "weight, then bias"),
+            Case(
+                (np.ones((1, 1, 1)), fine[:2, :2], one, np.array([2.0])),
+                fine[:2, :2] + 3,
+                "a coarse map of one cell",
+            ),
             *drawn_cases(reference, draw, "four channels from five, on a map that is not square"),
         ],
         name="top_down",
@@ -83,6 +88,10 @@ def check_anchor_labels(answer: Callable) -> CheckResult:
                 "two anchors share the best IoU of the second nucleus",
             ),
             case([[0.0, 0.8], [0.0, 0.1]], [1, 0], "a nucleus that no anchor touches"),
+            case([[0.0], [0.0]], [0, 0], "no anchor touches the only nucleus"),
+            case([[0.9], [0.69999], [0.29999]], [1, -1, 0], "just below each limit"),
+            case([[0.2, 0.1, 0.0]], [1], "one anchor: the best that there is"),
+            case([[0.8, 0.1, 0.0], [0.4, 0.05, 0.0]], [1, -1], "more nuclei than anchors"),
             case([[0.6], [0.5], [0.4]], [1, 1, 0], "other limits", positive=0.5, negative=0.45),
             *drawn_cases(reference, draw, "nine anchors, three nuclei", 8),
         ],

@@ -23,6 +23,7 @@ def check_smooth_l1(answer: Callable) -> CheckResult:
             Case((np.array([-0.5, -3.0]),), np.array([0.125, 2.5]), "the sign does not matter"),
             Case((np.array([[0.9], [1.2]]),), np.array([[0.405], [0.7]]), "around the limit of 1"),
             Case((np.array([[-0.99, -1.01]]),), np.array([[0.49005, 0.51]]), "around -1"),
+            Case((np.array([4.0, -0.2, 2.0]),), np.array([3.5, 0.02, 1.5]), "in their own order"),
         ],
         name="smooth_l1",
     )
@@ -101,6 +102,7 @@ def check_warmup_cosine(answer: Callable) -> CheckResult:
             Case((5, 100, 20, 0.4), 0.1, "a quarter of the warm-up, to another peak"),
             Case((60, 100, 20, 0.4), 0.2, "half way down from another peak"),
             Case((0, 100, 0, 0.3), 0.3, "no warm-up: the peak comes first"),
+            Case((150, 1000, 300, 1.0), 0.5, "a long warm-up"),
             Case((30, 90, 30, 2.0), 2.0, "the step at which the warm-up ends has the peak"),
             *drawn_cases(reference, draw, "a random schedule", 6),
         ],

@@ -300,7 +300,7 @@ def check_paste_mask(answer: Callable) -> CheckResult:
             ),
             Case((full, (5.0, 5.0, 9.0, 9.0), 3, 4), rows(*["...."] * 3), "a box beyond the image"),
             Case(
-                (0.49999 * full, (0.0, 0.0, 2.0, 3.0), 2, 3), rows("...", "..."), "just below 0.5"
+                (0.49989 * full, (0.0, 0.0, 2.0, 3.0), 2, 3), rows("...", "..."), "just below 0.5"
             ),
             Case(
                 (np.array([[0.9], [0.4]], np.float32), (0.0, 0.0, 8.0, 2.0), 8, 2),

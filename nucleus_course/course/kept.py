@@ -23,6 +23,7 @@ from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import write_file
 from nucleus_course.config import ModelConfig, Thresholds, from_dict
 from nucleus_course.course.setup import WEIGHTS_VARIABLE, project_root, shown, work_folder
+from nucleus_course.course.waiting import say
 
 UNTRAINED = "untrained"
 POINT_FILES = ("config.json", "thresholds.json", "rescoring.json")  # what a prediction depends on,
@@ -170,10 +171,9 @@ def _compute(weights: Weights, dataset, out: Path, mirrored: int = 0) -> None:
     log = []
     for line in process.stdout:
         if line.startswith(PROGRESS):
-            print(f"\r{line.removeprefix(PROGRESS).strip()}", end="", file=sys.stderr, flush=True)
+            say(line.removeprefix(PROGRESS).strip())
         else:
             log.append(line)
-    print(file=sys.stderr)
     if process.wait() or not out.exists():
         raise UserError("the detection did not finish:\n" + "".join(log[-20:]))
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucleus_course._util.errors import UserError
+from nucleus_course.course.waiting import watch_cells
 from nucleus_course.figures.style import DPI, html
 
 DATA_VARIABLE = "NUCLEUS_COURSE_DATA"
@@ -70,7 +71,7 @@ def shown(path: Path) -> str:
 
 
 def find_data(verbose: bool = True) -> CourseData:
-    """Decide which data the notebooks use, and say so.
+    """Decide which data the notebooks use, and say so; cells that take over five seconds then say that too.
 
     In this order: the path in the environment variable ``NUCLEUS_COURSE_DATA`` (``sample`` asks for
     the embedded sample), the places that ``nucleus-course doctor`` looks at, and the embedded sample.
@@ -80,6 +81,7 @@ def find_data(verbose: bool = True) -> CourseData:
     """
     from nucleus_course.reports.doctor import find_bbbc038
 
+    watch_cells()
     wanted = os.environ.get(DATA_VARIABLE, "").strip()
     found = None if wanted == "sample" else find_bbbc038()
     if found is None and wanted not in ("", "sample"):
@@ -109,6 +111,7 @@ def find_model(name: str = "compact", verbose: bool = True):
     Raises:
         UserError: if the variable names something that is not there.
     """
+    watch_cells()
     quiet_backend()
     import nucleus_course as nc
     from nucleus_course.models.weights.folder import shipped_weights

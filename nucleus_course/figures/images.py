@@ -27,6 +27,7 @@ from nucleus_course.figures.style import (
     stretch,
 )
 
+NEIGHBOUR = "#CCCCCC"
 MOST_LETTERS = 60  # more would hide the image
 
 
@@ -126,7 +127,7 @@ def draw_augmentations(record, views):
 
 def draw_found(images, labels):
     """Images (uint8 RGB, by name) with the outlines of what was detected in each."""
-    figure, axes = panels(len(images), min(3, len(images)), side=5.0)
+    figure, axes = panels(len(images), min(2, len(images)), side=5.2)
     for axis, (name, image) in zip(axes, images.items()):
         found = pluralize(count_labels(labels[name]), "detection")
         picture(axis, image, f"{name}: {found}")
@@ -154,7 +155,7 @@ def sort_out(truth, found):
 
 
 def draw_detections(record, detections, *, mark=False, what="detections", synthetic=False):
-    """The image, the annotation and the detections side by side.
+    """The image; below it the annotation and the detections side by side.
 
     Args:
         record: :class:`~nucleus_course.data.Record`.
@@ -167,7 +168,8 @@ def draw_detections(record, detections, *, mark=False, what="detections", synthe
     truth, labels = renumber(record.labels), renumber(detections)
     matched, missed, right, wrong = sort_out(truth, labels)
     found = len(right) + len(wrong)
-    figure, axes = panels(3, 3, side=4.4, ratio=_ratio(record))
+    figure, axes = panels(4, 2, side=5.2, ratio=_ratio(record))
+    axes.pop(1).set_visible(False)  # what is to be compared stands in one row
     words = (f"{short(record.id)}: {record.type}", f"annotation: {_nuclei(record.count)}", f"{what}: {found}")  # fmt: skip
     for axis, title in zip(axes, words):
         picture(axis, stretch(record.image), title)
@@ -177,7 +179,7 @@ def draw_detections(record, detections, *, mark=False, what="detections", synthe
         outline(axes[2], labels, FOUND)
         return signed(figure, (
             f"Image {short(record.id)} ({record.type}) with {_nuclei(record.count)} in the annotation (dashed orange outlines, "
-            f"middle) and {found} {what} (light blue outlines, right)."
+            f"lower left) and {found} {what} (light blue outlines, lower right)."
         ), synthetic)  # fmt: skip
     axes[1].set_xlabel(f"{len(missed)} missed", fontsize=TEXT)
     axes[2].set_xlabel(f"{len(wrong)} spurious", fontsize=TEXT)
@@ -191,7 +193,7 @@ def draw_detections(record, detections, *, mark=False, what="detections", synthe
     _legend(figure, looks)
     caption = (
         f"Image {short(record.id)} ({record.type}): {_nuclei(record.count)}, {len(right)} of them found with an IoU above 0.5 (green), "
-        f"{len(missed)} missed (dashed orange, middle); {len(wrong)} of {found} {what} match no nucleus (dashed vermilion, right)."
+        f"{len(missed)} missed (dashed orange, lower left); {len(wrong)} of {found} {what} match no nucleus (dashed vermilion, lower right)."
     )
     return signed(figure, caption, synthetic)
 
@@ -270,7 +272,7 @@ def draw_case(image, truth, found, box, title, margin=14, around=None):
     for axis, name in zip(axes, ("the image", "annotation", "detection")):
         picture(axis, crop, name)
     for axis, labels in zip(axes[1:], around or ()):
-        outline(axis, labels[rows, columns], GREY, rim=False)
+        outline(axis, labels[rows, columns], NEIGHBOUR)
     outline(axes[1], truth.astype(int), TRUTH)
     outline(axes[2], found.astype(int), FOUND)
     picture(axes[3], difference(truth, found), "white: both, striped: missed\nlight blue: too much")

@@ -16,6 +16,7 @@ from nucleus_course.figures.style import (
     TEXT,
     TRUTH,
     VERMILION,
+    WIDEST,
     draw_boxes,
     heat,
     legend,
@@ -52,7 +53,7 @@ class _Diagram:
     """Blocks, arrows and thumbnails on a sheet of 104 by 50 units."""
 
     def __init__(self):
-        self.figure = Figure(figsize=(13.0, 6.25))
+        self.figure = Figure(figsize=(WIDEST, 5.4))
         self.axis = self.figure.add_axes((0, 0, 1, 1))
         self.axis.set(xlim=(0, 104), ylim=(0, 50))
         self.axis.axis("off")
@@ -152,7 +153,7 @@ def draw_anchors(trace, config):
 
     shapes, ratios = level_shapes(*trace["input"].shape[:2], config.strides), len(config.anchor_ratios)  # fmt: skip
     starts = np.cumsum([0, *(rows * columns * ratios for rows, columns in shapes)])
-    figure, axes = panels(4, 4, side=3.4, ratio=1.1)
+    figure, axes = panels(4, 2, side=5.2)
     picture(axes[0], stretch(trace["image"]), "anchors at one place")
     for start, (rows, columns), colour in zip(starts, shapes, CYCLE):
         middle = start + ((rows // 2) * columns + columns // 2) * ratios
@@ -166,7 +167,7 @@ def draw_anchors(trace, config):
         sure = int((score > 0.5).sum())
         parts.append(f"P{number + 2} (anchors of {size} pixels) {sure} of {score.size}")
     return figure, (
-        "Left, the anchors of every level at one place. Then the RPN's score for each cell of the three finest "
+        "First, the anchors of every level at one place. Then the RPN's score for each cell of the three finest "
         f"levels, yellow is near 1. Cells above 0.5: {'; '.join(parts)}."
     )
 
@@ -215,7 +216,7 @@ def draw_nms_steps(image, boxes, scores, threshold, steps=4):
             alive[dropped] = False
             history.append((index, dropped))
     shown = history[:steps]
-    figure, axes = panels(1 + len(shown), 1 + len(shown), side=2.8, ratio=1.1)
+    figure, axes = panels(1 + len(shown), 3, side=3.4, ratio=1.1)
     low, high = boxes[:, :2].min(axis=0) - 6, boxes[:, 2:].max(axis=0) + 6
     view = stretch(image)
     picture(axes[0], view, f"{len(boxes)} boxes")
@@ -279,7 +280,7 @@ def draw_refinement(trace, truth, upsample, count=60):
     """
     best = np.argsort(-trace["class_scores"], kind="stable")[:count]
     both = [trace[name][best] / upsample for name in ("proposals", "boxes")]
-    figure, axes = new_figure(12.6, 4.2, 3, width_ratios=(1, 1, 1.1))
+    figure, axes = new_figure(WIDEST, 3.6, 3, width_ratios=(1, 1, 1.1))
     for axis, boxes, title in zip(axes, both, ("proposals", "after the box head")):
         picture(axis, stretch(trace["image"]), title)
         draw_boxes(axis, boxes, FOUND, widths=0.9)

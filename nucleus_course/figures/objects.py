@@ -11,6 +11,7 @@ from nucleus_course.figures.style import (
     TEXT,
     TYPE_COLOURS,
     TYPE_MARKERS,
+    WIDEST,
     bars,
     difference,
     legend,
@@ -77,7 +78,7 @@ def draw_round_trip(mask, grid, pasted, sizes, ious):
         mask, grid, pasted: as :func:`~nucleus_course.geometry.masks.round_trip` gives them.
         sizes, ious: (N,) of many nuclei, pixels and fractions.
     """
-    figure, axes = new_figure(12.0, 3.2, 4, width_ratios=(1, 1, 1, 1.9))
+    figure, axes = new_figure(WIDEST, 3.0, 4, width_ratios=(1, 1, 1, 1.9))
     one = (mask & pasted).sum() / (mask | pasted).sum()
     picture(axes[0], mask, "the mask")
     picture(axes[1], grid, f"on a {grid.shape[0]} x {grid.shape[1]} grid")

@@ -2,7 +2,8 @@
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart. Where a colour carries a
 meaning, a line style, marker, hatch or letter carries it too, so a grey print says the same. The
-smallest text has 9 points. No global matplotlib state is touched.
+smallest text has 9 points, and no figure is wider than a notebook's page, so it is shown at that size.
+No global matplotlib state is touched.
 """
 
 import base64
@@ -18,7 +19,9 @@ BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#666666"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW)
 TRUTH, FOUND = ORANGE, SKY  # outlines: the annotation (dashed) and the detection (solid)
 TEXT = 9  # points
-DPI = 80
+DPI = 96  # pixels an inch of a web page: nine points stay nine points
+WIDEST = 10.4  # inches; a wider picture is made smaller by the page, and its text with it
+DASHES = {"--": (4, 2), ":": (1.2, 1.8)}  # of boxes, in line widths
 
 # One look for each model or curve; style, marker and hatch say the same as the colour.
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
@@ -54,14 +57,14 @@ CLASS_LETTERS = {name: letter for name, (_, _, letter) in _CLASS_LOOKS.items() i
 
 
 def new_figure(width=6.4, height=4.0, columns=1, rows=1, **kwargs):
-    """A figure of ``width`` by ``height`` inches and its axes, row by row: (Figure, [axes])."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    """A figure of ``width`` (at most :data:`WIDEST`) by ``height`` inches and its axes, row by row: (Figure, [axes])."""
+    figure = Figure(figsize=(min(width, WIDEST), height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **kwargs).ravel())
 
 
 def panels(count, columns, side=3.0, ratio=1.0):
     """``count`` axes in rows of ``columns``, each ``side`` inches wide and ``ratio`` times as high."""
-    rows = -(-count // columns)
+    rows, side = -(-count // columns), min(side, WIDEST / columns)
     figure, axes = new_figure(side * columns, side * ratio * rows, columns, rows)
     for axis in axes[count:]:
         axis.set_visible(False)
@@ -282,9 +285,14 @@ def outline(axis, labels, colour=TRUTH, ids=None, dashed=None, rim=True):
 
 
 def draw_boxes(axis, boxes, colour, style="-", widths=1.5):
-    """Draw boxes (N, 4) as (y1, x1, y2, x2) in pixels on an image shown by :func:`picture`."""
+    """Draw boxes (N, 4) as (y1, x1, y2, x2) in pixels on an image shown by :func:`picture`, rimmed in black.
+
+    ``style`` is "-", "--" or ":"; ``widths`` in points, one for each box where the lines are solid.
+    """
     y1, x1, y2, x2 = (np.asarray(boxes, float).reshape(-1, 4) - 0.5).T  # pixel 0 spans -0.5 to 0.5
     corners = np.stack([x1, y1, x2, y1, x2, y2, x1, y2, x1, y1], axis=1).reshape(-1, 5, 2)
-    axis.add_collection(
-        LineCollection(corners, colors=colour, linestyles=style, linewidths=widths), autolim=False
-    )
+    widths = np.asarray(widths, float)
+    for line, wide in (("black", widths + 1.0), (colour, widths)):
+        dashes = [w * float(widths / wide) for w in DASHES[style]] if style in DASHES else None
+        look = {"linestyles": (0, dashes) if dashes else "-", "linewidths": wide}
+        axis.add_collection(LineCollection(corners, colors=line, **look), autolim=False)

@@ -20,7 +20,7 @@ def draw_targets(image, truth, targets, upsample, count=2):
         upsample: network pixels for one image pixel. count: mask targets to show.
     """
     shown = min(count, len(targets.masks))
-    figure, axes = panels(2 + shown, 2 if shown else 1, side=3.6)
+    figure, axes = panels(2 + shown, 2 if shown else 1, side=5.2)
     view, parts = stretch(image), []
     rows = (
         ("anchors", targets.anchors, targets.anchor_labels),

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.figures.style import (
@@ -136,6 +137,7 @@ def draw_learning_curve(log, *, interrupted_after=None, synthetic=False):
     begins = [b["epoch"] for a, b in zip(rows, rows[1:]) if a.get("stage") != b.get("stage")]
     for axis in (left, *others):
         axis.set_xlim(min(epochs[0] - 0.5, 0), epochs[-1] + 0.5)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         for epoch in begins:
             axis.axvline(float(epoch) - 0.5, color=GREY, ls="--", lw=1)
         if interrupted_after is not None and len(rows) > interrupted_after:
@@ -180,7 +182,7 @@ def draw_fine_tuning(curves):
     Args:
         curves: {name: (E + 1, 3)}: F1 on learned images, F1 on unseen images, loss; row 0 is before training.
     """
-    figure, axes = new_figure(4.6 * len(curves), 4.0, len(curves), sharey=True)
+    figure, axes = new_figure(max(6.0, 4.6 * len(curves)), 4.0, len(curves), sharey=True)
     parts = []
     for axis, (name, curve) in zip(axes, curves.items()):
         epochs = np.arange(len(curve))
@@ -191,6 +193,7 @@ def draw_fine_tuning(curves):
         axis.set_ylim(0, 1)
         legend(axis, "below", 2)
         tidy(axis, "epoch", "F1 at IoU 0.75", name)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         parts.append(
             f"{name}: {curve[0, 0]:.2f} to {curve[-1, 0]:.2f} on what was learned from, "
             f"{curve[0, 1]:.2f} to {curve[-1, 1]:.2f} on other images, "

@@ -44,7 +44,8 @@ def discs():
 def rows(epochs=6):
     log = [{"epoch": i + 1, "stage": "heads" if i < 2 else "all", "rate": 1e-3 / (i + 1), "loss": 6 / (i + 1), "mask_loss": 1 / (i + 1)}
            for i in range(epochs)]  # fmt: skip
-    log[2]["coco_ap"], log[5]["coco_ap"] = 40.0, 30.0
+    if epochs == 6:
+        log[2]["coco_ap"], log[5]["coco_ap"] = 40.0, 30.0
     return log
 
 
@@ -121,7 +122,8 @@ def test_detections_are_sorted_by_whether_they_are_right(discs):
     assert missed.tolist() == [1] and len(matched) == record.count - 1
     assert wrong.tolist() == [record.count] and len(right) == record.count - 1
     figure, caption = check(figures.draw_detections(record, found, mark=True))
-    _, middle, last = figure.axes
+    _, hidden, middle, last = figure.axes
+    assert not hidden.get_visible()
     for axis, colour, labels, ids in (
         (middle, style.TRUTH, record.labels, missed),
         (last, style.VERMILION, compact, wrong),
@@ -130,7 +132,7 @@ def test_detections_are_sorted_by_whether_they_are_right(discs):
         assert len(expected) and np.array_equal(lines_of(axis, colour), expected)
     assert f"{record.count} nuclei, {record.count - 1} of them found" in caption
     plain = check(figures.draw_detections(record, found))
-    assert not len(lines_of(plain[0].axes[2], style.VERMILION)) and "missed" not in plain[1]
+    assert not len(lines_of(plain[0].axes[3], style.VERMILION)) and "missed" not in plain[1]
 
 
 def test_detections_may_be_a_model_s(discs):
@@ -357,8 +359,29 @@ def test_outlines_show_on_any_ground_and_in_grey():
 def test_boxes_lie_on_pixel_edges():
     figure, (axis,) = style.panels(1, 1)
     style.draw_boxes(axis, np.array([[1, 2, 4, 7]]), style.FOUND)
-    corners = np.array(axis.collections[0].get_segments()[0])
-    assert corners.min(axis=0).tolist() == [1.5, 0.5] and corners.max(axis=0).tolist() == [6.5, 3.5]
+    rim, line = axis.collections
+    for lines in (rim, line):
+        corners = np.array(lines.get_segments()[0])
+        assert corners.min(axis=0).tolist() == [1.5, 0.5]
+        assert corners.max(axis=0).tolist() == [6.5, 3.5]
+    assert matplotlib.colors.to_hex(rim.get_color()[0]) == "#000000"
+    assert rim.get_linewidth()[0] > line.get_linewidth()[0]
+
+
+@pytest.mark.parametrize("style_name", ["--", ":"])
+def test_the_rim_of_a_dashed_box_is_dashed_alike(style_name):
+    _, (axis,) = style.panels(1, 1)
+    style.draw_boxes(axis, np.array([[1, 2, 4, 7]]), style.FOUND, style=style_name, widths=0.8)
+    gaps = [lines.get_linestyle()[0][1] for lines in axis.collections]  # in points
+    assert gaps[1] is not None and np.allclose(*gaps)
+
+
+def test_epochs_are_whole_numbers():
+    for figure, _ in (
+        figures.draw_learning_curve(rows(2)),
+        figures.draw_fine_tuning({"one": np.array([[0.1, 0.2, np.nan], [0.3, 0.2, 1.0]])}),
+    ):
+        assert all(tick == int(tick) for axis in figure.axes for tick in axis.get_xticks())
 
 
 def test_filled_labels_separate_neighbours():
@@ -415,13 +438,17 @@ def every_figure(sample, discs, case):
 
 
 def test_every_figure_can_be_read(sample, discs, case):
-    """A picture and a sentence; text of nine points or more; no legend on a bar; pyplot left alone."""
+    """A picture and a sentence; text of nine points or more as shown; no legend on a bar; pyplot left alone."""
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
     for name, (figure, caption) in every_figure(sample, discs, case):
         assert isinstance(figure, Figure) and caption.endswith(".") and len(caption) > 15, name
-        assert len(figures.png(figure)) > 1000, name
+        drawn = figures.png(figure)
+        wide = int.from_bytes(
+            drawn[16:20], "big"
+        )  # what a notebook shows without making it smaller
+        assert len(drawn) > 1000 and style.DPI == 96 and wide <= 1024, (name, wide)
         for text in figure.findobj(matplotlib.text.Text):
             assert not text.get_text().strip() or text.get_fontsize() >= 9, (name, text)
         for axis in figure.axes:

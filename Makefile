@@ -18,7 +18,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock audit demo check test test-fast lab site picture clean
+.PHONY: help setup lock audit demo check test test-fast lab site pdf picture clean
 
 help:
 	@echo "make setup      make $(VENV) and install TensorFlow, JAX, the course and the tests' tools"
@@ -30,6 +30,7 @@ help:
 	@echo "make test-fast  the quick tests only, no notebooks"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make site       the web site in out/site: docs, reference and rendered solutions; dead links end it"
+	@echo "make pdf        the same as one file to print, out/site/nucleus-course.pdf; needs Chromium or Chrome"
 	@echo "make picture    draw README's picture again, docs/images/detection.png"
 	@echo "make clean      remove what the commands above wrote, $(VENV) included"
 
@@ -82,6 +83,16 @@ lab: setup
 site: setup
 	$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs . out/site
 	@echo "open out/site/docs/index.html"
+
+# One page of everything, printed by a browser; its files are found from the top of the folder only.
+BROWSER ?= $(firstword $(foreach name,chromium chromium-browser google-chrome chrome,$(shell command -v $(name))))
+pdf: setup
+	@test -n "$(BROWSER)" || { echo "error: no Chromium or Chrome here: install one, or make pdf BROWSER=/path/to/it" >&2; exit 2; }
+	$(BIN)/python -m sphinx -q -b singlehtml -c docs . out/page
+	cp out/page/docs/index.html out/page/index.html
+	@mkdir -p out/site
+	$(BROWSER) --headless --no-sandbox --disable-gpu --no-pdf-header-footer \
+	    --print-to-pdf=out/site/nucleus-course.pdf "file://$(CURDIR)/out/page/index.html"
 
 picture: setup
 	$(BIN)/python docs/images/make_detection.py

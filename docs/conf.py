@@ -30,6 +30,7 @@ include_patterns = [
     "data/README.md",
     "data/weights/*/README.md",
     "notebooks/solutions/*.ipynb",
+    "notebooks/gpu/*.ipynb",
 ]
 exclude_patterns = [".venv", "out", "build", "runs", "**/.ipynb_checkpoints"]
 

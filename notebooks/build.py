@@ -36,8 +36,10 @@ import nbformat
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "src"
 VARIANTS = ("exercise", "solution")
+GPU = "gpu/train_on_a_gpu"  # from src/gpu.py: no exercises, so no solution; not run without a GPU
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 CELL = re.compile(r"^# %%(?P<options>.*)$")
+COMMAND = re.compile(r"^# !", re.M)  # a command line, which is no Python
 OPTION = re.compile(r"""(\w+)=("[^"]*"|\[[^\]]*\])""")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PICTURE = re.compile(r"(?<=data:image/png;base64,)[A-Za-z0-9+/=]+")
@@ -141,6 +143,8 @@ def doors(name: str) -> str:
         return ""
     place = address().removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{name}.ipynb"
+    if name == GPU:  # Binder has none
+        return f"\n\n[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})"
     binder = f"https://mybinder.org/v2/gh/{place}/main?labpath=notebooks%2F{name}.ipynb"
     badges = (
         "https://colab.research.google.com/assets/colab-badge.svg",
@@ -156,13 +160,13 @@ def text_cell(source: str, variant: str, first: bool) -> str:
     if variant == "solution":
         return relink(fold(source, "Answer", "Answer"))
     source = fold(source, "What was seen", "What was seen (open it after you have run the cell)")
-    return source + HOW_TO_RUN if first else source
+    return source + HOW_TO_RUN if first and HOW_TO_RUN[:22] not in source else source
 
 
 def relink(markdown: str) -> str:
     """Relative links as seen from ``solutions/``, one folder further down."""
     markdown = re.sub(r"\[Solutions\]\(solutions/", "[This notebook without answers](../", markdown)
-    markdown = re.sub(r"\]\(solutions/", "](../", markdown)
+    markdown = re.sub(r"\]\(solutions/", "](../", markdown).replace("](gpu/", "](../gpu/")
     return re.sub(
         r"\]\(\.\./(?=docs|README|data|nucleus_course|tests|LICENSE)", "](../../", markdown
     )
@@ -175,7 +179,8 @@ def build(name: str, variant: str) -> nbformat.NotebookNode:
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    for cell in parse((SOURCES / f"{name}.py").read_text(encoding="utf-8")):
+    text = (SOURCES / f"{name.split('/')[0]}.py").read_text(encoding="utf-8")
+    for cell in parse(text):
         if cell["only"] not in (None, variant):
             continue
         tags = list(cell["tags"])
@@ -192,7 +197,7 @@ def build(name: str, variant: str) -> nbformat.NotebookNode:
                 source = stub(source) if variant == "exercise" else keep_solution(source)
             if variant == "exercise":  # no stored output to compare with
                 tags = [tag for tag in tags if not tag.startswith("nbval-")]
-            new = nbformat.v4.new_code_cell(source)
+            new = nbformat.v4.new_code_cell(COMMAND.sub("!", source))
         if tags:
             new.metadata["tags"] = tags
         new["id"] = f"{name[:2]}-{len(notebook.cells):02d}"
@@ -223,8 +228,8 @@ def essence(notebook) -> list[tuple]:
 def drifted() -> list[str]:
     """Names of committed notebooks that differ from what the sources give (missing ones included)."""
     out = []
-    for name in names():
-        for variant in VARIANTS:
+    for name in [*names(), GPU]:
+        for variant in VARIANTS[: 1 if name == GPU else 2]:
             path = target(name, variant)
             if not path.exists() or essence(nbformat.read(path, as_version=4)) != essence(
                 build(name, variant)
@@ -396,6 +401,8 @@ def main() -> int:
             print(name)
         write(solution, target(name, "solution"))
         write(build(name, "exercise"), target(name, "exercise"))
+    if arguments.pattern in GPU:
+        write(build(GPU, "exercise"), target(GPU, "exercise"))
     return 0
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from nucleus_course._util.memory import Watch, peak_gib
 
+collect_ignore = ["gpu"]  # an hour of a GPU, and a download
 LIMIT = 1.5  # GiB
 # Trainings one after another: each leaves the graph of its step behind. 1.55 on a quiet machine, more on a busy one.
 LIMITS = {"03_train_in_stages": 1.85}

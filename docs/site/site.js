@@ -10,3 +10,5 @@ function accessible() {
 }
 window.addEventListener("load", accessible);
 window.addEventListener("resize", accessible);
+// On paper nothing can be opened: answers and hints are printed.
+window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));

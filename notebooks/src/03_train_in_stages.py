@@ -430,6 +430,8 @@ course.claim("the loss on the one image falls", one_image[-1, 2] < one_image[1, 
 # %% [markdown]
 # ## The paper's runs, on a GPU
 #
+# On a free GPU of Google Colab, [this notebook](gpu/train_on_a_gpu.ipynb) trains on the real images within a time limit, step by step.
+#
 # The commands below are for a terminal on a machine with a GPU (install with `pip install ".[gpu]"` there). Nothing in the course needs them. A training can be interrupted at any moment and
 # continues with `--resume`, as in the third line.
 #

@@ -174,3 +174,34 @@ def test_the_address_is_a_github_address_or_nothing(builder):
     ):
         match = builder.ADDRESS.search(f"[tool.nucleus-course]\n{line}\n")
         assert (match and match[1]) == found
+
+
+def test_the_gpu_notebook_has_commands_that_exist_and_no_outputs(builder):
+    """Its cells are not run by the tests, so every command and option is looked up instead."""
+    import shlex
+
+    from typer.main import get_command
+
+    from nucleus_course.cli.app import app
+
+    notebook = builder.build(builder.GPU, "exercise")
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    lines = [line for cell in code for line in cell.splitlines() if line.startswith("!")]
+    words = [shlex.split(line[1:]) for line in lines]
+    commands = get_command(app).commands
+    assert [line[1] for line in words] == ["doctor", "download", "train", "evaluate"]
+    for line in words:
+        known = {option for one in commands[line[1]].params for option in one.opts}
+        assert {word for word in line if word.startswith("--")} <= known
+    assert {"--time-limit", "--pack"} <= set(words[2])
+    for cell in code:
+        compile("\n".join(x for x in cell.splitlines() if not x.startswith("!")), "cell", "exec")
+    assert "[![Open in Colab]" not in notebook.cells[0].source
+
+
+def test_with_an_address_the_gpu_notebook_opens_on_colab_alone(builder, monkeypatch):
+    monkeypatch.setattr(builder, "address", lambda: "https://github.com/someone/nuclei")
+    notebook = builder.build(builder.GPU, "exercise")
+    assert f"/someone/nuclei/blob/main/notebooks/{builder.GPU}.ipynb" in notebook.cells[0].source
+    assert "mybinder" not in notebook.cells[0].source and "pip" in notebook.cells[1].source
+    assert notebook.cells[0].source.count("To run a cell") == 1

@@ -57,7 +57,7 @@ html_show_sourcelink = False
 html_copy_source = False
 
 LEARNERS = re.compile(r"\]\((?:\.\./)*notebooks/(?=\d\d_)")
-WITHOUT_ANSWERS = re.compile(r"\[([^\]]*)\]\((\.\./\d\d_\w+\.ipynb)\)")
+WITHOUT_ANSWERS = re.compile(r"\[([^][\n]*)\]\((\.\./\d\d_\w+\.ipynb)\)")
 
 
 def to_the_solutions(app, document, source):

@@ -41,8 +41,7 @@ config = model.config
 # %% [markdown]
 # ## The whole chain at once
 #
-# `model.trace(image)` detects nuclei and keeps the intermediate results. *Expect* a list of names in the order of computation: the input, the backbone's
-# stages C2 to C5, the pyramid P2 to P6, anchors, the outputs of the region proposal network, proposals, pooled features, the outputs of the heads, masks.
+# `model.trace(image)` detects nuclei and keeps the intermediate results. *Expect* a list of names in the order of computation. First come the input, the backbone's stages C2 to C5, and the pyramid P2 to P6. Then come anchors, what the region proposal network says, and proposals. Last come pooled features, what the heads say, and masks.
 #
 # Two things to know. `compact` runs its box head twice, the second time on the boxes that the first pass moved: `class_logits` and
 # `box_deltas` are from the first pass, `class_scores` and `boxes` from the last. And the trace looks at the image as it is, while `model.predict` also looks
@@ -522,8 +521,7 @@ course.show(figures.draw_masks(trace, config.upsample))
 # scores and masks that agree. If the weights come with a `model.rescorer`, small networks replace each class probability by the IoU to expect of the outline;
 # [notebook 5](05_error_analysis.ipynb) asks whether scores can be believed.
 #
-# **Exercise 2.10: implement it.** Write `paste_mask(probs, box, height, width)`: for each pixel whose centre is inside the box, read the grid at the corresponding
-# point (bilinearly); the pixel belongs to the mask if the value is 0.5 or more. Boxes are half-open: a centre on the upper or left edge is inside, one on the lower or right edge is not.
+# **Exercise 2.10: implement it.** Write `paste_mask(probs, box, height, width)`: for each pixel whose centre is inside the box, read the grid at the corresponding point (bilinearly). The pixel belongs to the mask if the value is 0.5 or more. Boxes are half-open: a centre on the upper or left edge is inside, one on the lower or right edge is not.
 # `sample_bilinear(probs, ys, xs)` reads a grid at rows `ys` and columns `xs`, in cells.
 # *Expected output:* `paste_mask: PASSED`.
 #

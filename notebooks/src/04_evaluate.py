@@ -408,7 +408,7 @@ print(
 #
 # The network's 400 best boxes before the final NMS are kept with their masks, so nothing is computed again while you move the score threshold, the NMS IoU and the mask threshold. (The explorer looks at the image as it is, without mirror images.)
 # First the default view, then the explorer. *Expect* a point on the curve, near its corner. Try: *lower the score threshold: what happens to precision and to recall? Raise the NMS IoU to 0.8: do copies appear, and what happens to precision?*
-# (If there is a switch for the scores, set it to "class probabilities" first: a rescorer gives copies a low score, so they stay below the threshold.)
+# (Is there a switch for the scores? Then set it to "class probabilities" first. A rescorer gives copies a low score, so they stay below the threshold.)
 
 # %%
 from nucleus_course.course.explorers import ThresholdExplorer

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # 6. Your own images
 #
-# *How do I use it on my images, and when may I trust it?* From a folder of images to counts, a table of measurements and files that other programs open; then checks that need no annotation; then training on
-# annotations of your own.
+# *How do I use it on my images, and when may I trust it?* You go from a folder of images to counts, a table of measurements, and files that other programs open. Then come checks that need no annotation, and training on annotations of your own.
 #
 # **What you will do**
 # - detect nuclei in a kind of image that the network was not trained on: an immunohistochemistry section that comes with scikit-image;

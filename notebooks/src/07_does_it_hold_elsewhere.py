@@ -1,8 +1,7 @@
 # %% [markdown]
 # # 7. Does it hold elsewhere?
 #
-# *The score on `validation` is good. Will it be as good on your images?* The most useful lesson that this project learned, at its own cost: its model rose
-# on `validation` from round to round and did not improve on images of other laboratories at all.
+# *The score on `validation` is good. Will it be as good on your images?* This is the most useful lesson that this project learned, at its own cost. Its model rose on `validation` from round to round. On images of other laboratories it did not improve at all.
 #
 # **What you will do**
 # - count how many validation images have a neighbour in the training set;
@@ -103,7 +102,7 @@ print(
 
 # %% [markdown] only="solution"
 # **Answer.** It is right for the question that it answers: *how good is the model on further images of these experiments?* It says little about the question that
-# most people ask: *how good is it on mine?* Worse, a choice made on it (one more round of training, one more threshold) is a choice for these experiments. Hold out what will be new in practice: whole sources.
+# most people ask: *how good is it on mine?* And there is worse: a choice made on it (one more round of training, one more threshold) is a choice for these experiments. Hold out what will be new in practice: whole sources.
 
 # %% only="solution" tags=["nbval-check-output"]
 course.claim("no validation image comes from a source that train lacks", not strangers)
@@ -147,8 +146,7 @@ exercises.check_mean_over_sources(mean_over_sources)
 # %% [markdown]
 # ## Four laboratories
 #
-# The next cell makes four images out of one, as four laboratories might have sent it: as it is; inverted, as some cameras and programs store it; *stained*, nuclei
-# violet on a light ground (light is absorbed by dye as Beer and Lambert's law says); and in 16 bits, dim, with twenty hot pixels. Nothing about the nuclei has changed: the annotation is the same for all four.
+# The next cell makes four images out of one, as four laboratories might have sent it. The first is the image as it is. The second is inverted, as some cameras and programs store it. The third is *stained*: nuclei are violet on a light ground (dye absorbs light as Beer and Lambert's law says). The fourth has 16 bits, is dim, and has twenty hot pixels. Nothing about the nuclei has changed: the annotation is the same for all four.
 
 # %%
 chosen = [

@@ -17,12 +17,7 @@ METHODS = ("otsu",)
 
 @common.friendly
 def baseline(
-    method: Annotated[
-        str,
-        typer.Argument(
-            metavar="METHOD", help="otsu: Otsu's threshold, then a watershed on the distances."
-        ),
-    ],
+    method: Annotated[str, typer.Argument()],
     data: common.Data,
     split: Annotated[
         str | None,
@@ -30,38 +25,11 @@ def baseline(
             metavar="S", help=f"Default: validation, and train with --search. {common.SPLIT_HELP}"
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the predictions go.")] = Path(
-        "predictions.json"
-    ),
-    search: Annotated[
-        bool,
-        typer.Option(
-            "--search",
-            help="Instead choose the method's parameters on part of the split, and print what was tried.",
-        ),
-    ] = False,
-    sigma: Annotated[
-        float | None,
-        typer.Option(
-            metavar="PIXELS",
-            min=0.0,
-            help="Smoothing before the threshold; default: chosen on train.",
-        ),
-    ] = None,
-    depth: Annotated[
-        float | None,
-        typer.Option(
-            metavar="PIXELS",
-            min=0.0,
-            help="How deep a saddle of the distances separates two nuclei; default: chosen on train.",
-        ),
-    ] = None,
-    min_area: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PIXELS", min=1, help="The smallest nucleus; default: chosen on train."
-        ),
-    ] = None,
+    out: Path = Path("predictions.json"),
+    search: bool = False,
+    sigma: Annotated[float | None, typer.Option(min=0.0)] = None,
+    depth: Annotated[float | None, typer.Option(min=0.0)] = None,
+    min_area: Annotated[int | None, typer.Option(min=1)] = None,
     limit: common.Limit = None,
 ) -> None:
     """Segment nuclei without learning, so that a model's worth can be seen.
@@ -77,6 +45,14 @@ def baseline(
     `nucleus-course train --preset unet`.
 
     Writes FILE, as `predict` does, for `evaluate --predictions`.
+
+    Args:
+        method (METHOD): otsu: Otsu's threshold, then a watershed on the distances.
+        out (FILE): Where the predictions go.
+        search: Instead choose the method's parameters on part of the split, and print what was tried.
+        sigma (PIXELS): Smoothing before the threshold; default: chosen on train.
+        depth (PIXELS): How deep a saddle of the distances separates two nuclei; default: chosen on train.
+        min_area (PIXELS): The smallest nucleus; default: chosen on train.
     """
     import dataclasses
 

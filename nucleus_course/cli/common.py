@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import signal
+import typing
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -157,6 +159,7 @@ def one_line_warnings():
 def friendly(command):
     """Decorator of every subcommand: what a user can correct is one line, and a bug keeps its traceback.
 
+    Its options are its parameters, with the help that its docstring's Args give.
     Exit codes: 2 for a :class:`UserError`, a missing package, a full disk or a file that may not be
     touched; 130 for Ctrl-C; 143 for SIGTERM.
     """
@@ -178,14 +181,33 @@ def friendly(command):
                     raise
                 fail(message, 2)
 
-    run.__doc__ = flowing(command.__doc__)
+    about, _, entries = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:\n")
+    run.__doc__ = flowing(about)
+    hints = typing.get_type_hints(command, include_extras=True)
+    for name, metavar, text in ENTRY.findall(entries):
+        hints[name] = _parameter(name, hints[name], metavar, " ".join(text.split()))
+    signature = inspect.signature(command)
+    own = [p.replace(annotation=hints[name]) for name, p in signature.parameters.items()]
+    run.__annotations__, run.__signature__ = hints, signature.replace(parameters=own)
     return run
 
 
-def flowing(text: str | None) -> str:
+# An entry of a docstring's Args: `name (METAVAR): help`, its further lines indented.
+ENTRY = re.compile(r"^    (\w+)(?: \((.*?)\))?: (.*(?:\n {8}.*)*)", re.M)
+
+
+def _parameter(name: str, hint: Any, metavar: str, text: str) -> Any:
+    """A parameter's annotation for typer, with what the docstring says; a bool is a flag without a --no-… beside it."""
+    kind, *given = typing.get_args(hint) if hasattr(hint, "__metadata__") else [hint]
+    flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
+    info = given[0] if given else typer.Option(*flag)
+    info.help, info.metavar = text, metavar or None
+    return Annotated[kind, info]
+
+
+def flowing(text: str) -> str:
     """A help text whose paragraphs are one line each, so that they fill any terminal; blocks after \\b stay as written."""
-    paragraphs = inspect.cleandoc(text or "").split("\n\n")
-    return "\n\n".join(p if p.startswith("\b") else " ".join(p.split()) for p in paragraphs)
+    return "\n\n".join(p if p.startswith("\b") else " ".join(p.split()) for p in text.split("\n\n"))
 
 
 def open_data(

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from nucleus_course.cli import common
 
 
 @common.friendly
 def download(
-    to: Annotated[
-        Path, typer.Option("--to", metavar="DIR", help="Where to put the archives.")
-    ] = Path("data/bbbc038"),
+    to: Path = Path("data/bbbc038"),
 ) -> None:
     """Fetch BBBC038v1, the nuclei of the 2018 Data Science Bowl (CC0), from its official address.
 
@@ -24,6 +19,9 @@ def download(
     Writes the archives as they are, stage1_train.zip above all, into DIR; other commands take that zip as
     --data, and nothing needs to be unpacked. A download that broke off goes on where it stopped, and a
     file that is already whole is not fetched again. In data/bbbc038 and bbbc038 the notebooks find it.
+
+    Args:
+        to (DIR): Where to put the archives.
     """
     from nucleus_course.data import download_bbbc038
 

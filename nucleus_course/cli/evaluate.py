@@ -21,104 +21,23 @@ def evaluate(
     split: Annotated[
         str, typer.Option(metavar="S", help=f"What to score on: {common.SPLIT_HELP}")
     ] = "validation",
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights",
-            metavar="W",
-            help="Predict with these: a name that ships, a model folder or a file.",
-        ),
-    ] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(
-            "--predictions",
-            metavar="FILE",
-            help="Score these: a predictions.json, or a folder of label images.",
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The report to write.")] = Path(
-        "report.json"
-    ),
-    score_threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="The operating point; default: the one stored with the predictions.",
-        ),
-    ] = None,
-    min_area: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PIXELS",
-            min=0,
-            help="Leave out detections smaller than this at the operating point.",
-        ),
-    ] = None,
-    bootstrap: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Samples for 95% intervals over images; 1000 is usual, 0 gives none.",
-        ),
-    ] = 0,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            metavar="OTHER",
-            help="Also compare with another model: weights, a predictions.json or a folder.",
-        ),
-    ] = None,
-    by_type: Annotated[
-        bool, typer.Option("--types", help="Also print the metrics of each image type.")
-    ] = False,
-    errors: Annotated[
-        bool,
-        typer.Option(
-            "--errors",
-            help="Also sort every detection and nucleus into one class of error, with what it costs.",
-        ),
-    ] = False,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            "--html", metavar="FILE", help="Also write a page with figures that opens by itself."
-        ),
-    ] = None,
-    sources: Annotated[
-        bool,
-        typer.Option(
-            "--sources",
-            help="Also print a table by source (stage1_train's experiments), each counted once in the mean.",
-        ),
-    ] = False,
-    learned: Annotated[
-        str,
-        typer.Option(
-            "--learned",
-            metavar="S",
-            help="The split that the weights learned from: --sources marks what they never met.",
-        ),
-    ] = "train",
+    weights: str | None = None,
+    predictions: Path | None = None,
+    out: Path = Path("report.json"),
+    score_threshold: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
+    min_area: Annotated[int | None, typer.Option(min=0)] = None,
+    bootstrap: Annotated[int, typer.Option(min=0)] = 0,
+    against: str | None = None,
+    by_type: Annotated[bool, typer.Option("--types")] = False,
+    errors: bool = False,
+    html: Path | None = None,
+    sources: bool = False,
+    learned: str = "train",
     flips: common.Flips = None,
-    rescale: Annotated[
-        float,
-        typer.Option(
-            metavar="F",
-            help="Score on images that are F times as large, with their nuclei: how far from the usual magnification does it work?",
-        ),
-    ] = 1.0,
-    diameter: Annotated[
-        str,
-        typer.Option(
-            metavar="PX|auto|none",
-            help="With --weights: at which scale to look, as for predict; none: images as they are.",
-        ),
-    ] = "none",
+    rescale: float = 1.0,
+    diameter: str = "none",
     limit: common.Limit = None,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    seed: int = 0,
     strict: common.Strict = False,
     allow_empty: common.AllowEmpty = False,
     annotations: common.Annotations = "auto",
@@ -151,6 +70,25 @@ def evaluate(
       report.errors.json       the error analysis, with --errors
       report.sources.json      the table by source, with --sources
     all called after --out FILE.
+
+    Args:
+        weights (W): Predict with these: a name that ships, a model folder or a file.
+        predictions (FILE): Score these: a predictions.json, or a folder of label images.
+        out (FILE): The report to write.
+        score_threshold: The operating point; default: the one stored with the predictions.
+        min_area (PIXELS): Leave out detections smaller than this at the operating point.
+        bootstrap (N): Samples for 95% intervals over images; 1000 is usual, 0 gives none.
+        against (OTHER): Also compare with another model: weights, a predictions.json or a folder.
+        by_type: Also print the metrics of each image type.
+        errors: Also sort every detection and nucleus into one class of error, with what it costs.
+        html (FILE): Also write a page with figures that opens by itself.
+        sources: Also print a table by source (stage1_train's experiments), each counted once in the mean.
+        learned (S): The split that the weights learned from: --sources marks what they never met.
+        rescale (F): Score on images that are F times as large, with their nuclei: how far from the usual
+            magnification does it work?
+        diameter (PX|auto|none): With --weights: at which scale to look, as for predict; none: images as they
+            are.
+        seed: Seed of the bootstrap.
     """
     from nucleus_course.data.splits import met_sources
     from nucleus_course.models.weights.folder import find_weights

@@ -13,25 +13,10 @@ from nucleus_course.cli import common
 
 @common.friendly
 def export(
-    weights: Annotated[
-        str,
-        typer.Option(
-            "--weights", metavar="W", help="A name that ships, a model folder or a weights file."
-        ),
-    ] = "compact",
-    format: Annotated[str, typer.Option(metavar="FORMAT", help="onnx or openvino.")] = "onnx",
-    size: Annotated[
-        int,
-        typer.Option(
-            "--size",
-            metavar="PIXELS",
-            min=32,
-            help="Side of the network's input; paper-… presets double images first.",
-        ),
-    ] = 512,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the files.")] = Path(
-        "exported"
-    ),
+    weights: str = "compact",
+    format: str = "onnx",
+    size: Annotated[int, typer.Option(min=32)] = 512,
+    out: Path = Path("exported"),
     preset: common.BarePreset = None,
     backend: common.Backend = None,
 ) -> None:
@@ -49,6 +34,12 @@ def export(
       rescoring.json   what makes the scores of them, where the model has it
 
     `nucleus-course predict --runtime openvino` needs no export. Packages: pip install openvino onnx
+
+    Args:
+        weights (W): A name that ships, a model folder or a weights file.
+        format (FORMAT): onnx or openvino.
+        size (PIXELS): Side of the network's input; paper-… presets double images first.
+        out (DIR): The folder for the files.
     """
     load_backend(backend)
     from nucleus_course.prediction.engines.export import export_model

@@ -17,16 +17,9 @@ from nucleus_course.cli import common
 
 @common.friendly
 def grade(
-    folder: Annotated[
-        Path,
-        typer.Argument(metavar="FOLDER", help="A folder with learners' notebooks, or one of them."),
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The table, as CSV.")] = Path(
-        "grades.csv"
-    ),
-    seconds: Annotated[
-        int, typer.Option("--seconds", metavar="N", min=1, help="Most time for one cell.")
-    ] = 60,
+    folder: Annotated[Path, typer.Argument()],
+    out: Path = Path("grades.csv"),
+    seconds: Annotated[int, typer.Option(min=1)] = 60,
 ) -> None:
     """Check the exercises of learners' notebooks, each notebook in a fresh kernel.
 
@@ -36,6 +29,11 @@ def grade(
     Writes a table with one row for each exercise: passed, not attempted, failed with its failing case, or missing.
     Only definitions and exercises run, so a notebook takes seconds. A kernel is no sandbox: grade
     strangers' notebooks in a container without network.
+
+    Args:
+        folder (FOLDER): A folder with learners' notebooks, or one of them.
+        out (FILE): The table, as CSV.
+        seconds (N): Most time for one cell.
     """
     from nucleus_course.course.grade import FAILED, NOT_ATTEMPTED, PASSED, to_csv
     from nucleus_course.course.grade import grade as grade_folder

@@ -14,12 +14,8 @@ from nucleus_course.cli.inputs import Channel, Level, Plane, Series, Time, readi
 
 @common.friendly
 def demo(
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="The folder for everything it makes.")
-    ] = Path("demo-output"),
-    epochs: Annotated[
-        int, typer.Option(metavar="N", min=1, help="How long to train, in epochs of ten steps.")
-    ] = 15,
+    out: Path = Path("demo-output"),
+    epochs: Annotated[int, typer.Option(min=1)] = 15,
     backend: common.Backend = None,
 ) -> None:
     """Run the main job once, on the embedded synthetic images, offline: about five minutes on two cores.
@@ -37,6 +33,10 @@ def demo(
       predictions.json   every detection with its score
       labels/<id>.tif    one label image an image
       run/               the training: log, checkpoint, weights
+
+    Args:
+        out (DIR): The folder for everything it makes.
+        epochs (N): How long to train, in epochs of ten steps.
     """
     load_backend(backend)
     from nucleus_course.reports.demo import run_demo
@@ -46,12 +46,7 @@ def demo(
 
 @common.friendly
 def doctor(
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data", metavar="DATA", help="Check these images and masks instead, file by file."
-        ),
-    ] = None,
+    data: str | None = None,
     annotations: common.Annotations = "auto",
     channel: Channel = None,
     plane: Plane = None,
@@ -71,6 +66,9 @@ def doctor(
     With --data: every faulty file by name (masks of the wrong shape, empty, overlapping or twice there, with
     colour, without image; unreadable files) and whether it was repaired or left out.
     Writes nothing but the data set's cache. Exit code 1 where something needed is missing or refused.
+
+    Args:
+        data (DATA): Check these images and masks instead, file by file.
     """
     from nucleus_course.reports import doctor as room
 
@@ -90,26 +88,11 @@ def doctor(
 
 @common.friendly
 def benchmark(
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="Where the numbers go.")
-    ] = Path("benchmark.json"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A few small cases, about a minute.")
-    ] = False,
-    only: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KINDS",
-            help="Of machine, predict, startup, train, input, decode, evaluate: some, with commas between.",
-        ),
-    ] = None,
-    data: Annotated[
-        str, typer.Option("--data", metavar="DATA", help="The images for input and decode.")
-    ] = "sample",
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="CPU threads; by default as many as cores."),
-    ] = None,
+    out: Path = Path("benchmark.json"),
+    quick: bool = False,
+    only: str | None = None,
+    data: str = "sample",
+    threads: Annotated[int | None, typer.Option(min=1)] = None,
     backend: common.Backend = None,
 ) -> None:
     """Measure speed on this machine: prediction, training step, input, decoding, evaluation, memory.
@@ -122,6 +105,13 @@ def benchmark(
     Each case runs in a process of its own; medians of warm runs, with torchvision and StarDist beside where they
     are installed. Prints the table and writes it as JSON with the machine and the versions. Close other programs
     first: times taken on a busy machine mean nothing (the CPU time beside them means a little).
+
+    Args:
+        out (FILE): Where the numbers go.
+        quick: A few small cases, about a minute.
+        only (KINDS): Of machine, predict, startup, train, input, decode, evaluate: some, with commas between.
+        data (DATA): The images for input and decode.
+        threads (N): CPU threads; by default as many as cores.
     """
     use_backend(backend)
     from nucleus_course.benchmark import run_benchmark

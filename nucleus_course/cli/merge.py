@@ -14,15 +14,8 @@ from nucleus_course.cli import common
 
 @common.friendly
 def merge(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Folders that `predict` wrote.")
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Where several folders become one; needed for more than one."
-        ),
-    ] = None,
+    folders: Annotated[list[Path], typer.Argument()],
+    out: Path | None = None,
 ) -> None:
     """Put the tables of an array job together, or several folders of results into one.
 
@@ -33,6 +26,10 @@ def merge(
 
     Writes predictions.json, counts.csv and measurements.csv from the rows of every image that is done; with --out also
     copies the label images, overlays and exports. Needs no model. The folders must come from the same model and score threshold.
+
+    Args:
+        folders (DIR...): Folders that `predict` wrote.
+        out (DIR): Where several folders become one; needed for more than one.
     """
     from nucleus_course.prediction.results import TABLES, ResultsFolder
 

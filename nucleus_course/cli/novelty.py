@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from nucleus_course._util.errors import UserError
 from nucleus_course.cli import common
 
@@ -13,15 +9,9 @@ from nucleus_course.cli import common
 @common.friendly
 def novelty(
     data: common.Data,
-    weights: Annotated[
-        str,
-        typer.Option(metavar="DIR", help="The model or run folder to write novelty.json into."),
-    ],
-    split: Annotated[str, typer.Option(metavar="S", help="What the model learned from.")] = "train",
-    check: Annotated[
-        str,
-        typer.Option(metavar="S", help="Where to show how many images are flagged; none skips it."),
-    ] = "validation",
+    weights: str,
+    split: str = "train",
+    check: str = "validation",
 ) -> None:
     """Describe the images a model learned from, so that it tells when an image is unlike them.
 
@@ -32,6 +22,11 @@ def novelty(
     Works on images alone: no network runs. Each source of stage1_train is compared with the others, and 99 of 100 of
     these strangers stay below 1. Writes novelty.json into the model folder: from then on `predict` has a column
     novelty and names the images at 1 or more. For a model whose input is canonical.
+
+    Args:
+        weights (DIR): The model or run folder to write novelty.json into.
+        split (S): What the model learned from.
+        check (S): Where to show how many images are flagged; none skips it.
     """
     from nucleus_course.data.canonical import canonical
     from nucleus_course.data.novelty import FILE, Novelty

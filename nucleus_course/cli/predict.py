@@ -34,100 +34,29 @@ TABLE_ROWS = 25  # more images than that are in counts.csv alone
 
 @common.friendly
 def predict(
-    images: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="IMAGE_OR_FOLDER...",
-            help="Image files (PNG, TIFF, zarr, CZI, …: docs/formats.md) or folders of them.",
-        ),
-    ],
-    weights: Annotated[
-        str,
-        typer.Option(metavar="W", help="A name that ships, a model folder or a weights file."),
-    ] = "compact",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the results.")] = Path(
-        "predictions"
-    ),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Pass over images whose results are in DIR already.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Remove the results that are in DIR first.")
-    ] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Only every Nth image from the Ith on, for array jobs; then run `merge DIR`.",
-        ),
-    ] = None,
-    score_threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Count detections from this score on; default: the one stored with the weights.",
-        ),
-    ] = None,
-    tile: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PIXELS",
-            min=0,
-            help="Side of the tiles of a large image; 0: no tiles; default: as it needs.",
-        ),
-    ] = None,
-    overlap: Annotated[
-        int | None,
-        typer.Option(metavar="PIXELS", min=0, help="What neighbouring tiles share."),
-    ] = None,
-    diameter: Annotated[
-        str,
-        typer.Option(
-            metavar="PX|auto|none",
-            help="Median diameter of the nuclei in image pixels: the image is looked at so much smaller or larger that they have the size the weights know best. auto: by a first look; none: as it is.",
-        ),
-    ] = "auto",
-    overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also draw the outlines on each image.")
-    ] = False,
+    images: Annotated[list[Path], typer.Argument()],
+    weights: str = "compact",
+    out: Path = Path("predictions"),
+    resume: bool = False,
+    overwrite: bool = False,
+    shard: str | None = None,
+    score_threshold: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
+    tile: Annotated[int | None, typer.Option(min=0)] = None,
+    overlap: Annotated[int | None, typer.Option(min=0)] = None,
+    diameter: str = "auto",
+    overlay: bool = False,
     export: Export = "",
     pixel_size: PixelSize = None,
     properties: Properties = "",
-    runtime: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="keras, or openvino: faster on a CPU (pip install openvino onnx).",
-        ),
-    ] = "keras",
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Spread the images over the workers of this Dask scheduler (tcp://host:8786), which see DIR too.",
-        ),
-    ] = None,
+    runtime: str = "keras",
+    scheduler: str | None = None,
     channel: Channel = None,
     plane: Plane = None,
     time: Time = None,
     series: Series = None,
     level: Level = None,
-    polarity: Annotated[
-        str,
-        typer.Option(
-            metavar="HOW",
-            help="How nuclei look: auto (decided image by image), bright or dark on their background.",
-        ),
-    ] = "auto",
-    seen: Annotated[
-        str | None,
-        typer.Option(
-            "--input",
-            metavar="VIEW",
-            help="canonical (grey, nuclei bright) or colour; default: as the weights learned.",
-        ),
-    ] = None,
+    polarity: str = "auto",
+    seen: Annotated[str | None, typer.Option("--input")] = None,
     flips: common.Flips = None,
     dtype: common.PredictionDtype = None,
     preset: common.BarePreset = None,
@@ -162,6 +91,26 @@ def predict(
     goes on from there. An image that cannot be read, does not fit into memory or cannot be written is named in one line
     and skipped: the others go on, and the exit code is 1. Several processes may share one DIR, with or without --shard;
     DIR keeps to one model and one score threshold.
+
+    Args:
+        images (IMAGE_OR_FOLDER...): Image files (PNG, TIFF, zarr, CZI, …: docs/formats.md) or folders of them.
+        weights (W): A name that ships, a model folder or a weights file.
+        out (DIR): The folder for the results.
+        resume: Pass over images whose results are in DIR already.
+        overwrite: Remove the results that are in DIR first.
+        shard (I/N): Only every Nth image from the Ith on, for array jobs; then run `merge DIR`.
+        score_threshold: Count detections from this score on; default: the one stored with the weights.
+        tile (PIXELS): Side of the tiles of a large image; 0: no tiles; default: as it needs.
+        overlap (PIXELS): What neighbouring tiles share.
+        diameter (PX|auto|none): Median diameter of the nuclei in image pixels: the image is looked at so much
+            smaller or larger that they have the size the weights know best. auto: by a first look; none: as it
+            is.
+        overlay: Also draw the outlines on each image.
+        runtime (NAME): keras, or openvino: faster on a CPU (pip install openvino onnx).
+        scheduler (ADDRESS): Spread the images over the workers of this Dask scheduler (tcp://host:8786), which
+            see DIR too.
+        polarity (HOW): How nuclei look: auto (decided image by image), bright or dark on their background.
+        seen (VIEW): canonical (grey, nuclei bright) or colour; default: as the weights learned.
     """
     reading = {
         "channel": channel, "plane": plane, "time": time, "series": series, "level": level,

@@ -16,31 +16,11 @@ from nucleus_course.cli import common
 
 @common.friendly
 def reproduce(
-    what: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[TABLE]",
-            help="table1, experiments or experiments-scratch; without it: all recipes.",
-        ),
-    ] = None,
-    runs: Annotated[
-        Path, typer.Option("--runs", metavar="DIR", help="The folder that holds the run folders.")
-    ] = Path("runs"),
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            help="The real images, for the commands: a zip or a folder in BBBC038's layout.",
-        ),
-    ] = "DATA",
-    run: Annotated[
-        bool,
-        typer.Option("--run", help="Run what is missing, one after the other: days without a GPU."),
-    ] = False,
-    only: Annotated[
-        str | None, typer.Option("--only", metavar="PRESET", help="This row of the table alone.")
-    ] = None,
+    what: Annotated[str | None, typer.Argument()] = None,
+    runs: Path = Path("runs"),
+    data: str = "DATA",
+    run: bool = False,
+    only: str | None = None,
     backend: common.Backend = None,
 ) -> None:
     """Put the paper's table, or its side experiments, together from run folders, beside the published values.
@@ -58,6 +38,13 @@ def reproduce(
     Writes to DIR
       <table>.json          the rows
       <table>.png           AP and mask IoU of every run, and learning curves
+
+    Args:
+        what ([TABLE]): table1, experiments or experiments-scratch; without it: all recipes.
+        runs (DIR): The folder that holds the run folders.
+        data (DATA): The real images, for the commands: a zip or a folder in BBBC038's layout.
+        run: Run what is missing, one after the other: days without a GPU.
+        only (PRESET): This row of the table alone.
     """
     from nucleus_course.reports import reproduction
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from nucleus_course._util.errors import UserError
 from nucleus_course.backend import load_backend
 from nucleus_course.cli import common
@@ -16,21 +12,10 @@ OPTIMISM = 0.05  # scores this much above the IoU they stand for are a fit to im
 @common.friendly
 def rescore(
     data: common.Data,
-    weights: Annotated[
-        str,
-        typer.Option("--weights", metavar="DIR", help="The model or run folder to fit scores for."),
-    ],
-    split: Annotated[
-        str,
-        typer.Option(
-            metavar="S",
-            help="What to fit to: what the model learned from, unless it knows that by heart.",
-        ),
-    ] = "train",
-    check: Annotated[
-        str, typer.Option(metavar="S", help="Where to show what it does to AP; none skips it.")
-    ] = "validation",
-    seed: Annotated[int, typer.Option(help="Seed of the fit.")] = 0,
+    weights: str,
+    split: str = "train",
+    check: str = "validation",
+    seed: int = 0,
     limit: common.Limit = None,
     backend: common.Backend = None,
 ) -> None:
@@ -44,6 +29,12 @@ def rescore(
     Predicts the split, matches detections with nuclei, and fits five small networks that tell a detection's IoU
     from its class probability, mask, size and neighbours. Writes rescoring.json into the model folder: from then
     on its scores are expected IoUs. Choose the threshold anew after that. Training drops the file; so may you.
+
+    Args:
+        weights (DIR): The model or run folder to fit scores for.
+        split (S): What to fit to: what the model learned from, unless it knows that by heart.
+        check (S): Where to show what it does to AP; none skips it.
+        seed: Seed of the fit.
     """
     load_backend(backend)
     from nucleus_course.evaluation.rescoring import (

@@ -17,49 +17,14 @@ from nucleus_course.cli.inputs import Channel, Level, Plane, Series, Time, readi
 @common.friendly
 def thresholds(
     data: common.Data,
-    weights: Annotated[
-        str,
-        typer.Option(
-            "--weights", metavar="DIR", help="The model or run folder whose thresholds to set."
-        ),
-    ],
-    split: Annotated[
-        str, typer.Option(metavar="S", help="What to choose on; never what you will report on.")
-    ] = "validation",
-    metric: Annotated[
-        str,
-        typer.Option(
-            help="What to make best: dsb_score, f1_50, f1_70, pq, aji, mean_mask_iou or foreground_iou."
-        ),
-    ] = "dsb_score",
-    at_least: Annotated[
-        str | None,
-        typer.Option(
-            metavar="METRIC=VALUE", help="Only operating points that keep another metric this high."
-        ),
-    ] = None,
-    nms: Annotated[
-        bool, typer.Option("--nms", help="Also try NMS overlaps of 0.2 to 0.5.")
-    ] = False,
-    mask: Annotated[
-        bool, typer.Option("--mask", help="Also try mask thresholds of 0.3 to 0.6.")
-    ] = False,
-    flips: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=4,
-            help="Test-time flips to look at, 1 to 4, stored too; default: as they are.",
-        ),
-    ] = None,
-    mask_threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0.05,
-            max=0.95,
-            help="Use and store this mask threshold, chosen elsewhere; default: as it is.",
-        ),
-    ] = None,
+    weights: str,
+    split: str = "validation",
+    metric: str = "dsb_score",
+    at_least: str | None = None,
+    nms: bool = False,
+    mask: bool = False,
+    flips: Annotated[int | None, typer.Option(min=1, max=4)] = None,
+    mask_threshold: Annotated[float | None, typer.Option(min=0.05, max=0.95)] = None,
     limit: common.Limit = None,
     annotations: common.Annotations = "auto",
     channel: Channel = None,
@@ -78,6 +43,16 @@ def thresholds(
 
     Writes thresholds.json into the model folder, with the metric, split and value reached: from then on
     `predict` and `evaluate` use it. AP is not touched by it.
+
+    Args:
+        weights (DIR): The model or run folder whose thresholds to set.
+        split (S): What to choose on; never what you will report on.
+        metric: What to make best: dsb_score, f1_50, f1_70, pq, aji, mean_mask_iou or foreground_iou.
+        at_least (METRIC=VALUE): Only operating points that keep another metric this high.
+        nms: Also try NMS overlaps of 0.2 to 0.5.
+        mask: Also try mask thresholds of 0.3 to 0.6.
+        flips: Test-time flips to look at, 1 to 4, stored too; default: as they are.
+        mask_threshold: Use and store this mask threshold, chosen elsewhere; default: as it is.
     """
     from nucleus_course.evaluation.thresholds import check_metrics, choose_thresholds
 

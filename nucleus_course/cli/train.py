@@ -30,147 +30,31 @@ def train(
         str | None,
         typer.Option(metavar="S", help=f"What to learn from (default: train): {common.SPLIT_HELP}"),
     ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="P",
-            help="compact (the default), paper-resnet50, … ('nucleus-course reproduce' lists all).",
-        ),
-    ] = None,
-    run: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run folder; default: runs/<preset>.")
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on from the run folder's checkpoint, with its settings."),
-    ] = False,
-    fine_tune: Annotated[
-        bool,
-        typer.Option(
-            "--fine-tune",
-            help="Teach trained weights (compact, or --weights) a few images in minutes: trunk frozen first, some images left out, scored before and after.",
-        ),
-    ] = False,
-    mix: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATA", help="With --fine-tune: half of the crops from these old images."
-        ),
-    ] = None,
-    ordinary: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATA", help="With --fine-tune: ordinary images to score; default: sample."
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            metavar="W",
-            help="Start from these: coco, imagenet, a shipped name, a folder or a file.",
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Epochs in all; the preset's stages shrink or stretch to it."),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            min=0.01, help="Train for this long instead of --epochs; the rates follow the clock."
-        ),
-    ] = None,
-    time_limit: Annotated[
-        float | None,
-        typer.Option(
-            metavar="MINUTES",
-            min=0.1,
-            help="End before this, everything included. Without --epochs or --minutes the schedule is fitted to it.",
-        ),
-    ] = None,
-    reserve: Annotated[
-        float | None,
-        typer.Option(
-            metavar="MINUTES",
-            min=0.0,
-            help="Of the time limit, kept for --pack; default: a quarter, at most 5.",
-        ),
-    ] = None,
-    pack: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="At the end: choose thresholds, score, and write the model in half precision.",
-        ),
-    ] = None,
-    max_mb: Annotated[
-        float,
-        typer.Option(metavar="MB", min=0.01, help="Largest file of --pack, in MB of 10^6 bytes."),
-    ] = 90.0,
-    validation: Annotated[
-        str | None,
-        typer.Option(
-            metavar="S",
-            help="The split that judges the weights, or 'none'; default: the partner of --split.",
-        ),
-    ] = None,
-    validate_every: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Validate every N epochs, 0: at the end; default: the preset's, 0 with --time-limit.",
-        ),
-    ] = None,
-    augment: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A",
-            help="preset (the default); gentle: weak changes of colour and size; plain: crops, flips and turns only.",
-        ),
-    ] = None,
+    preset: str | None = None,
+    run: Path | None = None,
+    resume: bool = False,
+    fine_tune: bool = False,
+    mix: str | None = None,
+    ordinary: str | None = None,
+    weights: str | None = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01)] = None,
+    time_limit: Annotated[float | None, typer.Option(min=0.1)] = None,
+    reserve: Annotated[float | None, typer.Option(min=0.0)] = None,
+    pack: Path | None = None,
+    max_mb: Annotated[float, typer.Option(min=0.01)] = 90.0,
+    validation: str | None = None,
+    validate_every: Annotated[int | None, typer.Option(min=0)] = None,
+    augment: str | None = None,
     limit: common.Limit = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of everything random; default: the preset's.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Crops a step; default: the preset's.")
-    ] = None,
-    largest: Annotated[
-        bool,
-        typer.Option(
-            "--largest-batch",
-            help="Double the batch while that is faster and fits; rates follow. Needs --time-limit.",
-        ),
-    ] = False,
-    crop: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PIXELS",
-            min=32,
-            help="Side of a crop in network pixels; default: the preset's.",
-        ),
-    ] = None,
-    steps_per_epoch: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Steps an epoch; default: the preset's.")
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Threads that prepare crops; default: the preset's, all cores with --time-limit.",
-        ),
-    ] = None,
-    device_count: Annotated[
-        int, typer.Option("--devices", metavar="N", min=1, help="How many GPUs share a batch.")
-    ] = 1,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32 or mixed_bfloat16; default: the preset's, or float32 where this machine has no bfloat16."
-        ),
-    ] = None,
+    seed: int | None = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    largest: Annotated[bool, typer.Option("--largest-batch")] = False,
+    crop: Annotated[int | None, typer.Option(min=32)] = None,
+    steps_per_epoch: Annotated[int | None, typer.Option(min=1)] = None,
+    workers: Annotated[int | None, typer.Option(min=1)] = None,
+    device_count: Annotated[int, typer.Option("--devices", min=1)] = 1,
+    dtype: str | None = None,
     strict: common.Strict = False,
     allow_empty: common.AllowEmpty = False,
     annotations: common.Annotations = "auto",
@@ -209,6 +93,35 @@ def train(
 
     With --time-limit the speed is measured first, and the schedule is fitted to the time that is left, --pack included.
     With --epochs or --minutes, or a run that has its length, the time limit only cuts: repeat the command with --resume.
+
+    Args:
+        preset (P): compact (the default), paper-resnet50, … ('nucleus-course reproduce' lists all).
+        run (DIR): The run folder; default: runs/<preset>.
+        resume: Go on from the run folder's checkpoint, with its settings.
+        fine_tune: Teach trained weights (compact, or --weights) a few images in minutes: trunk frozen first,
+            some images left out, scored before and after.
+        mix (DATA): With --fine-tune: half of the crops from these old images.
+        ordinary (DATA): With --fine-tune: ordinary images to score; default: sample.
+        weights (W): Start from these: coco, imagenet, a shipped name, a folder or a file.
+        epochs: Epochs in all; the preset's stages shrink or stretch to it.
+        minutes: Train for this long instead of --epochs; the rates follow the clock.
+        time_limit (MINUTES): End before this, everything included. Without --epochs or --minutes the schedule
+            is fitted to it.
+        reserve (MINUTES): Of the time limit, kept for --pack; default: a quarter, at most 5.
+        pack (DIR): At the end: choose thresholds, score, and write the model in half precision.
+        max_mb (MB): Largest file of --pack, in MB of 10^6 bytes.
+        validation (S): The split that judges the weights, or 'none'; default: the partner of --split.
+        validate_every (N): Validate every N epochs, 0: at the end; default: the preset's, 0 with --time-limit.
+        augment (A): preset (the default); gentle: weak changes of colour and size; plain: crops, flips and
+            turns only.
+        seed: Seed of everything random; default: the preset's.
+        batch_size (N): Crops a step; default: the preset's.
+        largest: Double the batch while that is faster and fits; rates follow. Needs --time-limit.
+        crop (PIXELS): Side of a crop in network pixels; default: the preset's.
+        steps_per_epoch (N): Steps an epoch; default: the preset's.
+        workers (N): Threads that prepare crops; default: the preset's, all cores with --time-limit.
+        device_count (N): How many GPUs share a batch.
+        dtype: float32 or mixed_bfloat16; default: the preset's, or float32 where this machine has no bfloat16.
     """
     asked = SimpleNamespace(**locals())
     asked.reading = reading(channel, plane, time, series, level)

@@ -69,16 +69,6 @@ def test_export_refuses_what_cannot_be(model, tmp_path):
         export_model(model, tmp_path, "tflite")
 
 
-@pytest.mark.parametrize("extent", [7, 8, 64, 65])
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (1, 2), (2, 2)])
-def test_same_padding_gives_as_many_outputs_as_keras(extent, kernel, stride):
-    from nucleus_course.prediction.engines.onnx_writer import same_padding
-
-    before, after = same_padding(extent, kernel, stride)
-    assert 0 <= after - before <= 1
-    assert (extent + before + after - kernel) // stride + 1 == -(-extent // stride)
-
-
 # ------------------------------------------------------------------ OpenVINO
 
 
@@ -140,23 +130,6 @@ def test_candidates_are_those_of_keras_also_in_flipped_views(model, image):
     masks = theirs.masks(pyramid, rows, prepared)
     np.testing.assert_allclose(ours.masks(other[0], rows, prepared), masks, atol=1e-3)
     assert ours.masks(other[0], rows[:0], prepared).shape == (0, 28, 28)
-
-
-def test_pooling_in_openvino_is_pooling_in_tensorflow(model):
-    pytest.importorskip("openvino")
-    pytest.importorskip("onnx")
-    from nucleus_course.prediction.engines import openvino
-
-    prepared = prepare(disc_dataset(1)[0].image, model.config)
-    ours, theirs = (
-        openvino.OpenVINOEngine(model, "float32"),
-        openvino.OpenVINOEngine(model, "float32"),
-    )
-    if ours._pool is None:
-        pytest.skip("not on TensorFlow")
-    theirs._pool = None  # as on JAX and torch
-    for a, b in zip(ours.candidates(prepared)[1:], theirs.candidates(prepared)[1:]):
-        np.testing.assert_allclose(a, b, atol=2e-3)
 
 
 def test_compiled_sizes_are_kept_but_not_for_ever(model):

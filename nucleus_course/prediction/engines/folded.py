@@ -8,7 +8,7 @@ Kernels are folded at each call, so prediction always uses the current weights.
 """
 
 import keras
-from keras import layers, ops
+from keras import layers, ops, tree
 
 
 def run_folded(model, inputs):
@@ -26,11 +26,13 @@ def run_folded(model, inputs):
         for layer in model.layers
         if isinstance(layer, layers.BatchNormalization)
     }
-    made = {id(place): tensor for place, tensor in zip(_listed(model.inputs), _listed(inputs))}
+    made = {
+        id(place): tensor for place, tensor in zip(tree.flatten(model.inputs), tree.flatten(inputs))
+    }
     for layer in model.layers:
         if isinstance(layer, layers.InputLayer):
             continue
-        values = [made[id(place)] for place in _listed(layer.input)]
+        values = [made[id(place)] for place in tree.flatten(layer.input)]
         if type(layer) is layers.Conv2D:
             value = convolve(layer, values[0], norms.get(id(layer.output)))
         elif isinstance(layer, layers.BatchNormalization):
@@ -38,7 +40,7 @@ def run_folded(model, inputs):
         else:
             value = layer(values if len(values) > 1 else values[0])
         made[id(layer.output)] = value
-    found = [made[id(place)] for place in _listed(model.outputs)]
+    found = [made[id(place)] for place in tree.flatten(model.outputs)]
     return found if len(found) > 1 else found[0]
 
 
@@ -67,11 +69,6 @@ def add_bias(x, bias):
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.nn.bias_add(
-            x, bias
-        )  # which its kernels take into the convolution, with the ReLU after it
+        # Which its kernels take into the convolution, with the ReLU after it.
+        return tf.nn.bias_add(x, bias)
     return x + bias
-
-
-def _listed(tensors):
-    return list(tensors) if isinstance(tensors, (list, tuple)) else [tensors]

@@ -7,13 +7,12 @@ In float32 its detections are Keras' to within rounding. Where the CPU computes 
 from collections import OrderedDict
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 from keras import ops
 from scipy.special import expit
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.geometry.boxes import clip, decode, dilate, pyramid_level
+from nucleus_course.geometry.boxes import clip, decode, dilate
 from nucleus_course.prediction import flips
 from nucleus_course.prediction.engines import need
 from nucleus_course.prediction.engines.compiled import compiled
@@ -58,12 +57,9 @@ class OpenVINOEngine:
         if cache:
             self.options["CACHE_DIR"] = str(cache)
         self._sizes = OrderedDict()
-        # RoIAlign on TensorFlow takes a quarter of the time of OpenVINO's for boxes, a tenth for masks.
-        self._pool = self._pool_masks = None
-        if keras.backend.backend() == "tensorflow":
-            self._pool, self._pool_masks = (
-                compiled(f, model.network, free=1) for f in (self._box_pool, self._mask_pool)
-            )
+        # RoIAlign on the backend takes a quarter of the time of OpenVINO's for boxes, a tenth for masks.
+        self._pool = compiled(self._box_pool, model.network, free=1)
+        self._pool_masks = compiled(self._mask_pool, model.network, free=1)
 
     def _box_pool(self, boxes, *pyramid):
         index = ops.zeros(ops.shape(boxes)[0], "int32")
@@ -74,31 +70,25 @@ class OpenVINOEngine:
 
     def _compile(self, proto, precision):
         model = self.core.read_model(proto.SerializeToString())
-        return self.core.compile_model(
-            model, "CPU", {**self.options, "INFERENCE_PRECISION_HINT": HINTS[precision]}
-        )
+        options = {**self.options, "INFERENCE_PRECISION_HINT": HINTS[precision]}
+        return self.core.compile_model(model, "CPU", options)
 
     def _graphs(self, height, width):
-        """The compiled graphs for an input size, and the mask head's margins."""
+        """The compiled graphs for an input size."""
         key = height, width
         if key not in self._sizes:
             writer = MaskRCNNWriter(self.model, height, width)
-            # Boxes are never in half precision: 301.3 is 302 in bfloat16. RoIAlign is a graph of its own, for
-            # OpenVINO's takes three times as long in bfloat16.
-            names = ("proposals",) if self._pool else ("proposals", "box_pool", "mask_pool")
-            exact = {name: self._compile(getattr(writer, name)(), "float32") for name in names}
-            last = self._pool is not None
-            graphs = {
-                "box_head": writer.box_head(channels_last=last),
-                "mask_head": writer.mask_head(channels_last=last),
+            # Boxes are never in half precision: 301.3 is 302 in bfloat16.
+            parts = {
+                "proposals": self._compile(writer.proposals(), "float32"),
+                "box_head": self._compile(writer.box_head(), self.precision),
+                "mask_head": self._compile(writer.mask_head(), self.precision),
             }
-            heads = {name: self._compile(graph, self.precision) for name, graph in graphs.items()}
             self._sizes[key] = SimpleNamespace(
                 # The trunk gets a request an image, since the pyramid outlives the call; the others, whose
                 # outputs are used up at once, keep theirs and the memory they fill.
                 trunk=self._compile(writer.trunk(), self.precision),
-                margins=writer.margins,
-                **{name: graph.create_infer_request() for name, graph in (exact | heads).items()},
+                **{name: graph.create_infer_request() for name, graph in parts.items()},
             )
             while len(self._sizes) > SIZES_KEPT:
                 self._sizes.popitem(last=False)
@@ -123,17 +113,9 @@ class OpenVINOEngine:
         shared = {name: trunk.get_tensor(name) for name in ("rpn_scores", "rpn_deltas")}
         found = _run(graphs.proposals, {"window": window[None]}, shared)
         boxes, valid = (found.get_tensor(name).data.copy() for name in ("proposals", "valid"))
-        levels = _pyramid(trunk) if self._pool is None else _arrays(trunk)
         for _ in range(config.box_passes):
-            if self._pool is not None:
-                head = _run(
-                    graphs.box_head, {"pooled": ops.convert_to_numpy(self._pool(boxes, *levels))}
-                )
-            else:
-                rois, order = split_levels(boxes, config)
-                pooled = _run(graphs.box_pool, rois, levels)
-                head = _run(graphs.box_head, {}, {"pooled": pooled.get_tensor("pooled")})
-                boxes, valid = boxes[order], valid[order]
+            pooled = ops.convert_to_numpy(self._pool(boxes, *_pyramid(trunk)))
+            head = _run(graphs.box_head, {"pooled": pooled})
             boxes = clip(decode(head.get_tensor("deltas").data, boxes, config.box_stds), *window)
             boxes = ops.convert_to_numpy(boxes)
             logits = head.get_tensor("logits").data.copy()
@@ -157,16 +139,8 @@ class OpenVINOEngine:
 
     def _view_masks(self, graphs, trunk, rows):
         """Mask probabilities (M, S, S) of one view for boxes (M, 4) that are dilated already."""
-        if self._pool_masks is not None:
-            pooled = self._pool_masks(rows, *_arrays(trunk))
-            head = _run(graphs.mask_head, {"pooled": ops.convert_to_numpy(pooled)})
-            return head.get_tensor("masks").data
-        rois, order = split_levels(rows, self.config, graphs.margins)
-        pooled = _run(graphs.mask_pool, rois, _pyramid(trunk))
-        head = _run(graphs.mask_head, {}, {"pooled": pooled.get_tensor("pooled")})
-        masks = np.empty((len(rows), *head.get_tensor("masks").data.shape[1:]), "float32")
-        masks[order] = head.get_tensor("masks").data
-        return masks
+        pooled = ops.convert_to_numpy(self._pool_masks(rows, *_pyramid(trunk)))
+        return _run(graphs.mask_head, {"pooled": pooled}).get_tensor("masks").data
 
 
 def _run(graph, arrays, tensors=None):
@@ -182,18 +156,5 @@ def _run(graph, arrays, tensors=None):
 
 
 def _pyramid(trunk):
-    return {name: trunk.get_tensor(name) for name in ("p2", "p3", "p4", "p5")}
-
-
-def _arrays(trunk):
-    return [ops.convert_to_tensor(level.data) for level in _pyramid(trunk).values()]
-
-
-def split_levels(boxes, config, margins=(0, 0, 0, 0)):
-    """Boxes (N, 4) as the graphs take them: {"rois2": (N_2, 4) x1, y1, x2, y2, …}, and order (N,): whose they are."""
-    level = ops.convert_to_numpy(pyramid_level(boxes, config.canonical_size))
-    rois, order = {}, []
-    for number, stride, cells in zip(LEVELS, config.strides, margins):
-        order.append(np.flatnonzero(level == number))
-        rois[f"rois{number}"] = boxes[order[-1]][:, [1, 0, 3, 2]] + np.float32(cells * stride)
-    return rois, np.concatenate(order)
+    """P2 to P5 as tensors of the backend."""
+    return [ops.convert_to_tensor(trunk.get_tensor(f"p{level}").data) for level in LEVELS]

@@ -13,6 +13,7 @@ import numpy as np
 from nucleus_course._util.memory import keep_freed, peak_gib
 from nucleus_course.benchmark import large
 
+DAMPED = ("rpn_class_raw", "rpn_bbox_pred", "mrcnn_class_logits", "mrcnn_bbox_fc", "bn_conv1")
 WARM_SECONDS, MOST_RUNS, FEWEST_RUNS = 5.0, 15, 3
 
 
@@ -84,18 +85,11 @@ def damp_random_weights(model):
     """
     from nucleus_course.models.layers import weighted_layers
 
+    last = "branch2b" if model.config.backbone == "thin" else "branch2c"
     for layer in weighted_layers(model):
-        if layer.name.startswith("bn") and layer.name.endswith(
-            "branch2" + ("b" if model.config.backbone == "thin" else "c")
-        ):
+        if layer.name.startswith("bn") and layer.name.endswith(last):
             layer.gamma.assign(np.full(layer.gamma.shape, 0.1, "float32"))
-        if layer.name in (
-            "rpn_class_raw",
-            "rpn_bbox_pred",
-            "mrcnn_class_logits",
-            "mrcnn_bbox_fc",
-            "bn_conv1",
-        ):
+        if layer.name in DAMPED:
             scaled = layer.gamma if layer.name == "bn_conv1" else layer.kernel
             scaled.assign(0.01 * np.asarray(scaled))
         if layer.name == "mrcnn_mask":
@@ -138,9 +132,8 @@ def predict(preset, runtime, side, detections, threads=None):
     numbers = measure(run)
     if set(found) != {detections}:
         raise RuntimeError(f"{set(found)} detections instead of {detections}")
-    return numbers | {
-        "precision": getattr(model.engine, "precision", policy.removeprefix("mixed_"))
-    }
+    precision = getattr(model.engine, "precision", policy.removeprefix("mixed_"))
+    return numbers | {"precision": precision}
 
 
 def startup(preset, threads=None):
@@ -227,9 +220,8 @@ def decode(data, threads=None):
         times, cpu = [], time.process_time()
         for _ in range(2):
             start = time.perf_counter()
-            dataset = load_dataset(data, cache_dir=folder, progress=False, workers=threads).preload(
-                workers=threads
-            )
+            dataset = load_dataset(data, cache_dir=folder, progress=False, workers=threads)
+            dataset.preload(workers=threads)
             times.append(time.perf_counter() - start)
         cpu = time.process_time() - cpu
     nuclei = sum(dataset.counts.values())
@@ -253,9 +245,8 @@ def machine(threads=None):
     set_threads(threads)
     import keras
 
-    a = keras.ops.convert_to_tensor(
-        np.random.default_rng(0).normal(size=(2048, 2048)).astype("float32")
-    )
+    a = np.random.default_rng(0).normal(size=(2048, 2048)).astype("float32")
+    a = keras.ops.convert_to_tensor(a)
     big = np.zeros(2**27, "uint8")
     product = measure(lambda: keras.ops.convert_to_numpy(keras.ops.matmul(a, a)))
     copy = measure(lambda: big.copy())

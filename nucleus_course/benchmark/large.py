@@ -26,10 +26,8 @@ def mosaic(data):
             break
     if not pieces:
         return np.zeros((STEP, STEP), "uint8")
-    rows = [
-        np.concatenate([pieces[(4 * r + c) % len(pieces)] for c in range(4)], 1) for r in range(4)
-    ]
-    return np.concatenate(rows)
+    whole = np.resize(np.stack(pieces), (4, 4, 256, 256))  # row, column; repeated where too few
+    return whole.transpose(0, 2, 1, 3).reshape(STEP, STEP)
 
 
 def slide(megapixels, data="sample", threads=None, **options):
@@ -48,9 +46,8 @@ def slide(megapixels, data="sample", threads=None, **options):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "slide.tif"
         tiles = (block for _ in range(number**2))
-        tifffile.imwrite(
-            path, tiles, shape=(side, side), dtype="uint8", tile=(STEP, STEP), compression="zlib"
-        )
+        layout = {"shape": (side, side), "tile": (STEP, STEP)}
+        tifffile.imwrite(path, tiles, dtype="uint8", compression="zlib", **layout)
         wall, cpu = time.perf_counter(), time.process_time()
         found = predict_many(path, Path(folder) / "out", progress=False, **options)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -80,9 +77,8 @@ def tasks(files, workers=2, threads=None):
     with cluster, Client(cluster) as client:
         client.wait_for_workers(workers)
         wall, cpu = time.perf_counter(), time.process_time()
-        done = sum(
-            outcome.passed for _, outcome in spread(client, Recipe("."), given, True, nothing)
-        )
+        outcomes = spread(client, Recipe("."), given, True, nothing)
+        done = sum(outcome.passed for _, outcome in outcomes)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     if done != files:
         raise RuntimeError(f"{done} of {files} tasks done")

@@ -16,20 +16,20 @@ def functional_macs(model, shapes):
     Args:
         shapes: [(1, H, W, C), …], one a model input.
     """
-    from keras import layers
+    from keras import layers, tree
 
-    made = {id(t): shape for t, shape in zip(_listed(model.inputs), shapes)}
+    made = {id(t): shape for t, shape in zip(model.inputs, shapes)}
     total = 0
     for layer in model.layers:
         if isinstance(layer, layers.InputLayer):
             continue
-        own = [made[id(t)] for t in _listed(layer.input)]
+        own = [made[id(t)] for t in tree.flatten(layer.input)]
         shape = layer.compute_output_shape(own if len(own) > 1 else own[0])
         if isinstance(layer, layers.Conv2D):
             total += shape[1] * shape[2] * prod(layer.kernel.shape)
-        for tensor in _listed(layer.output):
+        for tensor in tree.flatten(layer.output):
             made[id(tensor)] = shape
-    return total, [made[id(t)] for t in _listed(model.outputs)]
+    return total, [made[id(t)] for t in model.outputs]
 
 
 def count_operations(network, height, width, detections):
@@ -50,36 +50,19 @@ def count_operations(network, height, width, detections):
     trunk, stages = functional_macs(network.backbone, [(1, height, width, 3)])
     pyramid, _ = functional_macs(network.pyramid, stages)
     shapes = level_shapes(height, width, c.strides)
-    rpn = sum(
-        functional_macs(network.rpn, [(1, *shape, c.pyramid_channels)])[0] for shape in shapes
-    )
-    budgets = [
-        level_budget(rows * columns * len(c.anchor_ratios), c.pre_nms[1])
-        for rows, columns in shapes
-    ]
+    levels = [(1, *shape, c.pyramid_channels) for shape in shapes]
+    rpn = sum(functional_macs(network.rpn, [level])[0] for level in levels)
+    anchors = [rows * columns * len(c.anchor_ratios) for rows, columns in shapes]
+    budgets = [level_budget(count, c.pre_nms[1]) for count in anchors]
     proposals = min(c.post_nms[1], sum(budgets))
     wide = c.box_head_channels
-    box = (
-        proposals
-        * c.box_passes
-        * (c.box_pool**2 * c.pyramid_channels * wide + wide * wide + wide * (2 + 8))
-    )
+    layers = c.box_pool**2 * c.pyramid_channels * wide, wide * wide, wide * (2 + 8)
+    box = proposals * c.box_passes * sum(layers)
     side, channels, filters = c.mask_pool, c.pyramid_channels, c.mask_head_channels
-    mask = convolution_macs(side, side, 3, channels, filters) + 3 * convolution_macs(
-        side, side, 3, filters, filters
-    )
-    mask += convolution_macs(side, side, 2, filters, filters) + convolution_macs(
-        2 * side, 2 * side, 1, filters, 2
-    )
-    parts = {
-        "trunk": trunk,
-        "pyramid": pyramid,
-        "rpn": rpn,
-        "box head": box,
-        "mask head": detections * mask,
-    }
+    mask = convolution_macs(side, side, 3, channels, filters)
+    mask += 3 * convolution_macs(side, side, 3, filters, filters)
+    mask += convolution_macs(side, side, 2, filters, filters)
+    mask += convolution_macs(2 * side, 2 * side, 1, filters, 2)
+    parts = {"trunk": trunk, "pyramid": pyramid, "rpn": rpn, "box head": box}
+    parts["mask head"] = detections * mask
     return parts | {"total": sum(parts.values())}
-
-
-def _listed(value):
-    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -17,16 +17,8 @@ from nucleus_course.backend import cpu_has_bfloat16
 
 KINDS = ("machine", "predict", "startup", "train", "input", "decode", "evaluate", "slide", "tasks")
 PACKAGES = (
-    "keras",
-    "tensorflow",
-    "tensorflow-cpu",
-    "jax",
-    "torch",
-    "torchvision",
-    "openvino",
-    "numpy",
-    "stardist",
-)
+    "keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "torchvision", "openvino", "numpy", "stardist",
+)  # fmt: skip
 SIDES = (256, 512, 1024)  # network pixels
 COUNTS = (30, 400)  # detections
 TIMEOUT = 1800  # seconds a case
@@ -62,19 +54,16 @@ def list_cases(quick=False, only=None, data="sample"):
         raise UserError(f"unknown kind '{unknown[0]}' in --only: choose of {', '.join(KINDS)}")
     cases = [{"kind": "machine"}] + _predict_cases(quick)
     cases.append({"kind": "startup", "preset": "compact"})
-    cases.append({"kind": "train", "preset": "compact", "steps": 4 if quick else 20, "data": data})
+    training = {"kind": "train", "data": data}
+    cases.append(training | {"preset": "compact", "steps": 4 if quick else 20})
     if not quick:
-        cases.append(
-            {"kind": "train", "preset": "paper-resnet50", "steps": 3, "batch": 1, "data": data}
-        )
+        cases.append(training | {"preset": "paper-resnet50", "steps": 3, "batch": 1})
+    source = {"kind": "input", "batches": 5 if quick else 30, "data": data}
     for preset in ("compact",) if quick else ("compact", "paper-resnet50"):
-        cases.append(
-            {"kind": "input", "preset": preset, "batches": 5 if quick else 30, "data": data}
-        )
+        cases.append(source | {"preset": preset})
     cases.append({"kind": "decode", "data": data})
-    cases.append(
-        {"kind": "evaluate", "images": 10 if quick else 67, "detections": 450 if quick else 3000}
-    )
+    images, detections = (10, 450) if quick else (67, 3000)
+    cases.append({"kind": "evaluate", "images": images, "detections": detections})
     for megapixels in (1,) if quick else (1, 4, 16, 64):
         cases.append({"kind": "slide", "megapixels": megapixels, "data": data})
     tasks = {"kind": "tasks", "files": 100 if quick else 10_000}
@@ -108,23 +97,16 @@ def run_case(case, threads=None, timeout=TIMEOUT):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OPENVINO_TELEMETRY": "0"}
     if threads:
         environment.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
-    words = [
-        sys.executable,
-        "-m",
-        "nucleus_course.benchmark.case",
-        json.dumps({**case, "threads": threads}),
-    ]
+    words = [sys.executable, "-m", "nucleus_course.benchmark.case"]
+    words.append(json.dumps({**case, "threads": threads}))
+    options = {"env": environment, "capture_output": True, "text": True, "timeout": timeout}
     try:
-        done = subprocess.run(
-            words, env=environment, capture_output=True, text=True, timeout=timeout
-        )
+        done = subprocess.run(words, **options)
     except subprocess.TimeoutExpired:
         return {**case, "error": f"took longer than {timeout} s"}
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or [
-            f"exit code {done.returncode}"
-        ]
-        return {**case, "error": lines[-1][:300]}
+        lines = [f"exit code {done.returncode}", *done.stderr.splitlines()]
+        return {**case, "error": [line for line in lines if line.strip()][-1][:300]}
     return {**case, **json.loads(done.stdout.splitlines()[-1])}
 
 
@@ -152,9 +134,8 @@ def machine():
 def _processor():
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
+        named = (line for line in lines if line.startswith("model name"))
+        return next(named).split(":", 1)[1].strip()
     except (OSError, StopIteration):
         return platform.processor() or "unknown"
 
@@ -186,9 +167,8 @@ def run_benchmark(
     cases = list_cases(quick, only, data)
     here = machine()
     if here["load"] is not None and here["load"] > 0.5 * here["cores"]:
-        console.print(
-            f"[bold]This machine is busy (load {here['load']}): times will be too long.[/bold]"
-        )
+        busy = f"This machine is busy (load {here['load']}): times will be too long."
+        console.print(f"[bold]{busy}[/bold]")
     start, results = time.perf_counter(), []
     for case in cases:
         with console.status(describe(case)):
@@ -219,14 +199,10 @@ def table(report):
     here = report["machine"]
     title = f"{here['processor']}, {here['cores']} cores, {here['backend']}"
     table = Table(title=title, title_justify="left")
-    for column, justify in (
-        ("case", "left"),
-        ("ms", "right"),
-        ("CPU ms", "right"),
-        ("peak MB", "right"),
-        ("", "left"),
-    ):
-        table.add_column(column, justify=justify)
+    table.add_column("case")
+    for column in ("ms", "CPU ms", "peak MB"):
+        table.add_column(column, justify="right")
+    table.add_column("")
     for case in report["cases"]:
         note = case.get("error") or case.get("skip") or case.get("note", "")
         numbers = [_number(case.get(key)) for key in ("ms", "cpu_ms", "peak_mb")]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from nucleus_course.evaluation.report import evaluate
-from nucleus_course.prediction.interchange import Predictions
+from nucleus_course.prediction.interchange import ImagePredictions, Predictions
 
 
 class _Grid:
@@ -20,9 +20,8 @@ class _Grid:
         step = side // across
         rows, columns = np.mgrid[:side, :side]
         cell = np.minimum(rows // step, across) * (across + 1) + np.minimum(columns // step, across)
-        inside = (rows % step - step / 2) ** 2 + (columns % step - step / 2) ** 2 < (
-            0.4 * step
-        ) ** 2
+        squared = (rows % step - step / 2) ** 2 + (columns % step - step / 2) ** 2
+        inside = squared < (0.4 * step) ** 2
         inside &= (rows < across * step) & (columns < across * step)
         _, numbers = np.unique(cell[inside], return_inverse=True)
         self.labels = np.zeros((side, side), np.int32)
@@ -48,27 +47,21 @@ def benchmark_evaluate(images=67, detections=3000, nuclei=42, side=384, bootstra
     dataset = _Grid(images, nuclei, side)
     layers = []
     for _ in range(int(np.ceil(detections / (images * nuclei)))):
-        shift = rng.integers(-3, 4, 2)
-        layers.append(
-            Predictions.from_label_images({"x": np.roll(dataset.labels, shift, (0, 1))}).images["x"]
-        )
+        moved = np.roll(dataset.labels, rng.integers(-3, 4, 2), (0, 1))
+        layers.append(ImagePredictions.from_labels(moved))
     pool = [(rle, box) for layer in layers for rle, box in zip(layer.rles, layer.boxes)]
     found = {}
     for number, image_id in enumerate(dataset.ids):
         count = detections // images + (number < detections % images)
         own = [pool[i] for i in rng.permutation(len(pool))[:count]]
         boxes = np.array([box for _, box in own], np.float32).reshape(-1, 4)
-        found[image_id] = type(layers[0])(
-            side, side, [rle for rle, _ in own], rng.uniform(0.02, 1, len(own)), boxes
-        )
+        rles, scores = [rle for rle, _ in own], rng.uniform(0.02, 1, len(own))
+        found[image_id] = ImagePredictions(side, side, rles, scores, boxes)
     predictions = Predictions(found, 0.5)
     start = time.perf_counter()
     report = evaluate(dataset, predictions, bootstrap=bootstrap, progress=False)
-    seconds = time.perf_counter() - start
+    seconds, count = time.perf_counter() - start, predictions.detections
     return {
-        "images": images,
-        "detections": predictions.detections,
-        "nuclei": report.counts["nuclei"],
-        "seconds": seconds,
-        "milliseconds_per_detection": 1000 * seconds / max(1, predictions.detections),
-    }
+        "images": images, "detections": count, "nuclei": report.counts["nuclei"],
+        "seconds": seconds, "milliseconds_per_detection": 1000 * seconds / max(1, count),
+    }  # fmt: skip

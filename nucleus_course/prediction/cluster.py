@@ -40,6 +40,9 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
+Outcomes = Iterator[tuple[ImageFile, Outcome]]
+
+
 def predict_many(
     images: str | Path | Iterable[str | Path],
     out: str | Path = "predictions",
@@ -100,7 +103,7 @@ def predict_many(
 
 def run(
     recipe: Recipe, files: list[ImageFile], client: Any, resume: bool, overwrite: bool = False
-) -> Iterator[tuple[ImageFile, Outcome]]:
+) -> Outcomes:
     """Do the work on every file; gives (file, :class:`Outcome`) as they are done."""
     if client is None:
         work = recipe.open(overwrite=overwrite)
@@ -118,9 +121,7 @@ def portable(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, out=str(Path(recipe.out).resolve()), weights=name)
 
 
-def in_turn(
-    work: Work, files: list[ImageFile], resume: bool
-) -> Iterator[tuple[ImageFile, Outcome]]:
+def in_turn(work: Work, files: list[ImageFile], resume: bool) -> Outcomes:
     """The files one after the other, in this process."""
     for file in files:
         yield file, _one(work, file, resume)
@@ -141,9 +142,8 @@ def connect(address: str):
     try:
         return Client(address, timeout=PATIENCE)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"--scheduler {address}: no scheduler answers there ({' '.join(str(error).split())})"
-        ) from None
+        why = " ".join(str(error).split())
+        raise UserError(f"--scheduler {address}: no scheduler answers there ({why})") from None
 
 
 def begin(client: Any, recipe: Recipe, overwrite: bool = False) -> dict[str, Any]:

@@ -50,13 +50,8 @@ def predict_variants(model, dataset, nms_ious, mask_thresholds, *, progress=True
 
 def image_predictions(found):
     """:class:`~nucleus_course.prediction.detections.Detections` as interchange's ImagePredictions."""
-    return ImagePredictions(
-        height=found.height,
-        width=found.width,
-        rles=found.rles(),
-        scores=found.scores,
-        boxes=found.boxes,
-    )
+    size = found.height, found.width
+    return ImagePredictions(*size, found.rles(), found.scores, found.boxes)
 
 
 def _predictions(model, images):

@@ -6,6 +6,7 @@ import numpy as np
 
 from nucleus_course.config import Thresholds
 from nucleus_course.geometry.masks import paste
+from nucleus_course.geometry.rle import rles_from_runs, runs_from_pixels
 
 AT_ONCE = 2000  # detections whose pixels are held at once
 
@@ -118,17 +119,11 @@ class Detections:
 
     def rles(self):
         """COCO's compressed run-length encoding of each mask: a list of {"size": [H, W], "counts": str}."""
-        from pycocotools import mask as coco
-
-        size, found = [self.height, self.width], []
+        found = []
         for _, piece in self._pieces():
             instance, row, column = piece.pixels()
-            position = column * self.height + row  # COCO counts down the columns
-            ends = np.searchsorted(instance, np.arange(len(piece) + 1))
-            for start, end in zip(ends[:-1], ends[1:]):
-                counts = _run_lengths(position[start:end], self.height * self.width)
-                rle = coco.frPyObjects({"size": size, "counts": counts}, *size)
-                found.append({"size": list(size), "counts": rle["counts"].decode("ascii")})
+            runs = runs_from_pixels(instance, column * self.height + row, len(piece))
+            found += rles_from_runs(runs, self.height, self.width)
         return found
 
     def label_image(self, score_threshold=None, min_area=None):
@@ -154,15 +149,3 @@ class Detections:
         if not keep[1:].all():
             labels = np.where(keep, np.cumsum(keep), 0).astype("int32")[labels]
         return labels, sure.scores[keep[1:]]
-
-
-def _run_lengths(position, total):
-    """Sorted flat positions -> alternating run lengths of zeros and ones, zeros first (COCO)."""
-    if len(position) == 0:
-        return [int(total)]
-    breaks = np.flatnonzero(np.diff(position) != 1)
-    first = position[np.concatenate([[0], breaks + 1])]
-    last = position[np.concatenate([breaks, [len(position) - 1]])] + 1
-    edges = np.stack([first, last], axis=1).ravel()
-    ends = [total] if edges[-1] < total else []  # no empty run at the end: as pycocotools writes it
-    return np.diff(np.concatenate([[0], edges, ends])).astype(int).tolist()

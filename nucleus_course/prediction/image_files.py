@@ -101,11 +101,8 @@ def _channels(path, pixels, wanted):
     from nucleus_course.data.read import read_pixels
 
     for number, name in enumerate(pixels.channels):
-        other = number != pixels.number
-        yield (
-            name,
-            read_pixels(path, **wanted | {"channel": number}).values if other else pixels.values,
-        )
+        same = number == pixels.number
+        yield name, (pixels if same else read_pixels(path, **wanted | {"channel": number})).values
 
 
 def _stems(names: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from nucleus_course.config import Thresholds
 from nucleus_course.data.labels import areas_from_labels, boxes_from_labels, renumber
+from nucleus_course.geometry.rle import rle_from_labels
 
 
 @dataclass
@@ -59,11 +60,8 @@ class LabelDetections:
     @property
     def novelty(self):
         """As for :class:`~nucleus_course.detections.Detections`."""
-        return (
-            None
-            if self.canonical is None or self.learned is None
-            else self.learned(self.canonical.image)
-        )
+        known = self.canonical is not None and self.learned is not None
+        return self.learned(self.canonical.image) if known else None
 
     @property
     def height(self):
@@ -90,8 +88,6 @@ class LabelDetections:
 
     def rles(self):
         """COCO's compressed run-length encoding of each mask: a list of {"size": [H, W], "counts": str}."""
-        from nucleus_course.geometry.rle import rle_from_labels
-
         return rle_from_labels(self.labels)[1]
 
     def confident(self, score_threshold=None):

@@ -78,10 +78,8 @@ class Work:
         rles = found.rles()  # first: the label image then has the masks pasted already
         labels, scores = found.labels_and_scores(self.threshold)
         table = self.outputs.measure(labels, pixels, scores)
-        shape = height, width = labels.shape
-        everything = ImagePredictions(
-            height, width, rles, found.scores, found.boxes, file.file_name
-        )
+        shape = labels.shape
+        everything = ImagePredictions(*shape, rles, found.scores, found.boxes, file.file_name)
         picture = to_rgb8(pixels.values) if self.overlay else None
         seen = view_columns(found.canonical, found.novelty, getattr(found, "scale", None))
         nuclei = to_rows(table)

@@ -50,41 +50,22 @@ def find_nuclei(
     plane = image_plane(image, channel)
     found = _model(weights).predict(plane, tile=tile or None, progress=False)
     labels, scores = found.labels_and_scores(threshold or None)
-    scale = tuple(
-        image.scale[-3:-1]
-        if getattr(image, "rgb", False) and len(image.scale) > 2
-        else image.scale[-2:]
-    )
+    rgb = getattr(image, "rgb", False) and len(image.scale) > 2
+    scale = tuple(image.scale[-3:-1] if rgb else image.scale[-2:])
     common = {"scale": scale, "metadata": {"weights": weights}}
-    numbers = np.arange(len(scores) + 1)
-    features = {
-        "label": numbers,
-        "score": np.concatenate([[np.nan], scores]),
-    }  # napari counts the background
+    # napari counts the background as well.
+    features = {"label": np.arange(len(scores) + 1), "score": np.concatenate([[np.nan], scores])}
     layers = [(labels, {"name": f"{image.name}: nuclei", "features": features, **common}, "labels")]
     if outlines:
-        pieces = [
-            (label, rings[0])
-            for label, parts in polygons_from_labels(labels).items()
-            for rings in parts
-        ]
+        polygons = polygons_from_labels(labels)
+        pieces = [(label, rings[0]) for label, parts in polygons.items() for rings in parts]
         # Corners of pixels as (x, y) here, (row, column) with pixels' centres at whole numbers in napari.
         rings = [ring[:, ::-1] - 0.5 for _, ring in pieces]
         owners = np.array([label for label, _ in pieces], int)
         about = {"label": owners, "score": scores[owners - 1]}
-        style = {
-            "shape_type": "polygon",
-            "edge_color": "orange",
-            "face_color": "transparent",
-            "edge_width": 1,
-        }
-        layers.append(
-            (
-                rings,
-                {"name": f"{image.name}: outlines", "features": about, **style, **common},
-                "shapes",
-            )
-        )
+        style = {"shape_type": "polygon", "edge_color": "orange", "edge_width": 1}
+        style |= {"face_color": "transparent", "name": f"{image.name}: outlines"}
+        layers.append((rings, {"features": about, **style, **common}, "shapes"))
     return layers
 
 

@@ -25,9 +25,8 @@ def draw_outlines(image, labels):
 
 def colour_labels(labels):
     """A label image (H, W) as (H, W, 3) uint8: neighbouring numbers far apart in hue, black background."""
-    hues = (
-        np.arange(256) * 0.618034 % 1
-    )  # the golden ratio's fraction: no two near each other are alike
+    # The golden ratio's fraction: no two hues near each other are alike.
+    hues = np.arange(256) * 0.618034 % 1
     palette = [colorsys.hsv_to_rgb(hue, 0.6, 1) for hue in hues]
     colours = (np.array(palette) * 255).astype("uint8")[labels % 256]
     colours[labels == 0] = 0

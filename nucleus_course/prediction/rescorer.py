@@ -18,10 +18,8 @@ from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import write_file
 
 FILE, FORMAT = "rescoring.json", 1
-SURE, SOME = (
-    0.5,
-    0.05,
-)  # class probabilities: a detection to count on; one that is a little more than noise
+SURE = 0.5  # class probability of a detection to count on
+SOME = 0.05  # of one that is a little more than noise
 REACH = 4.0  # standard deviations: what lies beyond those seen in fitting counts as this far
 
 FEATURES = (
@@ -69,9 +67,8 @@ def describe(boxes, scores, probs):
     size = 0.5 * np.log(sides.prod(axis=1))
     sure = scores >= SURE
     usual = np.median(size[sure] if sure.any() else size)
-    corners = np.concatenate([boxes[:, 1::-1], sides[:, ::-1]], axis=1).astype(
-        "float64"
-    )  # x, y, width, height
+    corners = np.concatenate([boxes[:, 1::-1], sides[:, ::-1]], axis=1)  # x, y, width, height
+    corners = corners.astype("float64")
     iou = np.asarray(coco_mask.iou(corners, corners, [0] * len(boxes)))
     rank = np.argsort(np.argsort(-scores, kind="stable"))
     overlap = np.where(rank[None] < rank[:, None], iou, 0.0).max(axis=1)
@@ -101,9 +98,8 @@ def _log_odds(p):
 
 def _shortest(array):
     """An array as nested lists of the shortest decimals that are its float32 values again."""
-    return np.vectorize(lambda v: float(str(np.float32(v))), otypes=[object])(
-        array.astype("float32")
-    ).tolist()
+    short = np.vectorize(lambda v: float(str(np.float32(v))), otypes=[object])
+    return short(array.astype("float32")).tolist()
 
 
 @dataclass(frozen=True)
@@ -131,9 +127,8 @@ class Rescorer:
     def scores(self, features):
         """(N, F) as :func:`describe` gives them -> (N,) float32."""
         x = np.clip((features - self.mean) / self.scale, -REACH, REACH)
-        hidden = np.maximum(
-            np.einsum("nf,efk->enk", x, self.hidden_kernel) + self.hidden_bias[:, None], 0.0
-        )
+        hidden = np.einsum("nf,efk->enk", x, self.hidden_kernel) + self.hidden_bias[:, None]
+        hidden = np.maximum(hidden, 0.0)
         logits = np.einsum("enk,ek->en", hidden, self.kernel) + self.bias[:, None]
         return (1.0 / (1.0 + np.exp(-logits))).mean(axis=0).astype("float32")
 
@@ -149,9 +144,9 @@ class Rescorer:
 
     def save(self, folder):
         """Write rescoring.json into a model folder."""
-        values = {
-            k: _shortest(v) if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()
-        }
+        arrays = asdict(self)
+        info = arrays.pop("info")
+        values = {name: _shortest(array) for name, array in arrays.items()} | {"info": info}
         text = json.dumps({"format": FORMAT, "features": FEATURES, **values})
         write_file(Path(folder) / FILE, text.replace('], "', '],\n "') + "\n")
 
@@ -180,21 +175,15 @@ class Rescorer:
             raise UserError(f"{path} is of another version: {remedy}")
         try:
             info = values.pop("info")
-            found = cls(
-                **{name: np.asarray(value, "float32") for name, value in values.items()}, info=info
-            )
+            arrays = {name: np.asarray(value, "float32") for name, value in values.items()}
+            found = cls(**arrays, info=info)
             networks, count, units = found.hidden_kernel.shape
-            shapes = {
-                "mean": (count,),
-                "scale": (count,),
-                "hidden_bias": (networks, units),
-                "kernel": (networks, units),
-                "bias": (networks,),
-            }
+            shapes = dict.fromkeys(("mean", "scale"), (count,)) | {"bias": (networks,)}
+            shapes |= dict.fromkeys(("hidden_bias", "kernel"), (networks, units))
             wrong = [name for name, shape in shapes.items() if getattr(found, name).shape != shape]
             wrong += [name for name in values if not np.isfinite(getattr(found, name)).all()]
             if wrong or count != len(FEATURES):
-                raise ValueError(f"{', '.join(wrong) or 'hidden_kernel'}")
+                raise ValueError(", ".join(wrong) or "hidden_kernel")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is incomplete or damaged ({error}): {remedy}") from None
         return found

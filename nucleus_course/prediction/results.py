@@ -79,9 +79,7 @@ class ResultsFolder:
                 remove_stale(self.path / name)
             earlier = _read(stored) if stored.is_file() else None
             if settings is not None:
-                settings = json.loads(
-                    json.dumps({"format": FORMAT, **settings})
-                )  # as it is read back
+                settings = json.loads(json.dumps({"format": FORMAT, **settings}))  # as read back
                 if earlier is not None:
                     self.check_same(earlier, settings)
                 write_file(stored, json.dumps(settings, indent=1) + "\n")
@@ -171,12 +169,7 @@ class ResultsFolder:
         with filelock.FileLock(self.rows / ".tables.lock"):
             heads = sorted((row["file_name"], row["path"]) for row in self._read_rows())
             paths = [path for _, path in heads]
-            counts = [
-                count_image(
-                    row["file_name"], (row["height"], row["width"]), row["nuclei"], row.get("seen")
-                )
-                for row in map(_read, paths)
-            ]
+            counts = [_count(row) for row in map(_read, paths)]
             columns = list(count_image("", (0, 0), []))
             write_file(self.path / "counts.csv", to_csv(counts, columns))
             with atomic_write(self.path / "measurements.csv") as place:
@@ -249,11 +242,7 @@ class ResultsFolder:
 
     def _check_owner(self, stem: str, row: dict[str, Any]) -> None:
         other = self._row(stem)
-        if (
-            other
-            and other["source"] != row["source"]
-            and other["fingerprint"] != row["fingerprint"]
-        ):
+        if other and all(other[key] != row[key] for key in ("source", "fingerprint")):
             raise UserError(
                 f"{row['source']}: {self.path} holds results of another image called '{stem}' "
                 f"({other['source']}): rename one, or give each its own --out"
@@ -324,6 +313,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is damaged ({error}): delete it and repeat with --resume"
         ) from None
+
+
+def _count(row: dict[str, Any]) -> dict[str, Any]:
+    shape = row["height"], row["width"]
+    return count_image(row["file_name"], shape, row["nuclei"], row.get("seen"))
 
 
 def _detections(row: dict[str, Any]) -> ImagePredictions:

@@ -55,14 +55,8 @@ def at_size(found, shape):
     if least:
         least = max(1, round(least * float(step[0] * step[1])))
     thresholds = dataclasses.replace(found.thresholds, min_area=least)
-    return Detections(
-        found.boxes * step,
-        found.scores,
-        found.mask_probs,
-        found.mask_boxes * step,
-        *shape,
-        thresholds,
-    )
+    boxes, grids = found.boxes * step, found.mask_boxes * step
+    return Detections(boxes, found.scores, found.mask_probs, grids, *shape, thresholds)
 
 
 def factor_for(diameter, thresholds):

@@ -39,30 +39,17 @@ def reopen(work: Work, file: ImageFile) -> Parts:
     """The folder that another process began."""
     folder = work.results.parts(file.stem)
     values = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    return Parts(
-        folder,
-        Plan(**{k: v for k, v in values.items() if k != "fingerprint"}),
-        values["fingerprint"],
-    )
+    known = values.pop("fingerprint")
+    return Parts(folder, Plan(**values), known)
 
 
-def band(
-    work: Work,
-    file: ImageFile,
-    plane: Plane,
-    number: int,
-    advance: Callable[[], None] | None = None,
-) -> list[str]:
-    """Look at one band of a slide that is begun; gives the warnings."""
+def band(work: Work, file: ImageFile, plane: Plane, number: int, *advance: Callable) -> list[str]:
+    """Look at one band of a slide that is begun; gives the warnings. ``advance`` is called after each tile."""
     parts = reopen(work, file)
-    return detect_band(
-        work.model, plane, thresholds_of(work), parts, number, advance or (lambda: None)
-    )
+    return detect_band(work.model, plane, thresholds_of(work), parts, number, *advance)
 
 
-def do_slide(
-    work: Work, file: ImageFile, plane: Plane, note: Callable[[str], None]
-) -> dict[str, Any]:
+def do_slide(work: Work, file: ImageFile, plane: Plane, note: Callable) -> dict[str, Any]:
     """Detect on a slide and write its results: its row of counts.csv."""
     parts = begin(work, file, plane)
     bands, missing = parts.plan.bands(), parts.missing()
@@ -96,9 +83,8 @@ def finish(
 
     rows = nuclei.measure(plane, table_of)
     seen = view_columns(plan.canonical, plan.novelty, plan.factor)
-    found = ImagePredictions(
-        plan.height, plan.width, nuclei.rles(), nuclei.scores, nuclei.boxes, file.file_name
-    )
+    everything = nuclei.rles(), nuclei.scores, nuclei.boxes
+    found = ImagePredictions(*plan.shape, *everything, file.file_name)
 
     def export():
         if work.outputs.formats:

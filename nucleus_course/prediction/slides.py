@@ -110,9 +110,8 @@ def plan_slide(
     factor = _factor(model, thresholds, pictures, how.get("diameter"))
     core, margin = tile_sizes(model.config, how.get("tile"), how.get("overlap"), factor)
     known = {f.name: getattr(seen, f.name) for f in dataclasses.fields(seen) if f.name != "image"}
-    return Plan(
-        height, width, known, novelty, factor, core or max(plane.shape), margin, score_threshold
-    )
+    core = core or max(plane.shape)
+    return Plan(height, width, known, novelty, factor, core, margin, score_threshold)
 
 
 def _factor(model, thresholds, pictures, diameter):
@@ -203,21 +202,17 @@ def detect_band(
     for tile in plan.bands()[number]:
         look.at(tile)
         advance()
-        for place, box, found in look.parts:
-            rows.append(
-                _row(near_core(place, box, found, plan.shape, plan.factor), plan, thresholds.mask)
-            )
-            rows[-1]["owners"] = np.full(
-                len(rows[-1]["scores"]), len(rows) + (number << 32), np.int64
-            )
+        for part in look.parts:
+            row = _row(near_core(*part, plan.shape, plan.factor), plan, thresholds.mask)
+            owner = len(rows) + 1 + (number << 32)
+            rows.append(row | {"owners": np.full(len(row["scores"]), owner, np.int64)})
         look.parts = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         look.warn()
     columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    with atomic_write(parts.path(number)) as place:
-        with open(place, "wb") as file:
-            np.savez(file, **columns)
+    with atomic_write(parts.path(number)) as place, open(place, "wb") as file:
+        np.savez(file, **columns)
     return [str(w.message) for w in caught]
 
 

@@ -41,13 +41,8 @@ class Tile:
     def seen(self, shape, margin):
         """The core with its margin, cut to the image: (top, left, bottom, right)."""
         top, left, bottom, right = self.core
-        height, width = shape
-        return (
-            max(0, top - margin),
-            max(0, left - margin),
-            min(height, bottom + margin),
-            min(width, right + margin),
-        )
+        low = max(0, top - margin), max(0, left - margin)
+        return *low, min(shape[0], bottom + margin), min(shape[1], right + margin)
 
     def quarters(self):
         """The core divided once along each side."""
@@ -84,10 +79,10 @@ def predict_image(
     """
     seen = see(image, model.config, polarity, input)
 
+    how = thresholds, score_threshold, tile, overlap, progress
+
     def look(factor):
-        return _look(
-            model, seen.pixels, thresholds, score_threshold, tile, overlap, progress, factor
-        )
+        return _look(model, seen.pixels, *how, factor)
 
     found = scale.look_at_scale(look, diameter, thresholds)
     found.canonical, found.learned = seen.canonical, model.novelty
@@ -200,10 +195,8 @@ class Look:
         own, cut, boxes, scores, probs, spans = map(np.concatenate, zip(*gathered))
         keep = merge(boxes, scores, owners, own, cut, self.thresholds.nms_iou)
         keep = keep[np.argsort(-scores[keep], kind="stable")]
-        return Detections(
-            boxes[keep], scores[keep], probs[keep], spans[keep], *self.shape,
-            self.parts[0][2].thresholds,
-        )  # fmt: skip
+        best = boxes[keep], scores[keep], probs[keep], spans[keep]
+        return Detections(*best, *self.shape, self.parts[0][2].thresholds)
 
 
 def near_core(tile, box, found, shape, factor=1.0):
@@ -221,14 +214,8 @@ def near_core(tile, box, found, shape, factor=1.0):
     beyond = np.maximum(tile.core[:2] - centre, centre - tile.core[2:]).max(axis=1, initial=-np.inf)
     near = beyond <= SHARED / factor
     cut = _cut(boxes[near], box, shape, 1.5 / min(1.0, factor))
-    return (
-        beyond[near] <= 0,
-        cut,
-        boxes[near],
-        found.scores[near],
-        found.mask_probs[near],
-        spans[near],
-    )
+    scores, probs = found.scores[near], found.mask_probs[near]
+    return beyond[near] <= 0, cut, boxes[near], scores, probs, spans[near]
 
 
 def _cut(boxes, seen, shape, reach):
@@ -253,25 +240,21 @@ def merge(boxes, scores, owners, own, cut, nms_iou):
     Returns:
         Indices that stay, (K,) int.
     """
-    order = np.lexsort((-scores, ~own, cut))
-    cells, kept = {}, []
-    size = 128.0
-    alive = np.ones(len(boxes), bool)
-    for index in order:
+    cells, kept, size = {}, [], 128.0
+    for index in np.lexsort((-scores, ~own, cut)):
         low = (boxes[index, :2] // size).astype(int)
         high = (boxes[index, 2:] // size).astype(int)
         places = [(r, c) for r in range(low[0], high[0] + 1) for c in range(low[1], high[1] + 1)]
         near = [j for place in places for j in cells.get(place, ()) if owners[j] != owners[index]]
         if near:
             others = boxes[near]
-            iou = iou_matrix(boxes[index][None], others)[0]
-            alive[index] = iou.max() <= nms_iou and not (
-                cut[index] and _covered(boxes[index], others).max() >= INSIDE
-            )
-        if alive[index]:
-            kept.append(index)
-            for place in places:
-                cells.setdefault(place, []).append(index)
+            if iou_matrix(boxes[index][None], others).max() > nms_iou:
+                continue
+            if cut[index] and _covered(boxes[index], others).max() >= INSIDE:
+                continue
+        kept.append(index)
+        for place in places:
+            cells.setdefault(place, []).append(index)
     return np.array(kept, int)
 
 

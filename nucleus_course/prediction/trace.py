@@ -77,9 +77,8 @@ def trace_image(model, image, *, polarity="auto", input=None, diameter=None):
     mask_boxes = dilate(rows, config.mask_roi_scale)
     mask_pooled = network.pool(pyramid, ops.convert_to_tensor(mask_boxes), index, config.mask_pool)
     mask_logits = network.mask_logits(pyramid, ops.convert_to_tensor(rows), index)
-    mask_boxes, mask_pooled, mask_logits = (
-        v[: len(kept)] for v in (mask_boxes, mask_pooled, mask_logits)
-    )
+    made = mask_boxes, mask_pooled, mask_logits
+    mask_boxes, mask_pooled, mask_logits = (value[: len(kept)] for value in made)
     masks = ops.convert_to_numpy(ops.sigmoid(mask_logits))
     found = all_boxes[kept], probability[kept], masks
     found = assemble(config, prepared.shape, *found, thresholds, model.rescorer)

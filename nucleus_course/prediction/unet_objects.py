@@ -45,7 +45,6 @@ def predict_pixels(
     maps = pixel_maps(model, seen, thresholds.flips)
     labels, scores = objects_from_maps(maps[..., 0], maps[..., 1], thresholds.mask)
     found = LabelDetections.from_labels(labels, scores, thresholds)
-    found.canonical, found.learned = seen.canonical, model.novelty
     if max_detections is not None and len(found) > max_detections:
         labels = np.where(found.labels > max_detections, 0, found.labels)
         found = LabelDetections(labels, found.scores[:max_detections], thresholds)

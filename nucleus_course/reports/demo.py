@@ -42,9 +42,8 @@ def run_demo(out: Path, epochs: int = 15, console: Console | None = None) -> dic
         figure, caption = drawn
         path = out / "figures" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(
-            path, dpi=110, bbox_inches="tight", facecolor="white", metadata={"Description": caption}
-        )
+        look = {"dpi": 110, "bbox_inches": "tight", "facecolor": "white"}
+        figure.savefig(path, metadata={"Description": caption}, **look)
         figures.append(path)
 
     step(1, "Data: the embedded sample. It is SYNTHETIC, drawn by a program, and needs no network.")
@@ -65,9 +64,8 @@ def run_demo(out: Path, epochs: int = 15, console: Console | None = None) -> dic
     step(3, "Weights")
     model, weights = _best_weights(trained)
     if weights == SHIPPED:
-        say(
-            "loaded the shipped 'compact' weights: learned from BBBC038's real nuclei, not from this sample"
-        )
+        learned = "learned from BBBC038's real nuclei, not from this sample"
+        say(f"loaded the shipped 'compact' weights: {learned}")
     else:
         say("NO trained weights ship with this copy: using those just trained, far too briefly")
 
@@ -135,24 +133,20 @@ def _best_weights(trained):
 
 def _detect(model, dataset, validation, out: Path, weights: str):
     """Detect on every image; write predictions.json and label images: (Predictions, [(record, labels)] to draw)."""
-    from nucleus_course._util.progress import progress
-    from nucleus_course.prediction.interchange import ImagePredictions, Predictions
+    from nucleus_course._util.progress import track
+    from nucleus_course.prediction.datasets import image_predictions
+    from nucleus_course.prediction.interchange import Predictions
     from nucleus_course.prediction.label_images import write_labels
 
     images, examples, drawn = {}, [], set()
-    with progress() as bar:
-        task = bar.add_task("detecting", total=len(dataset))
-        for record in dataset:
-            found = model.predict(record.image)
-            images[record.id] = ImagePredictions(
-                record.height, record.width, found.rles(), found.scores, found.boxes
-            )
-            labels = found.label_image()
-            write_labels(out / "labels" / f"{record.id}.tif", labels)
-            if record.id in validation and record.type not in drawn:
-                drawn.add(record.type)
-                examples.append((record, labels))
-            bar.advance(task)
+    for record in track(dataset, "detecting"):
+        found = model.predict(record.image)
+        images[record.id] = image_predictions(found)
+        labels = found.label_image()
+        write_labels(out / "labels" / f"{record.id}.tif", labels)
+        if record.id in validation and record.type not in drawn:
+            drawn.add(record.type)
+            examples.append((record, labels))
     info = {
         "model": f"compact ({weights} weights)" if weights == "brief" else weights,
         "min_area": model.thresholds.min_area,

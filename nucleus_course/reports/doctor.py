@@ -98,41 +98,35 @@ def _machine() -> list[Finding]:
     total, free, ceiling = memory.total / 2**30, memory.available / 2**30, _memory_limit_gb()
     limited = f", limited to {ceiling:.1f} GB" if ceiling and ceiling < total else ""
     disk = shutil.disk_usage(Path.cwd()).free / 2**30
+    room = f"{free:.1f} GB free of {total:.1f} GB{limited}"
+    space = f"free some disk space: run folders and caches need about {ENOUGH_DISK_GB:g} GB"
+    enough = min(free, ceiling or free) >= ENOUGH_MEMORY_GB
+    others = "close other programs and other notebooks' kernels"
     return [
         Finding("machine", "system", system),
         _noted("machine", "cores", found, threads, not limit or limit >= cores or bool(capped)),
-        _noted(
-            "machine",
-            "memory",
-            f"{free:.1f} GB free of {total:.1f} GB{limited}",
-            "close other programs and other notebooks' kernels",
-            min(free, ceiling or free) >= ENOUGH_MEMORY_GB,
-        ),
-        _noted(
-            "machine",
-            "disk here",
-            f"{disk:.1f} GB free",
-            f"free some disk space: run folders and caches need about {ENOUGH_DISK_GB:g} GB",
-            disk > ENOUGH_DISK_GB,
-        ),
+        _noted("machine", "memory", room, others, enough),
+        _noted("machine", "disk here", f"{disk:.1f} GB free", space, disk > ENOUGH_DISK_GB),
     ]
+
+
+def _limit(name: str) -> list[int]:
+    """The numbers of a container's limit; none where it has no such limit, or is no container."""
+    try:
+        return [int(n) for n in Path(f"/sys/fs/cgroup/{name}").read_text().split()]
+    except (OSError, ValueError):  # "max"
+        return []
 
 
 def _cpu_share() -> float | None:
     """The container's share of the cores, where one is set."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
+    limit = _limit("cpu.max")
+    return limit[0] / limit[1] if len(limit) == 2 else None
 
 
 def _memory_limit_gb() -> float | None:
-    try:
-        text = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        return None if text == "max" else int(text) / 2**30
-    except (OSError, ValueError):
-        return None
+    limit = _limit("memory.max")
+    return limit[0] / 2**30 if limit else None
 
 
 def _version(distribution: str) -> str | None:
@@ -156,12 +150,12 @@ def _packages() -> list[Finding]:
     except ImportError as error:
         advice = explain_import(error) or "pip install opencv-python-headless"
         findings.append(Finding("packages", "OpenCV", "does not load", "missing", advice))
-    jupyter = _version("jupyterlab")
-    advice = 'for the notebooks: pip install "nucleus-course[course]"'
-    return [
-        *findings,
-        _noted("packages", "jupyterlab", jupyter or "not installed", advice, bool(jupyter)),
-    ]
+    jupyter, advice = (
+        _version("jupyterlab"),
+        'for the notebooks: pip install "nucleus-course[course]"',
+    )
+    value = jupyter or "not installed"
+    return [*findings, _noted("packages", "jupyterlab", value, advice, bool(jupyter))]
 
 
 def _backend(backend: str) -> list[Finding]:
@@ -185,15 +179,12 @@ def _backend(backend: str) -> list[Finding]:
         advice = f"reinstall it: {reason}"
         return [installed, Finding("backend", "in use", broken, "missing", advice)]
     gpu = any(not d.lower().startswith("cpu") for d in found)
-    advice = (
-        'there is an NVIDIA GPU: pip install "nucleus-course[gpu]", and --backend jax for training'
-    )
+    fine = gpu or not shutil.which("nvidia-smi")
+    install = 'pip install "nucleus-course[gpu]", and --backend jax for training'
     return [
         installed,
         Finding("backend", "in use", f"{TITLES[backend]} (KERAS_BACKEND={backend})"),
-        _noted(
-            "backend", "device", ", ".join(found), advice, gpu or not shutil.which("nvidia-smi")
-        ),
+        _noted("backend", "device", ", ".join(found), f"there is an NVIDIA GPU: {install}", fine),
     ]
 
 
@@ -217,10 +208,8 @@ def _data() -> list[Finding]:
         findings.append(Finding("data", "BBBC038", "not where it should be", "missing", advice))
     weights = shipped_weights()
     advice = "nucleus-course train --data DATA --run runs/mine makes some; use them as --weights runs/mine/weights"
-    return [
-        *findings,
-        _noted("weights", "shipped", ", ".join(weights) or "none here", advice, bool(weights)),
-    ]
+    names = ", ".join(weights) or "none here"
+    return [*findings, _noted("weights", "shipped", names, advice, bool(weights))]
 
 
 def report(findings: list[Finding] | None = None, console=None) -> bool:
@@ -232,9 +221,8 @@ def report(findings: list[Finding] | None = None, console=None) -> bool:
     findings = diagnose() if findings is None else findings
     console = console or Console(highlight=False, file=sys.stdout)
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
+    for look in ({"style": "bold"}, {}, {}):
+        table.add_column(no_wrap=True, **look)
     table.add_column(overflow="fold")
     styles = {"ok": "green", "note": "yellow", "missing": "bold red"}
     last = ""

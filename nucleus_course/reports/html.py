@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import re
+from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -80,10 +81,8 @@ def page(dataset, predictions, report, *, analysis=None, others=None, bootstrap=
         at = {key: point[key] for key in ("score_threshold", "min_area")}
         analysis = analyse_errors(dataset, predictions, progress=False, **at)
     intervals, level, samples = _intervals(report, bootstrap)
-    others = {
-        name if name != report.name else f"{name} (other)": other
-        for name, other in (others or {}).items()
-    }
+    # One of the same name is drawn beside it all the same.
+    others = {f"{n} (other)" if n == report.name else n: o for n, o in (others or {}).items()}
     several = {report.name: report, **others}
     parts = [
         _head(report),
@@ -95,28 +94,23 @@ def page(dataset, predictions, report, *, analysis=None, others=None, bootstrap=
         parts += ["<h2>Compared</h2>", _picture(figures.draw_comparison(several))]
     parts += [
         "<h2>Precision, recall and the IoU of a match</h2>",
-        _side_by_side(
-            _picture(figures.draw_pr_curves(report)), _picture(figures.draw_f1_curve(several))
-        ),
+        _side_by_side(figures.draw_pr_curves(report), figures.draw_f1_curve(several)),
         "<h2>By image type</h2>",
         _types(report),
         _picture(figures.draw_type_breakdown(report)),
         "<h2>Errors</h2>",
         _errors(analysis),
         _picture(figures.draw_ap_costs(analysis)),
-        _side_by_side(
-            *(_picture(figures.draw_size_breakdown(analysis, by)) for by in ("size", "crowding"))
-        ),
+        _side_by_side(*(figures.draw_size_breakdown(analysis, by) for by in ("size", "crowding"))),
         "<h2>Do the scores mean what they say?</h2>",
         _picture(figures.draw_reliability(analysis)),
     ]
     rows = analysis.worst_images(count=worst)
     if rows:
         parts += ["<h2>The worst images</h2>", _worst(rows)]
-        parts += [
-            _picture(figures.draw_error_map(dataset[row["image"]], analysis, predictions), "png")
-            for row in rows
-        ]
+        records = [dataset[row["image"]] for row in rows]
+        maps = [figures.draw_error_map(record, analysis, predictions) for record in records]
+        parts += [_picture(drawn, "png") for drawn in maps]
     parts += ["<h2>Definitions</h2>", _definitions(), _footer(predictions, report)]
     title = _e(f"{report.name}: evaluation")
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -136,24 +130,17 @@ def _n(value, digits=1):
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _table(columns, rows, first_is_head=True, words=()):
+def _table(columns, rows, words=()):
     """An HTML table; cells are escaped, columns in ``words`` are set left."""
     side = [' class="t"' if i in words else "" for i in range(len(columns))]
     head = "".join(f'<th scope="col"{side[i]}>{_e(c)}</th>' for i, c in enumerate(columns))
     lines = []
     for row in rows:
-        cells = [
-            f'<th scope="row"{side[0]}>{_e(row[0])}</th>'
-            if first_is_head
-            else f"<td{side[0]}>{_e(row[0])}</td>"
-        ]
+        cells = [f'<th scope="row"{side[0]}>{_e(row[0])}</th>']
         cells += [f"<td{side[i]}>{_e(c)}</td>" for i, c in enumerate(row) if i]
         lines.append("<tr>" + "".join(cells) + "</tr>")
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>'
-        + "\n".join(lines)
-        + "</tbody></table></div>"
-    )
+    head, body = f"<thead><tr>{head}</tr></thead>", "\n".join(lines)
+    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def _picture(drawn, kind="svg"):
@@ -173,8 +160,8 @@ def _picture(drawn, kind="svg"):
     return f'<figure><img alt="{_e(caption)}" src="data:{mime};base64,{source}"><figcaption>{_e(caption)}</figcaption></figure>'
 
 
-def _side_by_side(*pictures):
-    return '<div class="row">' + "".join(pictures) + "</div>"
+def _side_by_side(*drawn):
+    return '<div class="row">' + "".join(map(_picture, drawn)) + "</div>"
 
 
 def _smaller(data):
@@ -191,11 +178,8 @@ def _smaller(data):
 def _intervals(report, samples):
     """(intervals, level, samples): the report's own, or made now, or none."""
     if report.intervals:
-        return (
-            report.intervals,
-            report.bootstrap.get("level", 0.95),
-            report.bootstrap.get("replicates", 0),
-        )
+        own = report.bootstrap
+        return report.intervals, own.get("level", 0.95), own.get("replicates", 0)
     if not samples or not report.scores:
         return {}, 0.95, 0
     from nucleus_course.evaluation.bootstrap import bootstrap_intervals
@@ -205,9 +189,8 @@ def _intervals(report, samples):
 
 def _head(report):
     counts, point = report.counts, report.operating_point
-    where = " ".join(
-        part for part in (report.dataset, f"split {report.split}" if report.split else "") if part
-    )
+    split = f"split {report.split}" if report.split else ""
+    where = " ".join(part for part in (report.dataset, split) if part)
     sources = {
         "given": "given by hand",
         "predictions": "stored with the predictions",
@@ -231,11 +214,8 @@ def _head(report):
 
 
 def _metrics(report, intervals, level, samples):
-    columns = (
-        ["metric", "percent"]
-        + ([f"{100 * level:g}% interval"] if intervals else [])
-        + ["what it is"]
-    )
+    middle = [f"{100 * level:g}% interval"] if intervals else []
+    columns = ["metric", "percent", *middle, "what it is"]
     rows = []
     for metric in METRICS:
         row = [metric.key, _n(report.metrics.get(metric.key), 2)]
@@ -243,19 +223,13 @@ def _metrics(report, intervals, level, samples):
             span = intervals.get(metric.key)
             row.append("–" if span is None else f"{span[0]:.1f} to {span[1]:.1f}")
         rows.append([*row, f"{metric.label}: {metric.about}"])
-    note = (
-        f"<p class='sub'>Intervals: bootstrap over images, {samples} samples.</p>"
-        if intervals
-        else ""
-    )
-    return _table(columns, rows, words={len(columns) - 1}) + note
+    note = f"<p class='sub'>Intervals: bootstrap over images, {samples} samples.</p>"
+    return _table(columns, rows, words={len(columns) - 1}) + (note if intervals else "")
 
 
 def _types(report):
-    images = {}
-    for row in report.counts.get("per_image", {}).values():
-        images[row["type"]] = images.get(row["type"], 0) + 1
-    rows = [["images", *(str(images.get(kind, 0)) for kind in report.types)]]
+    images = Counter(row["type"] for row in report.counts.get("per_image", {}).values())
+    rows = [["images", *(str(images[kind]) for kind in report.types)]]
     rows += [[m.key, *(_n(values.get(m.key)) for values in report.types.values())] for m in METRICS]
     return _table(["percent", *report.types], rows)
 
@@ -267,36 +241,26 @@ def _errors(analysis):
         counts, cost = analysis.counts.get(name, {}), classes.get(name, {})
         gains = ["" if cost.get(k) is None else f"{cost[k]:+.1f}" for k in ("cost_ap", "cost_ap50")]
         rows.append([name, counts.get("nuclei", ""), counts.get("detections", ""), *gains])
-    return _table(
-        ["class", "nuclei", "detections", "AP gained if fixed", "AP50 gained if fixed"], rows
-    )
+    gains = [f"{name} gained if fixed" for name in ("AP", "AP50")]
+    return _table(["class", "nuclei", "detections", *gains], rows)
 
 
 def _worst(rows):
-    table = [
-        [row["image"][:16], row["type"], _n(row["value"]), row["tp"], row["fn"], row["fp"]]
-        for row in rows
-    ]
-    return _table(["image", "type", "dsb_score", "found", "missed", "spurious"], table, words={1})
+    columns = ["image", "type", "dsb_score", "found", "missed", "spurious"]
+    counts = [[row[key] for key in ("tp", "fn", "fp")] for row in rows]
+    heads = [[row["image"][:16], row["type"], _n(row["value"])] for row in rows]
+    return _table(columns, [head + count for head, count in zip(heads, counts)], words={1})
 
 
 def _definitions():
-    return (
-        "<dl>"
-        + "".join(f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in DEFINITIONS.items())
-        + "</dl>"
-    )
+    rows = (f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in DEFINITIONS.items())
+    return f"<dl>{''.join(rows)}</dl>"
 
 
 def _footer(predictions, report):
-    parts = [
-        f"{k} {v}"
-        for k, v in predictions.info.items()
-        if isinstance(v, (str, int, float)) and not re.search("path|folder", k)
-    ]
+    plain = {k: v for k, v in predictions.info.items() if isinstance(v, (str, int, float))}
+    parts = [f"{k} {v}" for k, v in plain.items() if not re.search("path|folder", k)]
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d")
-    return (
-        f"<p class='sub'>nucleus_course {_e(__version__)}, {made}, metric definitions version {report.definitions}."
-        + (f" Predictions: {_e('; '.join(parts))}." if parts else "")
-        + "</p>"
-    )
+    text = f"nucleus_course {_e(__version__)}, {made}, metric definitions version {report.definitions}."
+    text += f" Predictions: {_e('; '.join(parts))}." if parts else ""
+    return f"<p class='sub'>{text}</p>"

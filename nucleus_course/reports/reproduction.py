@@ -91,35 +91,27 @@ def collect(table, runs):
 
 
 def _row(preset, folder, start):
-    row = Row(
-        preset, folder, start, epochs=(0, sum(s.epochs for s in get_preset(preset).training.stages))
-    )
-    config = _read(folder / "config.json")
-    if (
-        config is None
-        and (shipped := shipped_weights().get(preset))
-        and (shipped / "report.json").is_file()
-    ):
+    usual = sum(stage.epochs for stage in get_preset(preset).training.stages)
+    row = Row(preset, folder, start, epochs=(0, usual))
+    config, shipped = _read(folder / "config.json"), shipped_weights().get(preset)
+    minutes = (config or {}).get("minutes")
+    if config is None and shipped and (shipped / "report.json").is_file():
         row.folder = folder = shipped  # scored already, and nothing to train
     elif config:
         row.start = config.get("start")
-        usual, minutes = row.epochs[1], config.get("minutes")
         row.epochs = (0, sum(stage["epochs"] for stage in config.get("stages", ())) or usual)
         if minutes:
             row.asked = ["--minutes", f"{minutes:g}"]
         elif row.epochs[1] != usual:
             row.asked = ["--epochs", str(row.epochs[1])]
         if row.start != start:
-            row.warnings.append(
-                f"started from {row.start or 'random weights'}, not {start or 'random weights'}"
-            )
+            names = (row.start or "random weights", start or "random weights")
+            row.warnings.append("started from {}, not {}".format(*names))
     row.log = _read(folder / "log.jsonl") or []
     if row.log:
-        done, minutes = row.log[-1]["epoch"], (config or {}).get("minutes")
-        row.epochs = (done, row.epochs[1])
-        row.finished = done >= row.epochs[1] or bool(
-            minutes and row.log[-1]["seconds"] >= 59 * minutes
-        )  # give or take a save
+        done, planned = row.log[-1]["epoch"], row.epochs[1]
+        over = bool(minutes and row.log[-1]["seconds"] >= 59 * minutes)  # give or take a save
+        row.epochs, row.finished = (done, planned), done >= planned or over
     report = _read(folder / "report.json")
     if report:
         metrics = report.get("metrics", {})
@@ -136,11 +128,8 @@ def _read(path):
     """What a JSON file holds, or the rows of a .jsonl file; None without the file."""
     try:
         text = path.read_text(encoding="utf-8")
-        return (
-            [json.loads(r) for r in text.splitlines()]
-            if path.suffix == ".jsonl"
-            else json.loads(text)
-        )
+        rows = path.suffix == ".jsonl"
+        return [json.loads(row) for row in text.splitlines()] if rows else json.loads(text)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -255,13 +244,12 @@ def draw_table(name, rows):
     left.grid(axis="y", color="0.9")
     legend(left, "above", 2)
     tidy(left, "percent (hollow: published)", "")
-    curves = {
-        row.label: [(r["epoch"], r["coco_ap"]) for r in row.log if r.get("coco_ap") is not None]
-        for row in rows
-    }
-    drawn = {label: curve for label, curve in curves.items() if curve}
-    for number, (label, curve) in enumerate(drawn.items()):
-        right.plot(*zip(*curve), label=label, marker=".", **looks(number))
+    drawn = 0
+    for row in rows:
+        curve = [(r["epoch"], r["coco_ap"]) for r in row.log if r.get("coco_ap") is not None]
+        if curve:
+            right.plot(*zip(*curve), label=row.label, marker=".", **looks(drawn))
+            drawn += 1
     if drawn:
         legend(right, "below", 2)
     else:

@@ -35,9 +35,7 @@ class LoadReport:
     missing: list = field(default_factory=list)
     unexpected: list = field(default_factory=list)
     mismatched: list = field(default_factory=list)
-    grown: list = field(
-        default_factory=list
-    )  # blocks that the file does not have, which change nothing at first
+    grown: list = field(default_factory=list)  # blocks that the file lacks, the identity at first
 
     def __str__(self):
         text = f"{self.source}: {len(self.loaded)} variables loaded"
@@ -114,10 +112,8 @@ def save_network(network, folder, half=False, max_mb=None):
 
 def save_thresholds(thresholds, folder):
     """Replace a model folder's thresholds.json."""
-    write_file(
-        Path(folder) / "thresholds.json",
-        json.dumps(dataclasses.asdict(thresholds), indent=1) + "\n",
-    )
+    text = json.dumps(dataclasses.asdict(thresholds), indent=1) + "\n"
+    write_file(Path(folder) / "thresholds.json", text)
 
 
 def read_config(folder):

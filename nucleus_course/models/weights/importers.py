@@ -22,6 +22,7 @@ Both were trained on images of 0 to 255 less their channel means. A preset that 
 first convolution scaled to match.
 """
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,13 +58,11 @@ class ImportReport(LoadReport):
     excluded: list = field(default_factory=list)
 
     def __str__(self):
-        text = (
-            super()
-            .__str__()
-            .replace(" variables loaded", f" variables loaded from {self.layout}'s layout", 1)
-        )
+        told = f" variables loaded from {self.layout}'s layout"
+        text = super().__str__().replace(" variables loaded", told, 1)
         if self.excluded:
-            text += f", {len(self.excluded)} excluded for their number of classes ({', '.join(sorted(self.excluded))})"
+            names = ", ".join(sorted(self.excluded))
+            text += f", {len(self.excluded)} excluded for their number of classes ({names})"
         return text
 
 
@@ -75,33 +74,35 @@ def read_legacy(path):
     Raises:
         UserError: the file cannot be read, or is of another layout.
     """
-    import h5py
-
     layers = {}
-    try:
-        with h5py.File(path, "r") as file:
-            root = (
-                file["model_weights"]
-                if "layer_names" not in file.attrs and "model_weights" in file
-                else file
-            )
-            names = _attribute(root, "layer_names")
-            for group in names:
-                weights = _attribute(root[group], "weight_names")
-                # A group of several layers is a model inside the model. A single layer's group has its name;
-                # the scope of its variables may carry a number (bn_conv1_1/gamma:0).
-                inner = len({name.rpartition("/")[0] for name in weights}) > 1
-                for name in weights:
-                    *scopes, variable = name.split("/")
-                    variable = variable.split(":")[0]
-                    if variable in VARIABLES:
-                        layer = layers.setdefault(scopes[-1] if inner else group, {})
-                        layer[variable] = np.asarray(root[group][name][()], "float32")
-    except (OSError, KeyError) as error:
-        raise UserError(f"weights {path} cannot be read: {str(error).splitlines()[0]}") from None
+    with _legacy(path) as root:
+        for group in _attribute(root, "layer_names"):
+            weights = _attribute(root[group], "weight_names")
+            # A group of several layers is a model inside the model. A single layer's group has its name;
+            # the scope of its variables may carry a number (bn_conv1_1/gamma:0).
+            inner = len({name.rpartition("/")[0] for name in weights}) > 1
+            for name in weights:
+                *scopes, variable = name.split("/")
+                variable = variable.split(":")[0]
+                if variable in VARIABLES:
+                    layer = layers.setdefault(scopes[-1] if inner else group, {})
+                    layer[variable] = np.asarray(root[group][name][()], "float32")
     if not layers:
         raise UserError(f"weights {path} hold no layers in the layout of Keras 2")
     return layers
+
+
+@contextlib.contextmanager
+def _legacy(path):
+    """The group that holds the layers of a file, open; errors of reading name the file."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            inner = "layer_names" not in file.attrs and "model_weights" in file
+            yield file["model_weights"] if inner else file
+    except (OSError, KeyError) as error:
+        raise UserError(f"weights {path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _attribute(group, name):
@@ -121,21 +122,10 @@ def layout_of(path):
     Raises:
         UserError: not an HDF5 file.
     """
-    import h5py
-
-    path = Path(path)
-    if path.is_dir():
+    if Path(path).is_dir():
         return NATIVE
-    try:
-        with h5py.File(path, "r") as file:
-            root = (
-                file["model_weights"]
-                if "layer_names" not in file.attrs and "model_weights" in file
-                else file
-            )
-            names = set(_attribute(root, "layer_names"))
-    except OSError as error:
-        raise UserError(f"weights {path} cannot be read: {str(error).splitlines()[0]}") from None
+    with _legacy(path) as root:
+        names = set(_attribute(root, "layer_names"))
     if not names:
         return NATIVE
     return KERAS if "conv1_conv" in names else MATTERPORT
@@ -151,10 +141,9 @@ def keras_map(backbone):
             for branch, name in BRANCHES.items():
                 if branch == "0" and number > 1:
                     continue  # only a stage's first block has a convolution in its shortcut
-                found[f"conv{stage}_block{number}_{branch}_conv"] = f"{ours}_{name}"
-                found[f"conv{stage}_block{number}_{branch}_bn"] = (
-                    f"{ours.replace('res', 'bn')}_{name}"
-                )
+                theirs = f"conv{stage}_block{number}_{branch}"
+                found[f"{theirs}_conv"] = f"{ours}_{name}"
+                found[f"{theirs}_bn"] = f"{ours.replace('res', 'bn')}_{name}"
     return found
 
 
@@ -179,9 +168,7 @@ def from_matterport(layers, config):
     """Layers of Matterport's Mask R-CNN as {our "layer/variable": array}."""
     arrays = _flat(layers)
     for name in ("mrcnn_class_conv1/kernel", "mrcnn_class_conv2/kernel"):
-        if (
-            name in arrays
-        ):  # (h, w, in, out): rows in the order in which pooled features are flattened
+        if name in arrays:  # (h, w, in, out), in the order in which pooled features are flattened
             arrays[name] = arrays[name].reshape(-1, arrays[name].shape[-1])
     return _scaled(arrays, config)
 
@@ -233,9 +220,7 @@ def import_weights(model, path, layout=None):
         kernel = arrays.get(f"{layer}/kernel")
         if kernel is not None and kernel.shape[-1] != _outputs(model, layer):
             excluded.append(layer)
-            arrays = {
-                name: array for name, array in arrays.items() if not name.startswith(f"{layer}/")
-            }
+            arrays = {name: a for name, a in arrays.items() if not name.startswith(f"{layer}/")}
     trunk = [f"{layer.name}/{v.name}" for layer in model.backbone.layers for v in layer.weights]
     absent = [name for name in trunk if name not in arrays]
     if absent and any(name in arrays for name in named_variables(model)):
@@ -248,11 +233,8 @@ def import_weights(model, path, layout=None):
 
 def _outputs(model, layer):
     """Output channels of one of the model's CLASS_LAYERS."""
-    own = {
-        each.name: each
-        for each in (model.box_head.logits, model.box_head.deltas, model.mask_head.logits)
-    }
-    return own[layer].kernel.shape[-1]
+    ends = (model.box_head.logits, model.box_head.deltas, model.mask_head.logits)
+    return next(end.kernel.shape[-1] for end in ends if end.name == layer)
 
 
 def locate(weights, config):
@@ -273,8 +255,6 @@ def locate(weights, config):
 
 def load_any(model, path, layout):
     """Load what :func:`locate` found; a :class:`LoadReport`."""
-    return (
-        load_into(model, path, grow=True)
-        if layout == NATIVE
-        else import_weights(model, path, layout)
-    )
+    if layout == NATIVE:
+        return load_into(model, path, grow=True)
+    return import_weights(model, path, layout)

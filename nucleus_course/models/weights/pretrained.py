@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.progress import progress
 from nucleus_course.data.cache import cache_folder
 
 PRETRAINED = ("coco", "imagenet")
@@ -68,12 +69,10 @@ def fetch(name, backbone, cache_dir=None):
     folder = cache_folder(cache_dir) / "weights"
     by_hand = f"download {file.url} by other means and give the file as --weights FILE"
     pooch.get_logger().setLevel("WARNING")
-    bar = _Bar(file)
+    known, bar = f"md5:{file.md5}", _Bar(file)
     downloader = pooch.HTTPDownloader(progressbar=bar, timeout=60)
     try:
-        return Path(
-            pooch.retrieve(file.url, f"md5:{file.md5}", file.name, folder, downloader=downloader)
-        )
+        return Path(pooch.retrieve(file.url, known, file.name, folder, downloader=downloader))
     except ValueError:
         raise UserError(
             f"{file.name} came with another checksum than {file.md5}: try again, or {by_hand}"
@@ -89,33 +88,17 @@ def fetch(name, backbone, cache_dir=None):
 
 
 class _Bar:
-    """Pooch's idea of a progress bar, shown by rich on standard error."""
+    """The progress bar as pooch wants it: it sets ``total``, and calls the methods."""
 
     def __init__(self, file):
         self.file, self.bar, self.task, self.total = file, None, None, 0
 
     def update(self, count):
         if self.bar is None:
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                DownloadColumn,
-                Progress,
-                TextColumn,
-                TimeRemainingColumn,
-            )
-
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                DownloadColumn(),
-                TimeRemainingColumn(),
-            )
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self.bar = progress(sizes=True)
             self.bar.start()
-            self.task = self.bar.add_task(
-                f"downloading {self.file.name}", total=self.total or self.file.megabytes * 10**6
-            )
+            total = self.total or self.file.megabytes * 10**6
+            self.task = self.bar.add_task(f"downloading {self.file.name}", total=total)
         self.bar.update(self.task, advance=count)
 
     def reset(self):

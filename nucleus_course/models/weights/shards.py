@@ -82,27 +82,25 @@ def write_weights(folder, arrays, half=False, max_mb=None):
     Files of an earlier save go when the new ones are complete. Their SHA-256 is written last.
     """
     folder = Path(folder)
-    (folder / SUMS).unlink(
-        missing_ok=True
-    )  # first: a kill half way leaves no sums, never wrong ones
-    groups = [list(arrays)]
+    # First: a kill half way leaves no sums, never wrong ones.
+    (folder / SUMS).unlink(missing_ok=True)
+    groups, names = [list(arrays)], [WHOLE]
     if max_mb is not None:
-        sizes = {
-            name: np.size(a) * (2 if half and np.ndim(a) > 1 else 4) + OVERHEAD
-            for name, a in arrays.items()
-        }
+        width = {name: 2 if half and np.ndim(a) > 1 else 4 for name, a in arrays.items()}
+        sizes = {name: np.size(a) * width[name] + OVERHEAD for name, a in arrays.items()}
         groups = pack(sizes, int(max_mb * 1e6))
-    names = (
-        [WHOLE]
-        if max_mb is None
-        else [f"weights-{i:05d}-of-{len(groups):05d}.h5" for i in range(1, len(groups) + 1)]
-    )
+        names = part_names(len(groups))
     for name, group in zip(names, groups):
         write_h5(folder / name, {key: arrays[key] for key in group}, half)
     for old in folder.glob("weights*.h5"):
         if old.name not in names and (old.name == WHOLE or NAME.fullmatch(old.name)):
             old.unlink()
     write_file(folder / SUMS, "".join(f"{_sha256(folder / n)}  {n}\n" for n in names))
+
+
+def part_names(count):
+    """The names of so many files of one model's weights."""
+    return [f"weights-{i:05d}-of-{count:05d}.h5" for i in range(1, count + 1)]
 
 
 def check_sums(files):
@@ -144,7 +142,7 @@ def weight_files(folder):
     if not parts:
         raise UserError(f"{folder} has no {WHOLE}: it is not a model folder")
     count = max(int(NAME.fullmatch(name).group(2)) for name in parts)
-    names = [f"weights-{i:05d}-of-{count:05d}.h5" for i in range(1, count + 1)]
+    names = part_names(count)
     absent = [name for name in names if name not in parts]
     if absent:
         raise UserError(

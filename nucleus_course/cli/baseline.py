@@ -18,7 +18,7 @@ METHODS = ("otsu",)
 @common.friendly
 def baseline(
     method: Annotated[str, typer.Argument()],
-    data: common.Data,
+    data: str,
     split: Annotated[
         str | None,
         typer.Option(
@@ -56,48 +56,36 @@ def baseline(
     """
     import dataclasses
 
-    from nucleus_course.evaluation.baselines import (
-        SEARCH_STEP,
-        OtsuConfig,
-        predict_otsu,
-        search_otsu,
-    )
+    from nucleus_course.evaluation.baselines import OtsuConfig, predict_otsu
 
     if method not in METHODS:
         raise UserError(f"unknown baseline '{method}': choose one of {', '.join(METHODS)}")
     common.output_file(out, "predictions.json")
-    dataset = common.open_data(
-        data,
-        split or ("train" if search else "validation"),
-        limit,
-        what="choosing on" if search else "segmenting",
-    )
-    console = common.out()
+    usual, what = ("train", "choosing on") if search else ("validation", "segmenting")
+    dataset = common.open_data(data, split or usual, limit, what=what)
     if search:
-        step = SEARCH_STEP if len(dataset) >= 10 * SEARCH_STEP else 1
-        rows = search_otsu(dataset, step=step)
-        table = Table(
-            title=f"dsb_score on every image of {step}, percent",
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            width=80,
-        )
-        for name in rows[0]:
-            table.add_column("dsb_score" if name == "value" else name, justify="right")
-        for row in rows:
-            table.add_row(
-                *(
-                    f"{value:.2f}" if name == "value" else f"{value:g}"
-                    for name, value in row.items()
-                )
-            )
-        console.print(table)
+        _search(dataset)
         return
     given: dict[str, Any] = {"sigma": sigma, "depth": depth, "min_area": min_area}
     given = {name: value for name, value in given.items() if value is not None}
     config = dataclasses.replace(OtsuConfig(), **given)
     predictions = predict_otsu(dataset, config)
     predictions.save(out)
-    console.print(f"{predictions.detections} nuclei in {len(predictions)} images")
+    common.out().print(f"{predictions.detections} nuclei in {len(predictions)} images")
     common.written(out)
     common.say(f"next: nucleus-course evaluate --data {data} --predictions {out}")
+
+
+def _search(dataset) -> None:
+    """Print what the method reaches with other parameters."""
+    from nucleus_course.evaluation.baselines import SEARCH_STEP, search_otsu
+
+    step = SEARCH_STEP if len(dataset) >= 10 * SEARCH_STEP else 1
+    title = f"dsb_score on every image of {step}, percent"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, width=80)
+    rows = search_otsu(dataset, step=step)
+    for name in rows[0]:
+        table.add_column("dsb_score" if name == "value" else name, justify="right")
+    for row in rows:
+        table.add_row(*(f"{v:.2f}" if name == "value" else f"{v:g}" for name, v in row.items()))
+    common.out().print(table)

@@ -17,68 +17,32 @@ from rich.console import Console
 from rich.text import Text
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.text import pluralize
 from nucleus_course.backend import explain
 
-Data = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        metavar="DATA",
-        help="A zip or a folder in BBBC038's layout or with other annotations, an annotation file, or 'sample' for the embedded synthetic images.",
-    ),
-]
-Annotations = Annotated[
-    str,
-    typer.Option(
-        "--annotations",
-        metavar="FORMAT",
-        help="masks, labels, imagej, qupath, coco, labelme or via, and with :NAME,… which categories are nuclei; default: recognised.",
-    ),
-]
 SPLIT_HELP = "train, validation, all, test, matterport-… or grouped-…, source-1-… to source-4-train, -validation, or a file with one image id a line."
-Backend = Annotated[
-    str | None,
-    typer.Option(
-        "--backend",
-        metavar="NAME",
-        help="tensorflow, jax or torch, instead of what KERAS_BACKEND or Keras's own configuration names.",
-    ),
-]
-AllowEmpty = Annotated[
-    bool,
-    typer.Option(
-        "--allow-empty",
-        help="Images without annotation show no nuclei; without this they are left out or refused.",
-    ),
-]
-BarePreset = Annotated[
-    str | None,
-    typer.Option(
-        "--preset",
-        metavar="P",
-        help="The network that a bare weights file is for; folders and names know theirs.",
-    ),
-]
-Strict = Annotated[
-    bool,
-    typer.Option("--strict", help="Stop at the first faulty image instead of leaving it out."),
-]
-Limit = Annotated[
-    int | None,
-    typer.Option("--limit", metavar="N", min=1, help="Use the first N images of the split only."),
-]
-
-
-Flips = Annotated[
-    int | None,
-    typer.Option(
-        "--flips",
-        metavar="N",
-        min=1,
-        max=4,
-        help="How many of an image's four flips to look at; default: as stored with the weights.",
-    ),
-]
+# Options of several commands, as the Args of a command's docstring describe its own.
+SHARED = """
+    data (DATA): A zip or a folder in BBBC038's layout or with other annotations, an annotation file, or 'sample'
+        for the embedded synthetic images.
+    annotations (FORMAT): masks, labels, imagej, qupath, coco, labelme or via, and with :NAME,… which categories
+        are nuclei; default: recognised.
+    allow_empty: Images without annotation show no nuclei; without this they are left out or refused.
+    strict: Stop at the first faulty image instead of leaving it out.
+    limit (N): Use the first N images of the split only.
+    channel (N|NAME): The channel to read: its number from 0, or its name. Default: the nuclear stain by name.
+    plane (N|max|focus): The focal plane: a number, max or the sharpest.
+    time (N): The time to read, from 0.
+    series (N): The series (picture) of a TIFF, from 0.
+    level (N): The level of a pyramid, 0 the largest.
+    flips (N): How many of an image's four flips to look at; default: as stored with the weights.
+    preset (P): The network that a bare weights file is for; folders and names know theirs.
+    dtype (D): float32 or mixed_bfloat16. predict takes the latter where the machine computes in it, for it is
+        faster; evaluate float32, so that a number depends on no processor.
+    backend (NAME): tensorflow, jax or torch, instead of what KERAS_BACKEND or Keras's own configuration names.
+"""
+Limit = Annotated[int | None, typer.Option(min=1)]
+Flips = Annotated[int | None, typer.Option(min=1, max=4)]
 
 
 def out() -> Console:
@@ -159,7 +123,7 @@ def one_line_warnings():
 def friendly(command):
     """Decorator of every subcommand: what a user can correct is one line, and a bug keeps its traceback.
 
-    Its options are its parameters, with the help that its docstring's Args give.
+    Its options are its parameters, with the help that its docstring's Args or :data:`SHARED` give.
     Exit codes: 2 for a :class:`UserError`, a missing package, a full disk or a file that may not be
     touched; 130 for Ctrl-C; 143 for SIGTERM.
     """
@@ -184,8 +148,9 @@ def friendly(command):
     about, _, entries = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:\n")
     run.__doc__ = flowing(about)
     hints = typing.get_type_hints(command, include_extras=True)
-    for name, metavar, text in ENTRY.findall(entries):
-        hints[name] = _parameter(name, hints[name], metavar, " ".join(text.split()))
+    for name, metavar, text in ENTRY.findall(SHARED + entries):  # its own say more than the shared
+        if name in hints:
+            hints[name] = _parameter(name, hints[name], metavar, " ".join(text.split()))
     signature = inspect.signature(command)
     own = [p.replace(annotation=hints[name]) for name, p in signature.parameters.items()]
     run.__annotations__, run.__signature__ = hints, signature.replace(parameters=own)
@@ -210,6 +175,11 @@ def flowing(text: str) -> str:
     return "\n\n".join(p if p.startswith("\b") else " ".join(p.split()) for p in text.split("\n\n"))
 
 
+def reading(channel, plane, time, series, level) -> dict[str, Any]:
+    """The five options that say what of a file is read, as :func:`~nucleus_course.data.read.read_image` takes them."""
+    return {"channel": channel, "plane": plane, "time": time, "series": series, "level": level}
+
+
 def open_data(
     data: str,
     split: str,
@@ -223,25 +193,16 @@ def open_data(
     """The data set a command works on; what the lint found is said in one line on standard error."""
     from nucleus_course.data import load_dataset
 
-    dataset = load_dataset(
-        data,
-        split,
-        strict=strict,
-        allow_empty=allow_empty,
-        annotations=annotations,
-        **(reading or {}),
-    )
+    how = {"strict": strict, "allow_empty": allow_empty, "annotations": annotations}
+    dataset = load_dataset(data, split, **how, **(reading or {}))
     if limit is not None and limit < len(dataset):
         dataset = dataset.subset(dataset.ids[:limit])
-    kind = "synthetic " if dataset.synthetic else ""
-    note(
-        f"{what}: {dataset.source}, split {split}: {len(dataset)} {kind}image{'s' * (len(dataset) != 1)}"
-    )
+    images = pluralize(len(dataset), "synthetic image" if dataset.synthetic else "image")
+    note(f"{what}: {dataset.source}, split {split}: {images}")
     issues = len(dataset.lint.issues)
     if issues:
-        note(
-            f"{what}: {issues} irregularities, repaired or left out; `nucleus-course doctor --data {data}` lists them"
-        )
+        advice = f"`nucleus-course doctor --data {data}` lists them"
+        note(f"{what}: {issues} irregularities, repaired or left out; {advice}")
     return dataset
 
 
@@ -269,15 +230,6 @@ def output_file(path: Path, example: str) -> Path:
 
 
 DTYPES = ("float32", "mixed_bfloat16")
-PredictionDtype = Annotated[
-    str | None,
-    typer.Option(
-        "--dtype",
-        metavar="D",
-        help="float32 or mixed_bfloat16. predict takes the latter where the machine computes in it, for it is faster; "
-        "evaluate float32, so that a number depends on no processor.",
-    ),
-]
 
 
 def check_dtype(dtype: str | None):

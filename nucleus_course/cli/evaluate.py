@@ -11,13 +11,12 @@ import typer
 from nucleus_course._util.errors import UserError
 from nucleus_course.backend import load_backend
 from nucleus_course.cli import common
-from nucleus_course.cli.inputs import Channel, Level, Plane, Series, Time, reading
 from nucleus_course.prediction.scale import check_diameter
 
 
 @common.friendly
 def evaluate(
-    data: common.Data,
+    data: str,
     split: Annotated[
         str, typer.Option(metavar="S", help=f"What to score on: {common.SPLIT_HELP}")
     ] = "validation",
@@ -38,17 +37,17 @@ def evaluate(
     diameter: str = "none",
     limit: common.Limit = None,
     seed: int = 0,
-    strict: common.Strict = False,
-    allow_empty: common.AllowEmpty = False,
-    annotations: common.Annotations = "auto",
-    channel: Channel = None,
-    plane: Plane = None,
-    time: Time = None,
-    series: Series = None,
-    level: Level = None,
-    preset: common.BarePreset = None,
-    dtype: common.PredictionDtype = None,
-    backend: common.Backend = None,
+    strict: bool = False,
+    allow_empty: bool = False,
+    annotations: str = "auto",
+    channel: str | None = None,
+    plane: str | None = None,
+    time: int | None = None,
+    series: int | None = None,
+    level: int | None = None,
+    preset: str | None = None,
+    dtype: str | None = None,
+    backend: str | None = None,
 ) -> None:
     """Score a model, or anybody's predictions, with every metric of the protocol.
 
@@ -101,16 +100,8 @@ def evaluate(
         if name is not None and not (name == against and _are_predictions(name)):
             find_weights(name)  # a mistyped name should not cost the reading of the data
     met = met_sources(learned) if sources else ()
-    dataset = common.open_data(
-        data,
-        split,
-        limit,
-        strict,
-        "scoring on",
-        allow_empty,
-        annotations,
-        reading(channel, plane, time, series, level),
-    )
+    how = allow_empty, annotations, common.reading(channel, plane, time, series, level)
+    dataset = common.open_data(data, split, limit, strict, "scoring on", *how)
     if rescale != 1.0:
         from nucleus_course.data.rescaled import Rescaled
 
@@ -162,11 +153,11 @@ def _load(path):
 def _are_predictions(other: str) -> bool:
     """Whether ``other`` names predictions, a file or a folder of label images, and not weights."""
     path = Path(other)
-    if path.suffix == ".json" and not path.is_file():
-        raise UserError(f"--against {other}: no such file")
-    return path.suffix == ".json" or (
-        path.is_dir() and not any((p / "config.json").exists() for p in (path, path / "weights"))
-    )
+    if path.suffix == ".json":
+        if not path.is_file():
+            raise UserError(f"--against {other}: no such file")
+        return True
+    return path.is_dir() and not any((p / "config.json").exists() for p in (path, path / "weights"))
 
 
 @dataclass

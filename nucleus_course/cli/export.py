@@ -17,8 +17,8 @@ def export(
     format: str = "onnx",
     size: Annotated[int, typer.Option(min=32)] = 512,
     out: Path = Path("exported"),
-    preset: common.BarePreset = None,
-    backend: common.Backend = None,
+    preset: str | None = None,
+    backend: str | None = None,
 ) -> None:
     """Write a model for other runtimes: static shapes, float32, from any backend.
 

@@ -32,9 +32,8 @@ def fine_tune(asked: SimpleNamespace, backend: str) -> None:
 
     for name in NOT_WITH:
         if getattr(asked, name) not in (None, False):
-            raise UserError(
-                f"--{name.replace('_', '-')} does not go with --fine-tune: leave it out"
-            )
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} does not go with --fine-tune: leave it out")
     folder = asked.run or Path("runs") / "fine-tune"
     own, judged = _split(asked)
     ordinary = _ordinary(asked)
@@ -43,14 +42,12 @@ def fine_tune(asked: SimpleNamespace, backend: str) -> None:
     model = common.open_model(weights, dtype=dtype)
     preset = adapted(fine_tune_preset(model.config), **{n: getattr(asked, n) for n in FIELDS})
     preset = adapted(preset, workers=asked.workers)
-    preset = dataclasses.replace(
-        preset, augment=AUGMENTS[asked.augment or "preset"](preset.augment)
-    )
+    augment = AUGMENTS[asked.augment or "preset"](preset.augment)
+    preset = dataclasses.replace(preset, augment=augment)
     dataset = own
     if asked.mix is not None:
-        old = common.open_data(
-            asked.mix, _part(asked.mix, "train"), what="mixed in, half of the crops"
-        )
+        part = _part(asked.mix, "train")
+        old = common.open_data(asked.mix, part, what="mixed in, half of the crops")
         dataset, preset = Mixed(own, old), Mixed.preset(preset)
     judges = {"left out": judged, "ordinary": ordinary}
     judges = {name: data for name, data in judges.items() if data is not None}
@@ -68,7 +65,8 @@ def _split(asked: SimpleNamespace):
     """The images to learn from and those left out; None for the second where there is none."""
     from nucleus_course.training.fine_tune import left_out
 
-    options: dict[str, Any] = {"reading": asked.reading, "strict": asked.strict, "allow_empty": asked.allow_empty, "annotations": asked.annotations}  # fmt: skip
+    names = ("reading", "strict", "allow_empty", "annotations")
+    options = {name: getattr(asked, name) for name in names}
     whole = common.open_data(asked.data, asked.split or "all", what="images at hand", **options)
     if asked.validation == "none":
         return whole, None
@@ -79,9 +77,8 @@ def _split(asked: SimpleNamespace):
         common.note("one image alone: none can be left out, so nothing says what was learned")
         return whole, None
     kept = [image_id for image_id in whole.ids if image_id not in out]
-    common.note(
-        f"learning from {pluralize(len(kept), 'image')}; left out to judge by: {', '.join(out)}"
-    )
+    images = pluralize(len(kept), "image")
+    common.note(f"learning from {images}; left out to judge by: {', '.join(out)}")
     return whole.subset(kept), whole.subset(out)
 
 
@@ -111,6 +108,10 @@ def _score(model, dataset, name: str):
     return report
 
 
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
 def _tell(folder: Path, before: dict, after: dict, own, judged, asked: SimpleNamespace) -> None:
     """Print the table and the next step, and write both beside the weights."""
     from rich import box
@@ -124,9 +125,7 @@ def _tell(folder: Path, before: dict, after: dict, own, judged, asked: SimpleNam
         pair = [before[name].metrics, report.metrics]
         nuclei = pluralize(report.counts["nuclei"], "nucleus", "nuclei")
         table.add_column(f"{name}, n = {report.counts['images']} ({nuclei})", justify="right")
-        columns.append(
-            [" to ".join("-" if m[k] is None else f"{m[k]:.1f}" for m in pair) for k in SHOWN]
-        )
+        columns.append([" to ".join(_percent(m[key]) for m in pair) for key in SHOWN])
         values = dict(zip(("before", "after"), ({k: m[k] for k in SHOWN} for m in pair)))
         document[name] = {"data": report.dataset, "images": sorted(report.images), **values}
     for row in zip(SHOWN, *columns):
@@ -140,14 +139,9 @@ def _tell(folder: Path, before: dict, after: dict, own, judged, asked: SimpleNam
     common.written(*written)
     lost = before["ordinary"].metrics["f1_50"] - after["ordinary"].metrics["f1_50"]
     if lost > LOST:
-        common.note(
-            f"on ordinary images F1 fell by {lost:.1f} points: "
-            + (
-                "keep the old weights for those"
-                if asked.mix
-                else "--mix DATA trains on old images as well"
-            )
-        )
+        keep, mix = "keep the old weights for those", "--mix DATA trains on old images as well"
+        advice = keep if asked.mix else mix
+        common.note(f"on ordinary images F1 fell by {lost:.1f} points: {advice}")
     split = f" --split {written[-1]}" if judged is not None else " --split all"
     common.say(
         "the thresholds are those of the weights before, not chosen for these; with more images than a few: "

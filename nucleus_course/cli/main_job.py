@@ -9,14 +9,13 @@ import typer
 
 from nucleus_course.backend import load_backend, use_backend
 from nucleus_course.cli import common
-from nucleus_course.cli.inputs import Channel, Level, Plane, Series, Time, reading
 
 
 @common.friendly
 def demo(
     out: Path = Path("demo-output"),
     epochs: Annotated[int, typer.Option(min=1)] = 15,
-    backend: common.Backend = None,
+    backend: str | None = None,
 ) -> None:
     """Run the main job once, on the embedded synthetic images, offline: about five minutes on two cores.
 
@@ -47,13 +46,13 @@ def demo(
 @common.friendly
 def doctor(
     data: str | None = None,
-    annotations: common.Annotations = "auto",
-    channel: Channel = None,
-    plane: Plane = None,
-    time: Time = None,
-    series: Series = None,
-    level: Level = None,
-    backend: common.Backend = None,
+    annotations: str = "auto",
+    channel: str | None = None,
+    plane: str | None = None,
+    time: int | None = None,
+    series: int | None = None,
+    level: int | None = None,
+    backend: str | None = None,
 ) -> None:
     """Look at this machine, or at a data set, and say what to do about what is missing or wrong.
 
@@ -79,7 +78,10 @@ def doctor(
     from nucleus_course.data import lint_dataset
 
     found = lint_dataset(
-        data, progress=True, annotations=annotations, **reading(channel, plane, time, series, level)
+        data,
+        progress=True,
+        annotations=annotations,
+        **common.reading(channel, plane, time, series, level),
     )
     common.out().print(found.table() if found.issues else found.summary())
     if found.refused:
@@ -93,7 +95,7 @@ def benchmark(
     only: str | None = None,
     data: str = "sample",
     threads: Annotated[int | None, typer.Option(min=1)] = None,
-    backend: common.Backend = None,
+    backend: str | None = None,
 ) -> None:
     """Measure speed on this machine: prediction, training step, input, decoding, evaluation, memory.
 

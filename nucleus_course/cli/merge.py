@@ -41,7 +41,6 @@ def merge(
         target.check_same(folder.settings, target.settings)
         target.take_from(folder)
     found = target.write_tables()
-    common.say(
-        f"{pluralize(found.nuclei, 'nucleus', 'nuclei')} in {pluralize(found.images, 'image')}"
-    )
+    nuclei, images = pluralize(found.nuclei, "nucleus", "nuclei"), pluralize(found.images, "image")
+    common.say(f"{nuclei} in {images}")
     common.written(*(target.path / name for name in TABLES))

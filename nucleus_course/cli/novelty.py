@@ -8,7 +8,7 @@ from nucleus_course.cli import common
 
 @common.friendly
 def novelty(
-    data: common.Data,
+    data: str,
     weights: str,
     split: str = "train",
     check: str = "validation",

@@ -13,19 +13,10 @@ from nucleus_course._util.text import pluralize
 from nucleus_course.backend import fastest_dtype as _fastest
 from nucleus_course.backend import load_backend
 from nucleus_course.cli import common
-from nucleus_course.cli.inputs import (
-    Channel,
-    ImageFile,
-    Level,
-    Plane,
-    Series,
-    Time,
-    find_images,
-)
-from nucleus_course.cli.outputs import Export, PixelSize, Properties
 from nucleus_course.cli.predict_job import Job
 from nucleus_course.data.canonical import POLARITIES
 from nucleus_course.data.preprocess import INPUTS
+from nucleus_course.prediction.image_files import ImageFile, find_images
 from nucleus_course.prediction.many import Recipe
 from nucleus_course.prediction.scale import check_diameter
 
@@ -45,22 +36,22 @@ def predict(
     overlap: Annotated[int | None, typer.Option(min=0)] = None,
     diameter: str = "auto",
     overlay: bool = False,
-    export: Export = "",
-    pixel_size: PixelSize = None,
-    properties: Properties = "",
+    export: str = "",
+    pixel_size: float | None = None,
+    properties: str = "",
     runtime: str = "keras",
     scheduler: str | None = None,
-    channel: Channel = None,
-    plane: Plane = None,
-    time: Time = None,
-    series: Series = None,
-    level: Level = None,
+    channel: str | None = None,
+    plane: str | None = None,
+    time: int | None = None,
+    series: int | None = None,
+    level: int | None = None,
     polarity: str = "auto",
     seen: Annotated[str | None, typer.Option("--input")] = None,
     flips: common.Flips = None,
-    dtype: common.PredictionDtype = None,
-    preset: common.BarePreset = None,
-    backend: common.Backend = None,
+    dtype: str | None = None,
+    preset: str | None = None,
+    backend: str | None = None,
 ) -> None:
     """Find the nuclei in your images: 8- or 16-bit, grey, RGB or RGBA, of any size.
 
@@ -106,15 +97,17 @@ def predict(
             smaller or larger that they have the size the weights know best. auto: by a first look; none: as it
             is.
         overlay: Also draw the outlines on each image.
+        export (FORMATS): Also write rois (Fiji), geojson (QuPath), ome-tiff, ome-zarr (napari), parquet: a list
+            with commas.
+        pixel_size (UM): Side of a pixel in micrometres, for units alone; default: what the file says.
+        properties (NAMES): Also measure these properties of skimage.measure.regionprops: perimeter,orientation.
         runtime (NAME): keras, or openvino: faster on a CPU (pip install openvino onnx).
         scheduler (ADDRESS): Spread the images over the workers of this Dask scheduler (tcp://host:8786), which
             see DIR too.
         polarity (HOW): How nuclei look: auto (decided image by image), bright or dark on their background.
         seen (VIEW): canonical (grey, nuclei bright) or colour; default: as the weights learned.
     """
-    reading = {
-        "channel": channel, "plane": plane, "time": time, "series": series, "level": level,
-    }  # fmt: skip
+    reading = common.reading(channel, plane, time, series, level)
     if polarity not in POLARITIES:
         raise UserError(f"unknown --polarity '{polarity}': choose one of {', '.join(POLARITIES)}")
     if seen is not None and seen not in INPUTS:
@@ -136,11 +129,10 @@ def predict(
     if scheduler is None:
         load_backend(backend)
     common.output_folder(out)
-    outcomes, results = (
-        _here(recipe, mine, resume, overwrite)
-        if scheduler is None
-        else _on_workers(recipe, mine, resume, overwrite, scheduler)
-    )
+    if scheduler is None:
+        outcomes, results = _here(recipe, mine, resume, overwrite)
+    else:
+        outcomes, results = _on_workers(recipe, mine, resume, overwrite, scheduler)
     threshold = results.settings["info"]["score_threshold"]
     job = Job(recipe, results, outputs.formats)
     try:
@@ -182,11 +174,10 @@ def _here(recipe: Recipe, files: list[ImageFile], resume: bool, overwrite: bool)
     # OpenVINO makes its own graphs, by default in what the processor computes in.
     dtype, runtime = recipe.dtype, recipe.runtime
     model = common.open_model(recipe.weights, recipe.preset, dtype or _fastest(runtime))
-    forced = recipe.how["polarity"] != "auto"
-    if forced and (recipe.how["input"] or model.config.input) == "colour":
+    polarity, seen = recipe.how["polarity"], recipe.how["input"]
+    if polarity != "auto" and (seen or model.config.input) == "colour":
         raise UserError(
-            f"--polarity {recipe.how['polarity']} is for the canonical input, and {recipe.weights} sees colour: "
-            "add --input canonical"
+            f"--polarity {polarity} is for the canonical input, and {recipe.weights} sees colour: add --input canonical"
         )
     precise = {"precision": dtype.removeprefix("mixed_")} if dtype and runtime == "openvino" else {}
     model.use_engine(runtime, **precise)

@@ -64,9 +64,8 @@ class Recipe:
     @property
     def notes(self) -> dict[str, Any]:
         """Entries of config.json that :func:`check_as_begun` reads again."""
-        return {
-            "split": self.split, "limit": self.limit, "validation": self.validation or "none",
-        }  # fmt: skip
+        validation = self.validation or "none"
+        return {"split": self.split, "limit": self.limit, "validation": validation}
 
 
 def make_recipe(asked: SimpleNamespace) -> Recipe:
@@ -138,16 +137,8 @@ def adapted(preset: Preset, **changes: Any) -> Preset:
 
 
 def check_as_begun(
-    earlier: RunConfig,
-    *,
-    preset=None,
-    augment=None,
-    split=None,
-    limit=None,
-    validation=None,
-    weights=None,
-    **training,
-) -> None:
+    earlier: RunConfig, *, preset=None, augment=None, split=None, limit=None, validation=None, weights=None, **training,
+) -> None:  # fmt: skip
     """Raise a UserError for an option that contradicts a run's settings.
 
     None is an option that was not given. ``training`` are fields of :class:`~nucleus_course.config.TrainingConfig`.
@@ -196,7 +187,5 @@ def _augment(preset: Preset) -> str:
         usual = get_preset(preset.name).augment
     except UserError:  # a preset made in Python
         return "settings of its own"
-    return next(
-        (name for name, change in AUGMENTS.items() if change(usual) == preset.augment),
-        "settings of its own",
-    )
+    names = (name for name, change in AUGMENTS.items() if change(usual) == preset.augment)
+    return next(names, "settings of its own")

@@ -21,7 +21,7 @@ def reproduce(
     data: str = "DATA",
     run: bool = False,
     only: str | None = None,
-    backend: common.Backend = None,
+    backend: str | None = None,
 ) -> None:
     """Put the paper's table, or its side experiments, together from run folders, beside the published values.
 
@@ -56,9 +56,8 @@ def reproduce(
     if only is not None:
         rows = [row for row in rows if row.preset == only]
         if not rows:
-            raise UserError(
-                f"{what} has no run '{only}': choose one of {', '.join(reproduction.TABLES[what])}"
-            )
+            known = ", ".join(reproduction.TABLES[what])
+            raise UserError(f"{what} has no run '{only}': choose one of {known}")
     if run:
         if data == "DATA":
             raise UserError("--run needs the images: name them with --data")
@@ -66,7 +65,7 @@ def reproduce(
             _run(row, data, backend)
         rows = [r for r in reproduction.collect(what, runs) if only in (None, r.preset)]
     console.print(reproduction.table_of(what, rows))
-    _write(what, rows, runs, console)
+    _write(what, rows, runs)
     todo = [words for row in rows for words in reproduction.commands(row, data)]
     if todo:
         console.print("What has not been run would be run by (or by --run)")
@@ -81,16 +80,12 @@ def _list(console) -> None:
     from nucleus_course.presets import PRESETS
     from nucleus_course.presets.variants import VARIANTS
 
-    for title, rows in (
-        ("Presets", {name: preset.summary for name, preset in PRESETS.items()}),
-        (
-            "Variants, behind a preset's name: paper-resnet50+mirror",
-            {f"+{name}": about for name, (about, _) in VARIANTS.items()},
-        ),
-    ):
-        table = Table(
-            title=title, title_justify="left", box=None, pad_edge=False, show_header=False, width=80
-        )
+    presets = {name: preset.summary for name, preset in PRESETS.items()}
+    variants = {f"+{name}": about for name, (about, _) in VARIANTS.items()}
+    behind = "Variants, behind a preset's name: paper-resnet50+mirror"
+    look = {"title_justify": "left", "box": None, "pad_edge": False, "show_header": False}
+    for title, rows in (("Presets", presets), (behind, variants)):
+        table = Table(title=title, width=80, **look)
         table.add_column(style="bold", no_wrap=True)
         table.add_column()
         for name, about in rows.items():
@@ -111,12 +106,12 @@ def _run(row, data: str, backend: str | None) -> None:
         if code == 130:
             raise KeyboardInterrupt
         if code:
-            raise UserError(
-                f"`{shell(words)}` failed: do what it says and repeat; what is finished is kept"
-            )
+            advice = "do what it says and repeat; what is finished is kept"
+            raise UserError(f"`{shell(words)}` failed: {advice}")
 
 
-def _write(what: str, rows, runs: Path, console) -> None:
+def _write(what: str, rows, runs: Path) -> None:
+    """The table as JSON, and its figure."""
     from nucleus_course._util.files import atomic_write, write_file
     from nucleus_course.reports.reproduction import draw_table, to_json
 

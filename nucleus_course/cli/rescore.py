@@ -11,13 +11,13 @@ OPTIMISM = 0.05  # scores this much above the IoU they stand for are a fit to im
 
 @common.friendly
 def rescore(
-    data: common.Data,
+    data: str,
     weights: str,
     split: str = "train",
     check: str = "validation",
     seed: int = 0,
     limit: common.Limit = None,
-    backend: common.Backend = None,
+    backend: str | None = None,
 ) -> None:
     """Fit a model's scores to the IoU that its detections turn out to have.
 
@@ -58,14 +58,10 @@ def rescore(
         )
     seen = match_detections(model, dataset)
     info = {
-        "split": dataset.split,
-        "dataset": dataset.name,
-        "images": len(dataset),
-        "flips": model.thresholds.flips,
-    }
-    rescorer = fit_rescorer(
-        seen, seed=seed, info=info | {"detections": sum(len(s.scores) for s in seen), "seed": seed}
-    )
+        "split": dataset.split, "dataset": dataset.name, "images": len(dataset),
+        "flips": model.thresholds.flips, "detections": sum(len(s.scores) for s in seen), "seed": seed,
+    }  # fmt: skip
+    rescorer = fit_rescorer(seen, seed=seed, info=info)
     rescorer.save(folder)  # before the check, which takes a while
     console = common.out()
     common.written(folder / FILE)
@@ -76,9 +72,8 @@ def rescore(
             f"coco_ap on {check}: {before:.2f} by the network's own scores, {after:.2f} by expected IoU"
         )
         predicted, actual = mean_score_and_iou(seen, rescorer)
-        console.print(
-            f"detections of 0.5 or more there: mean score {predicted:.2f}, mean IoU {actual:.2f}"
-        )
+        means = f"mean score {predicted:.2f}, mean IoU {actual:.2f}"
+        console.print(f"detections of 0.5 or more there: {means}")
         if predicted > actual + OPTIMISM:
             common.note(
                 f"the model knows the images of {split} too well for its scores to hold elsewhere: fit with --split to others"

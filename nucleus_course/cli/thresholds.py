@@ -11,12 +11,11 @@ import typer
 from nucleus_course._util.errors import UserError
 from nucleus_course.backend import load_backend
 from nucleus_course.cli import common
-from nucleus_course.cli.inputs import Channel, Level, Plane, Series, Time, reading
 
 
 @common.friendly
 def thresholds(
-    data: common.Data,
+    data: str,
     weights: str,
     split: str = "validation",
     metric: str = "dsb_score",
@@ -26,13 +25,13 @@ def thresholds(
     flips: Annotated[int | None, typer.Option(min=1, max=4)] = None,
     mask_threshold: Annotated[float | None, typer.Option(min=0.05, max=0.95)] = None,
     limit: common.Limit = None,
-    annotations: common.Annotations = "auto",
-    channel: Channel = None,
-    plane: Plane = None,
-    time: Time = None,
-    series: Series = None,
-    level: Level = None,
-    backend: common.Backend = None,
+    annotations: str = "auto",
+    channel: str | None = None,
+    plane: str | None = None,
+    time: int | None = None,
+    series: int | None = None,
+    level: int | None = None,
+    backend: str | None = None,
 ) -> None:
     """Choose a model's score threshold and smallest area on a split, for a metric that you name.
 
@@ -65,20 +64,15 @@ def thresholds(
     folder = find_weights(weights)
     if folder.is_file():
         raise UserError(f"{weights} is a file: thresholds belong to a model folder, give that")
-    dataset = common.open_data(
-        data,
-        split,
-        limit,
-        what="choosing on",
-        annotations=annotations,
-        reading=reading(channel, plane, time, series, level),
-    )
+    how = {
+        "annotations": annotations,
+        "reading": common.reading(channel, plane, time, series, level),
+    }
+    dataset = common.open_data(data, split, limit, what="choosing on", **how)
     model = common.open_model(str(folder))
-    if flips is not None:
-        model.thresholds = dataclasses.replace(model.thresholds, flips=flips)
-    if mask_threshold is not None:
-        model.thresholds = dataclasses.replace(model.thresholds, mask=mask_threshold)
-    start = model.thresholds
+    given = {"flips": flips, "mask": mask_threshold}
+    given = {name: value for name, value in given.items() if value is not None}
+    model.thresholds = start = dataclasses.replace(model.thresholds, **given)
     boxes = model.kind == "mask_rcnn"  # a U-Net has none to select anew
     overlaps = (0.2, 0.3, 0.4, 0.5) if nms and boxes else ()
     cuts = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6) if mask else ()
@@ -95,8 +89,7 @@ def thresholds(
     )  # fmt: skip
     choice.save(Path(folder))
     best = choice.thresholds
-    console = common.out()
-    console.print(
+    common.out().print(
         f"score {best.score:.2f}, smallest area {best.min_area}, NMS IoU {best.nms_iou:.2f}, mask {best.mask:.2f}, "
         f"flips {best.flips}: {metric} {best.value:.1f}"
     )

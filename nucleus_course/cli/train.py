@@ -16,7 +16,6 @@ from nucleus_course._util.text import pluralize
 from nucleus_course.backend import devices, has_bfloat16, load_backend
 from nucleus_course.cli import common
 from nucleus_course.cli.builder import Builder
-from nucleus_course.cli.inputs import Channel, Level, Plane, Series, Time, reading
 from nucleus_course.cli.recipe import Recipe, adapted, check_images, check_options, make_recipe
 from nucleus_course.training.time_limit import TimeLimit, fitted, largest_batch, measure_speed
 
@@ -25,7 +24,7 @@ FEW = 3  # images to validate on, below which their metrics say little
 
 @common.friendly
 def train(
-    data: common.Data,
+    data: str,
     split: Annotated[
         str | None,
         typer.Option(metavar="S", help=f"What to learn from (default: train): {common.SPLIT_HELP}"),
@@ -55,15 +54,15 @@ def train(
     workers: Annotated[int | None, typer.Option(min=1)] = None,
     device_count: Annotated[int, typer.Option("--devices", min=1)] = 1,
     dtype: str | None = None,
-    strict: common.Strict = False,
-    allow_empty: common.AllowEmpty = False,
-    annotations: common.Annotations = "auto",
-    channel: Channel = None,
-    plane: Plane = None,
-    time: Time = None,
-    series: Series = None,
-    level: Level = None,
-    backend: common.Backend = None,
+    strict: bool = False,
+    allow_empty: bool = False,
+    annotations: str = "auto",
+    channel: str | None = None,
+    plane: str | None = None,
+    time: int | None = None,
+    series: int | None = None,
+    level: int | None = None,
+    backend: str | None = None,
 ) -> None:
     """Train a model on annotated images, in the preset's stages.
 
@@ -124,7 +123,7 @@ def train(
         dtype: float32 or mixed_bfloat16; default: the preset's, or float32 where this machine has no bfloat16.
     """
     asked = SimpleNamespace(**locals())
-    asked.reading = reading(channel, plane, time, series, level)
+    asked.reading = common.reading(channel, plane, time, series, level)
     check_options(asked)
     keep_freed()
     if fine_tune:
@@ -149,9 +148,8 @@ def train(
     dataset, judged = _open(recipe, asked)
     rows, finished = _train(recipe, build, dataset, judged, clock, device_count, largest)
     if not finished:
-        common.say(
-            f"not finished: repeat the command with --resume to go on from epoch {len(rows)}"
-        )
+        epoch = len(rows)
+        common.say(f"not finished: repeat the command with --resume to go on from epoch {epoch}")
     elif pack is not None:
         from nucleus_course.cli.pack import write_pack
 
@@ -169,9 +167,8 @@ def _keep_compiled(folder: Path) -> None:
 def _open(recipe: Recipe, asked: SimpleNamespace):
     """The data sets to learn from and to judge on; None for the second where there is none."""
     how = {name: getattr(asked, name) for name in ("allow_empty", "annotations", "reading")}
-    dataset = common.open_data(
-        asked.data, recipe.split, recipe.limit, asked.strict, "training on", **how
-    )
+    wanted = asked.data, recipe.split, recipe.limit, asked.strict
+    dataset = common.open_data(*wanted, "training on", **how)
     if recipe.whole and recipe.earlier is not None:
         check_images(recipe.earlier, dataset, asked.data, recipe.split)
     if recipe.validation is None:
@@ -197,9 +194,8 @@ def _train(recipe: Recipe, build: Builder, dataset, judged, clock: TimeLimit, co
     from nucleus_course.training.schedule import Schedule, scale_stages
 
     limited = clock.seconds is not None
-    parallel = (
-        data_parallel(count, recipe.preset.training.batch_size) if count > 1 else nullcontext()
-    )
+    batch = recipe.preset.training.batch_size
+    parallel = data_parallel(count, batch) if count > 1 else nullcontext()
     fit = limited and not recipe.length_given
     with parallel:
         if fit:

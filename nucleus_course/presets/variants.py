@@ -35,13 +35,8 @@ def from_scratch(preset):
         dataclasses.replace(last, name="all, at a tenth", epochs=40, rate=1e-3),
     )
     summary = f"the paper's {preset.model.backbone} from random weights: BatchNorm learns, all layers move, warm-up"
-    return _changed(
-        preset,
-        f"{preset.name}-scratch",
-        summary,
-        model={"train_norm": True},
-        training={"stages": stages},
-    )
+    changes = {"model": {"train_norm": True}, "training": {"stages": stages}}
+    return _changed(preset, f"{preset.name}-scratch", summary, **changes)
 
 
 def strong(paper, compact):
@@ -103,40 +98,25 @@ def canonical(compact):
         compact.augment, hue=0.0, saturation=0.0, stain=0.0, invert=0.0, blur=(0.0, 2.0), scale=(0.45, 2.2), contrast=0.4,
         brightness=0.12, gamma=(0.6, 1.7), noise=8.0, elastic=1.5, shading=0.4, haze=0.35, sharpen=1.5, jpeg=0.15,
     )  # fmt: skip
-    return _changed(
-        compact,
-        compact.name,
-        model={"input": "canonical"},
-        training={"settle": 0.0},
-        augment=augment,
-    )
+    changes = {"model": {"input": "canonical"}, "training": {"settle": 0.0}}
+    return _changed(compact, compact.name, augment=augment, **changes)
 
 
 def _colour(preset):
     """The first edition of ``compact``: colour as it comes, its own augmentation, settling."""
     if preset.model.input != "canonical":
         return None  # it sees colour already
-    own = {
-        "hue": 20.0,
-        "saturation": 0.3,
-        "stain": 0.15,
-        "invert": 0.1,
-        "blur": (0.0, 1.5),
-        "scale": (0.6, 1.6),
-    }
-    own |= {"contrast": 0.3, "brightness": 0.1, "gamma": (0.7, 1.4), "noise": 6.0, "elastic": 1.0}
     augment = dataclasses.replace(
-        preset.augment, shading=0.0, haze=0.0, sharpen=0.0, jpeg=0.0, **own
-    )
+        preset.augment, hue=20.0, saturation=0.3, stain=0.15, invert=0.1, blur=(0.0, 1.5), scale=(0.6, 1.6), contrast=0.3,
+        brightness=0.1, gamma=(0.7, 1.4), noise=6.0, elastic=1.0, shading=0.0, haze=0.0, sharpen=0.0, jpeg=0.0,
+    )  # fmt: skip
     return {"model": {"input": "colour"}, "training": {"settle": 0.25}, "augment": augment}
 
 
 def _onward(preset):
     """A round from trained weights at a lower rate, with rare types oftener; no settling."""
-    changed = {"balance_types": 0.75} | _stages(
-        preset, lambda s: {"rate": 0.4 * s.rate, "warmup_epochs": 1}
-    )
-    return {"training": changed}
+    stages = _stages(preset, lambda s: {"rate": 0.4 * s.rate, "warmup_epochs": 1})
+    return {"training": {"balance_types": 0.75} | stages}
 
 
 def _outlines(preset):
@@ -168,29 +148,25 @@ def _native(preset):
 
 def _further(preset):
     """A second round from trained weights (``--weights``): gentler, and with an eye on outlines and rare types."""
-    old = preset.training
-    weights = {
-        name: value * (2.0 if name == "mask" else 1.0) for name, value in old.loss_weights.items()
-    }
+    weights = dict(preset.training.loss_weights)
+    if "mask" in weights:  # a U-Net has no mask head
+        weights["mask"] *= 2.0
     changed = {"settle": 0.5, "balance_types": 0.75, "loss_weights": weights}
     return {"training": changed | _stages(preset, lambda s: {"rate": 0.4 * s.rate})}
 
 
 def _stained(preset):
     """Stained tissue twice as often as ``balance_types`` alone would have it."""
-    return {
-        "training": {"type_factors": {name: 2.0 for name in IMAGE_TYPES if name.endswith("stain")}}
-    }
+    stained = [name for name in IMAGE_TYPES if name.endswith("stain")]
+    return {"training": {"type_factors": dict.fromkeys(stained, 2.0)}}
 
 
 def _deeper(preset):
     """A block more in stages 3 and 5, two in stage 4; twice the rate, for what is new has everything to learn."""
     if getattr(preset.model, "backbone", None) != "thin":
         return None  # only the thin trunk is grown by blocks
-    return {
-        "model": {"blocks": (2, 3, 4, 3)},
-        "training": _stages(preset, lambda s: {"rate": 2.0 * s.rate}),
-    }
+    training = _stages(preset, lambda s: {"rate": 2.0 * s.rate})
+    return {"model": {"blocks": (2, 3, 4, 3)}, "training": training}
 
 
 def _larger(preset):
@@ -198,19 +174,15 @@ def _larger(preset):
     old, training = preset.model, preset.training
     if not isinstance(old, ModelConfig):
         return None  # a U-Net has no RoIs
-    counts = {
-        name: 2 * getattr(old, name)
-        for name in ("rois_per_image", "mask_slots_per_image", "rpn_anchors_per_image")
-    }
-    counts |= {
-        name: (2 * getattr(old, name)[0], getattr(old, name)[1]) for name in ("pre_nms", "post_nms")
-    }
+    names = ("rois_per_image", "mask_slots_per_image", "rpn_anchors_per_image")
+    counts = {name: 2 * getattr(old, name) for name in names}
+    for name in ("pre_nms", "post_nms"):
+        in_training, in_prediction = getattr(old, name)
+        counts[name] = (2 * in_training, in_prediction)
+    counts["max_nuclei"] = 7 * old.max_nuclei // 4
     side = 32 * round(1.4 * training.crop / 32)
     batch = max(1, 2 * training.batch_size // 3)
-    return {
-        "model": counts | {"max_nuclei": 7 * old.max_nuclei // 4},
-        "training": {"crop": side, "batch_size": batch},
-    }
+    return {"model": counts, "training": {"crop": side, "batch_size": batch}}
 
 
 # Variant -> (what it is, what it changes; None where it does not fit). The paper's side experiments are

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from nucleus_course._util.errors import UserError
 from nucleus_course.cli import common
 from nucleus_course.cli.app import app
-from nucleus_course.cli.inputs import find_images
+from nucleus_course.prediction.image_files import find_images
 
 COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
 CONTRACT = {"demo", "doctor", "download", "train", "evaluate", "predict", "benchmark"}

@@ -9,11 +9,11 @@ import pytest
 
 import nucleus_course as nc
 from nucleus_course._util.errors import UserError
-from nucleus_course.cli.inputs import find_images
 from nucleus_course.data.containers import VENDORS
 from nucleus_course.data.listing import list_images
 from nucleus_course.data.read import read_pixels
 from nucleus_course.prediction.exports import write_exports
+from nucleus_course.prediction.image_files import find_images
 
 zarr = pytest.importorskip("zarr")
 STACK = np.random.default_rng(4).integers(0, 4000, (2, 3, 20, 24)).astype(np.uint16)  # C, Z, Y, X

@@ -10,7 +10,7 @@ import tifffile
 
 import nucleus_course as nc
 from nucleus_course._util.errors import UserError
-from nucleus_course.cli.inputs import find_images, read_picture
+from nucleus_course.prediction.image_files import find_images, read_picture
 
 LABELS = np.zeros((96, 96), np.uint16)
 for number in range(9):

@@ -2,6 +2,16 @@
 
 import re
 
+from typer.testing import CliRunner
+
+from nucleus_course.cli.app import app
+
+
+def run(*words):
+    """The result of a command; a text may hold several words of it, with spaces between."""
+    parts = [word.split() if isinstance(word, str) else [str(word)] for word in words]
+    return CliRunner().invoke(app, sum(parts, []))
+
 
 def plain(text):
     return re.sub(r"\x1b\[[0-9;]*m", "", text)

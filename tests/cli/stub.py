@@ -4,11 +4,25 @@ import os
 import time
 from types import SimpleNamespace
 
+import numpy as np
+from PIL import Image
 from scipy import ndimage
 
 from nucleus_course.cli import common, predict
 from nucleus_course.config import Thresholds
 from nucleus_course.prediction.label_detections import LabelDetections
+
+COUNT = 12  # images of squares
+
+
+def write_squares(folder):
+    """Images in a folder: number n shows n + 1 squares."""
+    for number in range(COUNT):
+        picture = np.zeros((24, 10 * COUNT), np.uint8)
+        for square in range(number + 1):
+            picture[5 : 9 + number, 10 * square + 2 : 10 * square + 8] = 200
+        Image.fromarray(picture).save(folder / f"image{number:02d}.png")
+    return folder
 
 
 class Stub:

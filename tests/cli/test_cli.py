@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from terminal import one_line_error, plain
+from terminal import one_line_error, plain, run
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from nucleus_course._util.errors import UserError
@@ -39,7 +40,7 @@ def grey():
 
 
 def test_no_arguments_show_the_commands():
-    text = plain(runner.invoke(app, []).output)
+    text = plain(run().output)
     assert CONTRACT <= set(COMMANDS)
     for name in COMMANDS:
         assert name in text
@@ -53,25 +54,22 @@ def test_help_has_an_example_and_says_what_is_written(name):
     assert "Example" in text and f"nucleus-course {name}" in text
     assert re.search(r"[Ww]rites", text)
     (command,) = (c for c in app.registered_commands if (c.name or c.callback.__name__) == name)
-    for block in command.callback.__doc__.split(
-        "\n\n"
-    ):  # written as it stands, so it must fit 80 columns
-        if block.startswith("\b"):
+    for block in command.callback.__doc__.split("\n\n"):
+        if block.startswith("\b"):  # written as it stands, so it must fit 80 columns
             assert max(map(len, block.splitlines())) <= 78, block
+    parameters = get_command(app).commands[name].params
+    assert all(getattr(p, "help", "") or p.name == "help" for p in parameters), parameters
 
 
 def test_version():
     import nucleus_course
 
-    assert (
-        runner.invoke(app, ["--version"]).output.strip()
-        == f"nucleus-course {nucleus_course.__version__}"
-    )
+    assert run("--version").output.strip() == f"nucleus-course {nucleus_course.__version__}"
 
 
 def test_unknown_option_and_command_exit_2():
-    assert runner.invoke(app, ["train", "--nonsense"]).exit_code == 2
-    assert runner.invoke(app, ["nonsense"]).exit_code == 2
+    assert run("train --nonsense").exit_code == 2
+    assert run("nonsense").exit_code == 2
 
 
 # ------------------------------------------------------------------------------ which images, which names
@@ -93,10 +91,8 @@ def test_folders_are_walked_and_masks_passed_over(tmp_path, grey):
 def test_results_beside_the_images_are_no_images(tmp_path, grey):
     for name in ("a.png", "labels/a.png", "overlays/a.png", "more/labels/b.png"):
         png(tmp_path / name, grey)
-    assert [f.file_name for f in find_images([tmp_path], exclude=tmp_path)] == [
-        "a.png",
-        "more/labels/b.png",
-    ]
+    files = find_images([tmp_path], exclude=tmp_path)
+    assert [f.file_name for f in files] == ["a.png", "more/labels/b.png"]
 
 
 def test_a_named_file_is_taken_once_whatever_its_suffix(tmp_path, grey):
@@ -133,23 +129,21 @@ def test_no_images(tmp_path):
 
 
 def test_missing_path(tmp_path):
-    one_line_error(runner.invoke(app, ["train", "--data", str(tmp_path / "gone")]), "gone")
-    one_line_error(runner.invoke(app, ["doctor", "--data", str(tmp_path / "gone.zip")]), "gone.zip")
-    one_line_error(
-        runner.invoke(app, ["predict", str(tmp_path / "gone.png")]), "no such file", "gone.png"
-    )
+    one_line_error(run(f"train --data {tmp_path / 'gone'}"), "gone")
+    one_line_error(run(f"doctor --data {tmp_path / 'gone.zip'}"), "gone.zip")
+    one_line_error(run(f"predict {tmp_path / 'gone.png'}"), "no such file", "gone.png")
 
 
 def test_empty_folder(tmp_path):
-    one_line_error(runner.invoke(app, ["doctor", "--data", str(tmp_path)]), str(tmp_path))
-    one_line_error(runner.invoke(app, ["predict", str(tmp_path)]), "no images in")
+    one_line_error(run(f"doctor --data {tmp_path}"), str(tmp_path))
+    one_line_error(run(f"predict {tmp_path}"), "no images in")
 
 
 def test_zip_that_is_none(tmp_path):
     path = tmp_path / "data.zip"
     path.write_bytes(b"not a zip at all")
-    one_line_error(runner.invoke(app, ["doctor", "--data", str(path)]), "data.zip")
-    one_line_error(runner.invoke(app, ["predict", str(path)]), "zip")
+    one_line_error(run(f"doctor --data {path}"), "data.zip")
+    one_line_error(run(f"predict {path}"), "zip")
 
 
 def test_zip_with_names_outside(tmp_path, grey):
@@ -158,121 +152,78 @@ def test_zip_with_names_outside(tmp_path, grey):
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("../../evil.png", good)
         file.writestr("a/images/a.png", good)
-    one_line_error(
-        runner.invoke(app, ["train", "--data", str(path), "--split", "all"]), "evil.png", "outside"
-    )
+    one_line_error(run(f"train --data {path} --split all"), "evil.png", "outside")
     assert not (tmp_path.parent / "evil.png").exists()
 
 
 def test_unknown_preset_weights_split_backend(tmp_path):
+    one_line_error(run("train --data sample --augment none"), "unknown --augment 'none'", "plain")
+    one_line_error(run("train --data sample --preset huge"), "unknown preset 'huge'", "compact")
+    one_line_error(run("train --data sample --weights mine"), "no weights 'mine'")
+    one_line_error(run("evaluate --data sample --weights mine"), "no weights 'mine'")
+    one_line_error(run("evaluate --data sample --split half --weights sample"), "no weights")
     one_line_error(
-        runner.invoke(app, ["train", "--data", "sample", "--augment", "none"]),
-        "unknown --augment 'none'",
-        "plain",
+        run(f"evaluate --data sample --split half --predictions {tmp_path}"), "unknown split 'half'"
     )
-    one_line_error(
-        runner.invoke(app, ["train", "--data", "sample", "--preset", "huge"]),
-        "unknown preset 'huge'",
-        "compact",
-    )
-    one_line_error(
-        runner.invoke(app, ["train", "--data", "sample", "--weights", "mine"]), "no weights 'mine'"
-    )
-    one_line_error(
-        runner.invoke(app, ["evaluate", "--data", "sample", "--weights", "mine"]),
-        "no weights 'mine'",
-    )
-    one_line_error(
-        runner.invoke(
-            app, ["evaluate", "--data", "sample", "--split", "half", "--weights", "sample"]
-        ),
-        "no weights",
-    )
-    one_line_error(
-        runner.invoke(
-            app, ["evaluate", "--data", "sample", "--split", "half", "--predictions", str(tmp_path)]
-        ),
-        "unknown split 'half'",
-    )
-    one_line_error(
-        runner.invoke(app, ["train", "--data", "sample", "--backend", "theano"]),
-        "unknown backend 'theano'",
-        "jax",
-    )
+    one_line_error(run("train --data sample --backend theano"), "unknown backend 'theano'", "jax")
 
 
 def test_crop_that_does_not_fit():
-    one_line_error(
-        runner.invoke(app, ["train", "--data", "sample", "--crop", "150"]), "--crop 150", "160"
-    )
+    one_line_error(run("train --data sample --crop 150"), "--crop 150", "160")
 
 
 def test_epochs_and_minutes_are_alternatives(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one_line_error(
-        runner.invoke(app, ["train", "--data", "sample", "--epochs", "2", "--minutes", "1"]),
-        "--epochs and --minutes",
-        "one of them",
+        run("train --data sample --epochs 2 --minutes 1"), "--epochs and --minutes", "one of them"
     )
     assert not list(tmp_path.iterdir())
 
 
 def test_weights_and_predictions_are_alternatives(tmp_path):
-    one_line_error(
-        runner.invoke(app, ["evaluate", "--data", "sample"]), "--weights or --predictions"
-    )
+    one_line_error(run("evaluate --data sample"), "--weights or --predictions")
 
 
 def test_out_of_the_wrong_kind(tmp_path, grey):
     image = png(tmp_path / "a.png", grey)
-    one_line_error(runner.invoke(app, ["predict", str(image), "--out", str(image)]), "is a file")
+    one_line_error(run(f"predict {image} --out {image}"), "is a file")
     one_line_error(
-        runner.invoke(
-            app,
-            ["evaluate", "--data", "sample", "--predictions", str(image), "--out", str(tmp_path)],
-        ),
-        "is a folder",
+        run(f"evaluate --data sample --predictions {image} --out {tmp_path}"), "is a folder"
     )
 
 
 def test_mistyped_names_cost_no_prediction(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        common, "open_data", lambda *args, **kwargs: pytest.fail("the data were read first")
-    )
-    choose = ["thresholds", "--data", "sample", "--weights", "compact"]
-    one_line_error(
-        runner.invoke(app, [*choose, "--metric", "coco_ap"]),
-        "'coco_ap' has no operating point to choose",
-    )
-    one_line_error(
-        runner.invoke(app, [*choose, "--at-least", "iou=3"]),
-        "'iou' has no operating point to choose",
-    )
-    score = [
-        "evaluate",
-        "--data",
-        "sample",
-        "--weights",
-        "compact",
-        "--out",
-        str(tmp_path / "r.json"),
-        "--against",
-    ]
-    one_line_error(runner.invoke(app, [*score, "compat"]), "no weights 'compat'")
-    one_line_error(runner.invoke(app, [*score, "other.json"]), "other.json: no such file")
+    def too_early(*args, **options):
+        pytest.fail("the data were read first")
+
+    monkeypatch.setattr(common, "open_data", too_early)
+    choose = "thresholds --data sample --weights compact"
+    one_line_error(run(choose, "--metric coco_ap"), "'coco_ap' has no operating point to choose")
+    one_line_error(run(choose, "--at-least iou=3"), "'iou' has no operating point to choose")
+    score = f"evaluate --data sample --weights compact --out {tmp_path / 'r.json'} --against"
+    one_line_error(run(score, "compat"), "no weights 'compat'")
+    one_line_error(run(score, "other.json"), "other.json: no such file")
 
 
 def test_predictions_that_are_no_json(tmp_path):
     path = tmp_path / "predictions.json"
     path.write_text("{")
     one_line_error(
-        runner.invoke(app, ["evaluate", "--data", "sample", "--predictions", str(path)]),
-        "predictions.json",
-        "not JSON",
+        run(f"evaluate --data sample --predictions {path}"), "predictions.json", "not JSON"
     )
 
 
 # ---------------------------------------------------------------------------- errors of the machine
+
+
+def missing(name):
+    return ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+
+DISK = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/run/log.csv")
+HDF5 = OSError("Can't write data (file write failed: error message = 'No space left on device')")
+LOCKED = PermissionError(errno.EACCES, "Permission denied", "/locked/x")
+LIBRARY = ImportError("libGL.so.1: cannot open shared object file")
 
 
 @pytest.mark.parametrize(
@@ -280,38 +231,12 @@ def test_predictions_that_are_no_json(tmp_path):
     [
         (UserError("a file is wrong: mend it"), 2, ["a file is wrong"]),
         (KeyboardInterrupt(), 130, ["interrupted"]),
-        (
-            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/run/log.csv"),
-            2,
-            ["disk is full", "log.csv"],
-        ),
-        (
-            OSError(
-                "Can't write data (file write failed: error message = 'No space left on device')"
-            ),
-            2,
-            ["disk is full"],
-        ),
-        (
-            PermissionError(errno.EACCES, "Permission denied", "/locked/x"),
-            2,
-            ["no permission", "/locked/x"],
-        ),
-        (
-            ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow"),
-            2,
-            ["TensorFlow", "pip install tensorflow"],
-        ),
-        (
-            ModuleNotFoundError("No module named 'imgaug'", name="imgaug"),
-            2,
-            ["imgaug", "pip install imaug"],
-        ),
-        (
-            ImportError("libGL.so.1: cannot open shared object file"),
-            2,
-            ["libGL", "opencv-python-headless"],
-        ),
+        (DISK, 2, ["disk is full", "log.csv"]),
+        (HDF5, 2, ["disk is full"]),
+        (LOCKED, 2, ["no permission", "/locked/x"]),
+        (missing("tensorflow"), 2, ["TensorFlow", "pip install tensorflow"]),
+        (missing("imgaug"), 2, ["imgaug", "pip install imaug"]),
+        (LIBRARY, 2, ["libGL", "opencv-python-headless"]),
         (MemoryError(), 2, ["out of memory"]),
     ],
 )
@@ -400,14 +325,11 @@ def test_interrupt_of_the_real_command_exits_130(tmp_path, grey):
         "p.load_backend = lambda *a: None\n"
         "from nucleus_course.cli import main; main()\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code, "predict", str(image)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "NO_COLOR": "1"},
-    )
-    assert signal.SIGINT and run.returncode == 130
-    assert run.stderr.strip() == "error: interrupted"
+    words = [sys.executable, "-c", code, "predict", str(image)]
+    options = {"capture_output": True, "text": True, "env": {**os.environ, "NO_COLOR": "1"}}
+    done = subprocess.run(words, **options)
+    assert signal.SIGINT and done.returncode == 130
+    assert done.stderr.strip() == "error: interrupted"
 
 
 def test_label_images_widen_above_65535(tmp_path):

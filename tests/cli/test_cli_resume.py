@@ -5,19 +5,17 @@ import shutil
 
 import numpy as np
 import pytest
+import terminal
 from PIL import Image
 from terminal import one_line_error
 from tiny import discs, tiny_config, tiny_preset
 from training.toy import Toy
-from typer.testing import CliRunner
 
 from nucleus_course import presets as presets_module
-from nucleus_course.cli.app import app
 from nucleus_course.config import StageConfig
 from nucleus_course.prediction import segmenter
 from nucleus_course.training.progress import EpochWatch
 
-runner = CliRunner()
 pytestmark = pytest.mark.filterwarnings("ignore")
 TIMES = ("seconds", "images_per_s", "waiting")
 # Every one of them is other than the preset's.
@@ -26,7 +24,7 @@ BEGUN = ("--preset", "tiny", "--split", "all", "--limit", 5, "--batch-size", 4, 
 
 
 def run(*words):
-    return runner.invoke(app, ["train", *(str(w) for w in words)])
+    return terminal.run("train", *words)
 
 
 def write_discs(folder, count, seed=0):
@@ -117,9 +115,8 @@ def test_the_settings_come_from_the_run_folder(cut, runs, data, words):
     done = run("--data", data, "--run", cut, "--resume", *words)
     assert done.exit_code == 0, done.output
     assert log(cut) == log(runs / "straight") and len(log(cut)) == 3
-    assert (cut / "weights" / "weights.h5").read_bytes() == (
-        runs / "straight" / "weights" / "weights.h5"
-    ).read_bytes()
+    one, other = (folder / "weights" / "weights.h5" for folder in (cut, runs / "straight"))
+    assert one.read_bytes() == other.read_bytes()
     assert settings(cut) == before
 
 
@@ -141,7 +138,7 @@ def test_the_settings_come_from_the_run_folder(cut, runs, data, words):
 def test_an_option_against_them_is_refused(cut, data, option, value, begun):
     before = {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()}
     one_line_error(
-        run("--data", data, "--run", cut, "--resume", option, value),
+        run(f"--data {data} --run {cut} --resume {option} {value}"),
         f"{option} {value}",
         f"was started {begun}",
         "leave it out",
@@ -156,9 +153,7 @@ def test_other_images_are_refused(cut, data, tmp_path):
     moved = shutil.copytree(data, tmp_path / "moved")
     shutil.rmtree(moved / "image005")  # beyond --limit
     forget(cut, "limit")
-    one_line_error(
-        run("--data", moved, *words, "--split", "all", "--limit", 4), "4 images", "not the 5"
-    )
+    one_line_error(run(f"--data {moved}", *words, "--split all --limit 4"), "4 images", "not the 5")
     done = run("--data", moved, *words, "--limit", 5, "--epochs", 1)
     assert done.exit_code == 0, done.output
 
@@ -177,8 +172,7 @@ def test_minutes_are_read_back_as_well(cut, data):
     done = run("--data", data, "--run", cut, "--resume")
     assert done.exit_code == 0 and len(log(cut)) == 1, "the time is over"
     one_line_error(
-        run("--data", data, "--run", cut, "--resume", "--epochs", 2, "--minutes", 1),
-        "--epochs and --minutes",
+        run(f"--data {data} --run {cut} --resume --epochs 2 --minutes 1"), "--epochs and --minutes"
     )
 
 
@@ -218,7 +212,7 @@ def test_weights_it_began_with_are_not_asked_for_again(runs, data, tmp_path):
     words = ("--data", data, "--run", tmp_path / "run", "--epochs", 1, *BEGUN)
     assert run(*words, "--weights", start).exit_code == 0
     one_line_error(
-        run(*words, "--resume", "--weights", runs / "cut" / "weights"), "--weights", f"with {start}"
+        run(*words, f"--resume --weights {runs / 'cut' / 'weights'}"), "--weights", f"with {start}"
     )
     shutil.rmtree(start)
     done = run("--data", data, "--run", tmp_path / "run", "--resume", "--epochs", 2)

@@ -8,17 +8,9 @@ import pytest
 import tifffile
 from cli.stub import install
 from PIL import Image
-from terminal import one_line_error, plain
-from typer.testing import CliRunner
-
-from nucleus_course.cli.app import app
+from terminal import one_line_error, plain, run
 
 FORMATS = ("geojson", "ome-tiff", "ome-zarr")  # those that need no package
-runner = CliRunner()
-
-
-def run(*words):
-    return runner.invoke(app, [*map(str, words)])
 
 
 @pytest.fixture

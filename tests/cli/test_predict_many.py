@@ -12,16 +12,13 @@ import time
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
+import terminal
 import tifffile
-from cli.stub import install
-from PIL import Image
+from cli.stub import COUNT, install, write_squares
 from terminal import one_line_error, plain
-from typer.testing import CliRunner
 
 from nucleus_course._util import files as files_module
-from nucleus_course.cli.app import app
 from nucleus_course.data.read import read_image, read_pixels
 from nucleus_course.prediction.document import to_document
 from nucleus_course.prediction.interchange import Predictions
@@ -30,16 +27,14 @@ from nucleus_course.prediction.results import TABLES, fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
-COUNT = 12
-runner = CliRunner()
 
 
 def run(*words):
-    return runner.invoke(app, ["predict", *map(str, words)])
+    return terminal.run("predict", *words)
 
 
 def merge(*words):
-    return runner.invoke(app, ["merge", *map(str, words)])
+    return terminal.run("merge", *words)
 
 
 @pytest.fixture
@@ -49,14 +44,7 @@ def stub(monkeypatch):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Image number n shows n + 1 squares."""
-    folder = tmp_path_factory.mktemp("images")
-    for number in range(COUNT):
-        picture = np.zeros((24, 10 * COUNT), np.uint8)
-        for square in range(number + 1):
-            picture[5 : 9 + number, 10 * square + 2 : 10 * square + 8] = 200
-        Image.fromarray(picture).save(folder / f"image{number:02d}.png")
-    return folder
+    return write_squares(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
@@ -142,15 +130,12 @@ def test_other_settings_need_another_folder(images, stub, tmp_path):
     out = tmp_path / "out"
     assert run(images, "--out", out).exit_code == 0
     before = contents(out)
-    words = ("predict", str(images), "--out", str(out), "--score-threshold", "0.95")
-    error = runner.invoke(app, words)
+    error = run(images, "--out", out, "--score-threshold 0.95")
     one_line_error(error, "score_threshold 0.5, not 0.95", "--overwrite")
     assert contents(out) == before
     (out / "notes.txt").write_text("mine")
     assert (
-        run(
-            images / "image03.png", "--out", out, "--score-threshold", 0.95, "--overwrite"
-        ).exit_code
+        run(f"{images / 'image03.png'} --out {out} --score-threshold 0.95 --overwrite").exit_code
         == 0
     )
     assert [row["nuclei"] for row in rows(out)] == ["0"]
@@ -232,13 +217,10 @@ def test_folders_of_several_machines_become_one(images, stub, straight, tmp_path
 
 def test_two_processes_share_a_folder(images, straight, tmp_path):
     """Both do the same images, then each its own half: nothing is lost, nothing half."""
-    for name, parts in (("same", (images, images)), ("halves", None)):
+    files = sorted(images.iterdir())
+    for name, parts in (("same", (files, files)), ("halves", (files[::2], files[1::2]))):
         out = tmp_path / name
-        if parts is None:
-            files = sorted(images.iterdir())
-            jobs = [start(*files[i::2], "--out", out, PAUSE="0.03") for i in (0, 1)]
-        else:
-            jobs = [start(part, "--out", out, "--resume", PAUSE="0.03") for part in parts]
+        jobs = [start(*part, "--out", out, "--resume", PAUSE="0.03") for part in parts]
         for job in jobs:
             _, stderr = job.communicate(timeout=600)
             assert job.returncode == 0, stderr
@@ -320,13 +302,8 @@ def test_bad_files_are_one_line_each_and_the_others_go_on(images, stub, tmp_path
     said = plain(result.stderr)
     assert result.exit_code == 1
     skipped = [line for line in said.splitlines() if line.startswith("skipped")]
-    for name, word in {
-        "cut": "cut short",
-        "empty": "empty",
-        "huge": "memory",
-        "locked": "permission",
-        "odd": "a bug",
-    }.items():
+    words = {"cut": "cut short", "huge": "memory", "locked": "permission", "odd": "a bug"}
+    for name, word in ({"empty": "empty"} | words).items():
         (line,) = (line for line in skipped if f"{name}.png" in line)
         assert word in line
     assert said.count("Traceback") == 1, "of the bug alone"
@@ -334,17 +311,23 @@ def test_bad_files_are_one_line_each_and_the_others_go_on(images, stub, tmp_path
     assert [row["image"] for row in rows(tmp_path / "out")] == ["good1.png", "good2.png"]
 
 
-def full(path):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+def fill_for(monkeypatch, *names):
+    """The disk is full for files with one of the names in theirs."""
+    replace = os.replace
+
+    def full(source, target):
+        if any(name in str(target) for name in names):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(files_module.os, "replace", full)
 
 
 def test_a_full_disk_skips_an_image_and_keeps_the_others(
     images, stub, straight, tmp_path, monkeypatch
 ):
-    replace, out = os.replace, tmp_path / "out"
-    monkeypatch.setattr(
-        files_module.os, "replace", lambda a, b: full(b) if "image03" in str(b) else replace(a, b)
-    )
+    out = tmp_path / "out"
+    fill_for(monkeypatch, "image03")
     result = run(images, "--out", out)
     assert result.exit_code == 1
     lines = [line for line in plain(result.stderr).splitlines() if line.startswith("skipped")]
@@ -356,18 +339,8 @@ def test_a_full_disk_skips_an_image_and_keeps_the_others(
 
 
 def test_a_disk_that_stays_full_ends_the_job_early(images, stub, straight, tmp_path, monkeypatch):
-    replace, out = os.replace, tmp_path / "out"
-    late = (
-        "predictions.json",
-        "counts.csv",
-        "measurements.csv",
-        *(f"image{n:02d}" for n in range(4, COUNT)),
-    )
-    monkeypatch.setattr(
-        files_module.os,
-        "replace",
-        lambda a, b: full(b) if any(n in str(b) for n in late) else replace(a, b),
-    )
+    out = tmp_path / "out"
+    fill_for(monkeypatch, *TABLES, *(f"image{n:02d}" for n in range(4, COUNT)))
     result = run(images, "--out", out)
     said = plain(result.stderr)
     assert result.exit_code == 1 and stub.calls == 7

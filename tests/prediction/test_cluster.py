@@ -1,5 +1,6 @@
 """Images as tasks of Dask: the same files as from one process, also when a worker is killed in the middle."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -7,9 +8,8 @@ import sys
 import numpy as np
 import pytest
 import tifffile
-from cli.stub import Stub
+from cli.stub import COUNT, Stub, write_squares
 from components import slide_model
-from PIL import Image
 from typer.testing import CliRunner
 
 from nucleus_course._util.errors import UserError
@@ -22,19 +22,19 @@ from nucleus_course.prediction.many import Recipe
 from nucleus_course.prediction.results import ResultsFolder
 
 distributed = pytest.importorskip("distributed")
-COUNT = 12
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Image number n shows n + 1 squares; one is no image."""
-    folder = tmp_path_factory.mktemp("images")
-    for number in range(COUNT):
-        picture = np.zeros((24, 10 * COUNT), np.uint8)
-        for square in range(number + 1):
-            picture[5 : 9 + number, 10 * square + 2 : 10 * square + 8] = 200
-        Image.fromarray(picture).save(folder / f"image{number:02d}.png")
-    return folder
+    return write_squares(tmp_path_factory.mktemp("images"))
+
+
+@contextlib.contextmanager
+def workers(count, threads=1, **options):
+    """A client of a cluster on this machine."""
+    options |= {"threads_per_worker": threads, "dashboard_address": None}
+    with distributed.LocalCluster(count, **options) as cluster, distributed.Client(cluster) as one:
+        yield one
 
 
 def contents(out):
@@ -61,12 +61,7 @@ def test_one_process_names_what_fails_and_resumes(images, tmp_path, capsys):
 def test_tasks_in_threads_of_this_process(images, tmp_path):
     """The quick one: all of the client's side, without the workers' processes."""
     predict_many(images, tmp_path / "straight", weights=Stub, progress=False)
-    with (
-        distributed.LocalCluster(
-            1, processes=False, threads_per_worker=2, dashboard_address=None
-        ) as workers,
-        distributed.Client(workers) as client,
-    ):
+    with workers(1, threads=2, processes=False) as client:
         predict_many(images, tmp_path / "out", weights=Stub, client=client, progress=False)
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
@@ -84,10 +79,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(images, tmp_path, monkeyp
     straight, out = tmp_path / "straight", tmp_path / "out"
     predict_many(images, straight, weights=Stub, progress=False)
     monkeypatch.setenv("PAUSE", "0.2")  # for the workers
-    with (
-        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as workers,
-        distributed.Client(workers) as client,
-    ):
+    with workers(2) as client:
         recipe = Recipe(str(out), "Stub", load=Stub, how={"diameter": "auto"})
         outcomes = cluster.run(recipe, find_images([images]), client, False)
         done = [next(outcomes)]
@@ -111,9 +103,6 @@ def test_bands_of_a_slide_are_tasks_too(tmp_path, monkeypatch):
     options = {"tile": 192, "overlap": 64, "weights": slide_model, "progress": False}
     whole = predict_many(tmp_path / "slide.tif", tmp_path / "whole", **options)
     assert whole.nuclei == 100
-    with (
-        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as workers,
-        distributed.Client(workers) as client,
-    ):
+    with workers(2) as client:
         predict_many(tmp_path / "slide.tif", tmp_path / "tiled", client=client, **options)
     assert contents(tmp_path / "tiled") == contents(tmp_path / "whole")

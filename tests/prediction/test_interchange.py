@@ -11,11 +11,7 @@ from fakes import FakeDataset, ellipses, image_predictions, random_case
 from nucleus_course._util.errors import UserError
 from nucleus_course.evaluation import evaluate
 from nucleus_course.prediction.document import to_document
-from nucleus_course.prediction.interchange import (
-    ImagePredictions,
-    Predictions,
-    PredictionsError,
-)
+from nucleus_course.prediction.interchange import ImagePredictions, Predictions, PredictionsError
 
 
 @pytest.fixture(scope="module")

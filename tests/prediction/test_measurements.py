@@ -25,10 +25,7 @@ def test_a_rectangle_and_a_disc():
     labels[(row - 40) ** 2 + (column - 50) ** 2 <= 12**2] = 2
     image = np.where(labels == 1, 3000, 1000).astype("uint16")
     box, disc = measure_nuclei(labels, image)
-    assert list(box) == [*PROPERTIES, "touches_edge"] and (
-        box["label"],
-        disc["label"],
-    ) == (1, 2)
+    assert list(box) == [*PROPERTIES, "touches_edge"] and (box["label"], disc["label"]) == (1, 2)
     assert box["area_px"] == 40 and box["solidity"] == 1 and box["mean_brightness"] == 3000
     assert (box["centroid_row"], box["centroid_column"]) == (11.5, 24.5)
     assert box["diameter_px"] == pytest.approx(np.sqrt(4 * 40 / np.pi))

@@ -124,10 +124,7 @@ def test_quarters_divide_a_core():
 
 @pytest.mark.parametrize(
     "options, words",
-    (
-        ({"tile": 100, "overlap": 90}, "tile=100"),
-        ({"tile": 200, "overlap": -4}, "overlap"),
-    ),
+    (({"tile": 100, "overlap": 90}, "tile=100"), ({"tile": 200, "overlap": -4}, "overlap")),
 )
 def test_impossible_options_are_refused_by_name(options, words):
     with pytest.raises(UserError, match=words):

@@ -31,29 +31,17 @@ def test_an_inverted_file_gives_the_same_nuclei_and_the_table_says_so(here, mode
     Image.fromarray(image).save(folder / "plain.png")
     Image.fromarray(255 - image).save(folder / "inverted.png")
     tifffile.imwrite(folder / "deep.tif", image.astype(np.uint16) * 257)
-    result = run(
-        "predict", folder, "--weights", model, "--out", here / "out", "--score-threshold", "0.3"
-    )
+    result = run(f"predict {folder} --weights {model} --out {here / 'out'} --score-threshold 0.3")
     assert result.exit_code == 0, result.stderr
     rows = {row["image"]: row for row in table(here / "out" / "counts.csv")}
-    assert {name: row["polarity"] for name, row in rows.items()} == {
-        "plain.png": "bright",
-        "inverted.png": "dark",
-        "deep.tif": "bright",
-    }
-    assert {row["stain"] for row in rows.values()} == {"no"} and {
-        row["novelty"] for row in rows.values()
-    } == {""}
-    assert float(rows["deep.tif"]["high"]) == pytest.approx(
-        257 * float(rows["plain.png"]["high"]), rel=1e-5
-    )
-    assert float(rows["inverted.png"]["high"]) == pytest.approx(
-        255 - float(rows["plain.png"]["high"]), abs=1e-3
-    )
-    labels = [
-        tifffile.imread(here / "out" / "labels" / f"{name}.tif")
-        for name in ("plain", "inverted", "deep")
-    ]
+    seen = {name: row["polarity"] for name, row in rows.items()}
+    assert seen == {"plain.png": "bright", "inverted.png": "dark", "deep.tif": "bright"}
+    assert {(row["stain"], row["novelty"]) for row in rows.values()} == {("no", "")}
+    high = {name: float(row["high"]) for name, row in rows.items()}
+    assert high["deep.tif"] == pytest.approx(257 * high["plain.png"], rel=1e-5)
+    assert high["inverted.png"] == pytest.approx(255 - high["plain.png"], abs=1e-3)
+    names = ("plain", "inverted", "deep")
+    labels = [tifffile.imread(here / "out" / "labels" / f"{name}.tif") for name in names]
     assert labels[0].any()
     for other in labels[1:]:
         assert ((labels[0] > 0) != (other > 0)).mean() < 0.01
@@ -62,57 +50,29 @@ def test_an_inverted_file_gives_the_same_nuclei_and_the_table_says_so(here, mode
 def test_polarity_told_wins_and_needs_a_canonical_input(here, model, colour_model):  # noqa: F811
     Image.fromarray(discs(3)[0]).save(here / "a.png")
     assert (
-        run(
-            "predict",
-            "a.png",
-            "--weights",
-            model,
-            "--out",
-            "dark",
-            "--polarity",
-            "dark",
-            "--flips",
-            2,
-        ).exit_code
-        == 0
+        run(f"predict a.png --weights {model} --out dark --polarity dark --flips 2").exit_code == 0
     )
     assert table(here / "dark" / "counts.csv")[0]["polarity"] == "dark"
-    assert (
-        run(
-            "predict", "a.png", "--weights", model, "--out", "colour", "--input", "colour"
-        ).exit_code
-        == 0
-    )
+    assert run(f"predict a.png --weights {model} --out colour --input colour").exit_code == 0
     assert table(here / "colour" / "counts.csv")[0]["polarity"] == ""
     assert run("predict", "a.png", "--weights", colour_model, "--out", "old").exit_code == 0
     assert table(here / "old" / "counts.csv")[0]["polarity"] == ""
     told = run(
-        "predict",
-        "a.png",
-        "--weights",
-        colour_model,
-        "--out",
-        "new",
-        "--input",
-        "canonical",
-        "--polarity",
-        "bright",
+        f"predict a.png --weights {colour_model} --out new --input canonical --polarity bright"
     )
     assert told.exit_code == 0 and table(here / "new" / "counts.csv")[0]["polarity"] == "bright"
     one_line_error(
-        run("predict", "a.png", "--weights", colour_model, "--polarity", "dark"),
+        run(f"predict a.png --weights {colour_model} --polarity dark"),
         "--polarity dark",
         "--input canonical",
     )
     one_line_error(
-        run("predict", "a.png", "--weights", model, "--polarity", "light"),
+        run(f"predict a.png --weights {model} --polarity light"),
         "--polarity 'light'",
         "auto, bright, dark",
     )
     one_line_error(
-        run("predict", "a.png", "--weights", model, "--input", "sepia"),
-        "--input 'sepia'",
-        "canonical",
+        run(f"predict a.png --weights {model} --input sepia"), "--input 'sepia'", "canonical"
     )
 
 
@@ -156,9 +116,7 @@ def test_novelty_is_for_models_that_see_grey_and_sources_that_are_known(
     here, data, model, colour_model
 ):  # noqa: F811
     one_line_error(run("novelty", "--data", data, "--weights", colour_model), "sees colour")
-    one_line_error(
-        run("novelty", "--data", data, "--weights", model, "--split", "all"), "stage1_train"
-    )
+    one_line_error(run(f"novelty --data {data} --weights {model} --split all"), "stage1_train")
     one_line_error(run("novelty", "--data", data, "--weights", model / "weights.h5"), "is a file")
 
 
@@ -204,6 +162,4 @@ def test_evaluate_by_source(here):
     assert found["means"]["unseen"]["dsb_score"]["first"] == pytest.approx(75)
     assert found["means"]["seen"]["dsb_score"]["first"] == pytest.approx(100)
     assert "mean, unseen" in plain(result.stdout)
-    one_line_error(
-        run(*words, "--sources", "--learned", "everything"), "unknown split 'everything'"
-    )
+    one_line_error(run(*words, "--sources --learned everything"), "unknown split 'everything'")

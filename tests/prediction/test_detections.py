@@ -50,9 +50,10 @@ def detections(count=12, seed=0, **thresholds):
     return Detections(boxes, scores, probs, boxes, HEIGHT, WIDTH, Thresholds(**thresholds))
 
 
-def empty():
-    return Detections(np.zeros((0, 4), "float32"), np.zeros(0, "float32"), np.zeros((0, SIZE, SIZE), "float32"),
-                      np.zeros((0, 4), "float32"), HEIGHT, WIDTH)  # fmt: skip
+def full(boxes, scores, **thresholds):
+    """Detections that fill their boxes."""
+    scores, probs = np.array(scores, "float32"), np.ones((len(boxes), SIZE, SIZE), "float32")
+    return Detections(boxes, scores, probs, boxes, HEIGHT, WIDTH, Thresholds(**thresholds))
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
@@ -94,17 +95,9 @@ def test_run_lengths_are_pycocotools():
 
 
 def test_run_lengths_of_the_first_and_the_last_pixel():
-    boxes = np.array(
-        [[0, 0, HEIGHT, WIDTH], [0, 0, 1, 1], [HEIGHT - 1, WIDTH - 1, HEIGHT, WIDTH]], "float32"
-    )
-    found = Detections(
-        boxes,
-        np.array([0.9, 0.8, 0.7], "float32"),
-        np.ones((3, SIZE, SIZE), "float32"),
-        boxes,
-        HEIGHT,
-        WIDTH,
-    )
+    last = [HEIGHT - 1, WIDTH - 1, HEIGHT, WIDTH]
+    boxes = np.array([[0, 0, HEIGHT, WIDTH], [0, 0, 1, 1], last], "float32")
+    found = full(boxes, [0.9, 0.8, 0.7])
     masks = coco.decode([{**r, "counts": r["counts"].encode()} for r in found.rles()])
     np.testing.assert_array_equal(masks.transpose(2, 0, 1), found.masks)
     assert found.areas.tolist() == [HEIGHT * WIDTH, 1, 1]
@@ -128,16 +121,7 @@ def test_in_the_label_image_the_highest_score_keeps_the_pixel():
 
 def test_the_label_image_obeys_the_operating_point():
     boxes = np.array([[0, 0, 10, 10], [0, 20, 10, 30], [20, 0, 22, 2], [20, 20, 40, 40]], "float32")
-    scores = np.array([0.9, 0.6, 0.55, 0.3], "float32")
-    found = Detections(
-        boxes,
-        scores,
-        np.ones((4, SIZE, SIZE), "float32"),
-        boxes,
-        HEIGHT,
-        WIDTH,
-        Thresholds(score=0.5, min_area=5),
-    )
+    found = full(boxes, [0.9, 0.6, 0.55, 0.3], score=0.5, min_area=5)
     areas = lambda labels: np.bincount(labels.ravel())[1:].tolist()  # noqa: E731
     assert areas(found.label_image()) == [100, 100]
     assert areas(found.label_image(min_area=0)) == [100, 100, 4]
@@ -148,20 +132,13 @@ def test_the_label_image_obeys_the_operating_point():
 
 def test_what_overlaps_leave_is_what_min_area_counts():
     boxes = np.array([[0, 0, 10, 10], [0, 2, 10, 12]], "float32")
-    found = Detections(
-        boxes,
-        np.array([0.9, 0.8], "float32"),
-        np.ones((2, SIZE, SIZE), "float32"),
-        boxes,
-        HEIGHT,
-        WIDTH,
-    )
+    found = full(boxes, [0.9, 0.8])
     assert np.bincount(found.label_image(min_area=20).ravel())[1:].tolist() == [100, 20]
     assert np.bincount(found.label_image(min_area=21).ravel())[1:].tolist() == [100]
 
 
 def test_no_detections():
-    found = empty()
+    found = full(np.zeros((0, 4), "float32"), [])
     assert len(found) == 0 and found.masks.shape == (0, HEIGHT, WIDTH) and found.masks.dtype == bool
     assert found.rles() == [] and found.areas.shape == (0,)
     labels = found.label_image()
@@ -221,7 +198,7 @@ def test_scores_follow_their_labels():
     """Of three masks the second is hidden by the first: its label goes, and so does its score."""
     boxes = np.array([[0, 0, 10, 10], [2, 2, 8, 8], [20, 20, 30, 30]], "float32")
     scores = np.array([0.9, 0.8, 0.7], "float32")
-    found = Detections(boxes, scores, np.ones((3, SIZE, SIZE), "float32"), boxes, HEIGHT, WIDTH)
+    found = full(boxes, scores)
     labels, kept = found.labels_and_scores(0.5)
     assert labels.max() == 2 and labels[25, 25] == 2 and kept.tolist() == scores[[0, 2]].tolist()
     assert (found.label_image(0.5) == labels).all()

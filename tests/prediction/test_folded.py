@@ -60,12 +60,8 @@ def test_trunk_and_pyramid(backbone, monkeypatch):
     from nucleus_course.models.mask_rcnn import backbone as trunks
 
     monkeypatch.setitem(trunks.BLOCKS, "resnet50", (1, 1, 1, 1))
-    network = shaken(
-        tiny_config(
-            backbone=backbone,
-            strides=(2, 4, 8, 16, 32) if backbone == "thin" else (4, 8, 16, 32, 64),
-        )
-    )
+    strides = (2, 4, 8, 16, 32) if backbone == "thin" else (4, 8, 16, 32, 64)
+    network = shaken(tiny_config(backbone=backbone, strides=strides))
     x = ops.convert_to_tensor(image(64, 128))
     stages = network.backbone(x, training=False)
     for found, expected in zip(run_folded(network.backbone, x), stages):

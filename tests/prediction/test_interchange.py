@@ -45,12 +45,8 @@ def test_file_is_coco(case, tmp_path):
         mask = coco.annToMask(item)
         rows, columns = np.nonzero(mask)
         x, y, w, h = item["bbox"]
-        assert (x, y, x + w, y + h) == (
-            columns.min(),
-            rows.min(),
-            columns.max() + 1,
-            rows.max() + 1,
-        )
+        assert (x, x + w) == (columns.min(), columns.max() + 1)
+        assert (y, y + h) == (rows.min(), rows.max() + 1)
 
 
 def test_a_failed_write_leaves_the_old_file(case, tmp_path):
@@ -85,108 +81,93 @@ def load(document):
         return Predictions.load(path)
 
 
-def set_in(*where):
-    """A change of the document: the last of ``where`` is the value, the others lead to its place."""
-    *path, key, value = where
-
-    def change(document):
-        for step in path:
-            document = document[step]
-        if value is DELETE:
-            del document[key]
-        else:
-            document[key] = value
-
-    return change
-
-
 DELETE = object()
-RLE = ("annotations", 0, "segmentation")
+# Where in the document, what stands there then, and the message.
 BAD = {
-    "no images": (set_in("images", DELETE), "list 'images' is missing"),
-    "no annotations": (set_in("annotations", DELETE), "list 'annotations' is missing"),
-    "images no list": (set_in("images", {}), "list 'images' is missing"),
-    "info no object": (set_in("info", [1]), "'info' is not an object"),
-    "threshold no number": (
-        set_in("info", "score_threshold", "high"),
-        "info.score_threshold is 'high'",
-    ),
-    "threshold NaN": (
-        set_in("info", "score_threshold", float("nan")),
-        "info.score_threshold is nan",
-    ),
-    "image no object": (set_in("images", 0, 3), r"images\[0\] is not an object"),
-    "image without size": (set_in("images", 0, "height", DELETE), r"images\[0\] has no height"),
-    "size of zero": (set_in("images", 0, "height", 0), "height and width"),
-    "size of text": (set_in("images", 0, "width", "30"), "height and width"),
-    "no file name": (set_in("images", 0, "file_name", ""), "file_name"),
-    "file name no text": (set_in("images", 0, "file_name", 5), "file_name"),
-    "image id no id": (set_in("images", 0, "id", [1]), r"images\[0\].id"),
-    "duplicate image id": (set_in("images", 1, "id", 1), "image id 1 occurs twice"),
-    "duplicate stem": (
-        set_in("images", 1, "file_name", "other/one.tif"),
-        "two images are called 'one'",
-    ),
+    "no images": ("images", DELETE, "list 'images' is missing"),
+    "no annotations": ("annotations", DELETE, "list 'annotations' is missing"),
+    "images no list": ("images", {}, "list 'images' is missing"),
+    "info no object": ("info", [1], "'info' is not an object"),
+    "threshold no number": ("info.score_threshold", "high", "info.score_threshold is 'high'"),
+    "threshold NaN": ("info.score_threshold", float("nan"), "info.score_threshold is nan"),
+    "image no object": ("images.0", 3, r"images\[0\] is not an object"),
+    "image without size": ("images.0.height", DELETE, r"images\[0\] has no height"),
+    "size of zero": ("images.0.height", 0, "height and width"),
+    "size of text": ("images.0.width", "30", "height and width"),
+    "no file name": ("images.0.file_name", "", "file_name"),
+    "file name no text": ("images.0.file_name", 5, "file_name"),
+    "image id no id": ("images.0.id", [1], r"images\[0\].id"),
+    "duplicate image id": ("images.1.id", 1, "image id 1 occurs twice"),
+    "duplicate stem": ("images.1.file_name", "other/one.tif", "two images are called 'one'"),
     "duplicate annotation id": (
-        set_in("annotations", 1, "id", 1),
+        "annotations.1.id",
+        1,
         r"annotations\[1\].id is 1, which occurs twice",
     ),
-    "annotation no object": (set_in("annotations", 0, None), r"annotations\[0\] is not an object"),
-    "unknown image": (
-        set_in("annotations", 0, "image_id", 99),
-        "image_id is 99, which is not among 'images'",
+    "annotation no object": ("annotations.0", None, r"annotations\[0\] is not an object"),
+    "unknown image": ("annotations.0.image_id", 99, "image_id is 99, which is not among 'images'"),
+    "image id a list": ("annotations.0.image_id", [1], "which is not among"),
+    "no score": ("annotations.0.score", DELETE, "has no score: this looks like ground truth"),
+    "score NaN": ("annotations.1.score", float("nan"), r"annotations\[1\].score is nan"),
+    "score infinite": ("annotations.1.score", float("inf"), r"annotations\[1\].score is inf"),
+    "score text": ("annotations.0.score", "0.9", "score is '0.9'"),
+    "score true": ("annotations.0.score", True, "score is True"),
+    "bbox short": ("annotations.0.bbox", [1, 2, 3], "four numbers"),
+    "bbox NaN": ("annotations.0.bbox", [1, 2, 3, float("nan")], "four numbers"),
+    "polygon": ("annotations.0.segmentation", [[1, 1, 5, 1, 5, 5]], "is a polygon"),
+    "no segmentation": ("annotations.0.segmentation", DELETE, "has no segmentation"),
+    "RLE without counts": (
+        "annotations.0.segmentation.counts",
+        DELETE,
+        "segmentation has no counts",
     ),
-    "image id a list": (set_in("annotations", 0, "image_id", [1]), "which is not among"),
-    "no score": (
-        set_in("annotations", 0, "score", DELETE),
-        "has no score: this looks like ground truth",
-    ),
-    "score NaN": (
-        set_in("annotations", 1, "score", float("nan")),
-        r"annotations\[1\].score is nan",
-    ),
-    "score infinite": (
-        set_in("annotations", 1, "score", float("inf")),
-        r"annotations\[1\].score is inf",
-    ),
-    "score text": (set_in("annotations", 0, "score", "0.9"), "score is '0.9'"),
-    "score true": (set_in("annotations", 0, "score", True), "score is True"),
-    "bbox short": (set_in("annotations", 0, "bbox", [1, 2, 3]), "four numbers"),
-    "bbox NaN": (set_in("annotations", 0, "bbox", [1, 2, 3, float("nan")]), "four numbers"),
-    "polygon": (set_in(*RLE, [[1, 1, 5, 1, 5, 5]]), "is a polygon"),
-    "no segmentation": (set_in(*RLE, DELETE), "has no segmentation"),
-    "RLE without counts": (set_in(*RLE, "counts", DELETE), "segmentation has no counts"),
     "RLE of another size": (
-        set_in(*RLE, "size", [30, 20]),
+        "annotations.0.segmentation.size",
+        [30, 20],
         r"size \[30, 20\], its image is \[20, 30\]",
     ),
-    "RLE too short": (set_in(*RLE, "counts", "3"), "covers 3 pixels"),
-    "RLE garbage": (set_in(*RLE, "counts", "~~~"), "image 'one': mask 0 is not compressed RLE"),
-    "RLE empty": (set_in(*RLE, "counts", ""), "counts is neither"),
-    "RLE counts of the wrong sum": (set_in(*RLE, "counts", [1, 2, 3]), "do not add up to the 600"),
-    "RLE counts negative": (set_in(*RLE, "counts", [601, -1]), "do not add up"),
-    "a crowd": (set_in("annotations", 0, "iscrowd", 1), r"annotations\[0\].iscrowd is 1"),
-    "area no number": (set_in("annotations", 0, "area", "large"), "area is 'large', not a number"),
+    "RLE too short": ("annotations.0.segmentation.counts", "3", "covers 3 pixels"),
+    "RLE garbage": (
+        "annotations.0.segmentation.counts",
+        "~~~",
+        "image 'one': mask 0 is not compressed RLE",
+    ),
+    "RLE empty": ("annotations.0.segmentation.counts", "", "counts is neither"),
+    "RLE counts of the wrong sum": (
+        "annotations.0.segmentation.counts",
+        [1, 2, 3],
+        "do not add up to the 600",
+    ),
+    "RLE counts negative": ("annotations.0.segmentation.counts", [601, -1], "do not add up"),
+    "a crowd": ("annotations.0.iscrowd", 1, r"annotations\[0\].iscrowd is 1"),
+    "area no number": ("annotations.0.area", "large", "area is 'large', not a number"),
     "category unknown": (
-        set_in("annotations", 1, "category_id", 7),
+        "annotations.1.category_id",
+        7,
         r"annotations\[1\].category_id is 7, which is not among 'categories'",
     ),
-    "category a list": (set_in("annotations", 1, "category_id", [1]), "category_id is \\[1\\]"),
+    "category a list": ("annotations.1.category_id", [1], "category_id is \\[1\\]"),
     "no nucleus among categories": (
-        set_in("categories", [{"id": 1, "name": "cell"}, {"id": 2, "name": "debris"}]),
+        "categories",
+        [{"id": 1, "name": "cell"}, {"id": 2, "name": "debris"}],
         "'categories' are cell, debris: name the one that counts 'nucleus'",
     ),
-    "categories no list": (set_in("categories", 3), "'categories' is not a list"),
-    "sides beyond reason": (set_in("images", 0, "height", 2**31), "height and width"),
-    "a number of 400 digits": (set_in("annotations", 0, "score", 10**400), "scores are finite"),
+    "categories no list": ("categories", 3, "'categories' is not a list"),
+    "sides beyond reason": ("images.0.height", 2**31, "height and width"),
+    "a number of 400 digits": ("annotations.0.score", 10**400, "scores are finite"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_document_has_one_clear_line(name):
-    change, message = BAD[name]
-    document = document_of()
-    change(document)
+    path, value, message = BAD[name]
+    document = place = document_of()
+    *steps, key = (int(step) if step.isdigit() else step for step in path.split("."))
+    for step in steps:
+        place = place[step]
+    place[key] = value
+    if value is DELETE:
+        del place[key]
     with pytest.raises(PredictionsError, match=message) as caught:
         load(document)
     assert "predictions.json: " in str(caught.value) and "\n" not in str(caught.value)

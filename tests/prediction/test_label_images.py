@@ -107,7 +107,15 @@ def write(name, content):
     return make
 
 
+def scores(text):
+    """A good label image, and scores beside it."""
+    name = "a.csv" if "\n" in text else "scores.json"
+    return [GOOD, write(name, text)]
+
+
 GOOD = write("a.png", LABELS.astype(np.uint8))
+STACK, HALVES = np.zeros((5, 7, 9), np.uint8), LABELS.astype(np.float32) / 2
+HOLES = np.where(LABELS > 0, np.nan, LABELS).astype(np.float32)
 BAD = {
     "nothing": ([], "neither predictions.json nor label images"),
     "two for one image": (
@@ -115,47 +123,23 @@ BAD = {
         "has a label image already, a.png",
     ),
     "colour": ([write("a.png", np.zeros((3, 4, 3), np.uint8))], "one plane, this has the shape"),
-    "a stack that may overlap": (
-        [write("a.tif", np.zeros((5, 7, 9), np.uint8))],
-        "masks that overlap go into|5 pages",
-    ),
-    "fractions": (
-        [write("a.tif", LABELS.astype(np.float32) / 2)],
-        "hold whole numbers, not fractions",
-    ),
-    "not a number": (
-        [write("a.tif", np.where(LABELS > 0, np.nan, LABELS).astype(np.float32))],
-        "hold whole numbers",
-    ),
+    "a stack that may overlap": ([write("a.tif", STACK)], "masks that overlap go into|5 pages"),
+    "fractions": ([write("a.tif", HALVES)], "hold whole numbers, not fractions"),
+    "not a number": ([write("a.tif", HOLES)], "hold whole numbers"),
     "negative": ([write("a.tif", -LABELS.astype(np.int16))], "a label is negative"),
     "not an image": ([write("a.png", b"not a png")], "a.png: .*(not an image|cannot be read)"),
     "not a tiff": ([write("a.tif", b"")], "a.tif: .*empty|cannot be read"),
-    "scores not JSON": ([GOOD, write("scores.json", "{")], "scores.json"),
-    "scores a list": ([GOOD, write("scores.json", "[1]")], "image id: {label: score}"),
-    "scores for nothing": (
-        [GOOD, write("scores.json", '{"b": {}}')],
-        "no label image 'b' in the folder",
-    ),
-    "a label without score": (
-        [GOOD, write("scores.json", '{"a": {"1": 0.5}}')],
-        "no score for label 5",
-    ),
-    "score NaN": ([GOOD, write("scores.json", '{"a": {"1": NaN, "5": 1}}')], "a score is nan"),
-    "csv without columns": ([GOOD, write("a.csv", "1,0.5\n5,0.5\n")], "columns label and score"),
-    "csv with text": ([GOOD, write("a.csv", "label,score\n1,high\n")], "columns label and score"),
-    "csv with a label twice": (
-        [GOOD, write("a.csv", "label,score\n1,0.1\n5,1\n1,0.2\n")],
-        "a label occurs twice",
-    ),
-    "csv with half labels": (
-        [GOOD, write("a.csv", "label,score\n1.5,0.5\n5,1\n")],
-        "1.5.* is not a whole",
-    ),
-    "csv infinite label": (
-        [GOOD, write("a.csv", "label,score\ninf,0.5\n5,1\n")],
-        "label and score",
-    ),
-    "csv infinite": ([GOOD, write("a.csv", "label,score\n1,inf\n5,1\n")], "a score is inf"),
+    "scores not JSON": (scores("{"), "scores.json"),
+    "scores a list": (scores("[1]"), "image id: {label: score}"),
+    "scores for nothing": (scores('{"b": {}}'), "no label image 'b' in the folder"),
+    "a label without score": (scores('{"a": {"1": 0.5}}'), "no score for label 5"),
+    "score NaN": (scores('{"a": {"1": NaN, "5": 1}}'), "a score is nan"),
+    "csv without columns": (scores("1,0.5\n5,0.5\n"), "columns label and score"),
+    "csv with text": (scores("label,score\n1,high\n"), "columns label and score"),
+    "csv with a label twice": (scores("label,score\n1,0.1\n5,1\n1,0.2\n"), "a label occurs twice"),
+    "csv with half labels": (scores("label,score\n1.5,0.5\n5,1\n"), "1.5.* is not a whole"),
+    "csv infinite label": (scores("label,score\ninf,0.5\n5,1\n"), "label and score"),
+    "csv infinite": (scores("label,score\n1,inf\n5,1\n"), "a score is inf"),
 }
 
 

@@ -108,19 +108,10 @@ def test_scores_are_the_mean_of_the_networks_one_by_one():
     expected = []
     for row in features:
         x = np.clip((row - own.mean) / own.scale, -REACH, REACH)
-        said = [
-            1
-            / (
-                1
-                + np.exp(
-                    -(
-                        np.maximum(x @ own.hidden_kernel[e] + own.hidden_bias[e], 0) @ own.kernel[e]
-                        + own.bias[e]
-                    )
-                )
-            )
-            for e in range(3)
-        ]
+        said = []
+        for e in range(3):
+            hidden = np.maximum(x @ own.hidden_kernel[e] + own.hidden_bias[e], 0)
+            said.append(1 / (1 + np.exp(-(hidden @ own.kernel[e] + own.bias[e]))))
         expected.append(np.mean(said))
     np.testing.assert_allclose(own.scores(features), expected, rtol=1e-5)
     assert own.scores(features).dtype == np.float32

@@ -79,6 +79,11 @@ def test_strong_is_a_resnet50_that_learns_everything():
     assert strong.training.crop % strong.model.pad_multiple == 0
 
 
+COLOUR = (
+    "hue", "saturation", "stain", "invert", "blur", "scale", "contrast", "brightness", "gamma", "noise", "elastic",
+    "shading", "haze", "sharpen", "jpeg",
+)  # fmt: skip
+COUNTS = ("rois_per_image", "rpn_anchors_per_image")
 CHANGES = {
     "mirror": {"border"},
     "native": {"upsample", "crop"},
@@ -91,36 +96,10 @@ CHANGES = {
     "further": {"stages", "balance_types", "settle", "loss_weights"},
     "onward": {"stages", "balance_types"},
     "outlines": {"loss_weights"},
-    "colour": {
-        "input",
-        "settle",
-        "hue",
-        "saturation",
-        "stain",
-        "invert",
-        "blur",
-        "scale",
-        "contrast",
-        "brightness",
-        "gamma",
-        "noise",
-        "elastic",
-        "shading",
-        "haze",
-        "sharpen",
-        "jpeg",
-    },
+    "colour": {"input", "settle", *COLOUR},
     "stained": {"type_factors"},
     "deeper": {"blocks", "stages"},
-    "larger": {
-        "crop",
-        "batch_size",
-        "rois_per_image",
-        "rpn_anchors_per_image",
-        "pre_nms",
-        "post_nms",
-        "max_nuclei",
-    },
+    "larger": {"crop", "batch_size", "pre_nms", "post_nms", "max_nuclei", *COUNTS},
     "resnet101": {"backbone"},
 }
 

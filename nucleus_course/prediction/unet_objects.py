@@ -86,8 +86,6 @@ def _padded(image, config):
 class UNetEngine:
     """Runs a U-Net on the backend that Keras uses, compiled once a shape."""
 
-    name = "keras"
-
     def __init__(self, network):
         self._maps = compiled(lambda x: ops.sigmoid(network.network(x)), network)
 

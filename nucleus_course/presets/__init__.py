@@ -46,9 +46,6 @@ PAPER_STAGES = (
 )
 
 
-PAPER_AUGMENT = AugmentConfig()
-
-
 # Beyond the paper: users' images differ from these experiments in size, exposure and stain.
 COMPACT_AUGMENT = AugmentConfig(
     blur=(0.0, 1.5),
@@ -72,9 +69,14 @@ def _paper(backbone):
     return Preset(
         model=ModelConfig(name=f"paper-{backbone}", backbone=backbone),
         training=TrainingConfig(stages=PAPER_STAGES),
-        augment=PAPER_AUGMENT,
+        augment=AugmentConfig(),
         summary=f"Johnson (2018): {backbone}-FPN, three stages, SGD, 512x512 crops after x2",
     )
+
+
+def _cosine(**lengths):
+    """A whole training from random weights in one stage."""
+    return StageConfig("all", layers="all", rate=1e-3, schedule="cosine", **lengths)
 
 
 def _compact():
@@ -111,11 +113,7 @@ def _compact():
         train_norm=True,
     )
     training = TrainingConfig(
-        stages=(
-            StageConfig(
-                "all", layers="all", epochs=120, rate=1e-3, schedule="cosine", warmup_epochs=4
-            ),
-        ),
+        stages=(_cosine(epochs=120, warmup_epochs=4),),
         batch_size=6,
         crop=160,
         steps_per_epoch=100,
@@ -138,11 +136,7 @@ def _compact():
 
 def _unet():
     training = TrainingConfig(
-        stages=(
-            StageConfig(
-                "all", layers="all", epochs=36, rate=1e-3, schedule="cosine", warmup_epochs=1
-            ),
-        ),
+        stages=(_cosine(epochs=36, warmup_epochs=1),),
         batch_size=8,
         crop=160,
         steps_per_epoch=75,

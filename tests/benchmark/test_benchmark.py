@@ -1,6 +1,7 @@
 """The benchmark: operations against closed forms, fixed numbers of detections, its table; no time is asserted."""
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -73,9 +74,8 @@ def test_nms_keeps_exactly_the_number_asked_for(count, side):
     from nucleus_course.prediction.pipeline import select
 
     boxes, scores = case.fixed_candidates(count, 1000, side, side)
-    assert (
-        boxes.shape == (1, 1000, 4) and scores.shape == (1, 1000) and (np.diff(scores[0]) < 0).all()
-    )
+    assert boxes.shape == (1, 1000, 4) and scores.shape == (1, 1000)
+    assert (np.diff(scores[0]) < 0).all()
     assert boxes.min() >= 0 and boxes.max() <= side
     kept, kept_scores = select(boxes, scores, 0.3, 400)
     assert len(kept) == len(kept_scores) == count
@@ -96,12 +96,8 @@ def test_cases_cover_what_is_promised(monkeypatch):
     monkeypatch.setattr(runner, "find_spec", lambda name: None)  # nothing optional is installed
     cases = runner.list_cases()
     predict = [c for c in cases if c["kind"] == "predict" and "skip" not in c]
-    assert {(c["preset"], c["side"], c["detections"]) for c in predict} == {
-        (p, s, n)
-        for p in ("compact", "paper-resnet50")
-        for s in (256, 512, 1024)
-        for n in (30, 400)
-    }
+    promised = set(product(("compact", "paper-resnet50"), (256, 512, 1024), (30, 400)))
+    assert {(c["preset"], c["side"], c["detections"]) for c in predict} == promised
     skipped = {c.get("runtime", c["kind"]): c["skip"] for c in cases if "skip" in c}
     assert set(skipped) == {"openvino", "torchvision", "stardist", "tasks"}
     assert all(reason.startswith("not installed: pip install") for reason in skipped.values())
@@ -109,14 +105,8 @@ def test_cases_cover_what_is_promised(monkeypatch):
     monkeypatch.setattr(runner, "find_spec", lambda name: object())
     monkeypatch.setattr(runner, "cpu_has_bfloat16", lambda: True)
     there = {c["runtime"] for c in runner.list_cases(only="predict")}
-    assert there == {
-        "keras",
-        "keras bfloat16",
-        "openvino",
-        "openvino float32",
-        "torchvision",
-        "stardist",
-    }
+    others = {"openvino", "openvino float32", "torchvision", "stardist"}
+    assert there == {"keras", "keras bfloat16", *others}
 
 
 def test_only_and_quick():
@@ -167,9 +157,8 @@ def test_roi_align_in_the_peers_place_is_torchvisions():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(2, 3, 9, 12)).astype("float32")
     rois = np.array([[0, 1, 2, 30, 20], [1, 0, 0, 48, 36], [1, 10.5, 3.25, 14, 5]], "float32")
-    got = roi_align(
-        torch.from_numpy(features), torch.from_numpy(rois), 0.25, 2, 3, 2, False
-    ).numpy()
+    tensors = torch.from_numpy(features), torch.from_numpy(rois)
+    got = roi_align(*tensors, 0.25, 2, 3, 2, False).numpy()
     for row, (index, x1, y1, x2, y2) in zip(got, rois * [1, 0.25, 0.25, 0.25, 0.25]):
         tall, wide = max(y2 - y1, 1), max(x2 - x1, 1)
         for i in range(2):
@@ -201,9 +190,8 @@ def test_nms_in_the_peers_place_is_greedy():
     for i in np.argsort(-scores):
         if all(overlap[i, kept] <= 0.4 for kept in expected):
             expected.append(i)
-    np.testing.assert_array_equal(
-        nms(torch.from_numpy(boxes), torch.from_numpy(scores), 0.4).numpy(), expected
-    )
+    kept = nms(torch.from_numpy(boxes), torch.from_numpy(scores), 0.4)
+    np.testing.assert_array_equal(kept.numpy(), expected)
     assert len(nms(torch.zeros(0, 4), torch.zeros(0), 0.5)) == 0
 
 
@@ -219,15 +207,9 @@ def test_fixed_stars_are_as_many_as_said(count, side):
     assert len(patches) == count and all(patch.area == 9 for patch in patches)
     radius = distances.max()
     centres = np.array([patch.centroid for patch in patches])
-    assert (
-        distances.shape == (side, side, 32)
-        and radius > 4
-        and (centres > radius).all()
-        and (centres < side - radius).all()
-    )
+    assert distances.shape == (side, side, 32) and radius > 4
+    assert (centres > radius).all() and (centres < side - radius).all()
     if count > 1:
         gaps = np.linalg.norm(centres[:, None] - centres[None], axis=2) + 1e9 * np.eye(count)
         assert gaps.min() >= 2 * radius
-        assert 2 * np.sqrt(2) < radius, (
-            "patches are small in them, so that one suppresses its neighbours"
-        )
+        assert 2 * np.sqrt(2) < radius, "patches are small: one suppresses its neighbours"

@@ -61,33 +61,27 @@ def write_legacy(path, groups, root=None, scope=lambda name: name):
 def applications_file(path, reference, seed=0):
     """Random weights for keras.applications' network, in the layout of its published files."""
     rng = np.random.default_rng(seed)
-    groups = {
-        layer.name: [
-            (layer.name, v.name, values_for(v.name, tuple(v.shape), rng)) for v in layer.weights
-        ]
-        for layer in reference.layers
-    }
+    groups = {layer.name: [] for layer in reference.layers}
+    for layer in reference.layers:
+        for v in layer.weights:
+            array = values_for(v.name, tuple(v.shape), rng)
+            groups[layer.name].append((layer.name, v.name, array))
     return write_legacy(path, groups)
 
 
 def compare_features(trunk, ends, folder):
     """Both networks read one file; their features must be the same at the end of every stage."""
-    maker = {"resnet50": keras.applications.ResNet50, "resnet101": keras.applications.ResNet101}[
-        trunk
-    ]
+    maker = getattr(keras.applications, trunk.replace("resnet", "ResNet"))
     reference = maker(weights=None, include_top=False, input_shape=(96, 64, 3))
     path = applications_file(folder / f"{trunk}_notop.h5", reference)
     reference.load_weights(path)  # Keras itself reads the file, so its layout is right
     model = small_model(trunk, **importers.NEEDS[importers.KERAS])
     report = importers.import_weights(model, path)
 
-    image = (
-        np.random.default_rng(1).uniform(-120, 150, (2, 96, 64, 3)).astype("float32")
-    )  # RGB less its means
-    ends = ("conv2_block1_out", *ends)
-    first, *theirs = keras.Model(
-        reference.input, [reference.get_layer(end).output for end in ends]
-    )(image[..., ::-1])
+    # RGB less its means.
+    image = np.random.default_rng(1).uniform(-120, 150, (2, 96, 64, 3)).astype("float32")
+    outputs = [reference.get_layer(end).output for end in ("conv2_block1_out", *ends)]
+    first, *theirs = keras.Model(reference.input, outputs)(image[..., ::-1])
     ours = model.backbone(image, training=False)
     for a, b in zip(ours, theirs):
         a, b = ops.convert_to_numpy(a), ops.convert_to_numpy(b)
@@ -109,9 +103,8 @@ def test_resnet50_gives_the_features_of_keras_applications(resnet50):
     assert len(report.loaded) == 53 * 2 + 53 * 4  # convolutions and BatchNorms
     assert not report.unexpected and not report.mismatched and not report.excluded
     assert {name.split("/")[0].split("_")[0] for name in report.missing} == {"fpn", "rpn", "mrcnn"}
-    assert "318 variables loaded from keras.applications" in str(report) and "missing" in str(
-        report
-    )
+    assert "318 variables loaded from keras.applications" in str(report)
+    assert "missing" in str(report)
 
 
 @pytest.mark.slow
@@ -157,15 +150,11 @@ def test_presets_that_feed_minus_one_to_one(resnet50, shallow):
 def test_from_preset_adapts_the_network_and_says_what_loaded(resnet50, shallow, monkeypatch):
     path, _, image, expected = resnet50
     preset = get_preset("paper-resnet50")
-    small = dataclasses.replace(
-        preset, model=dataclasses.replace(preset.model, name="small", **SMALL)
-    )
+    config = dataclasses.replace(preset.model, name="small", **SMALL)
+    small = dataclasses.replace(preset, model=config)
     monkeypatch.setitem(presets.PRESETS, "small", small)
-    monkeypatch.setattr(
-        pretrained,
-        "fetch",
-        lambda name, trunk: path if (name, trunk) == ("imagenet", "resnet50") else None,
-    )
+    files = {("imagenet", "resnet50"): path}
+    monkeypatch.setattr(pretrained, "fetch", lambda *names: files[names])
     model = MaskRCNN.from_preset("small", weights="imagenet")
     assert model.config.norm_epsilon == 1.001e-5 and model.config.pool_padding == "symmetric"
     assert len(model.load_report.loaded) == (1 + 4 * 4) * 6
@@ -175,24 +164,19 @@ def test_from_preset_adapts_the_network_and_says_what_loaded(resnet50, shallow, 
 
 def test_weights_of_less_depth_are_refused(resnet50, shallow, monkeypatch):
     path, _, _, _ = resnet50
-    monkeypatch.setitem(
-        backbone.BLOCKS, "resnet50", (4, 1, 1, 1)
-    )  # ResNet-50 has three blocks in stage 2
+    # ResNet-50 has three blocks in stage 2.
+    monkeypatch.setitem(backbone.BLOCKS, "resnet50", (4, 1, 1, 1))
     model = small_model(**importers.NEEDS[importers.KERAS])
     before = np.array(model.backbone.get_layer("conv1").kernel)
-    with pytest.raises(
-        UserError,
-        match=r"of another trunk than resnet50: they lack res2d_branch2a/kernel and 17 more",
-    ):
+    lacking = "another trunk than resnet50: they lack res2d_branch2a/kernel and 17 more"
+    with pytest.raises(UserError, match=lacking):
         importers.import_weights(model, path)
     np.testing.assert_array_equal(model.backbone.get_layer("conv1").kernel, before)
 
 
 def test_a_network_that_was_built_otherwise_is_refused(resnet50, shallow):
-    with pytest.raises(
-        UserError,
-        match=r"need a model with norm_epsilon=1.001e-05, pool_padding=symmetric: build it with",
-    ):
+    needs = "need a model with norm_epsilon=1.001e-05, pool_padding=symmetric: build it with"
+    with pytest.raises(UserError, match=needs):
         importers.import_weights(small_model(), resnet50[0])
 
 
@@ -224,10 +208,14 @@ def matterport_groups(model, classes, seed=0):
         array = values_for(kind, shapes.get(name, tuple(variable.shape)), rng)
         groups.setdefault(group, []).append((layer, kind, array))
     for letter in "bcw":  # a ResNet-101 has more blocks in stage 4, up to res4w
-        groups[f"res4{letter}_branch2a"] = [
-            (f"res4{letter}_branch2a", "kernel", np.zeros((1, 1, 4, 1), "float32"))
-        ]
+        name = f"res4{letter}_branch2a"
+        groups[name] = [(name, "kernel", np.zeros((1, 1, 4, 1), "float32"))]
     return groups
+
+
+def arrays_of(groups):
+    """{"layer/variable": array} of a file's groups."""
+    return {f"{layer}/{kind}": a for weights in groups.values() for layer, kind, a in weights}
 
 
 @pytest.fixture(scope="module")
@@ -248,13 +236,9 @@ def test_matterport_loads_every_layer_but_those_of_other_classes(coco):
     assert sorted(report.excluded) == ["mrcnn_bbox_fc", "mrcnn_class_logits", "mrcnn_mask"]
     assert sorted(report.unexpected) == [f"res4{letter}_branch2a/kernel" for letter in "bcw"]
     assert not report.mismatched and len(report.missing) == 6
-    assert (
-        "3 excluded for their number of classes (mrcnn_bbox_fc, mrcnn_class_logits, mrcnn_mask)"
-        in str(report)
-    )
-    stored = {
-        f"{layer}/{kind}": array for weights in groups.values() for layer, kind, array in weights
-    }
+    names = "mrcnn_bbox_fc, mrcnn_class_logits, mrcnn_mask"
+    assert f"3 excluded for their number of classes ({names})" in str(report)
+    stored = arrays_of(groups)
     for name, variable in named_variables(model).items():
         if name.split("/")[0] in report.excluded:
             np.testing.assert_array_equal(variable, before[name], err_msg=name)
@@ -265,19 +249,13 @@ def test_matterport_loads_every_layer_but_those_of_other_classes(coco):
 def test_the_box_head_computes_what_matterports_convolutions_do(coco):
     """7x7 'valid' and 1x1 convolutions, BatchNorm written out, against our fully connected layers."""
     model, groups, _, _, _ = coco
-    w = {f"{layer}/{kind}": array for weights in groups.values() for layer, kind, array in weights}
-    pooled = (
-        np.random.default_rng(5).normal(size=(3, 7, 7, SMALL["pyramid_channels"])).astype("float32")
-    )
-    x = pooled
+    w, names = arrays_of(groups), ("gamma", "beta", "moving_mean", "moving_variance")
+    shape = (3, 7, 7, SMALL["pyramid_channels"])
+    x = pooled = np.random.default_rng(5).normal(size=shape).astype("float32")
     for i in (1, 2):
-        x = (
-            ops.conv(x, w[f"mrcnn_class_conv{i}/kernel"], padding="valid")
-            + w[f"mrcnn_class_conv{i}/bias"]
-        )
-        gamma, beta, mean, variance = (
-            w[f"mrcnn_class_bn{i}/{v}"] for v in ("gamma", "beta", "moving_mean", "moving_variance")
-        )
+        x = ops.conv(x, w[f"mrcnn_class_conv{i}/kernel"], padding="valid")
+        x = x + w[f"mrcnn_class_conv{i}/bias"]
+        gamma, beta, mean, variance = (w[f"mrcnn_class_bn{i}/{name}"] for name in names)
         x = ops.relu((x - mean) / np.sqrt(variance + 1e-3) * gamma + beta)
     shared = ops.convert_to_numpy(x)[:, 0, 0]
     kernel, bias = (np.array(v) for v in (model.box_head.logits.kernel, model.box_head.logits.bias))
@@ -289,27 +267,20 @@ def test_a_file_of_two_classes_loads_whole(shallow, tmp_path):
     """Weights that Matterport's nucleus sample wrote: as a whole model's file, scopes numbered by a second session."""
     model = small_model()
     groups = matterport_groups(model, classes=2, seed=3)
-    path = write_legacy(
-        tmp_path / "nucleus.h5",
-        groups,
-        root="model_weights",
-        scope=lambda n: n if n.startswith("rpn") else f"{n}_1",
-    )
+    options = {"root": "model_weights", "scope": lambda n: n if n.startswith("rpn") else f"{n}_1"}
+    path = write_legacy(tmp_path / "nucleus.h5", groups, **options)
     report = importers.import_weights(model, path)
     assert not report.excluded and not report.missing
-    np.testing.assert_array_equal(
-        model.mask_head.logits.kernel,
-        {layer: a for layer, k, a in groups["mrcnn_mask"] if k == "kernel"}["mrcnn_mask"],
-    )
+    stored = arrays_of(groups)["mrcnn_mask/kernel"]
+    np.testing.assert_array_equal(model.mask_head.logits.kernel, stored)
 
 
 def test_what_does_not_fit_is_an_error_and_changes_nothing(coco, tmp_path):
     model, groups, _, _, _ = coco
     before = np.array(model.backbone.get_layer("conv1").kernel)
     some = {k: v for k, v in groups.items() if not k.startswith("res3")}
-    with pytest.raises(
-        UserError, match=r"another trunk than resnet50: they lack res3a_branch2a/kernel and 7 more"
-    ):
+    lacking = "another trunk than resnet50: they lack res3a_branch2a/kernel and 7 more"
+    with pytest.raises(UserError, match=lacking):
         importers.import_weights(model, write_legacy(tmp_path / "part.h5", some))
     other = {"dense_1": [("dense_1", "kernel", np.zeros((3, 4), "float32"))]}
     with pytest.raises(UserError, match="nothing fits"):

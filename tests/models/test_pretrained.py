@@ -6,13 +6,13 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from typer.testing import CliRunner
+from terminal import one_line_error, run
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.cli.app import app
 from nucleus_course.models.weights import pretrained
 
 CONTENT = b"weights " * 1000
+NOWHERE = pretrained.Download("http://127.0.0.1:9/x.h5", "0" * 32, 1)
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -51,9 +51,8 @@ def test_fetched_once_then_from_the_cache(server, tmp_path, monkeypatch):
 
 def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
     server("0" * 32)
-    with pytest.raises(
-        UserError, match="file.h5 came with another checksum than 0{32}: try again, or download"
-    ):
+    message = "file.h5 came with another checksum than 0{32}: try again, or download"
+    with pytest.raises(UserError, match=message):
         pretrained.fetch("coco", "resnet50", tmp_path)
     assert not list((tmp_path / "weights").iterdir())
 
@@ -69,45 +68,20 @@ def test_missing_on_the_server_and_no_server(server, tmp_path, monkeypatch):
     server("0" * 32, "gone.h5")
     with pytest.raises(UserError, match=r"coco weights cannot be fetched \(HTTPError"):
         pretrained.fetch("coco", "resnet50", tmp_path)
-    monkeypatch.setitem(
-        pretrained.DOWNLOADS,
-        ("coco", "resnet50"),
-        pretrained.Download("http://127.0.0.1:9/x.h5", "0" * 32, 1),
-    )
-    with pytest.raises(
-        UserError, match=r"is there a network\?\): download http://127.0.0.1:9/x.h5 by other means"
-    ):
+    monkeypatch.setitem(pretrained.DOWNLOADS, ("coco", "resnet50"), NOWHERE)
+    message = r"is there a network\?\): download http://127.0.0.1:9/x.h5 by other means"
+    with pytest.raises(UserError, match=message):
         pretrained.fetch("coco", "resnet50", tmp_path)
 
 
 def test_train_offline_is_one_line_with_the_way_out(monkeypatch, tmp_path):
     monkeypatch.setenv("NUCLEUS_COURSE_CACHE", str(tmp_path))
-    monkeypatch.setitem(
-        pretrained.DOWNLOADS,
-        ("coco", "resnet101"),
-        pretrained.Download("http://127.0.0.1:9/x.h5", "0" * 32, 1),
-    )
-    words = [
-        "train",
-        "--data",
-        "sample",
-        "--preset",
-        "paper-resnet101",
-        "--weights",
-        "coco",
-        "--run",
-        str(tmp_path / "run"),
-    ]
-    done = CliRunner().invoke(app, words)
-    assert done.exit_code == 2 and len(done.output.strip().splitlines()) == 1
-    assert (
-        "coco weights cannot be fetched" in done.output
-        and "give the file as --weights FILE" in done.output
-    )
-    done = CliRunner().invoke(
-        app, ["train", "--data", "sample", "--weights", "imagenet", "--run", str(tmp_path / "run")]
-    )
-    assert done.exit_code == 2 and "preset compact has a trunk of its own" in done.output
+    monkeypatch.setitem(pretrained.DOWNLOADS, ("coco", "resnet101"), NOWHERE)
+    words = f"train --data sample --run {tmp_path / 'run'}"
+    done = run(words, "--preset paper-resnet101 --weights coco")
+    one_line_error(done, "coco weights cannot be fetched", "give the file as --weights FILE")
+    assert len(done.output.strip().splitlines()) == 1
+    one_line_error(run(words, "--weights imagenet"), "preset compact has a trunk of its own")
     assert not (tmp_path / "run").exists()
 
 

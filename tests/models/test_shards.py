@@ -34,9 +34,8 @@ def test_round_trip_in_small_files(model, tmp_path, half):
     model.save(tmp_path / "parts", half=half, max_mb=limit)
     files = weight_files(tmp_path / "parts")
     count = len(files)
-    assert count > 2 and [f.name for f in files] == [
-        f"weights-{i:05d}-of-{count:05d}.h5" for i in range(1, count + 1)
-    ]
+    names = [f"weights-{i:05d}-of-{count:05d}.h5" for i in range(1, count + 1)]
+    assert count > 2 and [f.name for f in files] == names
     assert parts(tmp_path / "parts") == [f.name for f in files]
     assert all(f.stat().st_size < limit * 1e6 for f in files)
     loaded = MaskRCNN.load(tmp_path / "parts")
@@ -51,9 +50,8 @@ def test_a_second_save_leaves_nothing_of_the_first(model, tmp_path):
     model.save(tmp_path, max_mb=0.15)
     (tmp_path / "weights-notes.h5").write_bytes(b"somebody's")
     model.save(tmp_path, max_mb=0.3)
-    assert {name.split("-of-")[1] for name in parts(tmp_path) if "-of-" in name} == {
-        f"{len(weight_files(tmp_path)):05d}.h5"
-    }
+    ends = {name.split("-of-")[1] for name in parts(tmp_path) if "-of-" in name}
+    assert ends == {f"{len(weight_files(tmp_path)):05d}.h5"}
     model.save(tmp_path)
     assert parts(tmp_path) == ["weights-notes.h5", "weights.h5"]
 
@@ -62,10 +60,8 @@ def test_a_missing_part_is_named(model, tmp_path):
     model.save(tmp_path, max_mb=0.15)
     files = weight_files(tmp_path)
     files[1].unlink()
-    with pytest.raises(
-        UserError,
-        match=f"lacks {files[1].name}, one of {len(files)} files of its weights: copy all",
-    ):
+    lacking = f"lacks {files[1].name}, one of {len(files)} files of its weights: copy all"
+    with pytest.raises(UserError, match=lacking):
         load_into(model.network, tmp_path)
     for file in files[:1] + files[2:]:
         file.unlink()

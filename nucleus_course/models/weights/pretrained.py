@@ -8,7 +8,7 @@ from nucleus_course._util.progress import progress
 from nucleus_course.data.cache import cache_folder
 
 PRETRAINED = ("coco", "imagenet")
-_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet"
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/{}_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,10 @@ DOWNLOADS = {
     ("coco", "resnet50"): _COCO,
     ("coco", "resnet101"): _COCO,
     ("imagenet", "resnet50"): Download(
-        f"{_KERAS}/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "4d473c1dd8becc155b73f8504c6f6626",
-        95,
+        _KERAS.format("resnet50"), "4d473c1dd8becc155b73f8504c6f6626", 95
     ),
     ("imagenet", "resnet101"): Download(
-        f"{_KERAS}/resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "88cf7a10940856eca736dc7b7e228a21",
-        171,
+        _KERAS.format("resnet101"), "88cf7a10940856eca736dc7b7e228a21", 171
     ),
 }
 

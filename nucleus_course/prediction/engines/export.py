@@ -42,9 +42,8 @@ def export_model(model, folder, format="onnx", size=512):
     require_mask_rcnn(model)
     multiple = model.config.pad_multiple
     if size <= 0 or size % multiple:
-        raise UserError(
-            f"--size {size} is not a multiple of {multiple}: try {max(1, round(size / multiple)) * multiple}"
-        )
+        near = max(1, round(size / multiple)) * multiple
+        raise UserError(f"--size {size} is not a multiple of {multiple}: try {near}")
     for package in ("onnx",) + (("openvino",) if format == "openvino" else ()):
         need(package)
     folder = Path(folder)
@@ -88,11 +87,9 @@ def _scores(model):
     if model.rescorer is not None:
         call = "nucleus_course.prediction.rescorer.Rescorer.load(folder)(boxes, scores, masks)"
         return f"after the masks: {call}, from {rescoring.FILE}, with NumPy alone"
-    return (
-        "times the mean of each mask's cells at 0.5 or more"
-        if model.config.mask_scoring
-        else "as they are"
-    )
+    if model.config.mask_scoring:
+        return "times the mean of each mask's cells at 0.5 or more"
+    return "as they are"
 
 
 def _save_onnx(proto, folder, name):

@@ -81,19 +81,17 @@ def nucleus_logits(head, pooled):
     BatchNorm is folded, and the doubling is one matrix product a cell: with a 2x2 kernel and a stride
     of 2 no two input cells meet in an output cell. Wide float32 convolutions go Winograd's way on a CPU.
     """
-    layers = [
-        (layer, head.norms[i] if head.norms else None) for i, layer in enumerate(head.convolutions)
-    ]
+    layers = list(zip(head.convolutions, head.norms or [None] * len(head.convolutions)))
     if not winograd.pays(head.convolutions):
         x = pooled
         for layer, norm in layers:
             x = ops.relu(convolve(layer, x, norm))
         return _doubled(head, x)
-    folded = [
-        fold(layer.kernel, layer.bias, norm) if norm else (layer.kernel, layer.bias)
-        for layer, norm in layers
-    ]
-    folded = [(winograd.transform_kernel(kernel), bias) for kernel, bias in folded]
+    folded = []
+    for layer, norm in layers:
+        kernel, bias = layer.kernel, layer.bias
+        kernel, bias = fold(kernel, bias, norm) if norm else (kernel, bias)
+        folded.append((winograd.transform_kernel(kernel), bias))
 
     def nucleus(x):
         for kernel, bias in folded:
@@ -128,19 +126,15 @@ def bucket_count(count, limit):
 class KerasEngine:
     """Runs a Mask R-CNN on the backend that Keras uses, each part compiled once a shape."""
 
-    name = "keras"
-
     def __init__(self, network):
         self.config = network.config
         fast = FastForward(network)
         self._candidates = compiled(fast.candidates, network)
-        self._masks = compiled(
-            lambda boxes, index, *pyramid: ops.sigmoid(
-                fast.mask_logits(list(pyramid), boxes, index)
-            ),
-            network,
-            free=2,
-        )
+
+        def masks(boxes, index, *pyramid):
+            return ops.sigmoid(fast.mask_logits(list(pyramid), boxes, index))
+
+        self._masks = compiled(masks, network, free=2)
 
     def candidates(self, prepared):
         """Proposals after the box head, before the final NMS, in each view of an image.

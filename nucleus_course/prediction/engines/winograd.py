@@ -20,13 +20,9 @@ FEWEST_CHANNELS = 128  # with fewer the sums take longer than the products they 
 # Lavin and Gray 2016, section 4.1.
 _INPUT = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
                    [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]], "float64")  # fmt: skip
-_KERNEL = (
-    np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], "float64")
-    / 24.0
-)
-_OUTPUT = np.array(
-    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], "float64"
-)
+_KERNEL = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24.0
+_OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0],
+                    [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], "float64")  # fmt: skip
 
 
 def pays(layers):
@@ -35,9 +31,8 @@ def pays(layers):
         return False
     import tensorflow as tf
 
-    wide = all(
-        layer.filters >= FEWEST_CHANNELS and layer.compute_dtype == "float32" for layer in layers
-    )
+    exact = all(layer.compute_dtype == "float32" for layer in layers)
+    wide = exact and all(layer.filters >= FEWEST_CHANNELS for layer in layers)
     return wide and not tf.config.list_physical_devices("GPU")
 
 
@@ -61,9 +56,8 @@ def axis_transforms(side):
 def transform_kernel(kernel):
     """(3, 3, C, D) -> (36, C, D) float32."""
     both = np.kron(_KERNEL, _KERNEL).astype("float32")
-    return ops.reshape(
-        ops.matmul(both, ops.reshape(kernel, (9, -1))), (REACH * REACH, *kernel.shape[2:])
-    )
+    products = ops.matmul(both, ops.reshape(kernel, (9, -1)))
+    return ops.reshape(products, (REACH * REACH, *kernel.shape[2:]))
 
 
 def convolve_3x3(x, transformed):
@@ -80,13 +74,11 @@ def convolve_3x3(x, transformed):
     rows, tiles = len(split), len(split) // REACH
     y = ops.matmul(split, ops.reshape(x, (count, side, side * channels)))
     y = ops.matmul(split, ops.reshape(y, (count * rows, side, channels)))  # (M, f T, f T, C)
-    y = ops.transpose(
-        ops.reshape(y, (count, REACH, tiles, REACH, tiles * channels)), (1, 3, 0, 2, 4)
-    )
+    y = ops.reshape(y, (count, REACH, tiles, REACH, tiles * channels))
+    y = ops.transpose(y, (1, 3, 0, 2, 4))
     y = ops.matmul(ops.reshape(y, (REACH * REACH, count * tiles * tiles, channels)), transformed)
-    y = ops.transpose(
-        ops.reshape(y, (REACH, REACH, count, tiles, tiles * filters)), (2, 0, 3, 1, 4)
-    )
+    y = ops.reshape(y, (REACH, REACH, count, tiles, tiles * filters))
+    y = ops.transpose(y, (2, 0, 3, 1, 4))
     y = ops.matmul(join, ops.reshape(y, (count * rows, rows, filters)))
     y = ops.matmul(join, ops.reshape(y, (count, rows, side * filters)))
     return ops.reshape(y, (count, side, side, filters))
@@ -103,6 +95,5 @@ def in_chunks(function, x):
     def turn(i, parts):
         return i + 1, parts.write(i, function(x[i * CHUNK : (i + 1) * CHUNK]))
 
-    return tf.while_loop(lambda i, _: i < turns, turn, (0, parts), parallel_iterations=1)[
-        1
-    ].concat()
+    loop = tf.while_loop(lambda i, _: i < turns, turn, (0, parts), parallel_iterations=1)
+    return loop[1].concat()

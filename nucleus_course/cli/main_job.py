@@ -77,12 +77,8 @@ def doctor(
         return
     from nucleus_course.data import lint_dataset
 
-    found = lint_dataset(
-        data,
-        progress=True,
-        annotations=annotations,
-        **common.reading(channel, plane, time, series, level),
-    )
+    how = common.reading(channel, plane, time, series, level)
+    found = lint_dataset(data, progress=True, annotations=annotations, **how)
     common.out().print(found.table() if found.issues else found.summary())
     if found.refused:
         raise typer.Exit(1)

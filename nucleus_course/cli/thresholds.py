@@ -64,11 +64,9 @@ def thresholds(
     folder = find_weights(weights)
     if folder.is_file():
         raise UserError(f"{weights} is a file: thresholds belong to a model folder, give that")
-    how = {
-        "annotations": annotations,
-        "reading": common.reading(channel, plane, time, series, level),
-    }
-    dataset = common.open_data(data, split, limit, what="choosing on", **how)
+    how = common.reading(channel, plane, time, series, level)
+    options = {"annotations": annotations, "reading": how}
+    dataset = common.open_data(data, split, limit, what="choosing on", **options)
     model = common.open_model(str(folder))
     given = {"flips": flips, "mask": mask_threshold}
     given = {name: value for name, value in given.items() if value is not None}

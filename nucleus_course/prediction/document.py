@@ -13,6 +13,12 @@ NUCLEUS = ("nucleus", "nuclei")
 LONGEST_SIDE = 1_000_000  # pixels
 
 
+def _check(fine, message):
+    """Raise the error unless all is fine."""
+    if not fine:
+        raise PredictionsError(message)
+
+
 def to_document(predictions):
     """The dict that predictions.json holds."""
     info = {**predictions.info, "score_threshold": predictions.score_threshold}
@@ -45,17 +51,15 @@ def from_document(document):
         raise PredictionsError(
             "a bare list of results: 'images' is missing; add it, with id, file_name, height, width"
         )
-    if not isinstance(document, dict):
-        raise PredictionsError(f"a JSON object is expected, not {type(document).__name__}")
+    kind = type(document).__name__
+    _check(isinstance(document, dict), f"a JSON object is expected, not {kind}")
     for key in ("images", "annotations"):
-        if not isinstance(document.get(key), list):
-            raise PredictionsError(f"the list '{key}' is missing")
+        _check(isinstance(document.get(key), list), f"the list '{key}' is missing")
     info = document.get("info") or {}
-    if not isinstance(info, dict):
-        raise PredictionsError("'info' is not an object")
+    _check(isinstance(info, dict), "'info' is not an object")
     threshold = info.get("score_threshold")
-    if threshold is not None and not _is_number(threshold):
-        raise PredictionsError(f"info.score_threshold is {threshold!r}, not a number")
+    fine = threshold is None or _is_number(threshold)
+    _check(fine, f"info.score_threshold is {threshold!r}, not a number")
     places, sizes = _images(document["images"])
     rows, areas, others = _annotations(document, places, sizes)
     images, odd = {}, 0
@@ -88,20 +92,14 @@ def _images(items):
         where = f"images[{place}]"
         number, name, height, width = _fields(image, where, "id", "file_name", "height", "width")
         key = PurePosixPath(name.replace("\\", "/")).stem if isinstance(name, str) else ""
-        if not key:
-            raise PredictionsError(f"{where}.file_name is {name!r}, not a path")
-        if not all(_is_whole(n) and 0 < n <= LONGEST_SIDE for n in (height, width)):
-            raise PredictionsError(
-                f"{where}: height and width are {height!r} and {width!r}, not whole numbers of pixels"
-            )
-        if not isinstance(number, (int, str)):
-            raise PredictionsError(f"{where}.id is {number!r}, not a number or text")
-        if number in places:
-            raise PredictionsError(f"the image id {number!r} occurs twice: ids are unique")
-        if key in sizes:
-            raise PredictionsError(
-                f"two images are called '{key}': the stem of file_name is the id, so it is unique"
-            )
+        _check(key, f"{where}.file_name is {name!r}, not a path")
+        sides = f"{where}: height and width are {height!r} and {width!r}"
+        fine = all(_is_whole(n) and 0 < n <= LONGEST_SIDE for n in (height, width))
+        _check(fine, f"{sides}, not whole numbers of pixels")
+        _check(_is_id(number), f"{where}.id is {number!r}, not a number or text")
+        _check(number not in places, f"the image id {number!r} occurs twice: ids are unique")
+        unique = "the stem of file_name is the id, so it is unique"
+        _check(key not in sizes, f"two images are called '{key}': {unique}")
         places[number], sizes[key] = key, (height, width, name)
     return places, sizes
 
@@ -115,23 +113,18 @@ def _annotations(document, places, sizes):
     for place, item in enumerate(document["annotations"]):
         where = f"annotations[{place}]"
         number, mask, score = _fields(item, where, "image_id", "segmentation", "score")
-        if not isinstance(number, (int, str)) or number not in places:
-            raise PredictionsError(f"{where}.image_id is {number!r}, which is not among 'images'")
+        known = _is_id(number) and number in places
+        _check(known, f"{where}.image_id is {number!r}, which is not among 'images'")
         if "id" in item:
-            if not isinstance(item["id"], (int, str)) or item["id"] in seen:
-                raise PredictionsError(
-                    f"{where}.id is {item['id']!r}, which occurs twice or is not an id"
-                )
-            seen.add(item["id"])
-        if not _is_number(score):
-            raise PredictionsError(f"{where}.score is {score!r}: scores are finite numbers")
-        if item.get("iscrowd"):
-            raise PredictionsError(
-                f"{where}.iscrowd is {item['iscrowd']!r}: a region of many nuclei is no detection; remove it"
-            )
+            own = item["id"]
+            new = _is_id(own) and own not in seen
+            _check(new, f"{where}.id is {own!r}, which occurs twice or is not an id")
+            seen.add(own)
+        _check(_is_number(score), f"{where}.score is {score!r}: scores are finite numbers")
+        crowd, advice = item.get("iscrowd"), "a region of many nuclei is no detection; remove it"
+        _check(not crowd, f"{where}.iscrowd is {crowd!r}: {advice}")
         area = item.get("area")
-        if area is not None and not _is_number(area):
-            raise PredictionsError(f"{where}.area is {area!r}, not a number")
+        _check(area is None or _is_number(area), f"{where}.area is {area!r}, not a number")
         if not nucleus(item.get("category_id"), where):
             others += 1
             continue
@@ -148,49 +141,39 @@ def _annotations(document, places, sizes):
 def _nucleus_category(document):
     """A function (category id, place) -> whether it means nucleus."""
     categories = document.get("categories") or []
-    if not isinstance(categories, list):
-        raise PredictionsError("'categories' is not a list")
+    _check(isinstance(categories, list), "'categories' is not a list")
     names = {}
     for place, category in enumerate(categories):
         number = _fields(category, f"categories[{place}]", "id")[0]
-        if not isinstance(number, (int, str)) or number in names:
-            raise PredictionsError(
-                f"categories[{place}].id is {number!r}, which occurs twice or is no id"
-            )
+        new = _is_id(number) and number not in names
+        _check(new, f"categories[{place}].id is {number!r}, which occurs twice or is no id")
         names[number] = str(category.get("name", "")).strip().lower()
     wanted = [n for n, name in names.items() if len(names) == 1 or name in NUCLEUS]
-    used = {a.get("category_id") for a in document["annotations"] if isinstance(a, dict)
-            and isinstance(a.get("category_id"), (int, str))}  # fmt: skip
-    if names and not wanted:
-        raise PredictionsError(
-            f"'categories' are {', '.join(names.values())}: name the one that counts 'nucleus'"
-        )
-    if not names and len(used) > 1:
-        listed = ", ".join(sorted(map(str, used)))
-        raise PredictionsError(
-            f"category_id is {listed}, without 'categories': say there which one is the nucleus"
-        )
+    given = [a.get("category_id") for a in document["annotations"] if isinstance(a, dict)]
+    used = {number for number in given if _is_id(number)}
+    listed = ", ".join(names.values())
+    _check(wanted or not names, f"'categories' are {listed}: name the one that counts 'nucleus'")
+    listed, advice = ", ".join(sorted(map(str, used))), "say there which one is the nucleus"
+    clear = names or len(used) <= 1
+    _check(clear, f"category_id is {listed}, without 'categories': {advice}")
 
     def nucleus(number, where):
-        if number is not None and not isinstance(number, (int, str)):
-            raise PredictionsError(f"{where}.category_id is {number!r}, not a number or text")
-        if number is not None and names and number not in names:
-            raise PredictionsError(
-                f"{where}.category_id is {number!r}, which is not among 'categories'"
-            )
-        return number is None or not names or number in wanted
+        if number is None:
+            return True
+        _check(_is_id(number), f"{where}.category_id is {number!r}, not a number or text")
+        known = not names or number in names
+        _check(known, f"{where}.category_id is {number!r}, which is not among 'categories'")
+        return not names or number in wanted
 
     return nucleus
 
 
 def _fields(item, where, *names):
-    if not isinstance(item, dict):
-        raise PredictionsError(f"{where} is not an object")
+    _check(isinstance(item, dict), f"{where} is not an object")
     missing = [name for name in names if name not in item]
-    if missing:
-        hint = ": this looks like ground truth, predictions have scores"
-        hint = hint if missing == ["score"] else ""
-        raise PredictionsError(f"{where} has no {', '.join(missing)}{hint}")
+    hint = ": this looks like ground truth, predictions have scores"
+    hint = hint if missing == ["score"] else ""
+    _check(not missing, f"{where} has no {', '.join(missing)}{hint}")
     return [item[name] for name in names]
 
 
@@ -198,6 +181,10 @@ def _is_number(value):
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) < 1e300 if isinstance(value, int) else math.isfinite(value)
+
+
+def _is_id(value):
+    return isinstance(value, (int, str))
 
 
 def _is_whole(value):
@@ -208,30 +195,24 @@ def _box(bbox, where):
     """[x, y, w, h] as (y1, x1, y2, x2); None where there is no box."""
     if bbox is None:
         return None
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(v) for v in bbox):
-        raise PredictionsError(f"{where}.bbox is {bbox!r}: four numbers [x, y, w, h] are expected")
+    fine = isinstance(bbox, list) and len(bbox) == 4 and all(map(_is_number, bbox))
+    _check(fine, f"{where}.bbox is {bbox!r}: four numbers [x, y, w, h] are expected")
     x, y, w, h = bbox
     return [y, x, y + h, x + w]
 
 
 def _segmentation(mask, where, height, width):
     """A compressed RLE of the image's size; a list of counts is compressed, polygons are refused."""
-    if isinstance(mask, list):
-        raise PredictionsError(
-            f"{where}.segmentation is a polygon: store masks as RLE {{size, counts}}"
-        )
+    advice = "store masks as RLE {size, counts}"
+    _check(not isinstance(mask, list), f"{where}.segmentation is a polygon: {advice}")
     size, counts = _fields(mask, f"{where}.segmentation", "size", "counts")
-    if size != [height, width]:
-        raise PredictionsError(
-            f"{where}: the mask has the size {size}, its image is [{height}, {width}] (height, width)"
-        )
+    other = f"its image is [{height}, {width}] (height, width)"
+    _check(size == [height, width], f"{where}: the mask has the size {size}, {other}")
     if isinstance(counts, list):
-        whole = all(_is_whole(n) and n >= 0 for n in counts)
-        if not whole or sum(counts) != height * width:
-            raise PredictionsError(
-                f"{where}: the runs do not add up to the {height * width} pixels of the image"
-            )
+        pixels = height * width
+        whole = all(_is_whole(n) and n >= 0 for n in counts) and sum(counts) == pixels
+        _check(whole, f"{where}: the runs do not add up to the {pixels} pixels of the image")
         return compress([{"size": size, "counts": counts}])[0]
-    if not isinstance(counts, str) or not counts:
-        raise PredictionsError(f"{where}: counts is neither text nor a list of numbers")
+    text = isinstance(counts, str) and counts
+    _check(text, f"{where}: counts is neither text nor a list of numbers")
     return {"size": size, "counts": counts}

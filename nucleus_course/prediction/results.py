@@ -251,10 +251,9 @@ class ResultsFolder:
     def check_same(self, earlier: dict[str, Any], settings: dict[str, Any]) -> None:
         """Raise a UserError where the folder's results were made with other settings."""
         for part in ("format", "info", "options"):
-            old, new = (
-                {part: s.get(part)} if part == "format" else s.get(part, {})
-                for s in (earlier, settings)
-            )
+            old, new = earlier.get(part, {}), settings.get(part, {})
+            if part == "format":
+                old, new = {part: old}, {part: new}
             for key in dict.fromkeys([*old, *new]):
                 if key != "software" and old.get(key) != new.get(key):
                     raise UserError(

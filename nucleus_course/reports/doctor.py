@@ -150,10 +150,8 @@ def _packages() -> list[Finding]:
     except ImportError as error:
         advice = explain_import(error) or "pip install opencv-python-headless"
         findings.append(Finding("packages", "OpenCV", "does not load", "missing", advice))
-    jupyter, advice = (
-        _version("jupyterlab"),
-        'for the notebooks: pip install "nucleus-course[course]"',
-    )
+    jupyter = _version("jupyterlab")
+    advice = 'for the notebooks: pip install "nucleus-course[course]"'
     value = jupyter or "not installed"
     return [*findings, _noted("packages", "jupyterlab", value, advice, bool(jupyter))]
 

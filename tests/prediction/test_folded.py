@@ -123,10 +123,8 @@ def test_candidates():
 def test_masks(norm, scale):
     network = shaken(tiny_config(head_norm=norm, mask_roi_scale=scale))
     pyramid = network.features(ops.convert_to_tensor(image()))
-    boxes, index = (
-        ops.convert_to_tensor(random_boxes(np.random.default_rng(3), 7, 64, 96)),
-        ops.zeros(7, "int32"),
-    )
+    boxes = ops.convert_to_tensor(random_boxes(np.random.default_rng(3), 7, 64, 96))
+    index = ops.zeros(7, "int32")
     expected = network.mask_logits(pyramid, boxes, index)
     found = FastForward(network).mask_logits(pyramid, boxes, index)
     assert np.ptp(ops.convert_to_numpy(expected)) > 0.1
@@ -141,10 +139,8 @@ def test_half_precision():
     pyramid, folded = network.features(x), fast.features(x)
     assert folded[0].dtype == pyramid[0].dtype
     assert_close(folded[0], pyramid[0], 0.05)
-    boxes, index = (
-        ops.convert_to_tensor(random_boxes(np.random.default_rng(3), 7, 64, 96)),
-        ops.zeros(7, "int32"),
-    )
+    boxes = ops.convert_to_tensor(random_boxes(np.random.default_rng(3), 7, 64, 96))
+    index = ops.zeros(7, "int32")
     found = fast.mask_logits(pyramid, boxes, index)
     assert keras.backend.standardize_dtype(found.dtype) == "float32"
     assert_close(found, network.mask_logits(pyramid, boxes, index), 0.05)

@@ -34,11 +34,8 @@ def test_saved_as_json_the_ids_are_the_same(tmp_path):
         tifffile.imwrite(tmp_path / name, LABELS.astype(np.uint16))
     predictions = Predictions.load(tmp_path)
     predictions.save(tmp_path / "out" / "predictions.json")
-    assert (
-        set(Predictions.load(tmp_path / "out").images)
-        == set(predictions.images)
-        == {"a", "b", "c.v2"}
-    )
+    found = Predictions.load(tmp_path / "out")
+    assert set(found.images) == set(predictions.images) == {"a", "b", "c.v2"}
 
 
 def test_labels_beyond_sixteen_bits(tmp_path):

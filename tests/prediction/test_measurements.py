@@ -101,11 +101,8 @@ def test_properties_by_name():
     labels[10:14, 20:30] = 3
     table = measurement_table(labels, properties=["bbox", "euler_number", "eccentricity", "label"])
     assert [table[f"bbox-{i}"] for i in range(4)] == [[10], [20], [14], [30]]
-    assert (
-        table["euler_number"] == [1]
-        and table["label"] == [3]
-        and list(table).count("eccentricity") == 1
-    )
+    assert table["euler_number"] == [1] and table["label"] == [3]
+    assert list(table).count("eccentricity") == 1
     assert "mean_brightness" not in table
 
 

@@ -234,22 +234,12 @@ def test_an_export_says_how_scores_are_made(model, tmp_path, monkeypatch):
         description(build(tiny_config(mask_scoring=False)), "onnx", 64)["scores"] == "as they are"
     )
     count = len(FEATURES)
-    rescorer = Rescorer(
-        np.zeros(count),
-        np.ones(count),
-        np.ones((1, count, 2)),
-        np.ones((1, 2)),
-        np.ones((1, 2)),
-        np.ones(1),
-    )
+    shapes = (count, (1, count, 2), (1, 2), (1, 2), 1)
+    rescorer = Rescorer(np.zeros(count), *map(np.ones, shapes))
     monkeypatch.setattr(model, "rescorer", rescorer)
     assert "rescoring.json" in description(model, "onnx", 64)["scores"]
     pytest.importorskip("onnx")
     files = export_model(model, tmp_path, "onnx", 64)
-    assert sorted(f.name for f in files) == [
-        "detector.onnx",
-        "export.json",
-        "masks.onnx",
-        "rescoring.json",
-    ]
+    names = ["detector.onnx", "export.json", "masks.onnx", "rescoring.json"]
+    assert sorted(f.name for f in files) == names
     assert Rescorer.load(tmp_path).bias == rescorer.bias

@@ -26,14 +26,8 @@ def case(count=9, seed=0):
 def rescorer(seed=0, networks=3, units=4):
     rng = np.random.default_rng(seed)
     count = len(FEATURES)
-    shapes = [
-        (count,),
-        (count,),
-        (networks, count, units),
-        (networks, units),
-        (networks, units),
-        (networks,),
-    ]
+    shapes = [(count,), (count,), (networks, count, units)]
+    shapes += [(networks, units), (networks, units), (networks,)]
     arrays = [rng.normal(size=shape).astype("float32") for shape in shapes]
     arrays[1] = np.abs(arrays[1]) + 0.5
     return Rescorer(*arrays, info={"split": "train"})
@@ -75,11 +69,11 @@ def test_features_by_loops():
 def test_features_do_not_depend_on_the_order_of_detections():
     boxes, scores, probs = case()
     order = np.random.default_rng(1).permutation(9)
-    np.testing.assert_allclose(
+    turned, straight = (
         describe(boxes[order], scores[order], probs[order]),
-        describe(boxes, scores, probs)[order],
-        rtol=1e-6,
+        describe(boxes, scores, probs),
     )
+    np.testing.assert_allclose(turned, straight[order], rtol=1e-6)
 
 
 def test_features_without_a_sure_detection_and_without_any():
@@ -101,10 +95,8 @@ def test_of_equal_scores_the_first_counts_as_the_better():
 
 
 def test_scores_are_the_mean_of_the_networks_one_by_one():
-    own, features = (
-        rescorer(),
-        np.random.default_rng(5).normal(size=(6, len(FEATURES))).astype("float32") * 9,
-    )
+    own, rng = rescorer(), np.random.default_rng(5)
+    features = rng.normal(size=(6, len(FEATURES))).astype("float32") * 9
     expected = []
     for row in features:
         x = np.clip((row - own.mean) / own.scale, -REACH, REACH)
@@ -149,11 +141,8 @@ def test_prediction_takes_the_rescorers_scores(tmp_path):
     assert sorted(map(tuple, found.boxes.tolist())) == sorted(map(tuple, plain.boxes.tolist()))
     assert (np.diff(found.scores) <= 0).all()
     trace = model.trace(image)
-    expected = model.rescorer(
-        trace.boxes[trace.kept],
-        trace.class_scores[trace.kept],
-        1 / (1 + np.exp(-trace.mask_logits)),
-    )
+    probs = 1 / (1 + np.exp(-trace.mask_logits))
+    expected = model.rescorer(trace.boxes[trace.kept], trace.class_scores[trace.kept], probs)
     np.testing.assert_allclose(found.scores, np.sort(expected)[::-1], atol=1e-5)
     np.testing.assert_allclose(trace.detections.scores, found.scores, atol=1e-5)
     # A score threshold gives the same ones as a cut afterwards, though a new score may be above the old.

@@ -31,10 +31,8 @@ def test_tiled_and_untiled_label_images_agree():
         image[((y - r) / a) ** 2 + ((x - c) / b) ** 2 <= 1] = 200
     whole = predict(model_of(), image, tile=0).label_image()
     for tile, overlap in ((320, 128), (400, 96)):
-        assert (
-            agreement(predict(model_of(), image, tile=tile, overlap=overlap).label_image(), whole)
-            >= 0.99
-        )
+        found = predict(model_of(), image, tile=tile, overlap=overlap).label_image()
+        assert agreement(found, whole) >= 0.99
 
 
 def test_a_small_image_is_looked_at_once_and_a_large_one_in_tiles():
@@ -71,14 +69,8 @@ def test_a_nucleus_wider_than_the_margin_stays_one():
 def test_pieces_that_an_edge_cuts_yield_to_the_whole():
     whole, piece = [100, 100, 160, 160], [100, 100, 160, 128]  # the second tile ends at column 128
     boxes = np.array([piece, whole], "float32")
-    keep = tiles.merge(
-        boxes,
-        scores=np.array([0.99, 0.5]),
-        owners=np.array([0, 1]),
-        own=np.array([True, True]),
-        cut=np.array([True, False]),
-        nms_iou=0.5,
-    )
+    scores, owners, own = np.array([0.99, 0.5]), np.array([0, 1]), np.array([True, True])
+    keep = tiles.merge(boxes, scores, owners, own, cut=np.array([True, False]), nms_iou=0.5)
     np.testing.assert_array_equal(keep, [1])
 
 
@@ -93,14 +85,8 @@ def test_the_core_has_the_say_over_a_better_score():
 
 def test_neighbours_in_one_tile_never_suppress_each_other_again():
     boxes = np.array([[0, 0, 20, 20], [0, 2, 20, 22]], "float32")
-    keep = tiles.merge(
-        boxes,
-        np.array([0.9, 0.8]),
-        owners=np.array([0, 0]),
-        own=np.array([True, True]),
-        cut=np.array([False, False]),
-        nms_iou=0.3,
-    )
+    scores, owners, own = np.array([0.9, 0.8]), np.array([0, 0]), np.array([True, True])
+    keep = tiles.merge(boxes, scores, owners, own, cut=np.array([False, False]), nms_iou=0.3)
     assert sorted(keep) == [0, 1]
 
 

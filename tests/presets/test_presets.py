@@ -33,19 +33,10 @@ def test_the_papers_schedule_is_exact(backbone):
         ("heads", 20, 1e-3, "constant", 0), ("4+", 40, 1e-3, "constant", 0), ("all", 40, 1e-4, "constant", 0),
     ]  # fmt: skip
     t = preset.training
-    assert (t.optimizer, t.momentum, t.batch_size, t.global_clipnorm, t.weight_decay, t.crop) == (
-        "sgd",
-        0.9,
-        6,
-        5.0,
-        1e-4,
-        512,
-    )
-    assert (
-        preset.model.upsample == 2.0
-        and preset.model.backbone == backbone
-        and not preset.model.train_norm
-    )
+    assert (t.optimizer, t.momentum, t.batch_size) == ("sgd", 0.9, 6)
+    assert (t.global_clipnorm, t.weight_decay, t.crop) == (5.0, 1e-4, 512)
+    assert preset.model.upsample == 2.0 and preset.model.backbone == backbone
+    assert not preset.model.train_norm
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "resnet101"])
@@ -53,20 +44,11 @@ def test_the_scratch_twin_differs_in_what_it_says(backbone):
     paper, twin = get_preset(f"paper-{backbone}"), get_preset(f"paper-{backbone}-scratch")
     assert differences(paper, twin) == {"train_norm", "stages"}
     assert twin.model.train_norm and all(s.layers == "all" for s in twin.training.stages)
-    assert (
-        sum(s.epochs for s in twin.training.stages)
-        == sum(s.epochs for s in paper.training.stages)
-        == 100
-    )
+    for one in (twin, paper):
+        assert sum(stage.epochs for stage in one.training.stages) == 100
     first, last = twin.training.stages
-    assert [round(first.rate_at(e) / 1e-2, 3) for e in range(6)] == [
-        0.167,
-        0.333,
-        0.5,
-        0.667,
-        0.833,
-        1.0,
-    ]
+    rates = [round(first.rate_at(e) / 1e-2, 3) for e in range(6)]
+    assert rates == [0.167, 0.333, 0.5, 0.667, 0.833, 1.0]
     assert last.rate == pytest.approx(first.rate / 10)
 
 

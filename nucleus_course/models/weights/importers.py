@@ -148,11 +148,7 @@ def keras_map(backbone):
 
 
 def _flat(layers):
-    return {
-        f"{layer}/{name}": array
-        for layer, variables in layers.items()
-        for name, array in variables.items()
-    }
+    return {f"{layer}/{name}": a for layer, found in layers.items() for name, a in found.items()}
 
 
 def from_keras(layers, config):

@@ -210,12 +210,8 @@ def test_weights_that_are_no_weights(here, data):
 
 def test_a_weights_file_is_as_good_as_its_folder(here, model, data):
     for number, weights in enumerate((model, model / "weights.h5")):
-        assert (
-            run(
-                f"predict {data / 'image00'} --weights {weights} --out {here / str(number)}"
-            ).exit_code
-            == 0
-        )
+        words = f"predict {data / 'image00'} --weights {weights} --out {here / str(number)}"
+        assert run(words).exit_code == 0
     first, second = (json.loads((here / n / "predictions.json").read_text()) for n in "01")
     assert first["annotations"] == second["annotations"]
 

@@ -49,9 +49,8 @@ def test_an_inverted_file_gives_the_same_nuclei_and_the_table_says_so(here, mode
 
 def test_polarity_told_wins_and_needs_a_canonical_input(here, model, colour_model):  # noqa: F811
     Image.fromarray(discs(3)[0]).save(here / "a.png")
-    assert (
-        run(f"predict a.png --weights {model} --out dark --polarity dark --flips 2").exit_code == 0
-    )
+    words = f"predict a.png --weights {model} --out dark --polarity dark --flips 2"
+    assert run(words).exit_code == 0
     assert table(here / "dark" / "counts.csv")[0]["polarity"] == "dark"
     assert run(f"predict a.png --weights {model} --out colour --input colour").exit_code == 0
     assert table(here / "colour" / "counts.csv")[0]["polarity"] == ""
@@ -80,11 +79,8 @@ def test_what_python_sees(model):  # noqa: F811
     loaded = MaskRCNN.load(model)
     image = discs(3)[0]
     found = loaded.predict(255 - image)
-    assert (
-        found.canonical.polarity == "dark"
-        and found.novelty is None
-        and found.confident().canonical is found.canonical
-    )
+    assert found.canonical.polarity == "dark" and found.novelty is None
+    assert found.confident().canonical is found.canonical
     trace = loaded.trace(255 - image)
     assert trace.canonical.polarity == "dark" and "nuclei dark" in repr(trace)
     np.testing.assert_allclose(

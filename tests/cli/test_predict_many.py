@@ -134,10 +134,8 @@ def test_other_settings_need_another_folder(images, stub, tmp_path):
     one_line_error(error, "score_threshold 0.5, not 0.95", "--overwrite")
     assert contents(out) == before
     (out / "notes.txt").write_text("mine")
-    assert (
-        run(f"{images / 'image03.png'} --out {out} --score-threshold 0.95 --overwrite").exit_code
-        == 0
-    )
+    words = f"--out {out} --score-threshold 0.95 --overwrite"
+    assert run(images / "image03.png", words).exit_code == 0
     assert [row["nuclei"] for row in rows(out)] == ["0"]
     names = {"labels/image03.tif", "rows/image03.json", "rows/settings.json", "notes.txt", *TABLES}
     assert set(contents(out)) == names

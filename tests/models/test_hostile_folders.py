@@ -49,9 +49,8 @@ def changed(data, document):
     """The document with another value in one of its places."""
     place = document
     while True:
-        key = data.draw(
-            st.sampled_from(list(place) if isinstance(place, dict) else range(len(place)))
-        )
+        keys = list(place) if isinstance(place, dict) else range(len(place))
+        key = data.draw(st.sampled_from(keys))
         if isinstance(place[key], (dict, list)) and place[key] and data.draw(st.integers(0, 3)):
             place = place[key]
         else:
@@ -60,10 +59,8 @@ def changed(data, document):
 
 
 def model_documents():
-    config = json.loads(json.dumps(to_dict(UNetConfig())))
-    return {"format": 1, "kind": "unet", "model": config}, json.loads(
-        json.dumps(to_dict(Thresholds()))
-    )
+    config, thresholds = json.loads(json.dumps([to_dict(UNetConfig()), to_dict(Thresholds())]))
+    return {"format": 1, "kind": "unet", "model": config}, thresholds
 
 
 @fuzzed

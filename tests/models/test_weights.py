@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -22,15 +23,8 @@ from nucleus_course.models.weights.folder import (
 )
 from nucleus_course.prediction.segmenter import MaskRCNN, build
 
-THRESHOLDS = Thresholds(
-    score=0.42,
-    nms_iou=0.25,
-    mask=0.45,
-    min_area=12,
-    metric="dsb_score",
-    split="validation",
-    value=61.5,
-)
+CHOSEN = {"metric": "dsb_score", "split": "validation", "value": 61.5}
+THRESHOLDS = Thresholds(score=0.42, nms_iou=0.25, mask=0.45, min_area=12, **CHOSEN)
 
 
 def values(network):
@@ -44,9 +38,8 @@ def trained():
     rng = np.random.default_rng(0)
     for name, variable in named_variables(model.network).items():
         if not name.endswith("kernel"):
-            variable.assign(
-                variable.numpy() + rng.uniform(0, 0.05, tuple(variable.shape)).astype("float32")
-            )
+            shift = rng.uniform(0, 0.05, tuple(variable.shape)).astype("float32")
+            variable.assign(variable.numpy() + shift)
     return model
 
 
@@ -66,30 +59,18 @@ def test_round_trip_gives_the_same_detections(trained, folder):
 
 
 def test_everything_is_in_the_file_under_its_name_and_nothing_else(trained, folder):
-    found = {}
     with h5py.File(folder / "weights.h5") as file:
-        file.visititems(
-            lambda name, item: (
-                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-            )
-        )
+        found = {
+            f"{layer}/{name}": item[()] for layer in file for name, item in file[layer].items()
+        }
     expected = values(trained.network)
     assert found.keys() == expected.keys()
-    assert {
-        "conv1/kernel",
-        "bn2a_branch2a/moving_mean",
-        "fpn_p2/bias",
-        "rpn_bbox_pred/kernel",
-        "mrcnn_mask/kernel",
-    } <= found.keys()
+    some = {"conv1/kernel", "bn2a_branch2a/moving_mean", "fpn_p2/bias", "mrcnn_mask/kernel"}
+    assert some <= found.keys()
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name])
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "SHA256SUMS",
-        "config.json",
-        "thresholds.json",
-        "weights.h5",
-    ]
+    names = ["SHA256SUMS", "config.json", "thresholds.json", "weights.h5"]
+    assert sorted(p.name for p in folder.iterdir()) == names
     assert json.loads((folder / "config.json").read_text())["format"] == 1
 
 
@@ -108,9 +89,8 @@ def test_half_precision_is_close_and_half_the_size(trained, tmp_path):
 
 def test_report_of_what_loaded(folder):
     report = load_into(MaskRCNNNetwork(tiny_config()), folder)
-    assert len(report.loaded) > 50 and not (
-        report.missing or report.unexpected or report.mismatched
-    )
+    assert len(report.loaded) > 50
+    assert not (report.missing or report.unexpected or report.mismatched)
     assert str(report) == f"{folder}: {len(report.loaded)} variables loaded"
 
 
@@ -120,11 +100,8 @@ def test_another_architecture_is_refused_in_one_line_and_changes_nothing(folder)
     with pytest.raises(UserError) as error:
         load_into(network, folder)
     message = str(error.value)
-    assert (
-        "are of another architecture than tiny" in message
-        and "mismatched" in message
-        and "\n" not in message
-    )
+    assert "are of another architecture than tiny" in message and "mismatched" in message
+    assert "\n" not in message
     assert str(folder) in message and len(message) < 500
     model = MaskRCNN(network, Thresholds(score=0.9))
     with pytest.raises(UserError, match="another architecture"):
@@ -147,9 +124,8 @@ def test_a_network_grown_by_blocks_sees_what_it_saw(trained, folder):
     deeper.load_weights(folder, grow=True)
     report = deeper.load_report
     assert deeper.thresholds == THRESHOLDS
-    assert report.grown == ["res2b", "res4b", "res4c"] and not (
-        report.missing or report.unexpected or report.mismatched
-    )
+    assert report.grown == ["res2b", "res4b", "res4c"]
+    assert not (report.missing or report.unexpected or report.mismatched)
     assert str(report).endswith("3 blocks new, which change nothing at first (res2b, res4b, res4c)")
     image = disc_dataset(1)[0].image
     a, b = trained.predict(image), deeper.predict(image)
@@ -157,12 +133,9 @@ def test_a_network_grown_by_blocks_sees_what_it_saw(trained, folder):
     np.testing.assert_allclose(a.mask_probs, b.mask_probs, atol=1e-5)
     with pytest.raises(UserError, match="another architecture"):
         load_into(MaskRCNNNetwork(tiny_config(blocks=(2, 1, 3, 1))), folder)
+    other = MaskRCNNNetwork(tiny_config(blocks=(2, 1, 3, 1), pyramid_channels=12))
     with pytest.raises(UserError, match="mismatched"):
-        load_into(
-            MaskRCNNNetwork(tiny_config(blocks=(2, 1, 3, 1), pyramid_channels=12)),
-            folder,
-            grow=True,
-        )
+        load_into(other, folder, grow=True)
 
 
 def test_not_strict_loads_what_fits_and_says_so(trained, folder):
@@ -172,12 +145,10 @@ def test_not_strict_loads_what_fits_and_says_so(trained, folder):
         f"mrcnn_{n}" for n in ("class_conv1/kernel", "class_conv1/bias", "class_conv2/kernel", "class_conv2/bias",
                                "class_logits/kernel", "bbox_fc/kernel")
     }  # fmt: skip
-    assert "6 mismatched (" in str(
-        report
-    ) and "mrcnn_class_logits/kernel (16, 2) for (24, 2)" in str(report)
-    np.testing.assert_array_equal(
-        values(network)["conv1/kernel"], values(trained.network)["conv1/kernel"]
-    )
+    assert "6 mismatched (" in str(report)
+    assert "mrcnn_class_logits/kernel (16, 2) for (24, 2)" in str(report)
+    kernels = (values(one)["conv1/kernel"] for one in (network, trained.network))
+    np.testing.assert_array_equal(*kernels)
 
 
 def test_missing_variables_are_named(folder, tmp_path):
@@ -185,9 +156,8 @@ def test_missing_variables_are_named(folder, tmp_path):
     with h5py.File(tmp_path / "weights.h5", "a") as file:
         del file["fpn_p2/kernel"]
         file["strange/kernel"] = np.zeros(3)
-    with pytest.raises(
-        UserError, match=r"1 missing \(fpn_p2/kernel\), 1 unexpected \(strange/kernel\)"
-    ):
+    message = r"1 missing \(fpn_p2/kernel\), 1 unexpected \(strange/kernel\)"
+    with pytest.raises(UserError, match=message):
         load_into(MaskRCNNNetwork(tiny_config()), tmp_path / "weights.h5")
 
 
@@ -208,13 +178,10 @@ def test_a_broken_file_is_named(folder, tmp_path, content):
 
 
 def test_what_is_not_there_is_named(tmp_path, folder):
-    with pytest.raises(
-        UserError, match="no weights 'nothing': give a file, a folder, or one of the shipped names"
-    ):
+    advice = "give a file, a folder, or one of the shipped names"
+    with pytest.raises(UserError, match=f"no weights 'nothing': {advice}"):
         MaskRCNN.load("nothing")
-    with pytest.raises(
-        UserError, match="no weights in folder .*: a model folder holds config.json"
-    ):
+    with pytest.raises(UserError, match="no weights in folder .*: a model folder holds config"):
         MaskRCNN.load(tmp_path)
     with pytest.raises(UserError, match="is a file: give the model folder"):
         MaskRCNN.load(folder / "weights.h5")
@@ -231,35 +198,28 @@ def test_what_is_not_there_is_named(tmp_path, folder):
         (lambda c: json.dumps({**c, "format": 99}), "is not a model config of format 1"),
         (
             lambda c: json.dumps({**c, "model": {**c["model"], "wings": 2}}),
-            "ModelConfig has no wings: written by another version",
+            "has no wings: written by",
         ),
         (lambda c: json.dumps({**c, "kind": "transformer"}), "model of kind 'transformer'"),
     ],
     ids=["not JSON", "format", "unknown key", "kind"],
 )
 def test_a_config_that_is_not_ours(folder, tmp_path, change, message):
-    for path in folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.json").write_text(change(json.loads((folder / "config.json").read_text())))
     with pytest.raises(UserError, match=message):
         MaskRCNN.load(tmp_path)
 
 
 def test_a_run_folder_stands_for_its_weights(folder, tmp_path):
-    (tmp_path / "run").mkdir()
-    folder_copy = tmp_path / "run" / "weights"
-    folder_copy.mkdir()
-    for path in folder.iterdir():
-        (folder_copy / path.name).write_bytes(path.read_bytes())
-    assert find_weights(tmp_path / "run") == folder_copy
+    copy = shutil.copytree(folder, tmp_path / "run" / "weights")
+    assert find_weights(tmp_path / "run") == copy
 
 
 def test_shipped_names(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "PLACES", (tmp_path, tmp_path / "none"))
     assert shipped_weights() == {}
-    (tmp_path / "mine").mkdir()
-    for path in folder.iterdir():
-        (tmp_path / "mine" / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(folder, tmp_path / "mine")
     assert shipped_weights() == {"mine": tmp_path / "mine"}
     assert find_weights("mine") == tmp_path / "mine"
     with pytest.raises(UserError, match=r"shipped names \(mine\)"):
@@ -267,8 +227,7 @@ def test_shipped_names(folder, tmp_path, monkeypatch):
 
 
 def test_thresholds_are_replaced_alone(folder, tmp_path):
-    for path in folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     save_thresholds(dataclasses.replace(THRESHOLDS, score=0.7), tmp_path)
     assert MaskRCNN.load(tmp_path).thresholds.score == 0.7
     assert (tmp_path / "weights.h5").read_bytes() == (folder / "weights.h5").read_bytes()

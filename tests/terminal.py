@@ -1,5 +1,6 @@
 """What the tests of the command line say of its output."""
 
+import csv
 import re
 
 from typer.testing import CliRunner
@@ -11,6 +12,12 @@ def run(*words):
     """The result of a command; a text may hold several words of it, with spaces between."""
     parts = [word.split() if isinstance(word, str) else [str(word)] for word in words]
     return CliRunner().invoke(app, sum(parts, []))
+
+
+def table(path):
+    """The rows of a CSV file as dicts."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def plain(text):

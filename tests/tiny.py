@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from nucleus_course.config import AugmentConfig, Preset, StageConfig, Thresholds, TrainingConfig
 from nucleus_course.data.dataset import Record
@@ -100,6 +101,15 @@ class FakeDataset:
 
     def preload(self, workers=None):
         return self
+
+
+def write_annotated(folder, name, image, masks):
+    """An image and its masks (H, W) bool in BBBC038's layout, below a folder of that name."""
+    place = folder / name
+    (place / "images").mkdir(parents=True), (place / "masks").mkdir()
+    Image.fromarray(image).save(place / "images" / f"{name}.png")
+    for index, mask in enumerate(masks):
+        Image.fromarray(mask.astype(np.uint8) * 255).save(place / "masks" / f"{index}.png")
 
 
 def disc_dataset(images=6, side=80, count=6, types=("small fluorescent",), seed=3):

@@ -11,8 +11,44 @@ from nucleus_course.geometry.rle import rles_from_runs, runs_from_pixels
 AT_ONCE = 2000  # detections whose pixels are held at once
 
 
-@dataclass
-class Detections:
+class Found:
+    """What the two kinds of detections share; see :class:`Detections`."""
+
+    def __len__(self):
+        return len(self.scores)
+
+    def __repr__(self):
+        above = int((self.scores >= self.thresholds.score).sum())
+        scale = getattr(self, "scale", 1)  # a U-Net looks at images as they are
+        seen = "" if scale == 1 else f" looked at {scale:.3g} times as large"
+        return (
+            f"{type(self).__name__}({len(self)} on {self.height}x{self.width}{seen}, "
+            f"{above} with a score of at least {self.thresholds.score:g})"
+        )
+
+    def _repr_html_(self):
+        """What a notebook cell shows: the outlines on the image, or the labels in colour without one."""
+        from nucleus_course.prediction.picture import detections_html
+
+        return detections_html(self)
+
+    @property
+    def novelty(self):
+        """How far the image is from what the model learned: 1 or more says not to trust it; None if unknown."""
+        known = self.canonical is not None and self.learned is not None
+        return self.learned(self.canonical.image) if known else None
+
+    def label_image(self, score_threshold=None, min_area=None):
+        """One int32 label image (H, W): 0 background, i + 1 for detection i of :meth:`confident`.
+
+        Where masks overlap the higher score keeps the pixel. Detections left with fewer than ``min_area``
+        pixels go, and the labels are renumbered without gaps.
+        """
+        return self.labels_and_scores(score_threshold, min_area)[0]
+
+
+@dataclass(repr=False)
+class Detections(Found):
     """What a model found on one image, best first.
 
     Attributes:
@@ -40,30 +76,6 @@ class Detections:
     image: np.ndarray | None = field(default=None, repr=False, compare=False)
     scale: float = 1.0
     _pasted: tuple = field(default=None, init=False, repr=False, compare=False)
-
-    @property
-    def novelty(self):
-        """How far the image is from what the model learned: 1 or more says not to trust it; None if unknown."""
-        if self.canonical is None or self.learned is None:
-            return None
-        return self.learned(self.canonical.image)
-
-    def __len__(self):
-        return len(self.scores)
-
-    def __repr__(self):
-        above = int((self.scores >= self.thresholds.score).sum())
-        seen = "" if self.scale == 1 else f" looked at {self.scale:.3g} times as large"
-        return (
-            f"Detections({len(self)} on {self.height}x{self.width}{seen}, "
-            f"{above} with a score of at least {self.thresholds.score:g})"
-        )
-
-    def _repr_html_(self):
-        """What a notebook cell shows: the outlines on the image, or the labels in colour without one."""
-        from nucleus_course.prediction.picture import detections_html
-
-        return detections_html(self)
 
     def take(self, index):
         """The detections at ``index`` (ints, bools or a slice), in that order."""
@@ -125,14 +137,6 @@ class Detections:
             runs = runs_from_pixels(instance, column * self.height + row, len(piece))
             found += rles_from_runs(runs, self.height, self.width)
         return found
-
-    def label_image(self, score_threshold=None, min_area=None):
-        """One int32 label image (H, W): 0 background, i + 1 for detection i of :meth:`confident`.
-
-        Where masks overlap the higher score keeps the pixel. Detections left with fewer than ``min_area``
-        pixels go, and the labels are renumbered without gaps.
-        """
-        return self.labels_and_scores(score_threshold, min_area)[0]
 
     def labels_and_scores(self, score_threshold=None, min_area=None):
         """:meth:`label_image`, and the score of each label: (n,) float32, that of label i + 1 at i."""

@@ -7,10 +7,11 @@ import numpy as np
 from nucleus_course.config import Thresholds
 from nucleus_course.data.labels import areas_from_labels, boxes_from_labels, renumber
 from nucleus_course.geometry.rle import rle_from_labels
+from nucleus_course.prediction.detections import Found
 
 
-@dataclass
-class LabelDetections:
+@dataclass(repr=False)
+class LabelDetections(Found):
     """Nuclei on one image, best first; used like :class:`~nucleus_course.prediction.detections.Detections`.
 
     Attributes:
@@ -43,25 +44,6 @@ class LabelDetections:
         place = np.zeros(len(scores) + 1, "int32")
         place[order + 1] = np.arange(1, len(scores) + 1)
         return cls(place[labels], scores[order], thresholds or Thresholds())
-
-    def __len__(self):
-        return len(self.scores)
-
-    def __repr__(self):
-        above = int((self.scores >= self.thresholds.score).sum())
-        return f"LabelDetections({len(self)} on {self.height}x{self.width}, {above} with a score of at least {self.thresholds.score:g})"
-
-    def _repr_html_(self):
-        """What a notebook cell shows: the outlines on the image, or the labels in colour without one."""
-        from nucleus_course.prediction.picture import detections_html
-
-        return detections_html(self)
-
-    @property
-    def novelty(self):
-        """As for :class:`~nucleus_course.detections.Detections`."""
-        known = self.canonical is not None and self.learned is not None
-        return self.learned(self.canonical.image) if known else None
 
     @property
     def height(self):
@@ -96,10 +78,6 @@ class LabelDetections:
         count = int((self.scores >= limit).sum())  # scores fall, so these are the first
         labels = np.where(self.labels > count, 0, self.labels)
         return replace(self, labels=labels, scores=self.scores[:count])
-
-    def label_image(self, score_threshold=None, min_area=None):
-        """One int32 label image (H, W) of :meth:`confident`, without detections of fewer than ``min_area`` pixels."""
-        return self.labels_and_scores(score_threshold, min_area)[0]
 
     def labels_and_scores(self, score_threshold=None, min_area=None):
         """:meth:`label_image`, and the score of each label: (n,) float32, that of label i + 1 at i."""

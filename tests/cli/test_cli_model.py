@@ -1,6 +1,5 @@
 """The command line with a network: predict, evaluate, train, thresholds on small images that the tests draw."""
 
-import csv
 import errno
 import json
 import os
@@ -11,7 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from terminal import one_line_error, plain, run
+from terminal import one_line_error, plain, run, table
+from tiny import write_annotated
 
 from nucleus_course.cli import common
 
@@ -39,12 +39,7 @@ def data(tmp_path_factory):
     """Twelve annotated images in BBBC038's layout: validation gets ids 0 and 10."""
     folder = tmp_path_factory.mktemp("data") / "discs"
     for number in range(12):
-        image, masks = discs(number)
-        place = folder / f"image{number:02d}"
-        (place / "images").mkdir(parents=True), (place / "masks").mkdir()
-        Image.fromarray(image).save(place / "images" / f"{place.name}.png")
-        for index, mask in enumerate(masks):
-            Image.fromarray(mask.astype(np.uint8) * 255).save(place / "masks" / f"{index}.png")
+        write_annotated(folder, f"image{number:02d}", *discs(number))
     return folder
 
 
@@ -83,11 +78,6 @@ def here(tmp_path, monkeypatch):
 
 
 # -------------------------------------------------------------------------------------- predict
-
-
-def table(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_predict_writes_everything_and_names_the_bad_ones(here, model):

@@ -6,9 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import terminal
-from PIL import Image
 from terminal import one_line_error
-from tiny import discs, tiny_config, tiny_preset
+from tiny import discs, tiny_config, tiny_preset, write_annotated
 from training.toy import Toy
 
 from nucleus_course import presets as presets_module
@@ -32,13 +31,8 @@ def write_discs(folder, count, seed=0):
     rng = np.random.default_rng(seed)
     for number in range(count):
         labels, image = discs(80, 88, 5, rng)
-        place = folder / f"image{seed}{number:02d}"
-        (place / "images").mkdir(parents=True), (place / "masks").mkdir()
-        Image.fromarray(image).save(place / "images" / f"{place.name}.png")
-        for label in range(1, labels.max() + 1):
-            Image.fromarray((labels == label).astype(np.uint8) * 255).save(
-                place / "masks" / f"{label}.png"
-            )
+        masks = [labels == label for label in range(1, labels.max() + 1)]
+        write_annotated(folder, f"image{seed}{number:02d}", image, masks)
     return folder
 
 

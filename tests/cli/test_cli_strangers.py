@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from terminal import one_line_error, plain
-from test_cli_model import data, discs, here, model, one_model_for_all, run, table  # noqa: F401 (fixtures)
+from terminal import one_line_error, plain, run, table
+from test_cli_model import data, discs, here, model, one_model_for_all  # noqa: F401 (fixtures)
+from tiny import write_annotated
 
 from nucleus_course import MaskRCNN
 from nucleus_course.data.novelty import Novelty, describe
@@ -125,16 +126,10 @@ def test_evaluate_by_source(here):
     labels.mkdir()
     for number, (image_id, name) in enumerate(chosen.items()):
         image, masks = discs(number)
-        place = here / "set" / image_id
-        (place / "images").mkdir(parents=True), (place / "masks").mkdir()
-        Image.fromarray(image).save(place / "images" / f"{image_id}.png")
-        for index, mask in enumerate(masks):
-            Image.fromarray(mask.astype(np.uint8) * 255).save(place / "masks" / f"{index}.png")
+        write_annotated(here / "set", image_id, image, masks)
         shown = masks[:2] if name == "large-360" else masks
-        tifffile.imwrite(
-            labels / f"{image_id}.tif",
-            sum((k + 1) * m.astype("uint16") for k, m in enumerate(shown)),
-        )
+        painted = sum((k + 1) * m.astype("uint16") for k, m in enumerate(shown))
+        tifffile.imwrite(labels / f"{image_id}.tif", painted)
     words = (
         "evaluate",
         "--data",

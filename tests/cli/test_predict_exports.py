@@ -1,6 +1,5 @@
 """`predict` with --export, --pixel-size and --properties, with a detector that needs no network."""
 
-import csv
 import json
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import tifffile
 from cli.stub import install
 from PIL import Image
-from terminal import one_line_error, plain, run
+from terminal import one_line_error, plain, run, table
 
 FORMATS = ("geojson", "ome-tiff", "ome-zarr")  # those that need no package
 
@@ -34,9 +33,8 @@ def images(tmp_path):
     return folder
 
 
-def table(out):
-    with open(out / "measurements.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def measured(out):
+    return table(out / "measurements.csv")
 
 
 def exported(out):
@@ -61,7 +59,7 @@ def test_every_image_in_every_format_and_units_from_the_file(stub, images, tmp_p
         assert len(features) == labels.max()
         assert all(f["properties"]["measurements"]["score"] == 0.9 for f in features)
         assert (out / "ome-zarr" / f"{stem}.ome.zarr" / "labels" / "nuclei" / ".zattrs").is_file()
-    rows = table(out)
+    rows = measured(out)
     assert [row["image"] for row in rows] == ["one.png", "two.ome.tif", "two.ome.tif"]
     assert [row["area_um2"] for row in rows] == ["", "9.0", "25.0"], "where the size is known"
     assert [row["touches_edge"] for row in rows] == ["False", "True", "False"]
@@ -72,7 +70,7 @@ def test_every_image_in_every_format_and_units_from_the_file(stub, images, tmp_p
 def test_a_pixel_size_that_is_given_wins(stub, images, tmp_path):
     out = tmp_path / "out"
     assert run("predict", images, "--out", out, "--pixel-size", "2").exit_code == 0
-    assert [row["area_um2"] for row in table(out)] == ["400.0", "144.0", "400.0"]
+    assert [row["area_um2"] for row in measured(out)] == ["400.0", "144.0", "400.0"]
     again = run("predict", images, "--out", out, "--resume", "--pixel-size", "3")
     one_line_error(again, "pixel_size 2.0, not 3.0")
 
@@ -124,7 +122,7 @@ def test_the_mean_of_every_channel_of_a_file(kind, stub, tmp_path):
     out = tmp_path / "out"
     result = run("predict", path, "--out", out, *more)
     assert result.exit_code == 0, result.output
-    rows = table(out)
+    rows = measured(out)
     assert len(rows) == 2
     for row in rows:
         inside = tifffile.imread(out / "labels" / "a.tif") == int(row["label"])

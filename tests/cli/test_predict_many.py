@@ -1,6 +1,5 @@
 """`predict` over many images with a detector that needs no network: resume, shards, kills, faults, several processes."""
 
-import csv
 import errno
 import json
 import os
@@ -16,7 +15,7 @@ import pytest
 import terminal
 import tifffile
 from cli.stub import COUNT, install, write_squares
-from terminal import one_line_error, plain
+from terminal import one_line_error, plain, table
 
 from nucleus_course._util import files as files_module
 from nucleus_course.data.read import read_image, read_pixels
@@ -64,9 +63,8 @@ def contents(out):
     return {name: p.read_bytes() for name, p in files.items() if not name.endswith(".lock")}
 
 
-def rows(out, table="counts.csv"):
-    with open(out / table, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def rows(out, name="counts.csv"):
+    return table(out / name)
 
 
 def start(*words, **env):

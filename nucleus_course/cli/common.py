@@ -153,7 +153,8 @@ def friendly(command):
             hints[name] = _parameter(name, hints[name], metavar, " ".join(text.split()))
     signature = inspect.signature(command)
     own = [p.replace(annotation=hints[name]) for name, p in signature.parameters.items()]
-    run.__annotations__, run.__signature__ = hints, signature.replace(parameters=own)
+    run.__annotations__ = hints
+    vars(run)["__signature__"] = signature.replace(parameters=own)
     return run
 
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -83,7 +83,12 @@ def _list(console) -> None:
     presets = {name: preset.summary for name, preset in PRESETS.items()}
     variants = {f"+{name}": about for name, (about, _) in VARIANTS.items()}
     behind = "Variants, behind a preset's name: paper-resnet50+mirror"
-    look = {"title_justify": "left", "box": None, "pad_edge": False, "show_header": False}
+    look: dict[str, Any] = {
+        "title_justify": "left",
+        "box": None,
+        "pad_edge": False,
+        "show_header": False,
+    }
     for title, rows in (("Presets", presets), (behind, variants)):
         table = Table(title=title, width=80, **look)
         table.add_column(style="bold", no_wrap=True)

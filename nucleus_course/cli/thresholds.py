@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,7 +65,7 @@ def thresholds(
     if folder.is_file():
         raise UserError(f"{weights} is a file: thresholds belong to a model folder, give that")
     how = common.reading(channel, plane, time, series, level)
-    options = {"annotations": annotations, "reading": how}
+    options: dict[str, Any] = {"annotations": annotations, "reading": how}
     dataset = common.open_data(data, split, limit, what="choosing on", **options)
     model = common.open_model(str(folder))
     given = {"flips": flips, "mask": mask_threshold}

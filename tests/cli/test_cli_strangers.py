@@ -100,9 +100,8 @@ def test_predict_names_what_is_unlike_the_training_images(here, model):  # noqa:
     folder = loaded.save(here / "weights")
     (here / "in").mkdir()
     Image.fromarray(discs(20)[0]).save(here / "in" / "alike.png")
-    Image.fromarray(np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))).save(
-        here / "in" / "ramp.png"
-    )
+    ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
+    Image.fromarray(ramp).save(here / "in" / "ramp.png")
     result = run("predict", here / "in", "--weights", folder, "--out", here / "out")
     novelty = {row["image"]: float(row["novelty"]) for row in table(here / "out" / "counts.csv")}
     assert novelty["alike.png"] < 1 <= novelty["ramp.png"]
@@ -130,20 +129,8 @@ def test_evaluate_by_source(here):
         shown = masks[:2] if name == "large-360" else masks
         painted = sum((k + 1) * m.astype("uint16") for k, m in enumerate(shown))
         tifffile.imwrite(labels / f"{image_id}.tif", painted)
-    words = (
-        "evaluate",
-        "--data",
-        here / "set",
-        "--split",
-        "all",
-        "--predictions",
-        labels,
-        "--bootstrap",
-        20,
-        "--out",
-        here / "r.json",
-    )
-    result = run(*words, "--sources", "--learned", "source-1-train")
+    words = f"evaluate --data {here / 'set'} --split all --predictions {labels} --bootstrap 20"
+    result = run(words, f"--out {here / 'r.json'} --sources --learned source-1-train")
     assert result.exit_code == 0, result.stderr
     found = json.loads((here / "r.sources.json").read_text())
     assert {n: row["met"] for n, row in found["sources"].items()} == {
@@ -153,4 +140,4 @@ def test_evaluate_by_source(here):
     assert found["means"]["unseen"]["dsb_score"]["first"] == pytest.approx(75)
     assert found["means"]["seen"]["dsb_score"]["first"] == pytest.approx(100)
     assert "mean, unseen" in plain(result.stdout)
-    one_line_error(run(*words, "--sources --learned everything"), "unknown split 'everything'")
+    one_line_error(run(words, "--sources --learned everything"), "unknown split 'everything'")

@@ -7,7 +7,7 @@ BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 OUT    ?= demo-output
 # Processes that share the tests, a file each at a time; WORKERS=0 runs them in one, as a debugger needs it.
 WORKERS ?= auto
-SHARED := -n $(WORKERS) --maxprocesses 4 --dist loadfile
+SHARED := -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Set-up is done again when pyproject.toml or the tested versions change, and only then.
 LOCK   := constraints.txt
 STAMP  := $(VENV)/.setup-$(firstword $(shell cat pyproject.toml $(LOCK) | cksum))

@@ -23,6 +23,21 @@ CACHE = Path(
 )
 
 
+# Files that take minutes are begun first, so that no process is left alone with one at the end.
+LONG = (
+    "notebooks/solutions/03_train_in_stages.ipynb", "notebooks/03_train_in_stages.ipynb", "test_demo.py", "test_backends.py",
+    "test_paper_presets.py", "test_cli_model.py", "test_distribute.py", "test_time_limit.py", "test_fuzz.py", "test_resume.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        name = item.path.as_posix()
+        return next((i for i, end in enumerate(LONG) if name.endswith(end)), len(LONG))
+
+    items.sort(key=place)  # a stable sort: the order within a file stays
+
+
 def pytest_sessionfinish(session):
     if hasattr(session.config, "workerinput") or not CACHE.is_relative_to(ROOT):
         return  # other processes may still use it

@@ -51,17 +51,21 @@ def keep_freed() -> None:
 
     TensorFlow frees and asks for the same hundreds of megabytes at each training step, and the system would clear
     them anew each time. Memory comes from one growing heap from now on, so the earlier this is called, the
-    better. ``MALLOC_`` variables in the environment have precedence. The options are those of mallopt(3).
+    better. Each option is mallopt(3)'s; one that the environment sets already stays.
     """
-    if any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    arenas, large_blocks, top_pad, trim = -8, -4, -2, -1
+    options = {
+        "MALLOC_ARENA_MAX": (-8, 1),
+        "MALLOC_MMAP_MAX_": (-4, 0),
+        "MALLOC_TOP_PAD_": (-2, 2**26),
+        "MALLOC_TRIM_THRESHOLD_": (-1, 2**31 - 1),
+    }
     try:
-        options = ctypes.CDLL("libc.so.6").mallopt
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # no glibc here
         return
-    for name, value in ((arenas, 1), (large_blocks, 0), (top_pad, 2**28), (trim, 2**31 - 1)):
-        options(name, value)
+    for name, (option, value) in options.items():
+        if name not in os.environ:
+            mallopt(option, value)
 
 
 class Watch(threading.Thread):

@@ -50,7 +50,7 @@ def novelty(
     console = common.out()
     common.written(folder / FILE)
     if judged is not None:
-        flagged = [fitted(canonical(record.image).image) for record in judged]
+        flagged = [fitted(canonical(record.raw).image) for record in judged]
         console.print(
             f"{sum(t >= 1 for t in flagged)} of {len(flagged)} images of {check} are flagged; the largest novelty is {max(flagged):.2f}"
         )

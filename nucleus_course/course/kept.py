@@ -208,7 +208,7 @@ def _answer(request: dict) -> None:
 
     def records():
         for number, record in enumerate(dataset, start=1):
-            yield replace(record, image=np.pad(record.image, around, mode="reflect"))
+            yield replace(record, image=np.pad(record.image, around, mode="reflect"), deep=None)
             print(f"{PROGRESS}{number} of {len(dataset)} images", flush=True)
 
     nc.predict_dataset(model, records(), progress=False).save(out)

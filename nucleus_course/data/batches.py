@@ -105,12 +105,10 @@ class TrainingBatches(keras.utils.PyDataset):
         """
         if pick not in self.images:  # two threads may both do it: the result is the same
             record = self.records[pick]
-            seen = see(record.image, self.config)
+            seen = see(record.raw, self.config)
             images = (seen.pixels,)
             if seen.canonical is not None and seen.canonical.stain:
-                images += tuple(
-                    canonical(record.image, stain_weights=w).rgb for w in TRAINING_STAINS
-                )
+                images += tuple(canonical(record.raw, stain_weights=w).rgb for w in TRAINING_STAINS)
             self.images[pick] = (images, record.labels)
         return self.images[pick]
 

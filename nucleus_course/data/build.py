@@ -51,8 +51,9 @@ def _decode_all(files_of, name, progress, workers, allow_empty, reading):
         if not decoded.usable:
             return decoded, None
         shape, count = decoded.labels.shape, int(decoded.labels.max(initial=0))
-        pngs = cache.encode(decoded.image), cache.encode(decoded.labels)
-        decoded.image = decoded.labels = None
+        kept = {"image": decoded.image, "labels": decoded.labels, "raw": decoded.raw}
+        pngs = {kind: cache.encode(array) for kind, array in kept.items() if array is not None}
+        decoded.image = decoded.labels = decoded.raw = None
         return decoded, (pngs, shape, count)
 
     issues, images, blobs = list(files_of.issues), {}, {}
@@ -71,13 +72,14 @@ def _decode_all(files_of, name, progress, workers, allow_empty, reading):
             issues.extend(decoded.issues)
             if stored is None:
                 continue
-            (picture, labels), shape, count = stored
-            blobs[f"{number}.image.png"], blobs[f"{number}.labels.png"] = picture, labels
+            pngs, shape, count = stored
+            blobs |= {f"{number}.{kind}.png": png for kind, png in pngs.items()}
             images[decoded.image_id] = {
                 "number": number,
                 "type": decoded.type,
                 "size": list(shape),
                 "count": count,
+                "raw": "raw" in pngs,
             }
     index = {
         "format": cache.FORMAT,

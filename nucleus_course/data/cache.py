@@ -1,7 +1,7 @@
 """The decoded data set in one file, keyed to its source.
 
-The file is an uncompressed zip: ``index.json`` first, then two PNGs an image, the picture (one
-channel if grey) and the uint16 label map. It appears under its name by an atomic rename, complete
+The file is an uncompressed zip: ``index.json`` first, then the PNGs of each image: the picture (one
+channel if grey), the uint16 label map, and the raw values where they have more than 8 bits. It appears under its name by an atomic rename, complete
 or not at all, so a kill half way leaves only a temporary file and two processes at once merely do
 the work twice. Its name holds the source's fingerprint (path, size, time) and the format version:
 a changed source or a newer package never meets an old cache.
@@ -22,7 +22,7 @@ import numpy as np
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import atomic_write, remove_stale
 
-FORMAT = 7  # raise it whenever decoding, linting, names or image types change; tests/data/test_cache.py notices most
+FORMAT = 8  # raise it whenever decoding, linting, names or image types change; tests/data/test_cache.py notices most
 ENVIRONMENT = "NUCLEUS_COURSE_CACHE"
 
 

@@ -24,13 +24,20 @@ class Record:
     """One image with its truth.
 
     ``image`` uint8 (H, W, 3) RGB; ``labels`` int32 (H, W), 0 background and 1..n one nucleus each;
-    ``type`` one of :data:`~nucleus_course.data.image_types.IMAGE_TYPES`.
+    ``type`` one of :data:`~nucleus_course.data.image_types.IMAGE_TYPES`. ``deep`` holds what 8 bits cannot: uint16
+    (H, W) or (H, W, 3), see :func:`~nucleus_course.data.read.to_uint16`; else None.
     """
 
     id: str
     image: np.ndarray
     labels: np.ndarray
     type: str
+    deep: np.ndarray | None = None
+
+    @property
+    def raw(self):
+        """What a model is to see: ``deep`` values where there are some, else ``image``, which is for drawing."""
+        return self.image if self.deep is None else self.deep
 
     @property
     def height(self):
@@ -91,17 +98,19 @@ class Dataset:
             image_id = key
         else:
             image_id = self.ids[key]
-        image, labels = self._pixels(image_id)
+        image, labels, *deep = self._pixels(image_id)
         if image.ndim == 2:
             image = np.repeat(image[..., None], 3, axis=2)
-        return Record(image_id, image, labels.astype(np.int32), self._entries[image_id]["type"])
+        kind = self._entries[image_id]["type"]
+        return Record(image_id, image, labels.astype(np.int32), kind, *deep)
 
     def _pixels(self, image_id):
         if image_id in self._loaded:
             return self._loaded[image_id]
-        number = self._entries[image_id]["number"]
+        entry = self._entries[image_id]
+        kinds = ("image", "labels", "raw") if entry["raw"] else ("image", "labels")
         return tuple(
-            cache.decode(self._store.read(f"{number}.{kind}.png")) for kind in ("image", "labels")
+            cache.decode(self._store.read(f"{entry['number']}.{kind}.png")) for kind in kinds
         )
 
     def preload(self, workers=None):

@@ -15,7 +15,7 @@ from nucleus_course._util.text import pluralize
 from nucleus_course.data.image_types import image_type
 from nucleus_course.data.lint import NOTED, REFUSED, REPAIRED, Issue
 from nucleus_course.data.masks import Unclear, nuclei_in
-from nucleus_course.data.read import is_grey, read_pixels, to_rgb8
+from nucleus_course.data.read import is_grey, read_pixels, to_rgb8, to_uint16
 
 MAX_NUCLEI = 65535  # the cache stores uint16 label maps
 
@@ -23,10 +23,12 @@ MAX_NUCLEI = 65535  # the cache stores uint16 label maps
 @dataclass
 class Decoded:
     """One image: ``image`` uint8 (H, W) if grey or (H, W, 3), ``labels`` uint16 (H, W), or None and
-    the issue that says why. Ids 1..n follow the sorted names of the mask files."""
+    the issue that says why; ``raw`` is :func:`~nucleus_course.data.read.to_uint16`'s. Ids 1..n follow the sorted names
+    of the mask files."""
 
     image_id: str
     image: np.ndarray = None
+    raw: np.ndarray = None
     labels: np.ndarray = None
     type: str = ""
     issues: list = field(default_factory=list)
@@ -90,6 +92,7 @@ def decode_entry(entry, read, labelled=True, reading=None):
         return result
     result.type = image_type(image)
     result.image = np.ascontiguousarray(image[..., 0]) if is_grey(image) else image
+    result.raw = to_uint16(pixels.values)
     result.labels = labels
     return result
 

@@ -113,7 +113,7 @@ class Novelty:
                 "novelty needs images of two sources or more, to see how far one is from the others"
             )
         known = np.stack(
-            [describe(canonical(record.image).image) for record in (progress or iter)(dataset)]
+            [describe(canonical(record.raw).image) for record in (progress or iter)(dataset)]
         )
         left = [
             distances(known[names != name], known[names == name])

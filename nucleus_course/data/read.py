@@ -173,24 +173,49 @@ def plain_channels(array):
     return array
 
 
+def to_uint16(array):
+    """The values of an image of more than 8 bits, to store: uint16 (H, W) or (H, W, 3); None where 8 bits hold all.
+
+    uint16 stays as it is. Other integers, and floats, keep their order and their spacing: they are scaled so that the
+    range of :func:`to_rgb8` takes the middle third of 0 to 65,535, and what lies farther out is cut off there.
+    """
+    array = plain_channels(array)
+    if _in_8_bits(array) is not None:
+        return None
+    if array.dtype == np.uint16:
+        return np.ascontiguousarray(array)
+    low, high = value_range(_sample(array))
+    return _scaled(array, 2.0 * low - high, 2.0 * high - low, np.uint16)
+
+
 def _to_uint8(array):
+    exact = _in_8_bits(array)
+    return _scaled(array, *value_range(_sample(array)), np.uint8) if exact is None else exact
+
+
+def _in_8_bits(array):
+    """The array as uint8 where that loses nothing; else None."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
     if array.dtype.kind not in "iuf":
         raise UserError(f"an image of numbers was expected, not {array.dtype}")
-    sample = _sample(array)
-    if array.dtype.kind != "f" and not (sample % 257).any():
+    if array.dtype.kind != "f" and not (_sample(array) % 257).any():
         if array.min() >= 0 and 255 < array.max() <= 65535 and not (array % 257).any():
             return (array // 257).astype(np.uint8)
-    low, high = value_range(sample)
-    pixels = np.empty(array.shape, np.uint8)
+    return None
+
+
+def _scaled(array, low, high, dtype):
+    """``low`` to 0 and ``high`` to the largest value of an integer type; NaN and infinite values as the lowest."""
+    most = float(np.iinfo(dtype).max)
+    pixels = np.empty(array.shape, dtype)
     rows = max(1, BAND // (array.size // len(array)))
     for top in range(0, len(array), rows):  # in bands: large images come with little memory
         band = np.float64(array[top : top + rows]) - low
         band = np.nan_to_num(band, copy=False, nan=0, posinf=0, neginf=0)
-        pixels[top : top + rows] = np.rint(np.clip(band * (255.0 / (high - low)), 0.0, 255.0))
+        pixels[top : top + rows] = np.rint(np.clip(band * (most / (high - low)), 0.0, most))
     return pixels
 
 

@@ -9,14 +9,14 @@ from nucleus_course.data.preprocess import resize
 
 
 def resized(picture, factor):
-    """A picture uint8 (H, W, 3), ``factor`` times as large: areas averaged to shrink it, bilinear to enlarge it."""
+    """A picture (H, W[, 3]), uint8 or uint16, ``factor`` times as large: areas averaged to shrink it, bilinear to enlarge it."""
     import cv2
 
     if factor == 1.0:
         return picture
     size = tuple(max(1, round(side * factor)) for side in picture.shape[1::-1])
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    if picture.strides[2] == 0:  # grey: three channels in one memory
+    if picture.ndim == 3 and picture.strides[2] == 0:  # grey: three channels in one memory
         grey = cv2.resize(np.ascontiguousarray(picture[..., 0]), size, interpolation=how)
         return np.broadcast_to(grey[..., None], (*grey.shape, 3))
     return cv2.resize(np.ascontiguousarray(picture), size, interpolation=how)
@@ -54,7 +54,8 @@ class Rescaled:
         image = resized(record.image, self.factor)
         labels = renumber(resize(record.labels, self.factor))
         labels = labels[: image.shape[0], : image.shape[1]]
-        return Record(record.id, image, labels, record.type)
+        deep = None if record.deep is None else resized(record.deep, self.factor)
+        return Record(record.id, image, labels, record.type, deep)
 
     @property
     def sizes(self):

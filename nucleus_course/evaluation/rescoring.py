@@ -43,7 +43,7 @@ def match_detections(model, dataset, progress=True):
     """
     seen, config, thresholds = [], model.config, model.thresholds
     for record in track(dataset, "predicting", show=progress):
-        prepared = prepare(record.image, config, flips.VIEWS[: thresholds.flips])
+        prepared = prepare(record.raw, config, flips.VIEWS[: thresholds.flips])
         found = raw_detections(model, prepared, thresholds)
         boxes, scores, probs = drawn(*found, thresholds.mask)
         grids = dilate(boxes, config.mask_roi_scale) / config.upsample

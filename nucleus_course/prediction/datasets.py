@@ -21,7 +21,7 @@ def predict_dataset(model, dataset, *, progress=True, **options):
     """
     found = {}
     for record in track(dataset, "predicting", show=progress):
-        found[record.id] = image_predictions(model.predict(record.image, **options))
+        found[record.id] = image_predictions(model.predict(record.raw, **options))
     return _predictions(model, found)
 
 
@@ -36,7 +36,7 @@ def predict_variants(model, dataset, nms_ious, mask_thresholds, *, progress=True
         model.rescorer.check_flips(model.thresholds.flips)
     images = {(n, m): {} for n in nms_ious for m in mask_thresholds}
     for record in track(dataset, "predicting", show=progress):
-        prepared = prepare(record.image, config, flips.VIEWS[: model.thresholds.flips])
+        prepared = prepare(record.raw, config, flips.VIEWS[: model.thresholds.flips])
         pyramid, boxes, scores = model.engine.candidates(prepared)
         for nms_iou in nms_ious:
             kept = select(boxes, scores, nms_iou, config.max_detections)

@@ -196,9 +196,10 @@ def open_data(
 
     how = {"strict": strict, "allow_empty": allow_empty, "annotations": annotations}
     dataset = load_dataset(data, split, **how, **(reading or {}))
+    images = pluralize(len(dataset), "synthetic image" if dataset.synthetic else "image")
     if limit is not None and limit < len(dataset):
         dataset = dataset.subset(dataset.ids[:limit])
-    images = pluralize(len(dataset), "synthetic image" if dataset.synthetic else "image")
+        images = f"the first {limit} of {images} (--limit)"
     note(f"{what}: {dataset.source}, split {split}: {images}")
     issues = len(dataset.lint.issues)
     if issues:

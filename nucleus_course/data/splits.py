@@ -36,7 +36,7 @@ def split_ids(all_ids, split="all", *, groups=None):
 
     ``all_ids`` are the ids of a whole data set. ``split`` is one of :data:`NAMES`, the path of a
     split file (one id a line; blank lines and lines starting with # do not count) or a list of
-    ids. ``test`` is a data set of its own (stage1_test), so it means all images, as ``all`` does.
+    ids. A file name with an ending stands for the id without it, where no image has the whole name for an id. ``test`` is a data set of its own (stage1_test), so it means all images, as ``all`` does.
     The grouped pair keeps near-duplicates together and needs ``groups`` (an id's group number); the four
     source pairs hold out whole experiments (:mod:`~nucleus_course.data.sources`).
     Raises :class:`UserError` for an unknown split, and for ids that the data set does not hold.
@@ -67,8 +67,8 @@ def split_ids(all_ids, split="all", *, groups=None):
 
 
 def read_split_file(path):
-    """The ids in a split file, in the order of the file, without repeats."""
-    lines = (line.strip() for line in read_text(path).splitlines())
+    """The ids in a split file, in the order of the file, without repeats; quotes around an id, as spreadsheets write them, do not count."""
+    lines = (line.strip().strip("\"'").strip() for line in read_text(path).splitlines())
     return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
 
 
@@ -97,6 +97,8 @@ def _listed(ids, wanted, name):
     known = set(ids)
     if not wanted:
         raise UserError(f"{name}: no ids in it")
+    wanted = [image_id if image_id in known else Path(image_id).stem if Path(image_id).stem in known else image_id
+              for image_id in map(str, wanted)]  # fmt: skip
     missing = [image_id for image_id in wanted if image_id not in known]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

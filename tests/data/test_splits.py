@@ -50,6 +50,14 @@ def test_bad_splits(split, message):
     assert "\n" not in str(caught.value)
 
 
+def test_quoted_ids_and_file_names(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text('"a"\n"b.png"\n\'c.tif\'\n"b"\n')
+    assert split_ids(["a", "b", "c.tif", "c", "d"], path) == ("a", "b", "c.tif")
+    with pytest.raises(UserError, match=r"no image 'e\.png'"):
+        split_ids(["a"], ["e.png"])
+
+
 def test_split_file_without_ids_or_text(tmp_path):
     (tmp_path / "empty.txt").write_text("# nothing\n")
     with pytest.raises(UserError, match="empty.txt: no ids"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,7 +161,7 @@ def _keep_compiled(folder: Path) -> None:
     """JAX keeps what it compiles: the probe's steps and later calls then do not compile again."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:  # else the user keeps it elsewhere
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else the user keeps it elsewhere
         jax.config.update("jax_compilation_cache_dir", str((folder / "compiled").absolute()))
 
 

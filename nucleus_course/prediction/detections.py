@@ -6,7 +6,6 @@ import numpy as np
 
 from nucleus_course.config import Thresholds
 from nucleus_course.geometry.masks import paste
-from nucleus_course.geometry.rle import rles_from_runs, runs_from_pixels
 
 AT_ONCE = 2000  # detections whose pixels are held at once
 
@@ -131,6 +130,8 @@ class Detections(Found):
 
     def rles(self):
         """COCO's compressed run-length encoding of each mask: a list of {"size": [H, W], "counts": str}."""
+        from nucleus_course.geometry.rle import rles_from_runs, runs_from_pixels  # pycocotools
+
         found = []
         for _, piece in self._pieces():
             instance, row, column = piece.pixels()

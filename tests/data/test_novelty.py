@@ -24,10 +24,8 @@ class Images:
     def __iter__(self):
         from types import SimpleNamespace
 
-        return (
-            SimpleNamespace(id=i, image=np.rint(255 * self.images[i]).astype("uint8"))
-            for i in self.ids
-        )
+        pixels = {i: np.rint(255 * image).astype("uint8") for i, image in self.images.items()}
+        return (SimpleNamespace(id=i, image=pixels[i], raw=pixels[i]) for i in self.ids)
 
 
 @pytest.fixture(scope="module")

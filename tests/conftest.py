@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from nucleus_course._util.memory import keep_freed
+
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -17,6 +19,7 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
         os.environ[name] = share
 
 ROOT = Path(__file__).resolve().parents[1]
+keep_freed()  # as `train` does
 # Decoded data stays in the project, and only that of the real images stays for the next run.
 CACHE = Path(
     os.environ.setdefault("NUCLEUS_COURSE_CACHE", str(ROOT / ".pytest_cache" / "nucleus_course"))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nucleus_course._util.memory import keep_freed
 from nucleus_course.backend import load_backend, use_backend
 from nucleus_course.cli import common
 
@@ -37,6 +38,7 @@ def demo(
         out (DIR): The folder for everything it makes.
         epochs (N): How long to train, in epochs of ten steps.
     """
+    keep_freed()
     load_backend(backend)
     from nucleus_course.reports.demo import run_demo
 

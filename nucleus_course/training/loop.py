@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.memory import keep_freed
 from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.evaluation.report import evaluate
 from nucleus_course.prediction.datasets import predict_dataset
@@ -109,7 +108,6 @@ def train(
         )
     stages = scale_stages(stages or preset.training.stages, epochs)
     schedule = Schedule(stages, minutes)
-    keep_freed()
     loop = _Loop(model, preset, schedule, run, resume, progress)
     loop.validation, loop.metric, loop.on_epoch = validation, validate_metric, on_epoch
     if validate_every is not None:

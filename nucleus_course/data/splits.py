@@ -9,15 +9,18 @@ counts (664). A data set that holds all 664 and others is therefore cut down to 
 both editions give the same splits; the others can still be named in a list or a split file.
 """
 
+import re
 from importlib.resources import files
 from pathlib import Path
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.tables import read_text
+from nucleus_course.data.listing import ENDINGS, MORE_ENDINGS
 from nucleus_course.data.sources import NAMES as SOURCE_NAMES
 from nucleus_course.data.sources import read_sources, source_split
 
 EVERY = 10
+QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 NAMES = (
     "all",
     "train",
@@ -36,7 +39,8 @@ def split_ids(all_ids, split="all", *, groups=None):
 
     ``all_ids`` are the ids of a whole data set. ``split`` is one of :data:`NAMES`, the path of a
     split file (one id a line; blank lines and lines starting with # do not count) or a list of
-    ids. A file name with an ending stands for the id without it, where no image has the whole name for an id. ``test`` is a data set of its own (stage1_test), so it means all images, as ``all`` does.
+    ids. The file name of an image stands for its id, unless it is an id itself. ``test`` is a data set
+    of its own (stage1_test), so it means all images, as ``all`` does.
     The grouped pair keeps near-duplicates together and needs ``groups`` (an id's group number); the four
     source pairs hold out whole experiments (:mod:`~nucleus_course.data.sources`).
     Raises :class:`UserError` for an unknown split, and for ids that the data set does not hold.
@@ -67,8 +71,12 @@ def split_ids(all_ids, split="all", *, groups=None):
 
 
 def read_split_file(path):
-    """The ids in a split file, in the order of the file, without repeats; quotes around an id, as spreadsheets write them, do not count."""
-    lines = (line.strip().strip("\"'").strip() for line in read_text(path).splitlines())
+    """The ids in a split file, in the order of the file, without repeats.
+
+    Quotes around an id, as spreadsheets write them, do not count.
+    """
+    lines = (line.strip() for line in read_text(path).splitlines())
+    lines = (line[1:-1].strip() if QUOTED.fullmatch(line) else line for line in lines)
     return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
 
 
@@ -97,13 +105,19 @@ def _listed(ids, wanted, name):
     known = set(ids)
     if not wanted:
         raise UserError(f"{name}: no ids in it")
-    wanted = [image_id if image_id in known else Path(image_id).stem if Path(image_id).stem in known else image_id
-              for image_id in map(str, wanted)]  # fmt: skip
+    wanted = [_id(str(one), known) for one in wanted]
     missing = [image_id for image_id in wanted if image_id not in known]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UserError(f"{name}: the data set holds no image {missing[0]!r}{more}")
     return tuple(sorted(set(wanted)))
+
+
+def _id(name, known):
+    """The id that a name stands for: the name itself, or the id of an image file of that name."""
+    path = Path(name)
+    is_file = name not in known and path.suffix.casefold() in ENDINGS + MORE_ENDINGS
+    return path.stem if is_file and path.stem in known else name
 
 
 def _matterport(ids, split):

@@ -54,8 +54,11 @@ def test_quoted_ids_and_file_names(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text('"a"\n"b.png"\n\'c.tif\'\n"b"\n')
     assert split_ids(["a", "b", "c.tif", "c", "d"], path) == ("a", "b", "c.tif")
-    with pytest.raises(UserError, match=r"no image 'e\.png'"):
-        split_ids(["a"], ["e.png"])
+    for other in ("e.png", "a.2"):  # a field or a plane of another image is not that image
+        with pytest.raises(UserError, match=rf"no image '{other}'"):
+            split_ids(["a"], [other])
+    path.write_text("5'\n'6\n")
+    assert split_ids(["5'", "'6"], path) == ("'6", "5'")
 
 
 def test_split_file_without_ids_or_text(tmp_path):

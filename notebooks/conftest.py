@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 
+import filelock
 import pytest
 
 from nucleus_course._util.memory import Watch, peak_gib
@@ -21,6 +22,7 @@ BINDER = Path(__file__).resolve().parents[1] / "binder" / "start"
 DROPPED = ("LD_PRELOAD", "GLIBC_TUNABLES")  # another allocator measures another thing
 figures: dict[str, tuple[float, float]] = {}
 watches: dict[Path, Watch] = {}
+locks: dict[Path, filelock.FileLock] = {}
 
 
 def environment() -> dict[str, str]:
@@ -42,9 +44,19 @@ def too_much(name: str, kernel: float, other: float) -> str:
     )
 
 
+def alone(notebook: Path) -> None:
+    """Wait until no other process runs the other edition of a notebook: both write to the same folders in out/course."""
+    if notebook not in locks:
+        folder = BINDER.parents[1] / ".pytest_cache"
+        folder.mkdir(exist_ok=True)
+        locks[notebook] = filelock.FileLock(folder / f"{notebook.stem}.lock")
+        locks[notebook].acquire()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
     """The first cell of a notebook starts its kernel."""
+    alone(item.path)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment().items():
             patch.setenv(name, value)
@@ -60,11 +72,14 @@ def pytest_runtest_setup(item):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item, nextitem):
     """After the last cell, before its kernel ends."""
-    watch = watches.get(item.path)
-    if watch is None or (nextitem is not None and nextitem.parent is item.parent):
+    if nextitem is not None and nextitem.parent is item.parent:
         return (yield)
-    kernel = peak_gib(watch.pid)
+    watch = watches.get(item.path)
+    kernel = peak_gib(watch.pid) if watch else 0.0
     result = yield
+    locks.pop(item.path).release()
+    if watch is None:  # the kernel did not start
+        return result
     name = f"{item.path.parent.name}/{item.path.stem}"
     figures[name] = (kernel, watch.end())
     said = too_much(name, *figures[name])

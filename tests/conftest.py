@@ -26,8 +26,8 @@ CACHE = Path(
 )
 
 
-# Files that take minutes are begun first, so that no process is left alone with one at the end. The two editions of notebook 3
-# write to one run folder, so one comes first and the other last of them.
+# Files that take minutes are begun first, so that no process is left alone with one at the end; the two editions of
+# notebook 3 far from each other, for one waits for the other.
 LONG = (
     "notebooks/solutions/03_train_in_stages.ipynb", "test_demo.py", "test_backends.py", "test_distribute.py", "test_paper_presets.py",
     "test_cli_model.py", "test_time_limit.py", "test_fuzz.py", "test_resume.py", "test_kept.py", "notebooks/03_train_in_stages.ipynb",

@@ -67,10 +67,12 @@ def predict(
       labels/<stem>.tif    0 background, 1, 2, … a nucleus each, best first;
                            16 bits, or 32 above 65,535 nuclei
       counts.csv           one row for each image: size, nuclei, median area,
-                           how it was seen (polarity, stain, range), and
-                           novelty: from 1 on, do not trust its nuclei
+                           how it was seen (polarity, stain, range),
+                           novelty: from 1 on, do not trust its nuclei;
+                           warnings
       measurements.csv     one row for each nucleus: place, size, shape,
-                           brightness, score, whether the edge may cut it
+                           brightness, score, quality of its outline,
+                           whether the edge may cut it
       overlays/<stem>.png  with --overlay: the image with its outlines
       <format>/<stem>.…    with --export: rois, geojson, …
       rows/<stem>.json     what the tables say of an image, once it is done

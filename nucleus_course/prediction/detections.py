@@ -6,6 +6,7 @@ import numpy as np
 
 from nucleus_course.config import Thresholds
 from nucleus_course.geometry.masks import paste
+from nucleus_course.prediction.rescorer import outline_quality
 
 AT_ONCE = 2000  # detections whose pixels are held at once
 
@@ -43,7 +44,12 @@ class Found:
         Where masks overlap the higher score keeps the pixel. Detections left with fewer than ``min_area``
         pixels go, and the labels are renumbered without gaps.
         """
-        return self.labels_and_scores(score_threshold, min_area)[0]
+        return self.labelled(score_threshold, min_area)[0]
+
+    def labels_and_scores(self, score_threshold=None, min_area=None):
+        """:meth:`label_image`, and the score of each label: (n,) float32, that of label i + 1 at i."""
+        labels, nuclei = self.labelled(score_threshold, min_area)
+        return labels, nuclei.scores
 
 
 @dataclass(repr=False)
@@ -99,6 +105,11 @@ class Detections(Found):
         return self.take(self.scores >= limit)
 
     @property
+    def quality(self):
+        """(N,) float in [0, 1]: how little each nucleus's area hinges on where its outline is drawn."""
+        return outline_quality(self.mask_probs)
+
+    @property
     def masks(self):
         """(N, H, W) bool. Large for many detections: :meth:`rles` and :meth:`label_image` never hold it."""
         masks = np.zeros((len(self), self.height, self.width), bool)
@@ -139,8 +150,8 @@ class Detections(Found):
             found += rles_from_runs(runs, self.height, self.width)
         return found
 
-    def labels_and_scores(self, score_threshold=None, min_area=None):
-        """:meth:`label_image`, and the score of each label: (n,) float32, that of label i + 1 at i."""
+    def labelled(self, score_threshold=None, min_area=None):
+        """:meth:`label_image`, and the detections that have a label, that of label i + 1 at i."""
         sure = self.confident(score_threshold)
         min_area = self.thresholds.min_area if min_area is None else min_area
         labels = np.zeros((self.height, self.width), "int32")
@@ -153,4 +164,4 @@ class Detections(Found):
         keep[0] = False
         if not keep[1:].all():
             labels = np.where(keep, np.cumsum(keep), 0).astype("int32")[labels]
-        return labels, sure.scores[keep[1:]]
+        return labels, sure.take(keep[1:])

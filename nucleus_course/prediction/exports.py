@@ -8,23 +8,22 @@ import errno
 import importlib
 import json
 import shutil
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import atomic_folder, atomic_write, write_file
+from nucleus_course._util.files import atomic_folder, atomic_write
 from nucleus_course.geometry.polygons import polygons_from_labels
+from nucleus_course.prediction.export_images import Whole, write_ome_tiff, write_ome_zarr
 from nucleus_course.prediction.measurements import (
     check_pixel_size,
     check_scores,
     measurement_table,
 )
 from nucleus_course.prediction.picture import ORANGE
-
-CHUNK = 1024  # pixels; an OME-Zarr array has files of this side, and levels down to it
 
 
 @dataclass(frozen=True)
@@ -33,21 +32,36 @@ class Export:
 
     Attributes:
         stem: name of the image.
-        labels: (H, W) uint16 or uint32.
+        labels: :class:`~nucleus_course.prediction.export_images.Whole`, or what has its methods.
         ids: (N,) the labels present, rising.
         scores: (N,) float64 or None.
         pixel_size: side of a pixel in micrometres, or None.
-        image: the image as read, (H, W) or (H, W, C), or None.
+        image: as ``labels``, the image as read; or None.
         table: {column: N values} or None.
     """
 
     stem: str
-    labels: np.ndarray
+    labels: Any
     ids: np.ndarray
     scores: np.ndarray | None
     pixel_size: float | None
-    image: np.ndarray | None
+    image: Any
     table: dict | None
+
+    def polygons(self):
+        """Yield (label, pieces) as :func:`polygons_from_labels` gives them, in pixels of the image."""
+        for (top, left), labels in self.labels.groups():
+            for label, pieces in polygons_from_labels(labels).items():
+                yield label, [[ring + (left, top) for ring in rings] for rings in pieces]
+
+    def measurements_of(self):
+        """{label: {"score": …, "quality": …}}, each rounded to six decimals, where it is known."""
+        known = {"score": self.scores, "quality": (self.table or {}).get("quality")}
+        found = {int(label): {} for label in self.ids}
+        for name, values in known.items():
+            for label, value in zip(self.ids, () if values is None else values):
+                found[int(label)][name] = round(float(value), 6)
+        return found
 
     def score_of(self):
         """{label: score}, rounded to six decimals; empty where the scores are not known."""
@@ -101,9 +115,18 @@ def write_exports(folder, stem, labels, scores, formats, pixel_size=None, image=
         raise UserError(
             f"{stem}: the image has the shape {np.shape(image)}, its label image {labels.shape}"
         )
-    pixel_size = check_pixel_size(pixel_size)
-    data = Export(stem, labels, ids, scores, pixel_size, image, table)
-    written = []
+    if table is None and "parquet" in formats:
+        table = measurement_table(labels, image, scores, pixel_size)
+    image = None if image is None else Whole(image)
+    size = check_pixel_size(pixel_size)
+    return write_pieces(
+        folder, Export(stem, Whole(labels), ids, scores, size, image, table), formats
+    )
+
+
+def write_pieces(folder, data, formats):
+    """:func:`write_exports` of an :class:`Export` whose pixels come piece by piece, as a slide's do."""
+    stem, written = data.stem, []
     for name in formats:
         ending, write, _ = FORMATS[name]
         path = Path(folder) / name / f"{stem}{ending}"
@@ -173,15 +196,18 @@ def _package(name):
 def _write_rois(path, data):
     """ImageJ's ROI zip: a traced polygon a nucleus; one with holes or several pieces is a composite."""
     roifile = _package("rois")
-    scores, rois = data.score_of(), []
-    for label, pieces in polygons_from_labels(data.labels).items():
-        rings = [ring for piece in pieces for ring in piece]
-        roi = _polygon(roifile, rings[0]) if len(rings) == 1 else _composite(roifile, rings)
-        roi.name = str(label)
-        roi.props = f"score: {scores[label]}\n" if scores else ""
-        rois.append(roi)
+    scores = data.score_of()
+
+    def rois():
+        for label, pieces in data.polygons():
+            rings = [ring for piece in pieces for ring in piece]
+            roi = _polygon(roifile, rings[0]) if len(rings) == 1 else _composite(roifile, rings)
+            roi.name = str(label)
+            roi.props = f"score: {scores[label]}\n" if scores else ""
+            yield roi
+
     with atomic_write(path) as place:
-        roifile.roiwrite(place, rois, mode="w")
+        roifile.roiwrite(place, rois(), mode="w")
 
 
 def _polygon(roifile, ring):
@@ -207,114 +233,32 @@ def _composite(roifile, rings):
 
 
 def _write_geojson(path, data):
-    """QuPath's GeoJSON: a detection a nucleus, its label as the name and its score as a measurement."""
-    scores, features = data.score_of(), []
-    for label, pieces in polygons_from_labels(data.labels).items():
-        closed = [[[*map(list, ring.tolist()), ring[0].tolist()] for ring in p] for p in pieces]
-        one = len(closed) == 1
-        properties = {
-            "objectType": "detection",
-            "name": str(label),
-            "classification": {"name": "Nucleus", "color": list(ORANGE)},
-        }
-        if scores:
-            properties["measurements"] = {"score": scores[label]}
-        geometry = {
-            "type": "Polygon" if one else "MultiPolygon",
-            "coordinates": closed[0] if one else closed,
-        }
-        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
-    document = {"type": "FeatureCollection", "features": features}
-    write_file(path, json.dumps(document, separators=(",", ":")))
+    """QuPath's GeoJSON: a detection a nucleus, its label as the name, score and quality as measurements."""
+    measured, comma = data.measurements_of(), ""
+    with atomic_write(path) as place, open(place, "w", encoding="utf-8") as file:
+        file.write('{"type":"FeatureCollection","features":[')
+        for label, pieces in data.polygons():
+            feature = _feature(label, pieces, measured[label])
+            file.write(comma + json.dumps(feature, separators=(",", ":")))
+            comma = ","
+        file.write("]}")
 
 
-# ---------------------------------------------------------------- label images
-
-
-def _write_ome_tiff(path, data):
-    import tifffile
-
-    metadata, size = {"axes": "YX", "Name": data.stem}, {}
-    if data.pixel_size is not None:
-        for axis in "XY":
-            metadata[f"PhysicalSize{axis}"] = data.pixel_size
-            metadata[f"PhysicalSize{axis}Unit"] = "µm"
-        per_cm = 1e4 / data.pixel_size
-        size = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
-    with atomic_write(path) as place:
-        tifffile.imwrite(
-            place, data.labels, ome=True, metadata=metadata, compression="zlib",
-            photometric="minisblack", **size,
-        )  # fmt: skip
-
-
-def _write_ome_zarr(path, data):
-    """OME-Zarr 0.4: the image with its labels in ``labels/nuclei``, or the labels alone where there is no image.
-
-    Version 2 of Zarr is a folder of JSON and of zlib streams, which needs no package.
-    """
-    scores = data.score_of()
-    known = [{"score": score} for score in scores.values()] or [{}] * len(data.ids)
-    rows = [{"label-value": int(label), **more} for label, more in zip(data.ids, known)]
-    about = {"version": "0.4", "properties": rows}
-    labels = {"image-label": about}
-    with atomic_folder(path) as place:
-        if data.image is None:
-            _write_levels(place, data.stem, data.labels, data.pixel_size, labels)
-            return
-        image = np.asarray(data.image)
-        image = np.moveaxis(image, 2, 0) if image.ndim == 3 else image
-        _write_levels(place, data.stem, image, data.pixel_size)
-        _write_group(place / "labels", {"labels": ["nuclei"]})
-        about["source"] = {"image": "../../"}
-        _write_levels(place / "labels/nuclei", "nuclei", data.labels, data.pixel_size, labels)
-
-
-def _write_levels(folder, name, array, pixel_size, attributes=None):
-    """A multiscale image, (H, W) or (C, H, W): every level has every other pixel of the one before."""
-    unit = {} if pixel_size is None else {"unit": "micrometer"}
-    axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
-    if array.ndim == 3:
-        axes.insert(0, {"name": "c", "type": "channel"})
-    datasets, level = [], 0
-    while True:
-        _write_array(folder / str(level), array)
-        scale = [1.0] * (array.ndim - 2) + [(pixel_size or 1.0) * 2**level] * 2
-        steps = [{"type": "scale", "scale": scale}]
-        datasets.append({"path": str(level), "coordinateTransformations": steps})
-        if max(array.shape[-2:]) <= CHUNK:
-            break
-        array, level = array[..., ::2, ::2], level + 1
-    scales = [{"version": "0.4", "name": name, "axes": axes, "datasets": datasets}]
-    _write_group(folder, {"multiscales": scales, **(attributes or {})})
-
-
-def _write_group(folder, attributes):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ".zgroup").write_text('{"zarr_format": 2}')
-    (folder / ".zattrs").write_text(json.dumps(attributes))
-
-
-def _write_array(folder, array):
-    """A Zarr array in chunks of one channel; chunks of zeros have no file."""
-    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    folder.mkdir(parents=True)
-    side = [min(CHUNK, n) for n in array.shape[-2:]]
-    about = {
-        "zarr_format": 2, "shape": array.shape, "chunks": [1] * (array.ndim - 2) + side,
-        "dtype": array.dtype.str, "order": "C", "fill_value": 0, "filters": None,
-        "compressor": {"id": "zlib", "level": 1}, "dimension_separator": "/",
-    }  # fmt: skip
-    (folder / ".zarray").write_text(json.dumps(about))
-    grid = [-(-n // step) for n, step in zip(array.shape, about["chunks"])]
-    for index in np.ndindex(*grid):
-        part = array[tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, about["chunks"]))]
-        if not part.any():
-            continue
-        full = np.pad(part, [(0, n - have) for n, have in zip(about["chunks"], part.shape)])
-        file = folder.joinpath(*map(str, index))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(zlib.compress(full.tobytes(), 1))
+def _feature(label, pieces, measured):
+    closed = [[[*map(list, ring.tolist()), ring[0].tolist()] for ring in p] for p in pieces]
+    one = len(closed) == 1
+    properties = {
+        "objectType": "detection",
+        "name": str(label),
+        "classification": {"name": "Nucleus", "color": list(ORANGE)},
+    }
+    if measured:
+        properties["measurements"] = measured
+    geometry = {
+        "type": "Polygon" if one else "MultiPolygon",
+        "coordinates": closed[0] if one else closed,
+    }
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
 # ---------------------------------------------------------------- tables
@@ -324,12 +268,9 @@ def _write_parquet(path, data):
     pa = _package("parquet")
     from pyarrow import parquet
 
-    table = data.table
-    if table is None:
-        table = measurement_table(data.labels, data.image, data.scores, data.pixel_size)
     types = {"label": pa.int64(), "touches_edge": pa.bool_()}
     columns = {"image": pa.array([data.stem] * len(data.ids), pa.string())}
-    for name, values in table.items():
+    for name, values in (data.table or {}).items():
         if name != "image":
             columns[name] = pa.array(values, types.get(name, pa.float64()))
     with atomic_write(path) as place:
@@ -340,7 +281,7 @@ def _write_parquet(path, data):
 FORMATS = {
     "rois": (".zip", _write_rois, "roifile"),
     "geojson": (".geojson", _write_geojson, None),
-    "ome-tiff": (".ome.tif", _write_ome_tiff, None),
-    "ome-zarr": (".ome.zarr", _write_ome_zarr, None),
+    "ome-tiff": (".ome.tif", write_ome_tiff, None),
+    "ome-zarr": (".ome.zarr", write_ome_zarr, None),
     "parquet": (".parquet", _write_parquet, "pyarrow"),
 }

@@ -28,6 +28,7 @@ class LabelDetections(Found):
     canonical: object = field(default=None, repr=False)
     learned: object = field(default=None, repr=False)
     image: np.ndarray | None = field(default=None, repr=False, compare=False)
+    quality = None  # there is no probability of each nucleus's own pixels to tell it by
 
     @classmethod
     def from_labels(cls, labels, scores, thresholds=None):
@@ -79,9 +80,10 @@ class LabelDetections(Found):
         labels = np.where(self.labels > count, 0, self.labels)
         return replace(self, labels=labels, scores=self.scores[:count])
 
-    def labels_and_scores(self, score_threshold=None, min_area=None):
-        """:meth:`label_image`, and the score of each label: (n,) float32, that of label i + 1 at i."""
+    def labelled(self, score_threshold=None, min_area=None):
+        """:meth:`label_image`, and the detections that have a label, that of label i + 1 at i."""
         sure = self.confident(score_threshold)
         min_area = self.thresholds.min_area if min_area is None else min_area
         small = np.bincount(sure.labels.ravel(), minlength=len(sure) + 1) < max(1, min_area)
-        return renumber(np.where(small[sure.labels], 0, sure.labels)), sure.scores[~small[1:]]
+        labels = renumber(np.where(small[sure.labels], 0, sure.labels))
+        return labels, replace(sure, labels=labels, scores=sure.scores[~small[1:]])

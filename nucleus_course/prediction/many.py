@@ -73,15 +73,17 @@ class Work:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             found = self.model.predict(pixels.values, **self.how)
-        for message in dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning):
+        said = dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning)
+        for message in said:
             note(f"{file.path}: {message}")
         rles = found.rles()  # first: the label image then has the masks pasted already
-        labels, scores = found.labels_and_scores(self.threshold)
-        table = self.outputs.measure(labels, pixels, scores)
+        labels, sure = found.labelled(self.threshold)
+        scores, novelty = sure.scores, found.novelty
+        table = self.outputs.measure(labels, pixels, scores, sure.quality, novelty)
         shape = labels.shape
         everything = ImagePredictions(*shape, rles, found.scores, found.boxes, file.file_name)
         picture = to_rgb8(pixels.values) if self.overlay else None
-        seen = view_columns(found.canonical, found.novelty, getattr(found, "scale", None))
+        seen = view_columns(found.canonical, novelty, getattr(found, "scale", None), said)
         nuclei = to_rows(table)
 
         def export():

@@ -21,6 +21,9 @@ PROPERTIES = {
     "mean_brightness": "intensity_mean",
 }
 
+# What counts.csv says of how an image was seen.
+VIEW = ("polarity", "stain", "low", "high", "novelty", "scale", "warnings")
+
 
 def measure_nuclei(labels, image=None, scores=None, pixel_size=None, properties=()):
     """Size, place, shape and brightness of each nucleus: :func:`measurement_table` as a list of dicts."""
@@ -32,7 +35,16 @@ def to_rows(table):
     return [dict(zip(table, row)) for row in zip(*table.values())]
 
 
-def measurement_table(labels, image=None, scores=None, pixel_size=None, properties=(), channels=()):
+def measurement_table(
+    labels,
+    image=None,
+    scores=None,
+    pixel_size=None,
+    properties=(),
+    channels=(),
+    quality=None,
+    novelty=None,
+):
     """Size, place, shape and brightness of each nucleus, column by column.
 
     Args:
@@ -43,6 +55,8 @@ def measurement_table(labels, image=None, scores=None, pixel_size=None, properti
         properties: names of further properties of ``skimage.measure.regionprops``, in pixels. Of those that
             read the image, it is the mean of the channels. One of several values has a column for each.
         channels: (name, (H, W)) of each channel of a file with several, of which ``image`` is one.
+        quality: (N,) floats as ``scores``, how sure each outline is; None leaves the column out.
+        novelty: how far the image is from what the model learned; None leaves the column out.
 
     Returns:
         {column: list of N values}, nuclei in the order of their labels:
@@ -51,7 +65,7 @@ def measurement_table(labels, image=None, scores=None, pixel_size=None, properti
           a disc, ``solidity`` the share of its convex hull that a nucleus fills, ``mean_brightness`` the mean
           over its channels, in the file's own units;
         * ``touches_edge``: whether it lies at the image's edge, which may cut it;
-        * ``score``;
+        * ``score``, ``quality``; ``novelty``, which is the image's in every row;
         * ``area_um2``, ``diameter_um``, ``centroid_x_um``, ``centroid_y_um``: from the image's upper left corner, so
           that the first pixel's centre is at half a pixel, as in Fiji;
         * ``mean_channel_1``, …: the mean of each channel of a colour image; ``mean_channel_<name>`` of each of
@@ -85,6 +99,10 @@ def measurement_table(labels, image=None, scores=None, pixel_size=None, properti
     table["touches_edge"] = np.isin(ids, at_edge)
     if scores is not None:
         table["score"] = check_scores(scores, ids)
+    if quality is not None:
+        table["quality"] = check_scores(quality, ids)
+    if novelty is not None:
+        table["novelty"] = np.full(len(ids), float(novelty))
     if pixel_size is not None:
         table["area_um2"] = table["area_px"] * pixel_size**2
         table["diameter_um"] = table["diameter_px"] * pixel_size
@@ -152,23 +170,24 @@ def check_scores(scores, ids):
     return scores
 
 
-def view_columns(seen, novelty=None, scale=None):
+def view_columns(seen, novelty=None, scale=None, warnings=()):
     """How an image was seen, for counts.csv.
 
     Args:
         seen: :class:`~nucleus_course.data.canonical.Canonical`, or None for the colour input.
         novelty: how far the image is from what the model learned, or None.
         scale: how many times as large it was looked at, or None.
+        warnings: lines that were said of its nuclei.
 
     Returns:
-        dict: polarity, stain (yes or no), the values low and high that became black and white, novelty
-        and scale; empty where unknown.
+        dict: polarity, stain (yes or no), the values low and high that became black and white, novelty,
+        scale and warnings; empty where unknown.
     """
-    row = dict.fromkeys(("polarity", "stain", "low", "high", "novelty", "scale"), "")
+    row = dict.fromkeys(VIEW, "")
     if seen is not None:
         stain = "yes" if seen.stain else "no"
         row |= {"polarity": seen.polarity, "stain": stain, "low": seen.low, "high": seen.high}
-    known = {"novelty": novelty, "scale": scale}
+    known = {"novelty": novelty, "scale": scale, "warnings": "; ".join(dict.fromkeys(warnings))}
     return row | {name: value for name, value in known.items() if value is not None}
 
 

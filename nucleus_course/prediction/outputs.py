@@ -27,13 +27,22 @@ class Outputs:
             "pixel_size": self.pixel_size
         }
 
-    def measure(self, labels: Any, pixels: Any, scores: Any) -> dict[str, list]:
+    def measure(
+        self,
+        labels: Any,
+        pixels: Any,
+        scores: Any,
+        quality: Any = None,
+        novelty: float | None = None,
+    ) -> dict[str, list]:
         """The table of measurements of one image; ``pixels`` as ``read_picture`` gives them."""
         from nucleus_course.prediction.measurements import measurement_table
 
         size = self._size(pixels)
         others = pixels.others() if pixels.others else ()
-        return measurement_table(labels, pixels.values, scores, size, self.properties, others)
+        return measurement_table(
+            labels, pixels.values, scores, size, self.properties, others, quality, novelty
+        )
 
     def write(
         self, folder: Any, stem: str, labels: Any, pixels: Any, scores: Any, table: dict
@@ -43,6 +52,15 @@ class Outputs:
 
         size = self._size(pixels)
         write_exports(folder, stem, labels, scores, self.formats, size, pixels.values, table)
+
+    def write_slide(self, folder: Any, stem: str, nuclei: Any, plane: Any, table: dict) -> None:
+        """The same of a slide's :class:`~nucleus_course.prediction.slide_nuclei.Nuclei`, piece by piece."""
+        from nucleus_course.prediction.export_images import Pieces
+        from nucleus_course.prediction.exports import Export, write_pieces
+
+        ids, scores = nuclei.labels[nuclei.kept], nuclei.scores[nuclei.kept].astype("float64")
+        data = Export(stem, nuclei, ids, scores, self._size(plane), Pieces(plane), table)
+        write_pieces(folder, data, self.formats)
 
     def _size(self, pixels: Any) -> float | None:
         return self.pixel_size if self.pixel_size is not None else pixels.pixel_size or None

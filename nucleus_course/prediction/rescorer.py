@@ -44,6 +44,15 @@ def mask_certainty(probs):
     return (probs * on).sum(axis=(1, 2)) / np.maximum(on.sum(axis=(1, 2)), 1)
 
 
+def outline_quality(probs):
+    """How little a nucleus's area hinges on where its outline is drawn: (N, S, S) -> (N,) in [0, 1].
+
+    Cells at 0.7 or more per cell at 0.3 or more: 0.9 says that a strict outline holds 90% of what a lax one does.
+    """
+    low, high = ((probs >= cut).sum(axis=(1, 2)) for cut in (0.3, 0.7))
+    return high / np.maximum(low, 1)
+
+
 def own_scores(config, scores, probs):
     """A network's scores without a rescorer: class probabilities (N,), times mask certainty if ``config.mask_scoring``."""
     return scores * mask_certainty(probs) if config.mask_scoring else scores
@@ -72,13 +81,13 @@ def describe(boxes, scores, probs):
     iou = np.asarray(coco_mask.iou(corners, corners, [0] * len(boxes)))
     rank = np.argsort(np.argsort(-scores, kind="stable"))
     overlap = np.where(rank[None] < rank[:, None], iou, 0.0).max(axis=1)
-    on, low, high = ((probs >= cut).sum(axis=(1, 2)) for cut in (0.5, 0.3, 0.7))
+    on, high = ((probs >= cut).sum(axis=(1, 2)) for cut in (0.5, 0.7))
     whole = np.ones(len(boxes))
     columns = (
         _log_odds(scores),
         _log_odds(mask_certainty(probs)),
         high / np.maximum(on, 1),
-        high / np.maximum(low, 1),
+        outline_quality(probs),
         on / probs[0].size,
         np.abs(np.log(sides[:, 0] / sides[:, 1])),
         size,

@@ -11,9 +11,9 @@ import numpy as np
 
 from nucleus_course.data.slides import Plane
 from nucleus_course.geometry.rle import rles_from_runs
+from nucleus_course.prediction.export_images import write_tiff
 
 WINDOW = 1024  # side of the squares in which nuclei are measured, pixels
-TILE = 512  # side of a tile of the label image
 
 
 def ranges(starts, counts):
@@ -23,13 +23,14 @@ def ranges(starts, counts):
 
 
 class Nuclei:
-    """The nuclei of a slide, best first: boxes, scores, and masks as runs of pixels.
+    """The nuclei of a slide, best first: boxes, scores, quality, and masks as runs of pixels.
 
-    ``kept`` are those that have a label: number i of them is label i + 1.
+    ``kept`` are those that have a label: number i of them is label i + 1. ``warnings`` are the bands'.
     """
 
-    def __init__(self, plan, boxes, scores, masks, min_area):
-        self.plan, self.boxes, self.scores = plan, boxes, scores
+    def __init__(self, plan, boxes, scores, quality, masks, min_area, warnings=()):
+        self.plan, self.boxes, self.scores, self.quality = plan, boxes, scores, quality
+        self.warnings = warnings
         self.first = np.searchsorted(masks.mask, np.arange(len(scores) + 1))
         self.masks = masks
         column, row = np.divmod(masks.start, plan.height)
@@ -73,23 +74,36 @@ class Nuclei:
                 box = top, left, min(top + side, height), min(left + side, width)
                 yield box, self.window(*box)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of the slide."""
+        return self.plan.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of a label image: 16 bits, or 32 above 65,535 labels."""
+        return np.dtype("uint16" if len(self.kept) <= 65535 else "uint32")
+
+    def read(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
+        """:meth:`window` in the label image's own type."""
+        return self.window(top, left, bottom, right).astype(self.dtype)
+
+    def groups(self) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+        """Yield ((top, left), labels (h, w)): rectangles with some nuclei, each nucleus whole in one of them.
+
+        A nucleus is in the group of the square of :data:`WINDOW` pixels in which it begins.
+        """
+        home = self.low[self.kept] // WINDOW
+        for cell in np.unique(home, axis=0):
+            mine = self.kept[(home == cell).all(axis=1)]
+            (top, left), (bottom, right) = self.low[mine].min(axis=0), self.high[mine].max(axis=0)
+            chosen = np.zeros(len(self.kept) + 1, np.int32)
+            chosen[self.labels[mine]] = self.labels[mine]
+            yield (int(top), int(left)), chosen[self.window(top, left, bottom, right)]
+
     def write_labels(self, path: Path) -> None:
-        """Write the label image as a tiled TIFF, compressed; BigTIFF where it may need more than 4 GB."""
-        import tifffile
-
-        dtype = np.dtype("uint16" if len(self.kept) <= 65535 else "uint32")
-        height, width = self.plan.shape
-
-        def tiles():
-            for _, piece in self.windows(TILE):
-                whole = np.zeros((TILE, TILE), dtype)
-                whole[: piece.shape[0], : piece.shape[1]] = piece
-                yield whole
-
-        tifffile.imwrite(
-            path, tiles(), shape=(height, width), dtype=dtype, tile=(TILE, TILE), compression="zlib",
-            bigtiff=height * width * dtype.itemsize > 2**31,
-        )  # fmt: skip
+        """Write the label image as a compressed TIFF in tiles; BigTIFF where it may need more than 4 GB."""
+        write_tiff(path, self)
 
     def rles(self) -> list[dict[str, Any]]:
         """COCO's run lengths of each mask."""
@@ -100,23 +114,18 @@ class Nuclei:
         """A dict of measurements for each label, from windows of the image.
 
         Args:
-            table_of: a function (labels, values, scores) -> {column: values}, as
+            table_of: a function (labels, values, scores, quality) -> {column: values}, as
                 :func:`~nucleus_course.prediction.measurements.measurement_table` for a whole image.
         """
         rows: list[dict[str, Any]] = []
         height, width = self.plan.shape
-        home = self.low[self.kept] // WINDOW
-        for cell in np.unique(home, axis=0):
-            mine = self.kept[(home == cell).all(axis=1)]
-            (top, left), (bottom, right) = self.low[mine].min(axis=0), self.high[mine].max(axis=0)
-            labels = self.window(top, left, bottom, right)
-            chosen = np.zeros(len(self.kept) + 1, np.int32)
-            chosen[self.labels[mine]] = self.labels[mine]
-            labels = chosen[labels]
+        for (top, left), labels in self.groups():
+            bottom, right = top + labels.shape[0], left + labels.shape[1]
             ids = np.unique(labels[labels > 0])
             values = plane.read(top, left, bottom, right)
-            table = table_of(labels, values, self.scores[self.kept[ids - 1]])
-            low, high = self.low[self.kept[ids - 1]], self.high[self.kept[ids - 1]]
+            here = self.kept[ids - 1]
+            table = table_of(labels, values, self.scores[here], self.quality[here])
+            low, high = self.low[here], self.high[here]
             at_edge = (low == 0).any(axis=1) | (high == (height, width)).any(axis=1)
             table = moved(table, top, left) | {"touches_edge": at_edge.tolist()}
             rows += [dict(zip(table, row)) for row in zip(*table.values())]

@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nucleus_course._util.progress import progress
 from nucleus_course._util.text import pluralize
 from nucleus_course.config import Thresholds
@@ -40,6 +42,7 @@ def reopen(work: Work, file: ImageFile) -> Parts:
     folder = work.results.parts(file.stem)
     values = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     known = values.pop("fingerprint")
+    del values["format"]
     return Parts(folder, Plan(**values), known)
 
 
@@ -78,23 +81,18 @@ def finish(
     nuclei.write_labels(labels)
     about = {"channel": plane.channel, "pixel_size": plane.pixel_size}
 
-    def table_of(labels, values, scores):
-        return work.outputs.measure(labels, Pixels(values, **about), scores)
+    def table_of(labels, values, scores, quality):
+        return work.outputs.measure(labels, Pixels(values, **about), scores, quality, plan.novelty)
 
     rows = nuclei.measure(plane, table_of)
-    seen = view_columns(plan.canonical, plan.novelty, plan.factor)
+    seen = view_columns(plan.canonical, plan.novelty, plan.factor, nuclei.warnings)
     everything = nuclei.rles(), nuclei.scores, nuclei.boxes
     found = ImagePredictions(*plan.shape, *everything, file.file_name)
 
     def export():
-        if work.outputs.formats:
-            import tifffile
-
-            image = tifffile.imread(work.results.labels(file.stem))
-            table = {name: [row[name] for row in rows] for name in rows[0]} if rows else None
-            scores = nuclei.scores[nuclei.kept]
-            pixels = Pixels(None, **about)
-            work.outputs.write(work.results.path, file.stem, image, pixels, scores, table)
+        none = table_of(np.zeros((1, 1), int), plane.read(0, 0, 1, 1), [], [])
+        table = {name: [row[name] for row in rows] for name in rows[0]} if rows else none
+        work.outputs.write_slide(work.results.path, file.stem, nuclei, plane, table)
 
     work.results.add(file, found, labels, rows, None, seen, export)
     note(

@@ -32,10 +32,12 @@ from nucleus_course.data.slides import Plane, canonical_of, sample_blocks
 from nucleus_course.geometry.masks import paste
 from nucleus_course.geometry.rle import Runs, runs_from_pixels
 from nucleus_course.prediction import scale
+from nucleus_course.prediction.rescorer import outline_quality
 from nucleus_course.prediction.slide_nuclei import Nuclei, ranges
 from nucleus_course.prediction.tiles import Look, Tile, grid, merge, near_core, tile_sizes
 
 LOOKS = 6  # squares that say how large the nuclei are
+FORMAT = 2  # of the bands' files
 MOST = 2**32 - 1  # pixels that run lengths count
 
 
@@ -160,12 +162,13 @@ class Parts:
 
     def __init__(self, folder: Path, plan: Plan, fingerprint: str, fresh: bool = False) -> None:
         self.folder, self.plan = folder, plan
-        text = json.dumps({**dataclasses.asdict(plan), "fingerprint": fingerprint}, sort_keys=True)
-        about = folder / "plan.json"
-        if fresh or not about.is_file() or about.read_text(encoding="utf-8") != text:
+        about = {**dataclasses.asdict(plan), "fingerprint": fingerprint, "format": FORMAT}
+        text = json.dumps(about, sort_keys=True)
+        file = folder / "plan.json"
+        if fresh or not file.is_file() or file.read_text(encoding="utf-8") != text:
             for path in folder.glob("band-*.npz"):
                 path.unlink()
-            write_file(about, text)
+            write_file(file, text)
 
     def path(self, number: int) -> Path:
         """The file of a band."""
@@ -211,9 +214,11 @@ def detect_band(
         warnings.simplefilter("always")
         look.warn()
     columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    said = [str(w.message) for w in caught]
+    columns["warnings"] = np.array(said, "str")
     with atomic_write(parts.path(number)) as place, open(place, "wb") as file:
         np.savez(file, **columns)
-    return [str(w.message) for w in caught]
+    return said
 
 
 def _row(near, plan, mask_threshold):
@@ -221,10 +226,11 @@ def _row(near, plan, mask_threshold):
     own, cut, boxes, scores, probs, spans = near
     sure = scores >= plan.score_threshold
     own, cut, boxes, scores = own[sure], cut[sure], boxes[sure], scores[sure]
-    instance, row, column = paste(probs[sure], spans[sure], *plan.shape, mask_threshold)
+    probs = probs[sure]
+    instance, row, column = paste(probs, spans[sure], *plan.shape, mask_threshold)
     runs = runs_from_pixels(instance, column.astype(np.int64) * plan.height + row, len(scores))
     return {
-        "own": own, "cut": cut, "boxes": boxes, "scores": scores,
+        "own": own, "cut": cut, "boxes": boxes, "scores": scores, "quality": outline_quality(probs),
         "runs": np.bincount(runs.mask, minlength=len(scores)).astype(np.int32),
         "start": runs.start.astype(np.int64), "length": runs.length.astype(np.int32),
     }  # fmt: skip
@@ -251,4 +257,5 @@ def gather(parts: Parts, nms_iou: float, min_area: int) -> Nuclei:
         np.repeat(np.arange(len(keep)), runs[keep]), table["start"][place], table["length"][place],
         np.zeros(0, np.int64),
     )  # fmt: skip
-    return Nuclei(parts.plan, table["boxes"][keep], table["scores"][keep], masks, min_area)
+    of_each = (table[name][keep] for name in ("boxes", "scores", "quality"))
+    return Nuclei(parts.plan, *of_each, masks, min_area, tuple(table["warnings"].tolist()))

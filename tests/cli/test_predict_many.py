@@ -1,5 +1,6 @@
 """`predict` over many images with a detector that needs no network: resume, shards, kills, faults, several processes."""
 
+import csv
 import errno
 import json
 import os
@@ -359,3 +360,6 @@ def test_a_limit_that_bites_is_said_once_an_image(images, stub, tmp_path, monkey
     assert result.exit_code == 0
     said = plain(result.stderr).replace("\n", " ")
     assert said.count("2 regions hold") == 1 and "image01.png" in said
+    with open(tmp_path / "out" / "counts.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["warnings"] == "2 regions hold more nuclei than can be told apart"

@@ -194,6 +194,23 @@ def test_taken_pixels_are_those_pasted_anew(index):
         assert a.dtype == b.dtype == np.int64
 
 
+def test_quality_by_hand():
+    """Of the pixels that a lax outline holds (0.3), the share that a strict one does (0.7)."""
+    found = full(
+        np.array([[0, 0, 10, 10], [20, 20, 30, 30], [0, 40, 9, 49]], "float32"), [0.9, 0.8, 0.7]
+    )
+    found.mask_probs[1, :7], found.mask_probs[1, 7:12], found.mask_probs[1, 12:] = 0.9, 0.5, 0.1
+    found.mask_probs[2] = 0.6
+    np.testing.assert_allclose(found.quality, [1, 7 / 12, 0])
+    labels, kept = found.labelled(0.75)
+    assert labels.max() == 2 and kept.quality.tolist() == found.quality[:2].tolist()
+    loose, strict = (
+        Detections(*(getattr(found, n) for n in ("boxes", "scores", "mask_probs", "mask_boxes")),
+                   HEIGHT, WIDTH, Thresholds(mask=cut)).areas for cut in (0.3, 0.7)
+    )  # fmt: skip
+    assert np.abs(strict / loose - found.quality).max() < 0.1  # in pixels, cells become steps
+
+
 def test_scores_follow_their_labels():
     """Of three masks the second is hidden by the first: its label goes, and so does its score."""
     boxes = np.array([[0, 0, 10, 10], [2, 2, 8, 8], [20, 20, 30, 30]], "float32")

@@ -356,7 +356,9 @@ def test_the_page_lists_every_format_with_its_files_and_package():
 
 def test_the_page_lists_every_column_of_the_table():
     page = (Path(__file__).parents[2] / "docs" / "exports.md").read_text()
-    table = measurement_table(CASES["hole"], np.zeros((HEIGHT, WIDTH, 3)), [0.5], PIXEL)
+    table = measurement_table(
+        CASES["hole"], np.zeros((HEIGHT, WIDTH, 3)), [0.5], PIXEL, quality=[1], novelty=0
+    )
     listed = re.findall(r"^\| `(\w+)`(?:, `(\w+)`)*(?:, …)? \| ", page, re.M)
     words = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| `.*?\|", page, re.M))))
     assert listed and set(table) - {"mean_channel_2", "mean_channel_3"} <= words

@@ -34,7 +34,7 @@ def test_a_rectangle_and_a_disc():
     assert disc["eccentricity"] < 0.1 and disc["mean_brightness"] == 1000
     assert count_image("a.tif", labels.shape, [box, disc]) == {
         "image": "a.tif", "height": 60, "width": 80, "nuclei": 2, "median_area_px": (40 + disc["area_px"]) / 2,
-        "polarity": "", "stain": "", "low": "", "high": "", "novelty": "", "scale": "",
+        "polarity": "", "stain": "", "low": "", "high": "", "novelty": "", "scale": "", "warnings": "",
     }  # fmt: skip
 
 
@@ -92,6 +92,9 @@ def test_micrometres_scores_channels_and_the_edge():
             mean = image[mask][:, channel].mean()
             assert row[f"mean_channel_{channel + 1}"] == pytest.approx(mean)
         assert row["mean_brightness"] == pytest.approx(image[mask].mean())
+    more = measurement_table(labels, scores=[0.9, 0.8, 0.7], quality=[0.6, 0.5, 1], novelty=1.5)
+    assert more["quality"] == [0.6, 0.5, 1] and more["novelty"] == [1.5] * 3
+    assert not {"quality", "novelty"} & set(found[0])
     # Columns 20 to 29 reach from 10 to 15 micrometres, rows 10 to 13 from 5 to 7.
     assert (found[0]["centroid_x_um"], found[0]["centroid_y_um"]) == (12.5, 6.0)
 

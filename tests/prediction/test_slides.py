@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ from pycocotools import mask as coco_mask
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import Thresholds
 from nucleus_course.data import slides as planes
+from nucleus_course.data.files import Pixels
 from nucleus_course.data.slides import as_plane
-from nucleus_course.prediction import many, tiles
+from nucleus_course.prediction import export_images, many, slide_nuclei, tiles
 from nucleus_course.prediction.cluster import predict_many
+from nucleus_course.prediction.exports import write_exports
 from nucleus_course.prediction.measurements import measurement_table
+from nucleus_course.prediction.outputs import Outputs
 from nucleus_course.prediction.slides import Parts, detect_band, gather, plan_slide
 
 POINT = Thresholds(score=0.5, min_area=5)
@@ -32,7 +36,9 @@ class Overlapping(Components):
         return labels, grown, 0.55 + 0.4 * np.float32(np.modf(centre * 0.0137)[0])
 
     def masks(self, labels, boxes, prepared, size=28):
-        return np.ones((len(boxes), size, size), "float32")
+        found = np.ones((len(boxes), size, size), "float32")
+        found[:, 0] = np.modf(boxes.sum(axis=1) * 0.0171)[0][:, None]  # a rim of any probability
+        return found
 
 
 def nuclei_image(height=700, width=640, count=90, seed=1):
@@ -65,7 +71,8 @@ def slide(image, folder, model, how=HOW):
 def test_a_slide_gives_what_the_image_gives(engine, tmp_path):
     image, model = nuclei_image(), model_with(engine())
     whole = tiles.predict_image(model, image, POINT, score_threshold=0.5, progress=False, **HOW)
-    labels, scores = whole.labels_and_scores()
+    labels, kept = whole.labelled()
+    scores = kept.scores
     nuclei, plane = slide(image, tmp_path / "parts", model)
     found = nuclei.window(0, 0, *image.shape)
     np.testing.assert_array_equal(found, labels)
@@ -78,14 +85,66 @@ def test_a_slide_gives_what_the_image_gives(engine, tmp_path):
     with tifffile.TiffFile(tmp_path / "labels.tif") as file:
         assert file.pages[0].is_tiled and file.pages[0].dtype == np.uint16
 
-    def table_of(labels, values, scores):
-        return measurement_table(labels, values, scores, 0.5, ("bbox", "centroid_weighted"))
+    def table_of(labels, values, scores, quality):
+        more = {"properties": ("bbox", "centroid_weighted"), "quality": quality, "novelty": 0.25}
+        return measurement_table(labels, values, scores, 0.5, **more)
 
     rows = nuclei.measure(plane, table_of)
-    expected = table_of(labels, image, scores)
+    expected = table_of(labels, image, scores, kept.quality)
     assert [row["label"] for row in rows] == list(expected["label"])
     for name, values in expected.items():
         np.testing.assert_allclose([row[name] for row in rows], values, rtol=1e-9, err_msg=name)
+
+
+def test_exports_of_a_slide_are_those_of_the_image(tmp_path, monkeypatch):
+    """Written from rectangles of at most 300 pixels, and the same for every reader."""
+    zarr, roifile = pytest.importorskip("zarr"), pytest.importorskip("roifile")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(export_images, "CHUNK", 128)
+    monkeypatch.setattr(export_images, "TILE", 128)
+    monkeypatch.setattr(slide_nuclei, "WINDOW", 128)
+    image = np.random.default_rng(0).integers(0, 40, (700, 640, 3)).astype("uint16")
+    image[..., :] += nuclei_image()[..., None]
+    nuclei, plane = slide(image, tmp_path / "parts", model_with(Overlapping()))
+    labels = nuclei.read(0, 0, 700, 640)
+    outputs = Outputs("rois,geojson,ome-tiff,ome-zarr,parquet", 0.5, "")
+    rows = nuclei.measure(plane, lambda *a: outputs.measure(*a[:1], Pixels(a[1]), *a[2:]))
+    table = {name: [row[name] for row in rows] for name in rows[0]}
+    window, read, sides = nuclei.window, plane.read, []
+    nuclei.window = lambda *box: sides.append(box) or window(*box)
+    plane.read = lambda *box: sides.append(box) or read(*box)
+    outputs.write_slide(tmp_path, "a", nuclei, plane, table)
+    assert max(max(d - b, e - c) for b, c, d, e in sides) < 300
+    whole = tmp_path / "whole"
+    scores = nuclei.scores[nuclei.kept]
+    write_exports(whole, "a", labels, scores, outputs.formats, 0.5, image, table)
+
+    def features(folder):
+        found = json.loads((folder / "geojson" / "a.geojson").read_text())["features"]
+        return sorted(found, key=lambda one: int(one["properties"]["name"]))
+
+    assert len(features(tmp_path)) == labels.max() and features(tmp_path) == features(whole)
+    assert set(features(whole)[0]["properties"]["measurements"]) == {"score", "quality"}
+    one, other = (
+        {r.name: r.coordinates(multi=True) for r in roifile.roiread(f / "rois" / "a.zip")}
+        for f in (tmp_path, whole)
+    )
+    assert len(one) == labels.max()
+    for name, rings in other.items():
+        assert all((a == b).all() for a, b in zip(rings, one[name], strict=True))
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "ome-tiff" / "a.ome.tif"), labels)
+    with tifffile.TiffFile(tmp_path / "ome-tiff" / "a.ome.tif") as file:
+        assert file.pages[0].is_tiled and 'PhysicalSizeX="0.5"' in file.ome_metadata
+    root = zarr.open_group(str(tmp_path / "ome-zarr" / "a.ome.zarr"), mode="r")
+    for level in range(4):  # 700, 350, 175 and 88 pixels
+        part = slice(None, None, 2**level), slice(None, None, 2**level)
+        stored = np.asarray(root[f"labels/nuclei/{level}"])
+        np.testing.assert_array_equal(stored, labels[part])
+        np.testing.assert_array_equal(np.moveaxis(root[str(level)][:], 0, 2), image[part])
+    assert "4" not in root
+    assert parquet.read_table(tmp_path / "parquet" / "a.parquet").equals(
+        parquet.read_table(whole / "parquet" / "a.parquet")
+    )
 
 
 def test_masks_are_those_that_pycocotools_reads(tmp_path):
@@ -254,6 +313,7 @@ def test_a_slide_among_images_of_a_results_folder(small, tmp_path, capsys):
     with open(tmp_path / "out" / "measurements.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["image"] == "slide.tif"]
     assert [int(row["label"]) for row in rows] == list(range(1, labels.max() + 1))
+    assert all(float(row["quality"]) == 1 for row in rows)  # the detector is sure of every pixel
     assert not (tmp_path / "out" / "parts" / "slide").exists()
 
 

@@ -1,4 +1,4 @@
-"""The data room: reading, linting, caching, splitting, augmenting and making nucleus images.
+"""The data room: reading, linting, caching, splitting and augmenting nucleus images.
 
 The names below are loaded on first use, so that importing this package (as ``config`` does for
 :class:`AugmentConfig`) costs nothing.
@@ -24,7 +24,6 @@ _HOMES = {
     "read_image": "read",
     "split_ids": "splits",
     "to_rgb8": "read",
-    "write_sample": "synthetic",
 }
 
 __all__ = sorted(_HOMES)

@@ -14,8 +14,8 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.tables import read_table, whole_number
+from nucleus_course.data import cache
 from nucleus_course.data.files import MAX_BYTES
-from nucleus_course.data.png import png_bytes
 
 NAME = "stage1_solution.csv"
 COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width")
@@ -53,7 +53,7 @@ class SolvedSource:
         if name not in self._masks:
             return self._source.read(name)
         runs, height, width = self._masks[name]
-        return png_bytes(decode_runs(runs, height, width) * np.uint8(255), adaptive=False)
+        return cache.encode(decode_runs(runs, height, width) * np.uint8(255))
 
     def close(self):
         self._source.close()

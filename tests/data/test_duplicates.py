@@ -2,10 +2,10 @@
 
 import numpy as np
 from bbbc_files import png, square_mask, write_zip
+from make_sample import sample_images
 
 from nucleus_course.data import load_dataset, near_duplicate_groups
 from nucleus_course.data.duplicates import continues, correlations
-from nucleus_course.data.synthetic import sample_images
 
 
 def picture(seed, shape=(128, 160)):

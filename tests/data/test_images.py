@@ -6,9 +6,9 @@ import pytest
 import tifffile
 from bbbc_files import png
 from PIL import Image
+from png_writer import png_bytes
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.data.png import png_bytes
 from nucleus_course.data.read import is_grey, read_image, read_pixels, to_rgb8
 
 RNG = np.random.default_rng(1)

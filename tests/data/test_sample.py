@@ -6,25 +6,12 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+from make_sample import COUNT, sample_files, sample_images, write_sample, write_sample_zip
+from sample_scenes import LOOKS, box_blur, draw_scene, largest_piece, rotation, smooth_noise
 from scipy import ndimage
 
 from nucleus_course.data import IMAGE_TYPES, load_dataset
 from nucleus_course.data.read import read_image
-from nucleus_course.data.scenes import (
-    LOOKS,
-    box_blur,
-    draw_scene,
-    largest_piece,
-    rotation,
-    smooth_noise,
-)
-from nucleus_course.data.synthetic import (
-    COUNT,
-    sample_files,
-    sample_images,
-    write_sample,
-    write_sample_zip,
-)
 
 SHIPPED = files("nucleus_course.data") / "sample.zip"
 

@@ -60,20 +60,6 @@ def renumber(labels):
     return table[labels]
 
 
-def outlines(labels):
-    """Boundary pixels of the nuclei, bool (H, W): pixels whose right or lower neighbour, or left or
-    upper one, carries another id. Cheap enough for interactive drawing."""
-    labels = _check(labels)
-    edge = np.zeros(labels.shape, bool)
-    down = labels[1:] != labels[:-1]
-    right = labels[:, 1:] != labels[:, :-1]
-    edge[1:] |= down
-    edge[:-1] |= down
-    edge[:, 1:] |= right
-    edge[:, :-1] |= right
-    return edge & (labels > 0)
-
-
 def _check(labels):
     labels = np.asarray(labels)
     if labels.ndim != 2 or labels.dtype.kind not in "iub":

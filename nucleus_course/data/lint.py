@@ -1,7 +1,6 @@
 """What is wrong with a data set, by name: issues, what was done about them, and the report."""
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 REPAIRED, REFUSED, NOTED = "repaired", "refused", "noted"
 
@@ -80,18 +79,3 @@ class LintReport:
             [i for i in self.issues if i.image_id in ids or i.action == REFUSED],
             self.annotations,
         )
-
-    def to_json(self):
-        return json.dumps(
-            {
-                "source": self.source,
-                "images": self.images,
-                "annotations": self.annotations,
-                "issues": [asdict(i) for i in self.issues],
-            }
-        )
-
-    @classmethod
-    def from_dict(cls, data):
-        issues = [Issue(**issue) for issue in data["issues"]]
-        return cls(data["source"], data["images"], issues, data.get("annotations", ""))

@@ -7,7 +7,6 @@ from nucleus_course._util.lazy import lazy
 
 _HOMES = {
     "analyse_errors": "errors.analysis",
-    "cap_effect": "limits",
     "choose_thresholds": "thresholds",
     "CLASSES": "errors.taxonomy",
     "compare": "bootstrap",
@@ -16,12 +15,10 @@ _HOMES = {
     "ErrorAnalysis": "errors.analysis",
     "evaluate": "report",
     "KEYS": "metrics",
-    "mask_grid_effect": "limits",
     "METRICS": "metrics",
     "OperatingPoints": "thresholds",
     "reliability": "calibration",
     "Report": "report",
-    "seen_and_unseen": "leakage",
     "ThresholdChoice": "thresholds",
 }
 

@@ -79,11 +79,9 @@ def comparison_table(reports, names=None):
     """Several models side by side: a row for each metric, a column for each report.
 
     Args:
-        reports: list of :class:`~nucleus_course.evaluation.report.Report`, or {name: report}.
-        names: of the reports in a list; their own where None.
+        reports: list of :class:`~nucleus_course.evaluation.report.Report`.
+        names: of the reports; their own where None.
     """
-    if isinstance(reports, dict):
-        names, reports = list(reports), list(reports.values())
     names = names or [report.name for report in reports]
     places = [" ".join(p for p in (report.dataset, report.split) if p) for report in reports]
     several = len(set(places)) > 1

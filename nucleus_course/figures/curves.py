@@ -96,49 +96,37 @@ def draw_operating_point(image, labels, truth, curve, point, settings, counts):
     )
 
 
-def draw_pr_curves(reports, thresholds=(0.5, 0.75, 0.9)):
-    """COCO's precision-recall curves.
+def draw_pr_curves(report, thresholds=(0.5, 0.75, 0.9)):
+    """COCO's precision-recall curves of a :class:`~nucleus_course.evaluation.Report`, one for each IoU threshold.
 
     Args:
-        reports: a :class:`~nucleus_course.evaluation.Report`, or {name: report}. One gets a curve for each
-            IoU threshold; several get a panel for each threshold, with a curve for each model.
         thresholds: IoUs, of 0.50, 0.55, ... 0.95.
 
     Returns:
         (Figure, caption). The area under a curve is the AP at that IoU, in the legend in percent.
     """
-    reports = named(reports)
-    single = len(reports) == 1
-    # Curves fill any corner of their axes, so legends lie outside.
-    size = (7.0, 3.8) if single else (4.0 * len(thresholds), 4.0 + 0.18 * len(reports))
-    figure, axes = new_figure(*size, 1 if single else len(thresholds), sharey=True)
+    figure, (axis,) = new_figure(7.0, 3.8)
     said = []
-    for row, threshold in enumerate(thresholds):
-        axis = axes[0 if single else row]
-        axis.set_title("" if single else f"IoU {threshold:.2f}", fontsize=10)
-        for number, (name, report) in enumerate(reports.items()):
-            precision = report.curves.get("precision", {}).get(f"{threshold:.2f}")
-            if precision is None:
-                continue
-            area = 100 * float(np.mean(precision))
-            label = f"{f'IoU {threshold:.2f}' if single else name}: {area:.1f}"
-            look = looks(row if single else number)
-            axis.plot(report.curves["recall"], precision, label=label, **look)
-            said.append(f"{'' if single else name + ' '}{area:.1f} at IoU {threshold:.2f}")
-    for axis in axes:
-        axis.set(xlim=(0, 1), ylim=(0, 1.02))
-        tidy(axis, "recall", "precision" if axis is axes[0] else "", axis.get_title())
-        if said:
-            legend(axis, "right" if single else "below", title="area = AP, percent")
-        else:
-            empty(axis, "undefined: no nuclei")
-    who = next(iter(reports)) if single else f"{len(reports)} models"
+    for number, threshold in enumerate(thresholds):
+        precision = report.curves.get("precision", {}).get(f"{threshold:.2f}")
+        if precision is None:
+            continue
+        area = 100 * float(np.mean(precision))
+        label = f"IoU {threshold:.2f}: {area:.1f}"
+        axis.plot(report.curves["recall"], precision, label=label, **looks(number))
+        said.append(f"{area:.1f} at IoU {threshold:.2f}")
+    axis.set(xlim=(0, 1), ylim=(0, 1.02))
+    tidy(axis, "recall", "precision")
+    if said:  # curves fill any corner of their axes
+        legend(axis, "right", title="area = AP, percent")
+    else:
+        empty(axis, "undefined: no nuclei")
     areas = f"Average precision, the area under the curve, in percent: {'; '.join(said)}."
     caption = (
-        f"Precision and recall of {who} as the score threshold falls, all detections, COCO's interpolation at 101 recalls. "
+        f"Precision and recall of {report.name} as the score threshold falls, all detections, COCO's interpolation at 101 recalls. "
         + (areas if said else "Undefined without nuclei.")
     )
-    return signed(figure, caption, any_synthetic(reports))
+    return signed(figure, caption, report.synthetic)
 
 
 def draw_f1_curve(reports):
@@ -164,17 +152,13 @@ def draw_f1_curve(reports):
     return signed(figure, caption, any_synthetic(reports))
 
 
-def draw_reliability(calibration, *, name="", synthetic=False):
+def draw_reliability(analysis):
     """Do scores mean what they say: precision of the detections in each bin of scores, and their number.
 
     Args:
-        calibration: an :class:`~nucleus_course.evaluation.ErrorAnalysis`, or its ``calibration``
-            (:func:`nucleus_course.evaluation.reliability`); None where scores are no probabilities.
+        analysis: :class:`~nucleus_course.evaluation.ErrorAnalysis`.
     """
-    if hasattr(calibration, "calibration"):
-        name, synthetic = name or calibration.report.name, synthetic or calibration.report.synthetic
-        calibration = calibration.calibration
-    of = f" of {name}" if name else ""
+    calibration, of = analysis.calibration, f" of {analysis.report.name}"
     figure, (left, right) = new_figure(8.8, 4.0, 2, width_ratios=(1.2, 1))
     left.plot((0, 1), (0, 1), color=GREY, ls="--", lw=1, label="score = precision")
     used = [b for b in (calibration or {"bins": ()})["bins"] if b["count"]]
@@ -200,7 +184,7 @@ def draw_reliability(calibration, *, name="", synthetic=False):
     right.set_xlim(0, 1)
     tidy(left, "score", "precision (share right)")
     tidy(right, "score", "detections")
-    return signed(figure, caption, synthetic)
+    return signed(figure, caption, analysis.report.synthetic)
 
 
 def _middle(row):

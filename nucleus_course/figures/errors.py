@@ -46,18 +46,16 @@ def draw_error_counts(analysis):
     return figure, f"{pluralize(analysis.totals['tp'], 'matched pair')}. Of the rest: {listed}."
 
 
-def draw_ap_costs(costs, *, name="", synthetic=False):
+def draw_ap_costs(analysis):
     """Points of AP that fixing one class of error would gain.
 
     Args:
-        costs: an :class:`~nucleus_course.evaluation.ErrorAnalysis`, or its ``costs``.
+        analysis: :class:`~nucleus_course.evaluation.ErrorAnalysis`.
 
     Returns:
         (Figure, caption): two bars for each class, COCO AP and AP50, in percentage points, largest first.
     """
-    if hasattr(costs, "costs"):
-        name, synthetic = name or costs.report.name, synthetic or costs.report.synthetic
-        costs = costs.costs
+    costs, name = analysis.costs, analysis.report.name
     classes = sorted(costs["classes"], key=lambda c: -(costs["classes"][c]["cost_ap"] or 0.0))
     figure, (axis,) = new_figure(7.4, 0.5 * len(classes) + 1.4)
     for number, (key, label) in enumerate((("cost_ap", "COCO AP"), ("cost_ap50", "AP50"))):
@@ -74,10 +72,10 @@ def draw_ap_costs(costs, *, name="", synthetic=False):
     tidy(axis, "gain if this class of error were fixed, percentage points of AP", "class of error")
     listed = ", ".join(f"{c} {text(costs['classes'][c]['cost_ap'])}" for c in classes)
     caption = (
-        f"What each class of error costs{' ' + name if name else ''}: points of COCO AP that fixing it alone would add to "
+        f"What each class of error costs {name}: points of COCO AP that fixing it alone would add to "
         f"{text(costs['coco_ap'])}: {listed}. All detections, without threshold (after Bolya et al. 2020); gains do not add up."
     )
-    return signed(figure, caption, synthetic)
+    return signed(figure, caption, analysis.report.synthetic)
 
 
 def draw_size_breakdown(analysis, by="size"):

@@ -56,18 +56,15 @@ def draw_task(record):
     )
 
 
-def draw_samples(dataset, count=5, ids=None):
+def draw_samples(dataset, count=5):
     """After the paper's Figure 2: images above, below them their masks merged into one label image.
 
     Args:
-        dataset: :class:`~nucleus_course.data.Dataset`, or a list of records.
+        dataset: :class:`~nucleus_course.data.Dataset`, or a list of records, which are all shown.
         count: how many; image types take turns, the image with the most usual number of nuclei first.
-        ids: which images, instead of a choice.
     """
-    if hasattr(dataset, "types"):
-        records = [dataset[i] for i in (ids or _one_of_each(dataset, count))]
-    else:
-        records = [r for r in dataset if ids is None or r.id in ids][:count]
+    whole = hasattr(dataset, "types")
+    records = [dataset[i] for i in _one_of_each(dataset, count)] if whole else dataset
     figure, axes = panels(2 * len(records), len(records), side=2.4, ratio=1.14)
     for above, below, record in zip(axes, axes[len(records) :], records):
         picture(above, stretch(record.image), f"{short(record.id)}\n{record.type}")

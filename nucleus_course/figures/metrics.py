@@ -1,5 +1,7 @@
 """Metrics as bars and intervals: several models, image types, and how sure a number is."""
 
+from collections import Counter
+
 import numpy as np
 
 from nucleus_course._util.text import pluralize
@@ -56,10 +58,9 @@ def draw_comparison(reports, keys=COMPARED):
     """Several models' metrics side by side, with intervals where the reports hold them.
 
     Args:
-        reports: {name: :class:`~nucleus_course.evaluation.Report`}, or a list of reports.
+        reports: {name: :class:`~nucleus_course.evaluation.Report`}.
         keys: which metrics.
     """
-    reports = named(reports)
     series, spans = {}, {}
     for name, report in reports.items():
         series[name] = _or_nan(report.metrics.get(k) for k in keys)
@@ -85,47 +86,25 @@ def draw_comparison(reports, keys=COMPARED):
 
 
 def draw_type_breakdown(reports, keys=BY_TYPE):
-    """Metrics by image type.
+    """Metrics by image type, a bar for each metric.
 
     Args:
-        reports: one :class:`~nucleus_course.evaluation.Report` (one panel, a bar for each metric), or
-            {name: report} (a panel for each metric, a bar for each model).
+        reports: a :class:`~nucleus_course.evaluation.Report`, or {name: report} of one.
         keys: which metrics.
     """
-    reports = named(reports)
-    single = len(reports) == 1
-    kinds = sorted({kind for report in reports.values() for kind in report.types})
-    first = next(iter(reports.values()))
-    counts = {}
-    for row in first.counts.get("per_image", {}).values():
-        counts[row["type"]] = counts.get(row["type"], 0) + 1
-    ticks = [_wrapped(kind) + (f"\n({counts[kind]})" if kind in counts else "") for kind in kinds]
-
-    def values(report, key):
-        return _or_nan(report.types.get(kind, {}).get(key) for kind in kinds)
-
-    wide = max(6.0, 1.7 * len(kinds))
-    if single:
-        figure, axes = new_figure(wide, 4.0)
-        _grouped_bars(axes[0], ticks, {LABELS.get(k, k): values(first, k) for k in keys})
-    else:
-        figure, axes = new_figure(wide, 3.2 * len(keys), 1, len(keys))
-        for axis, key in zip(axes, keys):
-            _grouped_bars(axis, ticks, {name: values(r, key) for name, r in reports.items()})
-            axis.set_title(LABELS.get(key, key), fontsize=10)
-    for axis in axes:
-        tidy(axis, "image type (images)", "percent", axis.get_title())
-    legend(axes[0], "above", 3, bbox_to_anchor=(0.5, 1.0 if single else 1.08))
+    (report,) = named(reports).values()
+    images = Counter(row["type"] for row in report.counts.get("per_image", {}).values())
+    ticks = [_wrapped(k) + (f"\n({images[k]})" if k in images else "") for k in report.types]
+    figure, (axis,) = new_figure(max(6.0, 1.7 * len(ticks)), 4.0)
+    series = {LABELS.get(k, k): _or_nan(row.get(k) for row in report.types.values()) for k in keys}
+    _grouped_bars(axis, ticks, series)
+    tidy(axis, "image type (images)", "percent")
+    legend(axis, "above", 3)
     listed = "; ".join(
-        f"{kind}: "
-        + ", ".join(
-            f"{'' if single else name + ' '}{LABELS.get(k, k)} {text(report.types.get(kind, {}).get(k))}"
-            for name, report in reports.items()
-            for k in keys
-        )
-        for kind in kinds
+        f"{kind}: " + ", ".join(f"{LABELS.get(k, k)} {text(row.get(k))}" for k in keys)
+        for kind, row in report.types.items()
     )
-    return signed(figure, f"By image type, percent. {listed}.", any_synthetic(reports))
+    return signed(figure, f"By image type, percent. {listed}.", report.synthetic)
 
 
 def _wrapped(kind):

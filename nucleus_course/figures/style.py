@@ -98,16 +98,8 @@ def html(figure, caption, dpi=DPI):
 
 
 def named(reports):
-    """One report, a list of them, or {name: report}, as {name: report} with unique names."""
-    if isinstance(reports, dict):
-        return reports
-    found = {}
-    for report in reports if isinstance(reports, (list, tuple)) else [reports]:
-        name, number = report.name, 2
-        while name in found:
-            name, number = f"{report.name} ({number})", number + 1
-        found[name] = report
-    return found
+    """One report, or {name: report}, as {name: report}."""
+    return reports if isinstance(reports, dict) else {reports.name: reports}
 
 
 def any_synthetic(reports):

@@ -1,6 +1,5 @@
 """Training: schedules, which weights move, and learning curves."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -66,40 +65,29 @@ def draw_moving(table):
 
 
 def read_log(log):
-    """Rows of a training: a list of dicts, a ``History``, a run folder, its log.jsonl or its log.csv.
+    """Rows of a training: a list of dicts, or those of a run folder's log.jsonl.
 
     Raises:
         UserError: no log there, or none that can be read.
     """
     if not isinstance(log, (str, Path)):
-        return list(getattr(log, "rows", log))
-    path = Path(log)
-    path = path / "log.jsonl" if path.is_dir() else path
+        return list(log)
+    path = Path(log) / "log.jsonl"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        if path.suffix != ".csv":
-            return [json.loads(line) for line in lines if line.strip()]
-        rows = csv.DictReader(lines)
-        return [{k: _number(v) for k, v in row.items() if v != ""} for row in rows]
+        return [json.loads(line) for line in lines if line.strip()]
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"{path}: no training log that can be read ({reason}): a run folder holds log.jsonl and log.csv") from None  # fmt: skip
+        raise UserError(f"{path}: cannot be read ({reason}): give a run folder") from None
     except ValueError as error:
         raise UserError(f"{path}: not a training log ({error})") from None
-
-
-def _number(value):
-    try:
-        return float(value)
-    except ValueError:
-        return value
 
 
 def draw_learning_curve(log, *, interrupted_after=None, synthetic=False):
     """Losses by epoch, and the learning rate and validation metrics where the log holds them.
 
     Args:
-        log: rows (a list of dicts as in log.jsonl), a ``History``, a run folder, log.jsonl or log.csv.
+        log: rows (a list of dicts as in log.jsonl), or a run folder.
         interrupted_after: an epoch after which a dotted line marks an interruption.
 
     Raises:

@@ -12,7 +12,6 @@ from nucleus_course.evaluation import (
     analyse_errors,
     evaluate,
     reliability,
-    seen_and_unseen,
 )
 from nucleus_course.evaluation.coco import PrecisionTable, average_precisions
 from nucleus_course.evaluation.errors.analysis import BREAKDOWNS
@@ -215,7 +214,7 @@ def test_costs_without_nuclei_or_detections():
     assert error_costs([])["coco_ap"] is None
 
 
-# features, calibration, leakage
+# features, calibration
 
 
 def test_features_by_hand():
@@ -265,17 +264,3 @@ def test_calibration_by_hand():
     assert found["ece"] == pytest.approx((3 * (2.8 / 3 - 2 / 3) + 0.05) / 4)
     assert found["brier"] == pytest.approx((0.1**2 + 0.9**2 + 0 + 0.05**2) / 4)
     assert sum(row["count"] for row in found["bins"]) == found["detections"] == 4
-
-
-def test_images_with_a_near_duplicate_in_training_are_told_apart():
-    dataset, predictions, _ = random_case(68)
-    report = evaluate(dataset, predictions, progress=False)
-    groups = {"image0": 1, "image3": 2, "t1": 1, "t2": 1, "t3": 9}
-    groups.update({i: f"own {i}" for i in dataset.ids if i not in groups})
-    parts = seen_and_unseen(report, ["t1", "t2", "t3"], groups)
-    assert parts["seen"]["images"] == ["image0"]
-    assert parts["seen"]["metrics"] == pytest.approx(report.images["image0"])
-    assert len(parts["unseen"]["images"]) == len(dataset) - 1
-    assert seen_and_unseen(report, ["t3"], groups)["seen"] == {"images": [], "metrics": None}
-    with pytest.raises(UserError, match="has no group"):
-        seen_and_unseen(report, ["stranger"], groups)

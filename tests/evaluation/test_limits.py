@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from fakes import FakeDataset, random_case
+from limits import cap_effect, mask_grid_effect
 
 from nucleus_course.data.labels import boxes_from_labels
-from nucleus_course.evaluation import cap_effect, evaluate, mask_grid_effect
+from nucleus_course.evaluation import evaluate
 from nucleus_course.geometry.masks import round_trip
 from nucleus_course.prediction.interchange import Predictions
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from fakes import image_predictions, noisy_detections
+from limits import cap_effect, mask_grid_effect
 from oracles import pycocotools_ap
 
 from nucleus_course import load_dataset
-from nucleus_course.evaluation import analyse_errors, cap_effect, mask_grid_effect
+from nucleus_course.evaluation import analyse_errors
 from nucleus_course.prediction.interchange import Predictions
 
 pytestmark = pytest.mark.slow

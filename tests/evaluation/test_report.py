@@ -82,7 +82,7 @@ def test_every_table_fits_eighty_columns(case):
     analysis = analyse_errors(dataset, named, progress=False)
     tables = [
         report.table(), other.table(), report.types_table(), comparison_table([report, other, report]),
-        comparison_table({"x": report, "y": other}), compare(dataset, report, other, replicates=10).table(),
+        comparison_table([report, other], ["x", "y"]), compare(dataset, report, other, replicates=10).table(),
         analysis.table(), *[analysis.breakdown_table(by) for by in BREAKDOWNS],
     ]  # fmt: skip
     for table in tables:

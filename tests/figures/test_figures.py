@@ -1,6 +1,6 @@
 """Every figure returns a Figure with labelled axes and a caption, and draws the numbers it was given."""
 
-import csv
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -142,18 +142,13 @@ def test_detections_may_be_a_model_s(discs):
 
 
 def test_the_legend_of_precision_and_recall_hides_no_curve(case):
-    for reports, panels in ((case.report, 1), ({"fake": case.report, "strict": case.strict}, 3)):
-        figure, _ = check(figures.draw_pr_curves(reports))
-        assert len(figure.axes) == panels
-        figure.draw_without_rendering()  # which lays it out
-        for axis in figure.axes:
-            box = axis.get_legend().get_window_extent()
-            assert not any(box.overlaps(other.bbox) for other in figure.axes)
-            assert (
-                figure.bbox.containsx(box.x0)
-                and figure.bbox.containsx(box.x1)
-                and figure.bbox.containsy(box.y0)
-            )
+    figure, _ = check(figures.draw_pr_curves(case.report))
+    figure.draw_without_rendering()  # which lays it out
+    (axis,) = figure.axes
+    box = axis.get_legend().get_window_extent()
+    assert not box.overlaps(axis.bbox)
+    assert figure.bbox.containsx(box.x0) and figure.bbox.containsx(box.x1)
+    assert figure.bbox.containsy(box.y0)
 
 
 def test_learning_curve_draws_the_log(tmp_path):
@@ -177,17 +172,9 @@ def test_learning_curve_reads_run_folders(tmp_path):
     log, run = rows(), tmp_path / "run"
     run.mkdir()
     run.joinpath("log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
-    columns = list(dict.fromkeys(key for row in log for key in row))
-    with open(run / "log.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(log)
-    drawn = [
-        figures.draw_learning_curve(source)[1]
-        for source in (tmp_path / "run", str(tmp_path / "run" / "log.csv"), rows())
-    ]
+    drawn = [figures.draw_learning_curve(source)[1] for source in (run, str(run), log)]
     assert drawn[0] == drawn[1] == drawn[2]
-    with pytest.raises(UserError, match="no training log"):
+    with pytest.raises(UserError, match="give a run folder"):
         figures.draw_learning_curve(tmp_path / "nothing")
     with pytest.raises(UserError, match="empty"):
         figures.draw_learning_curve([])
@@ -199,8 +186,6 @@ def test_pr_curves_draw_the_report_s_precision(case):
         assert line.get_ydata() == pytest.approx(case.report.curves["precision"][key])
         assert line.get_xdata() == pytest.approx(np.linspace(0, 1, 101))
     assert f"{case.report.metrics['coco_ap50']:.1f} at IoU 0.50" in caption
-    figure, _ = check(figures.draw_pr_curves([case.report, case.strict], thresholds=(0.5, 0.75)))
-    assert len(figure.axes) == 2 and len(figure.axes[0].lines) == 2
 
 
 def test_f1_curve_starts_at_f1_50(case):
@@ -230,7 +215,8 @@ def test_reliability_draws_precision_and_counts(case):
     assert bar_heights(left) == pytest.approx([b["precision"] for b in bins if b["count"]])
     assert bar_heights(right) == pytest.approx([b["count"] for b in bins])
     assert f"{case.analysis.calibration['ece']:.3f}" in caption
-    assert "no probabilities" in check(figures.draw_reliability(None), ticks=False)[1]
+    analysis = dataclasses.replace(case.analysis, calibration=None)
+    assert "no probabilities" in check(figures.draw_reliability(analysis), ticks=False)[1]
 
 
 @pytest.mark.parametrize("by", ["size", "crowding", "type"])
@@ -262,8 +248,6 @@ def test_types_and_comparison_draw_the_metrics(case):
         [r.metrics[k] for r in (case.report, case.strict) for k in ("coco_ap", "f1_50")]
     )
     assert "Whiskers" in caption  # the first has intervals
-    figure, _ = check(figures.draw_type_breakdown([case.report, case.strict], keys=("dsb_score",)))
-    assert len(figure.axes) == 1
 
 
 def test_undefined_metrics_leave_a_gap_not_an_error(case):
@@ -426,8 +410,8 @@ def every_figure(sample, discs, case):
         "schedules": (stages,), "moving": ({"a": {"heads": (1, 4), "all": (4, 4)}},), "learning_curve": (rows(),),
         "shifted_discs": (20, (0, 1, 4)), "precision_recall": (np.array([1, 0.5]), np.array([0.5, 0.5]), grid, grid, 0.5),
         "operating_point": (one.image, labels, one.labels, curve, (0.5, 0.6), "Score 0.50", counts),
-        "pr_curves": (two,), "f1_curve": (two,), "reliability": (case.analysis,), "threshold_curve": (choice,),
-        "comparison": (two,), "type_breakdown": (two,), "intervals": (case.report, ("coco_ap", "f1_50")),
+        "pr_curves": (case.report,), "f1_curve": (two,), "reliability": (case.analysis,), "threshold_curve": (choice,),
+        "comparison": (two,), "type_breakdown": ({"fake": case.report},), "intervals": (case.report, ("coco_ap", "f1_50")),
         "paired_test": (np.array([1.0, -1.0, 2.0]), (-0.5, 1.5), "points"),
         "error_counts": (case.analysis,), "ap_costs": (case.analysis,), "size_breakdown": (case.analysis,),
     }  # fmt: skip

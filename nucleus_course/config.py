@@ -18,6 +18,7 @@ IMAGE_TYPES = (
     "pink-and-purple stain",
     "grey tissue",
 )
+LOSSES = ("rpn_class", "rpn_box", "class", "box", "mask")
 BORDERS = ("constant", "reflect")  # what augmentation puts beyond an image's edge
 
 
@@ -34,9 +35,7 @@ class ModelConfig:
     backbone: str = "resnet50"  # resnet50, resnet101 or thin
     widths: tuple = (32, 64, 128, 256)  # thin: channels of C2..C5
     blocks: tuple = (2, 2, 2, 2)  # thin: basic blocks a stage
-    input: str = (
-        "colour"  # colour: as stored, in 8 bits; canonical: grey, nuclei bright (data/canonical.py)
-    )
+    input: str = "colour"  # colour: as stored, in 8 bits; canonical: grey, nuclei bright
     upsample: float = 2.0  # image pixels to network pixels (paper: "upsampled by two")
     normalization: str = "mean"  # mean: subtract mean_pixel; percentile: stretch each image
     mean_pixel: tuple = (43.53, 39.56, 48.22)
@@ -72,9 +71,7 @@ class ModelConfig:
     max_detections: int = 400
     train_norm: bool = False  # False: BatchNorm keeps its loaded statistics
     norm_epsilon: float = 1e-3
-    pool_padding: str = (
-        "same"  # the stem's max pooling: same (Matterport) or symmetric (keras.applications)
-    )
+    pool_padding: str = "same"  # of the stem: same (Matterport) or symmetric (keras.applications)
 
     @property
     def mask_size(self):
@@ -232,26 +229,14 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     global_clipnorm: float = 5.0
     ema: float = 0.0  # decay of the averaged weights; 0: none
-    settle: float = (
-        0.0  # last share of the schedule, trained on gently varied images (see presets.gentle)
-    )
+    settle: float = 0.0  # last share of the schedule, on gently varied images (presets.gentle)
     balance_types: float = 0.0  # 0: every image equally often; 1: every image type equally often
-    type_factors: dict = field(
-        default_factory=dict
-    )  # image type -> how many times its share, see image_types
+    type_factors: dict = field(default_factory=dict)  # image type -> how many times its share
     dtype: str = "float32"  # float32 or mixed_bfloat16
     seed: int = 2018
     workers: int = 2
     validate_every: int = 5  # epochs
-    loss_weights: dict = field(
-        default_factory=lambda: {
-            "rpn_class": 1.0,
-            "rpn_box": 1.0,
-            "class": 1.0,
-            "box": 1.0,
-            "mask": 1.0,
-        }
-    )
+    loss_weights: dict = field(default_factory=lambda: dict.fromkeys(LOSSES, 1.0))
 
 
 @dataclass(frozen=True)

@@ -90,9 +90,8 @@ def too_long(package):
         lines = code_lines(path)
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                body = range(
-                    node.body[0].lineno, node.end_lineno + 1
-                )  # options of a command are no code
+                # options of a command are no code
+                body = range(node.body[0].lineno, node.end_lineno + 1)
                 if len(lines & set(body)) > FUNCTION_LINES:
                     found.add((name, node.name))
     return found

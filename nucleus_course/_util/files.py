@@ -1,6 +1,7 @@
 """Files appear under their names complete, or not at all."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -68,6 +69,15 @@ def write_file(path, data):
     """Write bytes or text (UTF-8, line ends as they are) with :func:`atomic_write`."""
     with atomic_write(path) as place:
         place.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8"))
+
+
+def sha256_of(path):
+    """The SHA-256 of a file, hexadecimal, read a piece at a time."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def remove_stale(folder):

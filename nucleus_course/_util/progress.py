@@ -1,7 +1,7 @@
 """The one progress bar: on standard error, with the time left, gone when it is done."""
 
 
-def progress(show=True, sizes=False):
+def progress(show=True, sizes=False, console=None):
     """A ``rich`` progress bar as a context manager; ``sizes`` counts bytes instead of items."""
     from rich.console import Console
     from rich.progress import (
@@ -18,7 +18,8 @@ def progress(show=True, sizes=False):
     count = (DownloadColumn(), TransferSpeedColumn()) if sizes else (MofNCompleteColumn(),)
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     columns = (TextColumn("{task.description}"), BarColumn(), *count, *times)
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not show)
+    console = console or Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not show)
 
 
 def track(items, text, total=None, show=True):

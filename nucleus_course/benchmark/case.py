@@ -106,6 +106,7 @@ def predict(preset, runtime, side, detections, threads=None):
         return peers.PEERS[runtime](side, detections, threads)
     set_threads(threads)
     import nucleus_course as nc
+    from nucleus_course.benchmark.operations import count_operations
     from nucleus_course.prediction.pipeline import assemble, prepare, select
 
     name, _, precision = runtime.partition(" ")
@@ -133,7 +134,9 @@ def predict(preset, runtime, side, detections, threads=None):
     if set(found) != {detections}:
         raise RuntimeError(f"{set(found)} detections instead of {detections}")
     precision = getattr(model.engine, "precision", policy.removeprefix("mixed_"))
-    return numbers | {"precision": precision}
+    counted = count_operations(model.network, *prepare(image, config).input.shape[1:3], detections)
+    gmac = counted["total"] / 1e9
+    return numbers | {"precision": precision, "gmac": round(gmac, 2), "note": f"{gmac:.1f} GMAC"}
 
 
 def startup(preset, threads=None):

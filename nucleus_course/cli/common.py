@@ -41,6 +41,9 @@ SHARED = """
         faster; evaluate float32, so that a number depends on no processor.
     backend (NAME): tensorflow, jax or torch, instead of what KERAS_BACKEND or Keras's own configuration names.
 """
+# The options that say what of a file is read, as one parameter called ``reading``: a dict of them.
+Reading = Any
+READING = {"channel": str, "plane": str, "time": int, "series": int, "level": int}
 Limit = Annotated[int | None, typer.Option(min=1)]
 Flips = Annotated[int | None, typer.Option(min=1, max=4)]
 
@@ -130,6 +133,8 @@ def friendly(command):
 
     @functools.wraps(command)
     def run(*args, **kwargs):
+        if "reading" in signature.parameters:
+            kwargs["reading"] = {name: kwargs.pop(name) for name in READING}
         with ending_well() as state, one_line_warnings():
             try:
                 return command(*args, **kwargs)
@@ -147,12 +152,17 @@ def friendly(command):
 
     about, _, entries = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:\n")
     run.__doc__ = flowing(about)
-    hints = typing.get_type_hints(command, include_extras=True)
+    signature = inspect.signature(command)
+    hints: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(command, include_extras=True).items():
+        hints |= {n: k | None for n, k in READING.items()} if name == "reading" else {name: hint}
     for name, metavar, text in ENTRY.findall(SHARED + entries):  # its own say more than the shared
         if name in hints:
             hints[name] = _parameter(name, hints[name], metavar, " ".join(text.split()))
-    signature = inspect.signature(command)
-    own = [p.replace(annotation=hints[name]) for name, p in signature.parameters.items()]
+    own = []
+    for name, parameter in signature.parameters.items():
+        names = READING if name == "reading" else (name,)
+        own += [parameter.replace(name=n, annotation=hints[n]) for n in names]
     run.__annotations__ = hints
     vars(run)["__signature__"] = signature.replace(parameters=own)
     return run
@@ -174,11 +184,6 @@ def _parameter(name: str, hint: Any, metavar: str, text: str) -> Any:
 def flowing(text: str) -> str:
     """A help text whose paragraphs are one line each, so that they fill any terminal; blocks after \\b stay as written."""
     return "\n\n".join(p if p.startswith("\b") else " ".join(p.split()) for p in text.split("\n\n"))
-
-
-def reading(channel, plane, time, series, level) -> dict[str, Any]:
-    """The five options that say what of a file is read, as :func:`~nucleus_course.data.read.read_image` takes them."""
-    return {"channel": channel, "plane": plane, "time": time, "series": series, "level": level}
 
 
 def open_data(

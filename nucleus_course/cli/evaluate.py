@@ -40,11 +40,7 @@ def evaluate(
     strict: bool = False,
     allow_empty: bool = False,
     annotations: str = "auto",
-    channel: str | None = None,
-    plane: str | None = None,
-    time: int | None = None,
-    series: int | None = None,
-    level: int | None = None,
+    reading: common.Reading = None,
     preset: str | None = None,
     dtype: str | None = None,
     backend: str | None = None,
@@ -100,7 +96,7 @@ def evaluate(
         if name is not None and not (name == against and _are_predictions(name)):
             find_weights(name)  # a mistyped name should not cost the reading of the data
     met = met_sources(learned) if sources else ()
-    how = allow_empty, annotations, common.reading(channel, plane, time, series, level)
+    how = allow_empty, annotations, reading
     dataset = common.open_data(data, split, limit, strict, "scoring on", *how)
     if rescale != 1.0:
         from nucleus_course.data.rescaled import Rescaled

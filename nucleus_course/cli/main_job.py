@@ -49,11 +49,7 @@ def demo(
 def doctor(
     data: str | None = None,
     annotations: str = "auto",
-    channel: str | None = None,
-    plane: str | None = None,
-    time: int | None = None,
-    series: int | None = None,
-    level: int | None = None,
+    reading: common.Reading = None,
     backend: str | None = None,
 ) -> None:
     """Look at this machine, or at a data set, and say what to do about what is missing or wrong.
@@ -79,8 +75,7 @@ def doctor(
         return
     from nucleus_course.data import lint_dataset
 
-    how = common.reading(channel, plane, time, series, level)
-    found = lint_dataset(data, progress=True, annotations=annotations, **how)
+    found = lint_dataset(data, progress=True, annotations=annotations, **reading)
     common.out().print(found.table() if found.issues else found.summary())
     if found.refused:
         raise typer.Exit(1)

@@ -41,11 +41,7 @@ def predict(
     properties: str = "",
     runtime: str = "keras",
     scheduler: str | None = None,
-    channel: str | None = None,
-    plane: str | None = None,
-    time: int | None = None,
-    series: int | None = None,
-    level: int | None = None,
+    reading: common.Reading = None,
     polarity: str = "auto",
     seen: Annotated[str | None, typer.Option("--input")] = None,
     flips: common.Flips = None,
@@ -109,7 +105,6 @@ def predict(
         polarity (HOW): How nuclei look: auto (decided image by image), bright or dark on their background.
         seen (VIEW): canonical (grey, nuclei bright) or colour; default: as the weights learned.
     """
-    reading = common.reading(channel, plane, time, series, level)
     if polarity not in POLARITIES:
         raise UserError(f"unknown --polarity '{polarity}': choose one of {', '.join(POLARITIES)}")
     if seen is not None and seen not in INPUTS:

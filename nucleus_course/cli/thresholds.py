@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,11 +26,7 @@ def thresholds(
     mask_threshold: Annotated[float | None, typer.Option(min=0.05, max=0.95)] = None,
     limit: common.Limit = None,
     annotations: str = "auto",
-    channel: str | None = None,
-    plane: str | None = None,
-    time: int | None = None,
-    series: int | None = None,
-    level: int | None = None,
+    reading: common.Reading = None,
     backend: str | None = None,
 ) -> None:
     """Choose a model's score threshold and smallest area on a split, for a metric that you name.
@@ -64,8 +60,7 @@ def thresholds(
     folder = find_weights(weights)
     if folder.is_file():
         raise UserError(f"{weights} is a file: thresholds belong to a model folder, give that")
-    how = common.reading(channel, plane, time, series, level)
-    options: dict[str, Any] = {"annotations": annotations, "reading": how}
+    options = {"annotations": annotations, "reading": reading}
     dataset = common.open_data(data, split, limit, what="choosing on", **options)
     model = common.open_model(str(folder))
     given = {"flips": flips, "mask": mask_threshold}

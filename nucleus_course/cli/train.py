@@ -58,11 +58,7 @@ def train(
     strict: bool = False,
     allow_empty: bool = False,
     annotations: str = "auto",
-    channel: str | None = None,
-    plane: str | None = None,
-    time: int | None = None,
-    series: int | None = None,
-    level: int | None = None,
+    reading: common.Reading = None,
     backend: str | None = None,
 ) -> None:
     """Train a model on annotated images, in the preset's stages.
@@ -124,7 +120,6 @@ def train(
         dtype: float32 or mixed_bfloat16; default: the preset's, or float32 where this machine has no bfloat16.
     """
     asked = SimpleNamespace(**locals())
-    asked.reading = common.reading(channel, plane, time, series, level)
     check_options(asked)
     keep_freed()
     if fine_tune:

@@ -8,6 +8,8 @@ from importlib.resources import files
 
 import numpy as np
 
+from nucleus_course.evaluation.matching import iou_from_overlap, overlap_matrix
+
 
 def touching_ids(labels: np.ndarray) -> np.ndarray:
     """Ids of nuclei in a label image (H, W) that share a pixel edge with another nucleus, ascending."""
@@ -79,28 +81,16 @@ def best_anchor_iou(boxes: np.ndarray, height: int, width: int, config) -> np.nd
 
 def edge_overlap(truth: np.ndarray, found: np.ndarray) -> float:
     """Mean over the nuclei at the border of ``truth`` of the best IoU with any label in ``found``; both (H, W)."""
-    best = []
-    for number in edge_touching_ids(truth):
-        mask = truth == number
-        labels, shared = np.unique(found[mask], return_counts=True)
-        ious = [
-            n / (mask.sum() + (found == label).sum() - n)
-            for label, n in zip(labels, shared)
-            if label
-        ]
-        best.append(max(ious, default=0.0))
-    return float(np.mean(best)) if best else 0.0
+    iou = iou_from_overlap(overlap_matrix(found, truth))
+    best = iou.max(axis=0, initial=0.0)[edge_touching_ids(truth) - 1]
+    return float(best.mean()) if best.size else 0.0
 
 
 def f1_of_two(first: np.ndarray, second: np.ndarray, threshold: float = 0.5) -> float:
     """F1 of two label images (H, W) with each other: the share of labels that pair at an IoU above ``threshold``."""
-    a, b = int(first.max()) + 1, int(second.max()) + 1
-    shared = np.bincount(
-        first.ravel().astype(np.int64) * b + second.ravel(), minlength=a * b
-    ).reshape(a, b)
-    union = shared.sum(axis=1)[1:, None] + shared.sum(axis=0)[None, 1:] - shared[1:, 1:]
-    pairs = int((shared[1:, 1:] > threshold * union).sum())
-    total = int((shared.sum(axis=1)[1:] > 0).sum() + (shared.sum(axis=0)[1:] > 0).sum())
+    overlap = overlap_matrix(first, second)
+    pairs = int((iou_from_overlap(overlap) > threshold).sum())
+    total = int(overlap[1:].any(axis=1).sum() + overlap[:, 1:].any(axis=0).sum())
     return 2 * pairs / total if total else 1.0
 
 

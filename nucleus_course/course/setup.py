@@ -152,9 +152,8 @@ def quiet_backend() -> str:
     from nucleus_course.backend import load_backend
 
     warnings.filterwarnings("ignore", category=UserWarning, module="keras")
-    logging.getLogger("tensorflow").setLevel(
-        logging.ERROR
-    )  # a lesson tries many image sizes; each is traced once
+    # a lesson tries many image sizes; each is traced once
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return load_backend(None)
 
 

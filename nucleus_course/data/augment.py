@@ -14,6 +14,7 @@ threads or their order.
 import numpy as np
 
 from nucleus_course.data import disturb
+from nucleus_course.data.read import is_grey
 
 
 class Augmenter:
@@ -237,7 +238,7 @@ def _recolour(image, config, random):
     draws = random.random(8)
     signed = 2 * draws - 1
     stains = random.standard_normal((2, 3))
-    coloured = bool(config.stain or config.hue or config.saturation) and not _grey(image)
+    coloured = bool(config.stain or config.hue or config.saturation) and not is_grey(image)
     if config.stain and coloured:
         image = _stain(image, 1 + config.stain * stains[0], 0.25 * config.stain * stains[1])
     if (config.hue or config.saturation) and coloured:
@@ -265,18 +266,12 @@ def _recolour(image, config, random):
         )
     image = disturb.sharpen(image, config, own[2])
     if config.noise:
-        channels = 1 if _grey(image) else 3
+        channels = 1 if is_grey(image) else 3
         noise = random.standard_normal((*image.shape[:2], channels), np.float32) * (
             config.noise * random.random()
         )
         image = np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(disturb.jpeg(image, config, own[3]))
-
-
-def _grey(image):
-    return np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(
-        image[..., 0], image[..., 2]
-    )
 
 
 def _stain(image, gain, offset):

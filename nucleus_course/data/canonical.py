@@ -28,11 +28,12 @@ from nucleus_course.data.read import plain_channels
 POLARITIES = ("auto", "bright", "dark")
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.95
 STAIN_WEIGHTS = (0.6, 0.3, 0.1)  # of red, green and blue in stained tissue
+# also shown in training
 TRAINING_STAINS = (
     (1.0, 0.0, 0.0),
     (1 / 3, 1 / 3, 1 / 3),
     (0.4, 0.6, 0.0),
-)  # also shown in training
+)
 COLOURFUL = 0.03  # mean of largest minus smallest channel, as a share of the image's range
 NOISE_RANGE = 6.0  # standard deviations of the noise that the range spans at least
 SPIKE, SPIKED = 3.0, 0.03  # a hot pixel stands out by so many ranges; share of pixels that may
@@ -174,9 +175,8 @@ def _values(image):
         raise UserError("the image holds NaN or infinite values; replace them first")
     channel = _only_channel(image) if image.ndim == 3 else None
     image = image if channel is None else image[..., channel]
-    offset = (
-        image.min() if image.dtype.itemsize > 4 else 0
-    )  # float32 cannot tell apart what float64 can, far from zero
+    # float32 cannot tell apart what float64 can, far from zero
+    offset = image.min() if image.dtype.itemsize > 4 else 0
     values = (image - offset if offset else image).astype(np.float32)
     return np.ascontiguousarray(values), step, float(offset), channel
 
@@ -317,9 +317,8 @@ def _burnt_in(grey):
     found = None
     for extreme in (grey.max(), grey.min()):
         same = grey == extreme
-        if (
-            not BAR[0] * BAR[1] <= np.count_nonzero(same) <= 0.05 * same.size
-        ):  # too few; or a background, or saturation
+        # too few; or a background, or saturation
+        if not BAR[0] * BAR[1] <= np.count_nonzero(same) <= 0.05 * same.size:
             continue
         _, _, stats, _ = cv2.connectedComponentsWithStats(same.astype(np.uint8), connectivity=4)
         width, height, area = stats[1:, 2], stats[1:, 3], stats[1:, 4]

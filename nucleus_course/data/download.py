@@ -6,7 +6,6 @@ against the SHA-256 that an earlier download of the same name left in ``SHA256SU
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import write_file
+from nucleus_course._util.files import sha256_of, write_file
 from nucleus_course._util.progress import progress as progress_bar
 
 PAGE = "https://bbbc.broadinstitute.org/BBBC038"
@@ -51,25 +50,29 @@ def download_bbbc038(
     paths = []
     for name in files:
         url = base_url.rstrip("/") + "/" + name
-        with _alone(folder / f"{name}.lock"):
+        with alone(folder / f"{name}.lock"):
             paths.append(_fetch(url, folder, name, known.get(name), progress))
     return paths
 
 
 @contextlib.contextmanager
-def _alone(path):
+def alone(path):
     """Keep other processes out: two that append to one partial file would spoil it."""
     import filelock
 
+    lock = filelock.FileLock(path)
     try:
-        with filelock.FileLock(path, timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except filelock.Timeout:
         raise UserError(
             f"{path.with_suffix('')}: another process is downloading this file; wait for it"
         ) from None
-    with contextlib.suppress(OSError):
-        path.unlink()
+    try:
+        yield
+    finally:
+        lock.release()
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _fetch(url, folder, name, checksum, progress):
@@ -79,7 +82,7 @@ def _fetch(url, folder, name, checksum, progress):
 
     target = folder / name
     if target.exists() and _is_whole(target, checksum):
-        _record(folder, name, _sha256(target))
+        _record(folder, name, sha256_of(target))
         return target
     downloader = ResumingDownloader(folder / f"{name}.partial", progress)
     # pooch makes a temporary file, which a kill leaves: here the next call finds and removes it.
@@ -128,7 +131,7 @@ def _fetch(url, folder, name, checksum, progress):
         raise UserError(
             f"{url}: what came is damaged (empty, or not a sound zip); removed, run the download again"
         )
-    _record(folder, name, _sha256(target))
+    _record(folder, name, sha256_of(target))
     return target
 
 
@@ -150,9 +153,8 @@ class ResumingDownloader:
         if start:
             headers |= {"Range": f"bytes={start}-", "If-Range": validator}
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-            if (
-                response.status_code == 416
-            ):  # nothing lies beyond what is here: take it from the start
+            # nothing lies beyond what is here: take it from the start
+            if response.status_code == 416:
                 self._forget()
                 return self(url, output_file, pooch)
             response.raise_for_status()
@@ -198,7 +200,7 @@ class ResumingDownloader:
 def _is_whole(path, checksum):
     """True when a file's checksum holds: the stated one, else each member's in a zip."""
     if checksum:
-        return _sha256(path) == checksum
+        return sha256_of(path) == checksum
     if path.suffix != ".zip":
         return path.stat().st_size > 0
     try:
@@ -206,14 +208,6 @@ def _is_whole(path, checksum):
             return archive.testzip() is None
     except Exception:  # zipfile and zlib raise many kinds on damaged archives
         return False
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _record(folder, name, digest):

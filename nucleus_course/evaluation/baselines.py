@@ -93,9 +93,8 @@ def segment_otsu(image, config=OtsuConfig()):
 
 def contrast_scores(labels, grey, threshold, bright=True):
     """(N,) in [0, 1]: mean grey value beyond the threshold, as a share of the image's farthest, per label in rising order."""
-    beyond = np.maximum(
-        grey - threshold if bright else threshold - grey, 0
-    )  # a filled hole is not beyond
+    # a filled hole is not beyond
+    beyond = np.maximum(grey - threshold if bright else threshold - grey, 0)
     areas = np.bincount(labels.ravel())
     present = np.flatnonzero(areas[1:]) + 1
     means = np.bincount(labels.ravel(), beyond.ravel())[present] / areas[present]

@@ -4,6 +4,9 @@ import sys
 import time
 
 import keras
+from rich.console import Console
+
+from nucleus_course._util.progress import progress
 
 
 class EpochWatch(keras.callbacks.Callback):
@@ -56,22 +59,7 @@ class Reporter:
         self.show, self.epochs, self.minutes = show, epochs, minutes
         self.bar = None
         if show and sys.stdout.isatty():
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
-
-            self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-            )
+            self.bar = progress(console=Console())
             self.task = self.bar.add_task("steps", total=None if minutes else epochs * steps)
             self.bar.start()
 
@@ -97,9 +85,8 @@ class Reporter:
             parts.append(f"{row['images_per_s']:.1f} images/s, {100 * row['waiting']:.0f}% waiting")
         if "coco_ap" in row:
             names = {"coco_ap": "AP", "dsb_score": "dsb", "mean_mask_iou": "mask IoU"}
-            values = {
-                k: "-" if row[k] is None else f"{row[k]:.1f}" for k in names
-            }  # without nuclei there is no AP
+            # without nuclei there is no AP
+            values = {k: "-" if row[k] is None else f"{row[k]:.1f}" for k in names}
             parts.append(
                 "validation " + ", ".join(f"{title} {values[k]}" for k, title in names.items())
             )

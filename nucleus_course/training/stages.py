@@ -1,5 +1,6 @@
 """Which layers a stage of training moves, and the optimiser that moves them."""
 
+import math
 import re
 
 import keras
@@ -45,19 +46,9 @@ def count_trainable(network):
     """(trainable weights, all weights), as numbers of values."""
 
     def count(variables):
-        return sum(
-            int(v.shape.num_elements() if hasattr(v.shape, "num_elements") else _product(v.shape))
-            for v in variables
-        )
+        return sum(math.prod(v.shape) for v in variables)
 
     return count(network.trainable_variables), count(network.weights)
-
-
-def _product(shape):
-    total = 1
-    for side in shape:
-        total *= side
-    return total
 
 
 def make_optimizer(config):

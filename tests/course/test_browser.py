@@ -168,9 +168,8 @@ def test_a_slider_moved_with_the_keyboard_changes_the_picture(page, lab, tmp_pat
     page.get(f"{lab}/lab/tree/notebooks/explorer.ipynb")
 
     def run_the_cell(driver):
-        editor = find(
-            driver, ".jp-CodeCell .cm-content"
-        )  # JupyterLab draws it anew when the kernel is there
+        # JupyterLab draws it anew when the kernel is there
+        editor = find(driver, ".jp-CodeCell .cm-content")
         ActionChains(driver).click(editor).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(
             Keys.SHIFT
         ).perform()

@@ -53,12 +53,13 @@ def sample():
 @pytest.fixture
 def thresholds():
     truth = [(5, 5, 25, 25), (40, 40, 60, 60), (5, 50, 20, 70)]
+    # a copy of the first, and nothing at all
     found = [
         (5, 5, 25, 25),
         (6, 6, 26, 26),
         (40, 40, 60, 60),
         (60, 5, 75, 20),
-    ]  # a copy of the first, and nothing at all
+    ]
     return ThresholdExplorer(
         record(truth), candidates(found, [0.9, 0.8, 0.7, 0.3]), Thresholds(score=0.5, nms_iou=0.5)
     )
@@ -152,9 +153,8 @@ def test_anchor_explorer_shows_levels_and_proposals():
     explorer = AnchorExplorer(trace, config, truth.boxes)
     assert f"{len(anchors)} anchors" in explorer.draw(kind="anchors with the best scores")[1]
     level = list(explorer.levels)[2]
-    assert (
-        "256 anchors" in explorer.draw(kind="anchors with the best scores", level=level)[1]
-    )  # P3: 16 x 16 cells
+    # P3: 16 x 16 cells
+    assert "256 anchors" in explorer.draw(kind="anchors with the best scores", level=level)[1]
     caption = explorer.draw(kind="proposals after NMS")[1]
     assert "1 proposals" in caption and "cover 1 of 1" in caption
     assert "cover 0 of 1" in explorer.draw(kind="proposals after NMS", shown=0)[1]

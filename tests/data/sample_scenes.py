@@ -166,9 +166,8 @@ def _transmission(random, look, labels, texture):
             + smooth_noise(random, labels.shape, 8, 2) * 3
         )
         tissue = np.clip((reach - ONE // 2) * 2, 0, ONE) * (3 * ONE // 4 + 2 * texture) // ONE
-    ghosts = np.clip(
-        smooth_noise(random, labels.shape, 9, 2) - 75, 0, 70
-    )  # nuclei far out of focus
+    # nuclei far out of focus
+    ghosts = np.clip(smooth_noise(random, labels.shape, 9, 2) - 75, 0, 70)
     light = np.empty((*labels.shape, 3), np.int64)
     for channel in range(3):
         passed = look.background[channel] * ONE

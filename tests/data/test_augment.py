@@ -67,9 +67,8 @@ def test_image_and_labels_stay_aligned(name, size):
             and picture.flags.c_contiguous
         )
         assert truth.shape == (size, size) and truth.dtype == np.int32 and truth.flags.c_contiguous
-        flat = ndimage.maximum_filter(truth, 5) == ndimage.minimum_filter(
-            truth, 5
-        )  # away from outlines
+        # away from outlines
+        flat = ndimage.maximum_filter(truth, 5) == ndimage.minimum_filter(truth, 5)
         flat[[0, 1, -2, -1]] = flat[:, [0, 1, -2, -1]] = (
             False  # what lies beyond the crop is not known
         )
@@ -296,9 +295,8 @@ def test_blur_is_gaussian():
     image[20, 20] = 255
     config = AugmentConfig.none(blur=(1.5, 1.5), blur_probability=1.0)
     picture, _ = Augmenter(config, 41)(image, np.zeros((41, 41), np.int32), (0, 0, 0))
-    expected = ndimage.gaussian_filter(
-        image[..., 0].astype(float), 1.5
-    )  # imgaug cuts its kernel at 5 pixels
+    # imgaug cuts its kernel at 5 pixels
+    expected = ndimage.gaussian_filter(image[..., 0].astype(float), 1.5)
     assert (
         np.abs(picture[..., 0] - expected).max() < 4 and abs(int(picture[..., 0].sum()) - 255) < 20
     )

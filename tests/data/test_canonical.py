@@ -60,9 +60,8 @@ def test_sixteen_bits_and_eight_give_one_picture():
     eight = np.rint(image / 257).astype("uint8")
     wide, narrow = canonical(image), canonical(eight)
     difference = np.abs(wide.image.astype(int) - narrow.image)
-    step = (
-        255 * (0.5 / (narrow.high - narrow.low)) ** 0.6
-    )  # half a grey level beside black, where the power is steepest
+    # half a grey level beside black, where the power is steepest
+    step = 255 * (0.5 / (narrow.high - narrow.low)) ** 0.6
     assert difference.max() <= step + 2 and difference.mean() < 1.5
     exact = canonical(eight.astype("uint16") * 257)
     assert np.abs(exact.image.astype(int) - narrow.image).max() <= 1
@@ -138,9 +137,8 @@ def test_hot_pixels_vanish():
     assert difference[cold].max() <= 3 and (b.low, b.high) == pytest.approx(
         (a.low, a.high), rel=0.01
     )
-    assert (
-        np.median(difference[~cold]) < 20
-    )  # most lie on dark ground and take the median of what is around them
+    # most lie on dark ground and take the median of what is around them
+    assert np.median(difference[~cold]) < 20
 
 
 def test_salt_all_over_the_field_leaves_the_nuclei():

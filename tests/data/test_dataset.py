@@ -155,9 +155,8 @@ def test_tiff_masks_mean_their_large_values(kind, tmp_path):
     mask, data = square_mask((24, 30), 4, 5, 6), io.BytesIO()
     white = {"photometric": "miniswhite"}
     if kind == "fax":
-        Image.fromarray(mask > 0).save(
-            data, "TIFF", compression="group4", tiffinfo={262: 0}
-        )  # keeps the look
+        # keeps the look
+        Image.fromarray(mask > 0).save(data, "TIFF", compression="group4", tiffinfo={262: 0})
         assert tifffile.TiffFile(io.BytesIO(data.getvalue())).pages[0].photometric == 0
     else:
         array, options = {

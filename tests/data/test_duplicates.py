@@ -38,9 +38,8 @@ def test_quarters_find_each_other(tmp_path):
         | quarters(picture(1), "bymd")
         | {"single": picture(2, (64, 80)), "other size": picture(3, (64, 60))}
     )
-    images["again"] = np.clip(images["single"].astype(int) + 3, 0, 255).astype(
-        np.uint8
-    )  # another exposure
+    # another exposure
+    images["again"] = np.clip(images["single"].astype(int) + 3, 0, 255).astype(np.uint8)
     dataset = dataset_of(tmp_path, images)
     assert near_duplicate_groups(dataset) == [
         ("a", "c", "k", "z"),

@@ -53,9 +53,8 @@ def test_draws_are_reproducible_and_sum_to_the_images():
     assert (weights.sum(1) == 30).all() and (weights == draw_weights(30, 400, seed=1)).all()
     assert (weights != draw_weights(30, 400, seed=2)).any()
     assert abs(weights.mean(0) - 1).max() < 0.25
-    assert np.mean(weights == 0) == pytest.approx(
-        (1 - 1 / 30) ** 30, abs=0.02
-    )  # as often as a binomial leaves one out
+    # as often as a binomial leaves one out
+    assert np.mean(weights == 0) == pytest.approx((1 - 1 / 30) ** 30, abs=0.02)
 
 
 def test_groups_are_drawn_whole():

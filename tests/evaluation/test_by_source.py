@@ -72,9 +72,8 @@ def test_intervals_come_from_draws_within_each_source_and_are_paired(case):
         found["difference"] == pytest.approx(found["first"] - found["second"])
         and "seen" not in table.means
     )
-    assert (
-        table.means["all"]["coco_ap"]["difference"] == 0 == table.means["all"]["coco_ap"]["low"]
-    )  # AP has no threshold
+    # AP has no threshold
+    assert table.means["all"]["coco_ap"]["difference"] == 0 == table.means["all"]["coco_ap"]["low"]
 
 
 def test_saved_and_printed(case, tmp_path):

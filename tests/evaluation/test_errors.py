@@ -198,9 +198,8 @@ def test_costs_in_closed_form():
 
 def test_fixing_gives_each_nucleus_to_the_best_detection_of_its_class():
     analysis = analysis_of([NUCLEUS], [(box(10, 10, 20, 15), 0.9), (box(10, 15, 20, 20), 0.8)])
-    assert analysis.costs["coco_ap50"] == pytest.approx(
-        100
-    )  # COCO: an IoU of exactly 0.5 matches at 0.5
+    # COCO: an IoU of exactly 0.5 matches at 0.5
+    assert analysis.costs["coco_ap50"] == pytest.approx(100)
     analysis = analysis_of([NUCLEUS], [(box(10, 10, 20, 14), 0.9), (box(10, 15, 20, 19), 0.8)])
     assert analysis.costs["coco_ap50"] == 0
     assert analysis.costs["classes"]["split"]["coco_ap"] == pytest.approx(100)

@@ -85,13 +85,11 @@ def test_score_order_match_is_cocoevals(seed):
 
 
 def test_score_order_match_by_hand():
-    assert score_order_match([[0.6], [0.9]], [0.5]).tolist() == [
-        [0, -1]
-    ]  # the better score comes first
+    # the better score comes first
+    assert score_order_match([[0.6], [0.9]], [0.5]).tolist() == [[0, -1]]
     assert score_order_match([[0.7, 0.6], [0.8, 0.55]], [0.5]).tolist() == [[0, 1]]
-    assert score_order_match([[0.5, 0.5]], [0.5]).tolist() == [
-        [1]
-    ]  # an equal IoU matches; the last of equals
+    # an equal IoU matches; the last of equals
+    assert score_order_match([[0.5, 0.5]], [0.5]).tolist() == [[1]]
     assert score_order_match([[0.7, 0.0]], [0.5, 0.75]).tolist() == [[0], [-1]]
 
 

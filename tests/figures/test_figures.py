@@ -230,9 +230,8 @@ def test_breakdown_bars_add_up_to_all_nuclei(case, by):
     assert heights.sum(axis=0) == pytest.approx(np.where(totals > 0, 100.0, 0.0))
     first = next(group for group in table if sum(table[group].values()))
     place = list(table).index(first)
-    assert heights[0, place] == pytest.approx(
-        100 * table[first]["matched"] / totals[place]
-    )  # matched is drawn first
+    # matched is drawn first
+    assert heights[0, place] == pytest.approx(100 * table[first]["matched"] / totals[place])
     assert f"{first}: " in caption
 
 
@@ -429,9 +428,8 @@ def test_every_figure_can_be_read(sample, discs, case):
     for name, (figure, caption) in every_figure(sample, discs, case):
         assert isinstance(figure, Figure) and caption.endswith(".") and len(caption) > 15, name
         drawn = figures.png(figure)
-        wide = int.from_bytes(
-            drawn[16:20], "big"
-        )  # what a notebook shows without making it smaller
+        # what a notebook shows without making it smaller
+        wide = int.from_bytes(drawn[16:20], "big")
         assert len(drawn) > 1000 and style.DPI == 96 and wide <= 1024, (name, wide)
         for text in figure.findobj(matplotlib.text.Text):
             assert not text.get_text().strip() or text.get_fontsize() >= 9, (name, text)

@@ -78,12 +78,10 @@ def test_coding_round_trip(pair):
 
 
 def test_coding_by_hand():
-    anchor = ops.convert_to_tensor(
-        np.array([[10, 20, 30, 60]], "float32")
-    )  # centre (20, 40), 20 high, 40 wide
-    box = ops.convert_to_tensor(
-        np.array([[14, 22, 54, 42]], "float32")
-    )  # centre (34, 32), 40 high, 20 wide
+    # centre (20, 40), 20 high, 40 wide
+    anchor = ops.convert_to_tensor(np.array([[10, 20, 30, 60]], "float32"))
+    # centre (34, 32), 40 high, 20 wide
+    box = ops.convert_to_tensor(np.array([[14, 22, 54, 42]], "float32"))
     expected = [0.7 / 0.1, -0.2 / 0.1, np.log(2) / 0.2, np.log(0.5) / 0.2]
     np.testing.assert_allclose(numpy(geometry.encode(box, anchor, STDS))[0], expected, rtol=1e-5)
     nothing = ops.zeros((1, 4))

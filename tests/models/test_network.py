@@ -37,12 +37,12 @@ def matterport_count(blocks, classes):
                 total += convolution(1, channels, 4 * filters) + norm(4 * filters)
                 normed += 4 * filters
             channels = 4 * filters
+    # FPN
     total += sum(convolution(1, c, 256) for c in (256, 512, 1024, 2048)) + 4 * convolution(
         3, 256, 256
-    )  # FPN
-    total += (
-        convolution(3, 256, 512) + convolution(1, 512, 2 * 3) + convolution(1, 512, 4 * 3)
-    )  # RPN
+    )
+    # RPN
+    total += convolution(3, 256, 512) + convolution(1, 512, 2 * 3) + convolution(1, 512, 4 * 3)
     total += convolution(7, 256, 1024) + convolution(1, 1024, 1024) + 2 * norm(1024)  # box head
     total += convolution(1, 1024, classes) + convolution(1, 1024, 4 * classes)
     total += (

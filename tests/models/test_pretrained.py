@@ -12,7 +12,7 @@ from nucleus_course._util.errors import UserError
 from nucleus_course.models.weights import pretrained
 
 CONTENT = b"weights " * 1000
-NOWHERE = pretrained.Download("http://127.0.0.1:9/x.h5", "0" * 32, 1)
+NOWHERE = pretrained.Download("http://127.0.0.1:9/x.h5", "0" * 32)
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -32,7 +32,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
     def offer(md5, name="file.h5"):
-        file = pretrained.Download(f"http://127.0.0.1:{http.server_port}/{name}", md5, 1)
+        file = pretrained.Download(f"http://127.0.0.1:{http.server_port}/{name}", md5)
         monkeypatch.setitem(pretrained.DOWNLOADS, ("coco", "resnet50"), file)
 
     yield offer
@@ -44,7 +44,7 @@ def test_fetched_once_then_from_the_cache(server, tmp_path, monkeypatch):
     server(hashlib.md5(CONTENT).hexdigest())
     path = pretrained.fetch("coco", "resnet50", tmp_path / "cache")
     assert path == tmp_path / "cache" / "weights" / "file.h5" and path.read_bytes() == CONTENT
-    closed = pretrained.Download("http://127.0.0.1:9/file.h5", hashlib.md5(CONTENT).hexdigest(), 1)
+    closed = pretrained.Download("http://127.0.0.1:9/file.h5", hashlib.md5(CONTENT).hexdigest())
     monkeypatch.setitem(pretrained.DOWNLOADS, ("coco", "resnet50"), closed)
     assert pretrained.fetch("coco", "resnet50", tmp_path / "cache") == path  # offline now
 

@@ -278,9 +278,8 @@ def test_data_set_and_predictions_that_do_not_fit(case):
         for w in report.warnings
     )
     assert any("not in the data set were left out: stranger" in w for w in report.warnings)
-    whole = evaluate(
-        dataset, predictions, progress=False
-    )  # the last image has no detections: the rule in numbers
+    # the last image has no detections: the rule in numbers
+    whole = evaluate(dataset, predictions, progress=False)
     assert whole.metrics == report.metrics
     with pytest.raises(
         PredictionsError, match="the data set has 'image0', the predictions have 'stranger'"

@@ -50,9 +50,8 @@ def test_labels_and_outlines_as_napari_takes_them(calls):
     assert about["scale"] == style["scale"] == (0.5, 0.5)
     assert about["features"]["score"][1:].tolist() == pytest.approx([0.9, 0.8])
     assert style["features"]["label"].tolist() == [1, 2] and style["shape_type"] == "polygon"
-    for number, ring in enumerate(
-        rings, 1
-    ):  # pixels' centres are whole numbers, in napari and here
+    # pixels' centres are whole numbers, in napari and here
+    for number, ring in enumerate(rings, 1):
         assert np.array_equal(polygon2mask(labels.shape, ring), labels == number)
     assert calls[0][0].dtype == np.uint16 and calls[0][1] == {"tile": None, "progress": False}
     assert len(napari_plugin.find_nuclei(layer(image), threshold=0.2, outlines=False)) == 1

@@ -4,6 +4,7 @@ import numpy as np
 
 from nucleus_course.course.explorers.base import Control, Explorer
 from nucleus_course.figures import draw_proposals
+from nucleus_course.geometry.boxes import decode
 
 ALL = "all levels"
 KINDS = ("anchors with the best scores", "anchors moved by the RPN", "proposals after NMS")
@@ -29,25 +30,16 @@ class AnchorExplorer(Explorer):
         level = np.repeat(
             np.arange(len(shapes)), [r * c * len(config.anchor_ratios) for r, c in shapes]
         )
-        size = trace["anchors"][:, 2:] - trace["anchors"][:, :2]
-        centre = trace["anchors"][:, :2] + 0.5 * size
-        moved = trace["rpn_deltas"] * np.asarray(config.box_stds, "float32")
-        new_centre, new_size = (
-            centre + moved[:, :2] * size,
-            size * np.exp(np.clip(moved[:, 2:], -4, 4)),
-        )
-        decoded = np.concatenate([new_centre - new_size / 2, new_centre + new_size / 2], axis=1)
+        anchors = trace["anchors"]
+        decoded = decode(trace["rpn_deltas"], anchors, config.box_stds)
+        centre = 0.5 * (anchors[:, :2] + anchors[:, 2:])
         real = (centre < np.asarray(trace["window"])).all(axis=1)
-        names = np.array(
-            [
-                f"P{2 + n}, stride {s}, anchors of {a:g}"
-                for n, (s, a) in enumerate(zip(config.strides, config.anchor_sizes))
-            ]
-        )
+        names = [
+            f"P{2 + n}, stride {s}, anchors of {a:g}"
+            for n, (s, a) in enumerate(zip(config.strides, config.anchor_sizes))
+        ]
         self.sets = {
-            KINDS[0]: self._sorted(
-                trace["anchors"][real] * scale, trace["rpn_scores"][real], level[real]
-            ),
+            KINDS[0]: self._sorted(anchors[real] * scale, trace["rpn_scores"][real], level[real]),
             KINDS[1]: self._sorted(decoded[real] * scale, trace["rpn_scores"][real], level[real]),
             KINDS[2]: self._sorted(
                 trace["proposals"] * scale,
@@ -55,7 +47,7 @@ class AnchorExplorer(Explorer):
                 np.full(len(trace["proposals"]), -1),
             ),
         }
-        self.levels = {ALL: None, **{str(name): number for number, name in enumerate(names)}}
+        self.levels = {ALL: None, **{name: number for number, name in enumerate(names)}}
         super().__init__(
             {
                 "kind": Control("choice", "Boxes", KINDS[1], options=KINDS),

@@ -60,9 +60,8 @@ class ErrorBrowser(Explorer):
             found = self.predictions.images[image_id].label_image(
                 self.point["score_threshold"], self.point["min_area"]
             )
-            self._painted = {
-                image_id: (record.image, renumber(record.labels), found)
-            }  # keep the last one only
+            # keep the last one only
+            self._painted = {image_id: (record.image, renumber(record.labels), found)}
         return self._painted[image_id]
 
     def _draw(self, kind, number):

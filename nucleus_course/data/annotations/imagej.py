@@ -63,14 +63,13 @@ def read_rois(data, file):
 def _shape(roifile, roi, name):
     """A shape, or the reason why there is none."""
     kind, kinds = roi.roitype, roifile.ROI_TYPE
-    category = ""
     if roi.composite or kind in (kinds.POLYGON, kinds.FREEHAND, kinds.TRACED):
         rings = [r for r in roi.coordinates(multi=True) if len(r) > 2]
-        return polygon(name, rings, category) if rings else FEW
+        return polygon(name, rings) if rings else FEW
     if kind == kinds.RECT:
-        return rectangle(name, roi.left, roi.top, roi.right, roi.bottom, category)
+        return rectangle(name, roi.left, roi.top, roi.right, roi.bottom)
     if kind == kinds.OVAL:
         x, y = (roi.left + roi.right) / 2, (roi.top + roi.bottom) / 2
         radii = (roi.right - roi.left) / 2, (roi.bottom - roi.top) / 2
-        return ellipse(name, (x, y), radii, category=category)
+        return ellipse(name, (x, y), radii)
     return NO_AREA

@@ -40,14 +40,12 @@ def pyramid_anchors(height, width, strides, sizes, ratios):
     root = np.sqrt(np.asarray(ratios, "float64"))
     levels = []
     for (rows, columns), stride, size in zip(level_shapes(height, width, strides), strides, sizes):
-        half = (
-            0.5 * size * np.stack([root, 1.0 / root], axis=-1)
-        )  # (ratios, 2) half height, half width
+        # (ratios, 2) half height, half width
+        half = 0.5 * size * np.stack([root, 1.0 / root], axis=-1)
         y = (np.arange(rows) + 0.5) * stride
         x = (np.arange(columns) + 0.5) * stride
-        centre = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)[
-            :, :, None
-        ]  # (rows, columns, 1, 2)
+        # (rows, columns, 1, 2)
+        centre = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)[:, :, None]
         boxes = np.concatenate([centre - half, centre + half], axis=-1)
         levels.append(boxes.reshape(-1, 4))
     anchors = np.concatenate(levels).astype("float32")

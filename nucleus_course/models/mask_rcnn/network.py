@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from nucleus_course.config import Thresholds
+from nucleus_course.config import LOSSES, Thresholds
 from nucleus_course.geometry.boxes import clip, decode, dilate
 from nucleus_course.models.layers import replicas
 from nucleus_course.models.mask_rcnn import losses
@@ -20,8 +20,6 @@ from nucleus_course.models.mask_rcnn.targets import (
     roi_targets,
     rpn_targets,
 )
-
-LOSSES = ("rpn_class", "rpn_box", "class", "box", "mask")
 
 
 class MaskRCNNNetwork(keras.Model):

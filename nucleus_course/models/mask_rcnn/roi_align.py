@@ -50,9 +50,8 @@ def roi_align(features, boxes, batch_index, size, *, strides, samples=1, canonic
         (M, size, size, C) in the features' dtype. Gradients flow to the features, not to the boxes.
     """
     boxes = ops.stop_gradient(boxes)
-    level = (
-        pyramid_level(boxes, canonical_size, 2, 1 + len(features)) - 2
-    )  # (M,) index into features
+    # (M,) index into features
+    level = pyramid_level(boxes, canonical_size, 2, 1 + len(features)) - 2
     shapes = np.array([f.shape[1:3] for f in features], "int32")
     offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))]).astype("int32")
 
@@ -73,9 +72,8 @@ def roi_align(features, boxes, batch_index, size, *, strides, samples=1, canonic
     dtype = rows.dtype
 
     def corner(y_cell, x_cell, weight):
-        index = (
-            base[:, :, None] + y_cell[:, :, None] * columns[:, :, None] + x_cell[:, None, :]
-        )  # (M, S, S)
+        # (M, S, S)
+        index = base[:, :, None] + y_cell[:, :, None] * columns[:, :, None] + x_cell[:, None, :]
         return ops.take(rows, index, axis=0) * ops.cast(weight, dtype)[..., None]  # (M, S, S, C)
 
     y_part, x_part = y_part[:, :, None], x_part[:, None, :]

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.progress import progress
 from nucleus_course.data.cache import cache_folder
+from nucleus_course.data.download import ResumingDownloader, alone
 
 PRETRAINED = ("coco", "imagenet")
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/{}_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -17,7 +17,6 @@ class Download:
 
     url: str
     md5: str
-    megabytes: int
 
     @property
     def name(self):
@@ -29,16 +28,15 @@ class Download:
 _COCO = Download(
     "https://github.com/matterport/Mask_RCNN/releases/download/v2.0/mask_rcnn_coco.h5",
     "e98aaff6f99e307b5e2a8a3ff741a518",
-    258,
 )
 DOWNLOADS = {
     ("coco", "resnet50"): _COCO,
     ("coco", "resnet101"): _COCO,
     ("imagenet", "resnet50"): Download(
-        _KERAS.format("resnet50"), "4d473c1dd8becc155b73f8504c6f6626", 95
+        _KERAS.format("resnet50"), "4d473c1dd8becc155b73f8504c6f6626"
     ),
     ("imagenet", "resnet101"): Download(
-        _KERAS.format("resnet101"), "88cf7a10940856eca736dc7b7e228a21", 171
+        _KERAS.format("resnet101"), "88cf7a10940856eca736dc7b7e228a21"
     ),
 }
 
@@ -65,10 +63,12 @@ def fetch(name, backbone, cache_dir=None):
     folder = cache_folder(cache_dir) / "weights"
     by_hand = f"download {file.url} by other means and give the file as --weights FILE"
     pooch.get_logger().setLevel("WARNING")
-    known, bar = f"md5:{file.md5}", _Bar(file)
-    downloader = pooch.HTTPDownloader(progressbar=bar, timeout=60)
+    folder.mkdir(parents=True, exist_ok=True)
+    options = {"fname": file.name, "path": folder}
+    options["downloader"] = ResumingDownloader(folder / f"{file.name}.partial")
     try:
-        return Path(pooch.retrieve(file.url, known, file.name, folder, downloader=downloader))
+        with alone(folder / f"{file.name}.lock"):
+            return Path(pooch.retrieve(file.url, f"md5:{file.md5}", **options))
     except ValueError:
         raise UserError(
             f"{file.name} came with another checksum than {file.md5}: try again, or {by_hand}"
@@ -79,28 +79,3 @@ def fetch(name, backbone, cache_dir=None):
         raise UserError(
             f"{name} weights cannot be fetched ({type(error).__name__}; is there a network?): {by_hand}"
         ) from None
-    finally:
-        bar.close()
-
-
-class _Bar:
-    """The progress bar as pooch wants it: it sets ``total``, and calls the methods."""
-
-    def __init__(self, file):
-        self.file, self.bar, self.task, self.total = file, None, None, 0
-
-    def update(self, count):
-        if self.bar is None:
-            self.bar = progress(sizes=True)
-            self.bar.start()
-            total = self.total or self.file.megabytes * 10**6
-            self.task = self.bar.add_task(f"downloading {self.file.name}", total=total)
-        self.bar.update(self.task, advance=count)
-
-    def reset(self):
-        if self.bar is not None:
-            self.bar.update(self.task, completed=0)
-
-    def close(self):
-        if self.bar is not None:
-            self.bar.stop()

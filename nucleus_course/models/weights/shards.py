@@ -1,13 +1,12 @@
 """Weights in several files, for places that limit a file's size: weights-00001-of-00003.h5 and so on."""
 
-import hashlib
 import re
 from pathlib import Path
 
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import atomic_write, write_file
+from nucleus_course._util.files import atomic_write, sha256_of, write_file
 from nucleus_course._util.tables import read_text
 
 WHOLE = "weights.h5"
@@ -95,7 +94,7 @@ def write_weights(folder, arrays, half=False, max_mb=None):
     for old in folder.glob("weights*.h5"):
         if old.name not in names and (old.name == WHOLE or NAME.fullmatch(old.name)):
             old.unlink()
-    write_file(folder / SUMS, "".join(f"{_sha256(folder / n)}  {n}\n" for n in names))
+    write_file(folder / SUMS, "".join(f"{sha256_of(folder / n)}  {n}\n" for n in names))
 
 
 def part_names(count):
@@ -114,19 +113,11 @@ def check_sums(files):
         return
     sums = {line[66:]: line[:64] for line in read_text(table).splitlines()}
     for file in files:
-        if sums.get(file.name) != _sha256(file):
+        if sums.get(file.name) != sha256_of(file):
             raise UserError(
                 f"{file} is not the file that {SUMS} beside it names: it is damaged or another one; "
                 f"copy the folder again, or delete {SUMS} if you put the file there yourself"
             )
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def weight_files(folder):

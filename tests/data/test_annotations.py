@@ -357,7 +357,7 @@ COORDINATE = st.floats(-10, 50, allow_nan=False)
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(COORDINATE, COORDINATE), min_size=3, max_size=9))
 def test_filling_is_as_scikit_image_does_it(points):
-    ring = np.array(points) + np.pi / 1e4  # no pixel's centre on an edge
+    ring = np.array(points) + [np.pi / 1e4, np.e / 1e4]  # no pixel's centre on an edge
     wanted = np.zeros((30, 40), bool)
     wanted[draw_polygon(ring[:, 1] - 0.5, ring[:, 0] - 0.5, wanted.shape)] = True
     top, left, piece = fill([ring], wanted.shape)

@@ -13,6 +13,7 @@ An endless loop is stopped after :data:`TIME_LIMIT` seconds.
 
 import copy
 import ctypes
+import functools
 import inspect
 import linecache
 import textwrap
@@ -91,6 +92,18 @@ def run_check(
                 name, FAILED, _describe(answer, case, number, len(cases), got, reason), len(cases)
             )
     return CheckResult(name, PASSED, f"all {len(cases)} cases agree.", len(cases))
+
+
+def check(cases: Callable[[], Sequence[Case]]) -> Callable[[Callable], CheckResult]:
+    """The check of an exercise, from a function that gives its cases: ``check_nms`` checks an answer ``nms``."""
+    name = cases.__name__.removeprefix("check_")
+
+    @functools.wraps(cases)
+    def run(answer: Callable) -> CheckResult:
+        return run_check(answer, cases(), name=name)
+
+    del run.__wrapped__  # whose signature is not this one's
+    return run
 
 
 class _Stopped(BaseException):

@@ -1,10 +1,8 @@
 """Checks of the exercises on the parts of the network (notebook 02)."""
 
-from collections.abc import Callable
-
 import numpy as np
 
-from nucleus_course.course.exercises.checks import Case, CheckResult, drawn_cases, run_check
+from nucleus_course.course.exercises.checks import Case, check, drawn_cases
 
 
 def _random_box(rng: np.random.Generator, extent: float = 12.0) -> tuple:
@@ -20,37 +18,31 @@ def _iou(p, q) -> float:
     return height * width / (sum(areas) - height * width)
 
 
-def check_box_iou(answer: Callable) -> CheckResult:
+@check
+def check_box_iou() -> list[Case]:
     """``box_iou(a, b)``: intersection over union of two boxes (y1, x1, y2, x2)."""
     a = (0.0, 0.0, 4.0, 4.0)
-    return run_check(
-        answer,
-        [
-            Case((a, (0.0, 0.0, 4.0, 4.0)), 1.0, "a box with itself"),
-            Case((a, (0.0, 2.0, 4.0, 6.0)), 1 / 3, "half of each is shared: 8 / (16 + 16 - 8)"),
-            Case((a, (1.0, 1.0, 3.0, 3.0)), 0.25, "one inside the other"),
-            Case(
-                (a, (5.0, 5.0, 8.0, 8.0)),
-                0.0,
-                "apart in both directions: two negative lengths are no overlap",
-            ),
-            Case((a, (0.0, 4.0, 4.0, 8.0)), 0.0, "sharing an edge only"),
-            Case(
-                (a, (1.0, 6.0, 3.0, 9.0)),
-                0.0,
-                "side by side, apart: the shared width is not negative",
-            ),
-            Case((a, (6.0, 1.0, 9.0, 3.0)), 0.0, "one above the other, apart"),
-            Case(((0.0, 0.0, 2.0, 6.0), (1.0, 4.0, 5.0, 7.0)), 2 / 22, "oblong boxes"),
-            *drawn_cases(
-                _iou, lambda rng: (_random_box(rng), _random_box(rng)), "two random boxes", 8
-            ),
-        ],
-        name="box_iou",
-    )
+    return [
+        Case((a, (0.0, 0.0, 4.0, 4.0)), 1.0, "a box with itself"),
+        Case((a, (0.0, 2.0, 4.0, 6.0)), 1 / 3, "half of each is shared: 8 / (16 + 16 - 8)"),
+        Case((a, (1.0, 1.0, 3.0, 3.0)), 0.25, "one inside the other"),
+        Case(
+            (a, (5.0, 5.0, 8.0, 8.0)),
+            0.0,
+            "apart in both directions: two negative lengths are no overlap",
+        ),
+        Case((a, (0.0, 4.0, 4.0, 8.0)), 0.0, "sharing an edge only"),
+        Case(
+            (a, (1.0, 6.0, 3.0, 9.0)), 0.0, "side by side, apart: the shared width is not negative"
+        ),
+        Case((a, (6.0, 1.0, 9.0, 3.0)), 0.0, "one above the other, apart"),
+        Case(((0.0, 0.0, 2.0, 6.0), (1.0, 4.0, 5.0, 7.0)), 2 / 22, "oblong boxes"),
+        *drawn_cases(_iou, lambda rng: (_random_box(rng), _random_box(rng)), "two random boxes", 8),
+    ]
 
 
-def check_encode_box(answer: Callable) -> CheckResult:
+@check
+def check_encode_box() -> list[Case]:
     """``encode_box(anchor, box) -> (dy, dx, log dh, log dw)`` relative to the anchor (Ren et al. 2015)."""
 
     def reference(anchor, box):
@@ -60,41 +52,37 @@ def check_encode_box(answer: Callable) -> CheckResult:
         return (by - ay) / ah, (bx - ax) / aw, np.log(bh / ah), np.log(bw / aw)
 
     anchor = (10.0, 10.0, 26.0, 26.0)
-    return run_check(
-        answer,
-        [
-            Case((anchor, anchor), (0, 0, 0, 0), "the anchor itself needs no change"),
-            Case(
-                (anchor, (14.0, 10.0, 30.0, 26.0)),
-                (0.25, 0, 0, 0),
-                "moved down by 4, a quarter of the anchor's height",
-            ),
-            Case(
-                (anchor, (2.0, 10.0, 34.0, 26.0)),
-                (0, 0, np.log(2), 0),
-                "twice as high about the same centre",
-            ),
-            Case(
-                ((0.0, 0.0, 8.0, 32.0), (2.0, 8.0, 6.0, 24.0)),
-                (0, 0, np.log(0.5), np.log(0.5)),
-                "half as high and half as wide about the same centre",
-            ),
-            Case(
-                ((0.0, 0.0, 8.0, 32.0), (4.0, 0.0, 12.0, 16.0)),
-                (0.5, -0.25, 0, np.log(0.5)),
-                "everything at once",
-            ),
-            Case(
-                ((0.0, 0.0, 4.0, 4.0), (8.0, 4.0, 24.0, 20.0)),
-                (3.5, 2.5, np.log(4), np.log(4)),
-                "far away and much larger",
-            ),
-            *drawn_cases(
-                reference, lambda rng: (_random_box(rng), _random_box(rng)), "two random boxes"
-            ),
-        ],
-        name="encode_box",
-    )
+    return [
+        Case((anchor, anchor), (0, 0, 0, 0), "the anchor itself needs no change"),
+        Case(
+            (anchor, (14.0, 10.0, 30.0, 26.0)),
+            (0.25, 0, 0, 0),
+            "moved down by 4, a quarter of the anchor's height",
+        ),
+        Case(
+            (anchor, (2.0, 10.0, 34.0, 26.0)),
+            (0, 0, np.log(2), 0),
+            "twice as high about the same centre",
+        ),
+        Case(
+            ((0.0, 0.0, 8.0, 32.0), (2.0, 8.0, 6.0, 24.0)),
+            (0, 0, np.log(0.5), np.log(0.5)),
+            "half as high and half as wide about the same centre",
+        ),
+        Case(
+            ((0.0, 0.0, 8.0, 32.0), (4.0, 0.0, 12.0, 16.0)),
+            (0.5, -0.25, 0, np.log(0.5)),
+            "everything at once",
+        ),
+        Case(
+            ((0.0, 0.0, 4.0, 4.0), (8.0, 4.0, 24.0, 20.0)),
+            (3.5, 2.5, np.log(4), np.log(4)),
+            "far away and much larger",
+        ),
+        *drawn_cases(
+            reference, lambda rng: (_random_box(rng), _random_box(rng)), "two random boxes"
+        ),
+    ]
 
 
 def _greedy_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
@@ -106,7 +94,8 @@ def _greedy_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.n
     return np.array(kept, int)
 
 
-def check_nms(answer: Callable) -> CheckResult:
+@check
+def check_nms() -> list[Case]:
     """``nms(boxes, scores, iou_threshold)``: indices kept by greedy NMS, best score first."""
     pair = np.array([[0, 0, 10, 10], [0, 1, 10, 11], [30, 30, 40, 40]], np.float32)
     chain = np.array([[0, 0, 10, 10], [0, 4, 10, 14], [0, 8, 10, 18]], np.float32)
@@ -116,50 +105,47 @@ def check_nms(answer: Callable) -> CheckResult:
         boxes = np.array([_random_box(rng, 16.0) for _ in range(12)], np.float32)
         return boxes, rng.permutation(12).astype(np.float32) / 12, threshold
 
-    return run_check(
-        answer,
-        [
-            Case(
-                (pair, np.array([0.6, 0.9, 0.5]), 0.5),
-                np.array([1, 2]),
-                "of two that overlap the better stays, in score order",
-            ),
-            Case(
-                (pair, np.array([0.6, 0.9, 0.95]), 0.5),
-                np.array([2, 1]),
-                "the answer is in order of falling score",
-            ),
-            Case(
-                (chain, np.array([0.9, 0.8, 0.7]), 0.3),
-                np.array([0, 2]),
-                "a chain: the middle box is dropped, and a dropped box drops nobody",
-            ),
-            Case(
-                (pair, np.array([0.6, 0.9, 0.5]), 0.9),
-                np.array([1, 0, 2]),
-                "a permissive threshold keeps all three",
-            ),
-            Case(
-                (double, np.array([0.4, 0.8]), 0.5),
-                np.array([1, 0]),
-                "an overlap equal to the threshold is not more than it: both stay",
-            ),
-            Case(
-                (double, np.array([0.9, 0.8]), 0.4999),
-                np.array([0]),
-                "an overlap just above the threshold: one goes",
-            ),
-            Case((double, np.array([0.90001, 0.90002]), 0.4), np.array([1]), "better by a hair"),
-            Case((pair[:1], np.array([0.01]), 0.5), np.array([0]), "one box, whatever its score"),
-            Case((pair[:0], np.zeros(0), 0.5), np.zeros(0, int), "no boxes at all"),
-            *drawn_cases(_greedy_nms, lambda rng: draw(rng, 0.2), "twelve boxes in a crowd"),
-            *drawn_cases(_greedy_nms, lambda rng: draw(rng, 0.6), "a permissive threshold", seed=5),
-        ],
-        name="nms",
-    )
+    return [
+        Case(
+            (pair, np.array([0.6, 0.9, 0.5]), 0.5),
+            np.array([1, 2]),
+            "of two that overlap the better stays, in score order",
+        ),
+        Case(
+            (pair, np.array([0.6, 0.9, 0.95]), 0.5),
+            np.array([2, 1]),
+            "the answer is in order of falling score",
+        ),
+        Case(
+            (chain, np.array([0.9, 0.8, 0.7]), 0.3),
+            np.array([0, 2]),
+            "a chain: the middle box is dropped, and a dropped box drops nobody",
+        ),
+        Case(
+            (pair, np.array([0.6, 0.9, 0.5]), 0.9),
+            np.array([1, 0, 2]),
+            "a permissive threshold keeps all three",
+        ),
+        Case(
+            (double, np.array([0.4, 0.8]), 0.5),
+            np.array([1, 0]),
+            "an overlap equal to the threshold is not more than it: both stay",
+        ),
+        Case(
+            (double, np.array([0.9, 0.8]), 0.4999),
+            np.array([0]),
+            "an overlap just above the threshold: one goes",
+        ),
+        Case((double, np.array([0.90001, 0.90002]), 0.4), np.array([1]), "better by a hair"),
+        Case((pair[:1], np.array([0.01]), 0.5), np.array([0]), "one box, whatever its score"),
+        Case((pair[:0], np.zeros(0), 0.5), np.zeros(0, int), "no boxes at all"),
+        *drawn_cases(_greedy_nms, lambda rng: draw(rng, 0.2), "twelve boxes in a crowd"),
+        *drawn_cases(_greedy_nms, lambda rng: draw(rng, 0.6), "a permissive threshold", seed=5),
+    ]
 
 
-def check_bilinear(answer: Callable) -> CheckResult:
+@check
+def check_bilinear() -> list[Case]:
     """``bilinear(grid, y, x)``: value between cell centres; cell (r, c) has its centre at (r + 0.5, c + 0.5)."""
 
     def reference(grid, y, x):  # each cell weighs 1 at its centre, 0 a cell away
@@ -172,67 +158,54 @@ def check_bilinear(answer: Callable) -> CheckResult:
     wide = np.array([[0, 2, 4, 7], [1, 3, 5, 9]], np.float32)
     grid = np.arange(25, dtype=np.float32).reshape(5, 5)
     steep = np.array([[0.0, 0.0], [8.0, 16.0]], np.float32)
-    return run_check(
-        answer,
-        [
-            Case((grid, 2.5, 2.5), 12.0, "a cell's own centre gives the cell's value"),
-            Case((grid, 2.5, 3.0), 12.5, "half way between two neighbours in a row"),
-            Case((grid, 2.0, 2.5), 9.5, "half way between two neighbours in a column"),
-            Case(
-                (steep, 1.25, 0.75),
-                7.5,
-                "a quarter of the way from the first column to the second, three quarters down",
-            ),
-            Case(
-                (grid, 0.1, 0.1),
-                0.0,
-                "outside the outermost centres the border's value is repeated",
-            ),
-            Case((grid, 4.9, 4.9), 24.0, "the same at the far corner"),
-            Case((grid, 7.5, -2.0), 20.0, "far outside"),
-            Case((grid, -2.0, 8.0), 4.0, "far outside on the other side"),
-            Case((wide, 0.5, 2.5), 4.0, "a grid that is wider than high"),
-            Case((wide.T, 2.5, 0.5), 4.0, "a grid that is higher than wide"),
-            Case((wide[:1, 1:2], 0.2, 0.9), 2.0, "a grid of one cell"),
-            *drawn_cases(
-                reference,
-                lambda rng: (
-                    rng.uniform(-9, 9, (3, 5)).astype("f4"),
-                    *rng.uniform((-1, -1), (4, 6)),
-                ),
-                "a random point, perhaps outside the grid",
-                10,
-            ),
-        ],
-        name="bilinear",
-    )
+    return [
+        Case((grid, 2.5, 2.5), 12.0, "a cell's own centre gives the cell's value"),
+        Case((grid, 2.5, 3.0), 12.5, "half way between two neighbours in a row"),
+        Case((grid, 2.0, 2.5), 9.5, "half way between two neighbours in a column"),
+        Case(
+            (steep, 1.25, 0.75),
+            7.5,
+            "a quarter of the way from the first column to the second, three quarters down",
+        ),
+        Case((grid, 0.1, 0.1), 0.0, "outside the outermost centres the border's value is repeated"),
+        Case((grid, 4.9, 4.9), 24.0, "the same at the far corner"),
+        Case((grid, 7.5, -2.0), 20.0, "far outside"),
+        Case((grid, -2.0, 8.0), 4.0, "far outside on the other side"),
+        Case((wide, 0.5, 2.5), 4.0, "a grid that is wider than high"),
+        Case((wide.T, 2.5, 0.5), 4.0, "a grid that is higher than wide"),
+        Case((wide[:1, 1:2], 0.2, 0.9), 2.0, "a grid of one cell"),
+        *drawn_cases(
+            reference,
+            lambda rng: (rng.uniform(-9, 9, (3, 5)).astype("f4"), *rng.uniform((-1, -1), (4, 6))),
+            "a random point, perhaps outside the grid",
+            10,
+        ),
+    ]
 
 
-def check_pyramid_level(answer: Callable) -> CheckResult:
+@check
+def check_pyramid_level() -> list[Case]:
     """``pyramid_level(height, width)``: floor(4 + log2(sqrt(h w) / 224)), kept within 2 to 5 (Lin et al. 2017)."""
-    return run_check(
-        answer,
-        [
-            Case((224.0, 224.0), 4, "a box of ImageNet's size goes to level 4"),
-            Case((112.0, 112.0), 3, "half the size is one level down"),
-            Case((223.0, 223.0), 3, "a little below the limit: floor, not round"),
-            Case((56.0, 224.0), 3, "the rule looks at the square root of the area"),
-            Case((16.0, 16.0), 2, "a small nucleus would fall below the pyramid"),
-            Case((1800.0, 1800.0), 5, "and a huge one above it"),
-            Case((16.0, 784.0), 3, "a long box: not the mean of its sides"),
-            Case((40.0, 160.0), 2, "nor the longer side"),
-            Case((448.0, 448.0), 5, "level 5 begins at 448"),
-            Case((447.0, 447.0), 4, "just below it"),
-            Case((111.0, 111.0), 2, "just below level 3"),
-            Case((223.9, 223.9), 3, "nearer to level 4"),
-            Case((112.5, 111.6), 3, "level 3 by the part of a pixel in the height"),
-            Case((111.6, 112.5), 3, "and in the width"),
-        ],
-        name="pyramid_level",
-    )
+    return [
+        Case((224.0, 224.0), 4, "a box of ImageNet's size goes to level 4"),
+        Case((112.0, 112.0), 3, "half the size is one level down"),
+        Case((223.0, 223.0), 3, "a little below the limit: floor, not round"),
+        Case((56.0, 224.0), 3, "the rule looks at the square root of the area"),
+        Case((16.0, 16.0), 2, "a small nucleus would fall below the pyramid"),
+        Case((1800.0, 1800.0), 5, "and a huge one above it"),
+        Case((16.0, 784.0), 3, "a long box: not the mean of its sides"),
+        Case((40.0, 160.0), 2, "nor the longer side"),
+        Case((448.0, 448.0), 5, "level 5 begins at 448"),
+        Case((447.0, 447.0), 4, "just below it"),
+        Case((111.0, 111.0), 2, "just below level 3"),
+        Case((223.9, 223.9), 3, "nearer to level 4"),
+        Case((112.5, 111.6), 3, "level 3 by the part of a pixel in the height"),
+        Case((111.6, 112.5), 3, "and in the width"),
+    ]
 
 
-def check_paste_mask(answer: Callable) -> CheckResult:
+@check
+def check_paste_mask() -> list[Case]:
     """``paste_mask(probs, box, height, width)``: (H, W) bool, from a mask grid stretched over its box."""
 
     def reference(probs, box, height, width):
@@ -262,54 +235,46 @@ def check_paste_mask(answer: Callable) -> CheckResult:
     def rows(*text):
         return np.array([[cell == "#" for cell in row] for row in text])
 
-    return run_check(
-        answer,
-        [
-            Case(
-                (full, (1.0, 2.0, 3.0, 5.0), 4, 6),
-                rows("......", "..###.", "..###.", "......"),
-                "a full mask fills exactly the pixels whose centres lie in the box",
-            ),
-            Case(
-                (left, (0.0, 0.0, 4.0, 8.0), 4, 8),
-                rows(*["####...."] * 4),
-                "the left half of a stretched mask",
-            ),
-            Case(
-                (top, (0.0, 0.0, 4.0, 8.0), 5, 8),
-                rows("########", "########", "........", "........", "........"),
-                "the upper half; rows of the mask run down the image",
-            ),
-            Case(
-                (np.array([[0.9, 0.4]], np.float32), (0.0, 0.0, 2.0, 8.0), 2, 8),
-                rows("#####...", "#####..."),
-                "probabilities change smoothly between cell centres (bilinear, not nearest)",
-            ),
-            Case(
-                (full, (-1.0, -1.0, 1.6, 1.4), 3, 3),
-                rows("#..", "#..", "..."),
-                "a box that leaves the image; a pixel counts if its centre is inside",
-            ),
-            Case(
-                (0.5 * full, (0.0, 0.0, 4.0, 4.0), 4, 4), rows(*["####"] * 4), "0.5 itself counts"
-            ),
-            Case(
-                (full, (0.5, 1.5, 2.5, 3.5), 4, 5),
-                rows(".##..", ".##..", ".....", "....."),
-                "a centre on the upper or left edge is inside, one on the lower or right is not",
-            ),
-            Case((full, (5.0, 5.0, 9.0, 9.0), 3, 4), rows(*["...."] * 3), "a box beyond the image"),
-            Case(
-                (0.49989 * full, (0.0, 0.0, 2.0, 3.0), 2, 3), rows("...", "..."), "just below 0.5"
-            ),
-            Case(
-                (np.array([[0.9], [0.4]], np.float32), (0.0, 0.0, 8.0, 2.0), 8, 2),
-                rows(*["##"] * 5, *[".."] * 3),
-                "a mask that is higher than wide",
-            ),
-            Case((0 * full, (0.0, 0.0, 2.0, 3.0), 2, 3), rows("...", "..."), "nothing in the mask"),
-            Case((full, (0.0, 0.0, 150.0, 140.0), 150, 140), np.ones((150, 140), bool), "large"),
-            *drawn_cases(reference, draw, "a random grid, box and image", 8),
-        ],
-        name="paste_mask",
-    )
+    return [
+        Case(
+            (full, (1.0, 2.0, 3.0, 5.0), 4, 6),
+            rows("......", "..###.", "..###.", "......"),
+            "a full mask fills exactly the pixels whose centres lie in the box",
+        ),
+        Case(
+            (left, (0.0, 0.0, 4.0, 8.0), 4, 8),
+            rows(*["####...."] * 4),
+            "the left half of a stretched mask",
+        ),
+        Case(
+            (top, (0.0, 0.0, 4.0, 8.0), 5, 8),
+            rows("########", "########", "........", "........", "........"),
+            "the upper half; rows of the mask run down the image",
+        ),
+        Case(
+            (np.array([[0.9, 0.4]], np.float32), (0.0, 0.0, 2.0, 8.0), 2, 8),
+            rows("#####...", "#####..."),
+            "probabilities change smoothly between cell centres (bilinear, not nearest)",
+        ),
+        Case(
+            (full, (-1.0, -1.0, 1.6, 1.4), 3, 3),
+            rows("#..", "#..", "..."),
+            "a box that leaves the image; a pixel counts if its centre is inside",
+        ),
+        Case((0.5 * full, (0.0, 0.0, 4.0, 4.0), 4, 4), rows(*["####"] * 4), "0.5 itself counts"),
+        Case(
+            (full, (0.5, 1.5, 2.5, 3.5), 4, 5),
+            rows(".##..", ".##..", ".....", "....."),
+            "a centre on the upper or left edge is inside, one on the lower or right is not",
+        ),
+        Case((full, (5.0, 5.0, 9.0, 9.0), 3, 4), rows(*["...."] * 3), "a box beyond the image"),
+        Case((0.49989 * full, (0.0, 0.0, 2.0, 3.0), 2, 3), rows("...", "..."), "just below 0.5"),
+        Case(
+            (np.array([[0.9], [0.4]], np.float32), (0.0, 0.0, 8.0, 2.0), 8, 2),
+            rows(*["##"] * 5, *[".."] * 3),
+            "a mask that is higher than wide",
+        ),
+        Case((0 * full, (0.0, 0.0, 2.0, 3.0), 2, 3), rows("...", "..."), "nothing in the mask"),
+        Case((full, (0.0, 0.0, 150.0, 140.0), 150, 140), np.ones((150, 140), bool), "large"),
+        *drawn_cases(reference, draw, "a random grid, box and image", 8),
+    ]

@@ -1,11 +1,10 @@
 """Checks of notebook 7: leakage between splits, and means in which a source counts once."""
 
-from collections.abc import Callable
-
-from nucleus_course.course.exercises.checks import Case, CheckResult, drawn_cases, run_check
+from nucleus_course.course.exercises.checks import Case, check, drawn_cases
 
 
-def check_leaked(answer: Callable) -> CheckResult:
+@check
+def check_leaked() -> list[Case]:
     """``leaked(train, validation, group_of) -> set``: validation ids whose group has an image in train."""
 
     def reference(train, validation, group_of):
@@ -17,27 +16,24 @@ def check_leaked(answer: Callable) -> CheckResult:
         return ids[:8], ids[8:], group_of
 
     groups = {"a": 1, "b": 1, "c": 2, "d": 3, "e": 3, "f": 4}
-    return run_check(
-        answer,
-        [
-            Case((["a", "c"], ["b", "f"], groups), {"b"}, "b is a neighbour of a, f of nothing"),
-            Case((["a"], ["c", "d", "e"], groups), set(), "d and e are neighbours, in one split"),
-            Case((["a", "d"], ["b", "e"], groups), {"b", "e"}, "both leak"),
-            Case((["a", "b"], [], groups), set(), "no validation images"),
-            Case(([], ["a", "b"], groups), set(), "no training images"),
-            Case(
-                (["a", "c", "d"], ["b"], groups),
-                {"b"},
-                "one validation image: not the training images that are like it",
-            ),
-            Case((["x"], ["y"], {"x": 0, "y": 0}), {"y"}, "a group may have the number 0"),
-            *drawn_cases(reference, draw, "fourteen images in nine groups", 3),
-        ],
-        name="leaked",
-    )
+    return [
+        Case((["a", "c"], ["b", "f"], groups), {"b"}, "b is a neighbour of a, f of nothing"),
+        Case((["a"], ["c", "d", "e"], groups), set(), "d and e are neighbours, in one split"),
+        Case((["a", "d"], ["b", "e"], groups), {"b", "e"}, "both leak"),
+        Case((["a", "b"], [], groups), set(), "no validation images"),
+        Case(([], ["a", "b"], groups), set(), "no training images"),
+        Case(
+            (["a", "c", "d"], ["b"], groups),
+            {"b"},
+            "one validation image: not the training images that are like it",
+        ),
+        Case((["x"], ["y"], {"x": 0, "y": 0}), {"y"}, "a group may have the number 0"),
+        *drawn_cases(reference, draw, "fourteen images in nine groups", 3),
+    ]
 
 
-def check_mean_over_sources(answer: Callable) -> CheckResult:
+@check
+def check_mean_over_sources() -> list[Case]:
     """``mean_over_sources(scores, source_of) -> float``: the mean of the sources' means."""
 
     def reference(scores, source_of):
@@ -53,20 +49,14 @@ def check_mean_over_sources(answer: Callable) -> CheckResult:
         )
 
     plate = {"p1": "plate", "p2": "plate", "p3": "plate", "s": "slide", "t": "tissue"}
-    return run_check(
-        answer,
-        [
-            Case(
-                ({"p1": 90.0, "p2": 90.0, "p3": 90.0, "s": 10.0}, plate),
-                50.0,
-                "three images of one plate count as much as one slide",
-            ),
-            Case(({"p1": 60.0, "p2": 80.0}, plate), 70.0, "one source: the mean of its images"),
-            Case(
-                ({"p1": 80.0, "s": 40.0}, plate), 60.0, "a source without a scored image is no zero"
-            ),
-            Case(({"p1": 0.0, "p2": 100.0, "s": 0.0}, plate), 25.0, "a score of zero counts"),
-            *drawn_cases(reference, draw, "twelve images of up to four sources", 3),
-        ],
-        name="mean_over_sources",
-    )
+    return [
+        Case(
+            ({"p1": 90.0, "p2": 90.0, "p3": 90.0, "s": 10.0}, plate),
+            50.0,
+            "three images of one plate count as much as one slide",
+        ),
+        Case(({"p1": 60.0, "p2": 80.0}, plate), 70.0, "one source: the mean of its images"),
+        Case(({"p1": 80.0, "s": 40.0}, plate), 60.0, "a source without a scored image is no zero"),
+        Case(({"p1": 0.0, "p2": 100.0, "s": 0.0}, plate), 25.0, "a score of zero counts"),
+        *drawn_cases(reference, draw, "twelve images of up to four sources", 3),
+    ]

@@ -1,13 +1,12 @@
 """Checks of the exercises on the pyramid and on targets (notebook 02)."""
 
-from collections.abc import Callable
-
 import numpy as np
 
-from nucleus_course.course.exercises.checks import Case, CheckResult, drawn_cases, run_check
+from nucleus_course.course.exercises.checks import Case, check, drawn_cases
 
 
-def check_top_down(answer: Callable) -> CheckResult:
+@check
+def check_top_down() -> list[Case]:
     """``top_down(coarse, fine, weight, bias)``: double ``coarse``, add the 1x1 convolution of ``fine``."""
 
     def reference(coarse, fine, weight, bias):
@@ -23,31 +22,26 @@ def check_top_down(answer: Callable) -> CheckResult:
     ramp = np.arange(4.0).reshape(2, 2, 1)
     nothing, one = np.zeros((4, 4, 1)), np.ones((1, 1))
     fine = np.arange(16.0).reshape(4, 4, 1)
-    return run_check(
-        answer,
-        [
-            Case(
-                (ramp, nothing, one, np.zeros(1)),
-                ramp.repeat(2, axis=0).repeat(2, axis=1),
-                "each cell of the coarse map becomes 2 x 2 equal cells",
-            ),
-            Case((0 * ramp, fine, one, np.zeros(1)), fine, "the fine map passes through"),
-            Case(
-                (0 * ramp, nothing, one, np.array([0.5])), nothing + 0.5, "the bias is added once"
-            ),
-            Case((0 * ramp, fine, 3 * one, np.ones(1)), 3 * fine + 1, "weight, then bias"),
-            Case(
-                (np.ones((1, 1, 1)), fine[:2, :2], one, np.array([2.0])),
-                fine[:2, :2] + 3,
-                "a coarse map of one cell",
-            ),
-            *drawn_cases(reference, draw, "four channels from five, on a map that is not square"),
-        ],
-        name="top_down",
-    )
+    return [
+        Case(
+            (ramp, nothing, one, np.zeros(1)),
+            ramp.repeat(2, axis=0).repeat(2, axis=1),
+            "each cell of the coarse map becomes 2 x 2 equal cells",
+        ),
+        Case((0 * ramp, fine, one, np.zeros(1)), fine, "the fine map passes through"),
+        Case((0 * ramp, nothing, one, np.array([0.5])), nothing + 0.5, "the bias is added once"),
+        Case((0 * ramp, fine, 3 * one, np.ones(1)), 3 * fine + 1, "weight, then bias"),
+        Case(
+            (np.ones((1, 1, 1)), fine[:2, :2], one, np.array([2.0])),
+            fine[:2, :2] + 3,
+            "a coarse map of one cell",
+        ),
+        *drawn_cases(reference, draw, "four channels from five, on a map that is not square"),
+    ]
 
 
-def check_anchor_labels(answer: Callable) -> CheckResult:
+@check
+def check_anchor_labels() -> list[Case]:
     """``anchor_labels(iou, positive, negative)``: (A,) of 1, 0 or -1 (Ren et al. 2015, section 3.1.2)."""
 
     def reference(iou, positive, negative):
@@ -68,32 +62,26 @@ def check_anchor_labels(answer: Callable) -> CheckResult:
     def case(rows, expected, about, positive=0.7, negative=0.3):
         return Case((np.array(rows), positive, negative), np.array(expected), about)
 
-    return run_check(
-        answer,
-        [
-            case([[0.9], [0.5], [0.1]], [1, -1, 0], "one of each kind"),
-            case(
-                [[0.9], [0.7], [0.3]], [1, 1, -1], "0.7 itself is positive, 0.3 itself is neither"
-            ),
-            case([[0.4], [0.2]], [1, 0], "the best anchor of a nucleus is positive, however low"),
-            case([[0.2], [0.1]], [1, 0], "even below the limit for negatives"),
-            case(
-                [[0.8, 0.0], [0.75, 0.2], [0.5, 0.1]],
-                [1, 1, -1],
-                "two anchors on one nucleus, and one of them is also the best of another",
-            ),
-            case(
-                [[0.9, 0.1], [0.5, 0.4], [0.2, 0.4]],
-                [1, 1, 1],
-                "two anchors share the best IoU of the second nucleus",
-            ),
-            case([[0.0, 0.8], [0.0, 0.1]], [1, 0], "a nucleus that no anchor touches"),
-            case([[0.0], [0.0]], [0, 0], "no anchor touches the only nucleus"),
-            case([[0.9], [0.69999], [0.29999]], [1, -1, 0], "just below each limit"),
-            case([[0.2, 0.1, 0.0]], [1], "one anchor: the best that there is"),
-            case([[0.8, 0.1, 0.0], [0.4, 0.05, 0.0]], [1, -1], "more nuclei than anchors"),
-            case([[0.6], [0.5], [0.4]], [1, 1, 0], "other limits", positive=0.5, negative=0.45),
-            *drawn_cases(reference, draw, "nine anchors, three nuclei", 8),
-        ],
-        name="anchor_labels",
-    )
+    return [
+        case([[0.9], [0.5], [0.1]], [1, -1, 0], "one of each kind"),
+        case([[0.9], [0.7], [0.3]], [1, 1, -1], "0.7 itself is positive, 0.3 itself is neither"),
+        case([[0.4], [0.2]], [1, 0], "the best anchor of a nucleus is positive, however low"),
+        case([[0.2], [0.1]], [1, 0], "even below the limit for negatives"),
+        case(
+            [[0.8, 0.0], [0.75, 0.2], [0.5, 0.1]],
+            [1, 1, -1],
+            "two anchors on one nucleus, and one of them is also the best of another",
+        ),
+        case(
+            [[0.9, 0.1], [0.5, 0.4], [0.2, 0.4]],
+            [1, 1, 1],
+            "two anchors share the best IoU of the second nucleus",
+        ),
+        case([[0.0, 0.8], [0.0, 0.1]], [1, 0], "a nucleus that no anchor touches"),
+        case([[0.0], [0.0]], [0, 0], "no anchor touches the only nucleus"),
+        case([[0.9], [0.69999], [0.29999]], [1, -1, 0], "just below each limit"),
+        case([[0.2, 0.1, 0.0]], [1], "one anchor: the best that there is"),
+        case([[0.8, 0.1, 0.0], [0.4, 0.05, 0.0]], [1, -1], "more nuclei than anchors"),
+        case([[0.6], [0.5], [0.4]], [1, 1, 0], "other limits", positive=0.5, negative=0.45),
+        *drawn_cases(reference, draw, "nine anchors, three nuclei", 8),
+    ]

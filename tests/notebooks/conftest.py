@@ -21,5 +21,10 @@ def builder():
 
 
 @pytest.fixture(scope="session")
+def outputs():
+    return module_of(NOTEBOOKS / "notebook_outputs.py", "notebook_outputs")
+
+
+@pytest.fixture(scope="session")
 def conftest_of_notebooks():
     return module_of(NOTEBOOKS / "conftest.py", "conftest_of_notebooks")

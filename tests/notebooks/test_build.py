@@ -79,11 +79,11 @@ def test_unclosed_region_and_unknown_option_are_refused(builder):
         builder.parse('# %% onyl="solution"\n1')
 
 
-def test_widget_views_and_log_lines_are_not_stored(builder):
+def test_widget_views_and_log_lines_are_not_stored(outputs):
     import nbformat
 
     view = nbformat.v4.new_output(
-        "display_data", data={builder.WIDGET_VIEW: {}, "text/plain": "HBox()"}
+        "display_data", data={outputs.WIDGET_VIEW: {}, "text/plain": "HBox()"}
     )
     log = nbformat.v4.new_output("stream", name="stderr", text="a warning")
     text = nbformat.v4.new_output("stream", name="stdout", text="kept")
@@ -91,20 +91,20 @@ def test_widget_views_and_log_lines_are_not_stored(builder):
         cells=[nbformat.v4.new_code_cell("x", outputs=[view, log, text])]
     )
     notebook.metadata["widgets"] = {"state": {}}
-    builder.clean(notebook)
+    outputs.clean(notebook)
     assert notebook.cells[0].outputs == [text] and "widgets" not in notebook.metadata
 
 
-def test_a_path_of_this_machine_is_refused(builder):
+def test_a_path_of_this_machine_is_refused(outputs):
     import nbformat
 
     text = nbformat.v4.new_output("stream", name="stdout", text="wrote /home/someone/out.json")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[text])])
     with pytest.raises(ValueError, match="path of this machine"):
-        builder.clean(notebook)
+        outputs.clean(notebook)
 
 
-def test_outputs_follow_a_cell_that_moved(built, builder, tmp_path):
+def test_outputs_follow_a_cell_that_moved(built, tmp_path, outputs):
     import nbformat
 
     before = built["solution"]
@@ -120,12 +120,12 @@ def test_outputs_follow_a_cell_that_moved(built, builder, tmp_path):
             nbformat.v4.new_code_cell("1 + 1"),
         ]
     )
-    builder.keep_outputs(after, tmp_path / "before.ipynb")
+    outputs.keep_outputs(after, tmp_path / "before.ipynb")
     assert after.cells[1].outputs[0].text == "2" and after.cells[1].execution_count == 1
     assert after.cells[2].outputs == []  # one run, one output
 
 
-def test_pictures_in_html_are_made_smaller(builder):
+def test_pictures_in_html_are_made_smaller(outputs):
     import base64
     import io
 
@@ -140,11 +140,11 @@ def test_pictures_in_html_are_made_smaller(builder):
     html = f'<img alt="noise" src="data:image/png;base64,{encoded}">'
     output = nbformat.v4.new_output("display_data", data={"text/html": html})
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])])
-    builder.clean(notebook)
+    outputs.clean(notebook)
     assert len(output["data"]["text/html"]) < 0.7 * len(html)
-    small = base64.b64decode(builder.PICTURE.search(output["data"]["text/html"])[0])
+    small = base64.b64decode(outputs.PICTURE.search(output["data"]["text/html"])[0])
     assert Image.open(io.BytesIO(small)).size == (64, 64)
-    words = builder.printed(output)
+    words = outputs.printed(output)
     assert '<img alt="noise"' in words and encoded not in words
 
 

@@ -99,11 +99,11 @@ def test_notebook_is_clean(path):
 
 
 @each_notebook
-def test_notebook_is_small_and_prints_no_machine_path(path, builder):
+def test_notebook_is_small_and_prints_no_machine_path(path, outputs):
     assert path.stat().st_size < 1_500_000
     for cell in code_cells(path):
         for output in cell.outputs:
-            assert not builder.MACHINE_PATH.search(builder.printed(output)), cell["id"]
+            assert not outputs.MACHINE_PATH.search(outputs.printed(output)), cell["id"]
             assert output.get("name") != "stderr", cell["id"]
 
 

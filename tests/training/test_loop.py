@@ -2,14 +2,13 @@
 
 import csv
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from toy import STAGES, Toy, assert_same, dataset, preset, timeless, values
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.config import StageConfig, Thresholds
+from nucleus_course.config import Thresholds
 from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.models.weights.folder import (
     load_into,
@@ -328,88 +327,6 @@ def test_the_run_folder_holds_config_and_log(tmp_path):
     assert history.run == tmp_path
 
 
-def test_minutes_follow_the_clock(monkeypatch):
-    """A clock that moves ten seconds at each look: rates fall with the share of the time that is spent."""
-    clock = iter(range(0, 10_000, 10))
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
-    stage = StageConfig("all", layers="all", epochs=100, rate=1e-2, schedule="cosine")
-    history = train(
-        Toy(), dataset(), preset=preset(steps_per_epoch=1), stages=(stage,), minutes=2, **QUIET
-    )
-    rates = [r["rate"] for r in history.rows]
-    assert 2 <= len(rates) <= 12 and all(a > b for a, b in zip(rates, rates[1:]))
-    assert history.rows[-1]["seconds"] >= 100
-
-
-@pytest.mark.parametrize("stop", [None, 8], ids=["straight", "resumed in the warm-up"])
-def test_a_later_stages_warm_up_acts_by_the_clock_too(tmp_path, monkeypatch, stop):
-    """Epochs of ten seconds in two minutes: the second stage begins with the seventh, at a quarter of its rate."""
-    now, ended = [0.0], EpochWatch.summary
-
-    def summary(self, batch_size):
-        now[0] += 10.0
-        return ended(self, batch_size)
-
-    monkeypatch.setattr(EpochWatch, "summary", summary)
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    stages = tuple(
-        StageConfig(name, layers=name, epochs=50, rate=0.03, warmup_epochs=warm_up)
-        for name, warm_up in (("heads", 0), ("all", 3))
-    )
-    options = dict(preset=preset(steps_per_epoch=1), stages=stages, minutes=2, **QUIET)
-    history = train(
-        Toy(), dataset(), run=tmp_path, on_epoch=lambda row: row["epoch"] == stop, **options
-    )
-    if stop:
-        assert len(history.rows) == stop
-        history = train(Toy(), dataset(), run=tmp_path, resume=True, **options)
-    assert [row["stage"] for row in history.rows] == ["heads"] * 6 + ["all"] * 6
-    expected = [0.03] * 6 + [0.0075, 0.015, 0.0225] + [0.03] * 3
-    assert [row["rate"] for row in history.rows] == pytest.approx(expected)
-
-
-def test_epochs_and_minutes_are_alternatives(tmp_path):
-    with pytest.raises(UserError, match="epochs and minutes are alternatives"):
-        train(Toy(), dataset(), preset=preset(), epochs=2, minutes=1, run=tmp_path / "run", **QUIET)
-    assert not (tmp_path / "run").exists()
-
-
-def test_the_last_epoch_by_the_clock_is_validated(tmp_path, monkeypatch):
-    """Epochs of 57 seconds and saves of 3: after two epochs 117 of 120 seconds are over, and after the save all of them."""
-    now = [0.0]
-
-    def later(name, seconds, owner=loop):
-        real = getattr(owner, name)
-
-        def call(*args, **kwargs):
-            now[0] += seconds
-            return real(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, call)
-
-    later("save_checkpoint", 3.0)
-    later("summary", 57.0, EpochWatch)
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(
-        loop,
-        "validate",
-        lambda model, data: {"coco_ap": 1.0, "dsb_score": 0.0, "mean_mask_iou": 0.0},
-    )
-    options = dict(
-        preset=preset(steps_per_epoch=1),
-        stages=STAGES[1:],
-        minutes=2,
-        validation="held out",
-        validate_every=100,
-        **QUIET,
-    )
-    history = train(Toy(), dataset(), run=tmp_path, **options)
-    assert history.rows[-1]["seconds"] >= 120 and history.rows[-1]["coco_ap"] == 1.0
-    assert (tmp_path / "weights" / "config.json").exists() and history.best == 1.0
-    again = train(Toy(), dataset(), run=tmp_path, resume=True, **options)
-    assert len(again.rows) == len(history.rows), "what is finished is not gone on with"
-
-
 def test_validation_images_without_nuclei_have_no_ap(tmp_path, monkeypatch, capsys):
     nothing = {"coco_ap": None, "dsb_score": 100.0, "mean_mask_iou": None}
     monkeypatch.setattr(loop, "validate", lambda model, data: nothing)
@@ -424,71 +341,3 @@ def test_validation_images_without_nuclei_have_no_ap(tmp_path, monkeypatch, caps
     )
     assert len(history.rows) == 2 and history.best is None
     assert "validation AP -, dsb 100.0, mask IoU -" in capsys.readouterr().out
-
-
-def test_a_checkpoint_keeps_bfloat16(tmp_path):
-    import keras
-
-    from nucleus_course.training.checkpoint import load_checkpoint, save_checkpoint
-
-    def model(value):
-        variable = keras.Variable(np.full(3, value), dtype="bfloat16")
-        return SimpleNamespace(
-            metrics=[], variables=[variable], optimizer=SimpleNamespace(variables=[])
-        )
-
-    other = model(0.0)
-    save_checkpoint(tmp_path / "c.npz", model(1.5), {})
-    load_checkpoint(tmp_path / "c.npz", other)
-    assert np.asarray(other.variables[0].numpy(), "float32").tolist() == [1.5] * 3
-
-
-def test_a_run_folder_in_use_is_refused(tmp_path):
-    folder = RunFolder(tmp_path / "run")
-    with pytest.raises(UserError, match="run folder .*run is in use by another training"):
-        train(Toy(), dataset(), preset=preset(), run=tmp_path / "run", **QUIET)
-    folder.close()
-    train(Toy(), dataset(), preset=preset(), run=tmp_path / "run", epochs=1, **QUIET)
-    with pytest.raises(UserError, match="already holds a training: add --resume"):
-        train(Toy(), dataset(), preset=preset(), run=tmp_path / "run", **QUIET)
-    RunFolder(tmp_path / "run", resume=True).close()  # neither refusal left it locked
-
-
-def test_a_run_folder_that_is_a_file_is_refused(tmp_path):
-    (tmp_path / "run").write_text("")
-    with pytest.raises(UserError, match="run folder .*run is a file"):
-        train(Toy(), dataset(), preset=preset(), run=tmp_path / "run", **QUIET)
-
-
-def test_the_checkpoint_of_another_model_is_refused_and_nothing_lost(tmp_path):
-    train(Toy(units=3), dataset(), preset=preset(), run=tmp_path, epochs=1, **QUIET)
-    before = {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    with pytest.raises(UserError, match="checkpoint .*checkpoint.npz is of another model"):
-        train(Toy(units=5), dataset(), preset=preset(), run=tmp_path, resume=True, **QUIET)
-    assert {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
-    RunFolder(tmp_path, resume=True).close()
-
-
-@pytest.mark.parametrize("damage", [b"", b"not a zip", None], ids=["empty", "text", "cut short"])
-def test_a_damaged_checkpoint_is_named(tmp_path, damage):
-    train(Toy(), dataset(), preset=preset(), run=tmp_path, epochs=1, **QUIET)
-    file = tmp_path / "checkpoint.npz"
-    file.write_bytes(file.read_bytes()[:-100] if damage is None else damage)
-    with pytest.raises(UserError, match="checkpoint.npz cannot be read"):
-        train(Toy(), dataset(), preset=preset(), run=tmp_path, resume=True, **QUIET)
-    RunFolder(tmp_path, resume=True).close()
-
-
-def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
-    train(Toy(), dataset(), preset=preset(), run=tmp_path, epochs=1, **QUIET)
-    before = (tmp_path / "checkpoint.npz").read_bytes()
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("nucleus_course._util.files.os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        train(Toy(), dataset(), preset=preset(), run=tmp_path, resume=True, epochs=2, **QUIET)
-    assert (tmp_path / "checkpoint.npz").read_bytes() == before
-    assert not list(tmp_path.glob("*.partial"))
-    RunFolder(tmp_path, resume=True).close()

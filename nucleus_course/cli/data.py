@@ -26,7 +26,5 @@ def download(
     from nucleus_course.data import download_bbbc038
 
     folder = common.output_folder(to)
-    found = download_bbbc038(folder)
-    paths = found if isinstance(found, (list, tuple)) else [found]
-    common.say("have: " + ", ".join(str(p) for p in paths))
+    common.say("have: " + ", ".join(map(str, download_bbbc038(folder))))
     common.say(f"next: nucleus-course doctor --data {folder / 'stage1_train.zip'}")

@@ -48,20 +48,7 @@ PAPER_STAGES = (
 
 # Beyond the paper: users' images differ from these experiments in size, exposure and stain.
 COMPACT_AUGMENT = AugmentConfig(
-    blur=(0.0, 1.5),
-    blur_probability=0.3,
-    scale=(0.6, 1.6),
-    contrast=0.3,
-    brightness=0.1,
-    gamma=(0.7, 1.4),
-    hue=20.0,
-    saturation=0.3,
-    stain=0.15,
-    invert=0.1,
-    noise=6.0,
-    elastic=1.0,
-    border="reflect",
-    min_area=4,
+    blur_probability=0.3, border="reflect", min_area=4, **variants.COLOUR_AUGMENT
 )
 
 

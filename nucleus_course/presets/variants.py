@@ -10,6 +10,12 @@ import dataclasses
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import IMAGE_TYPES, ModelConfig
 
+# What compact's first edition varies beyond the paper.
+COLOUR_AUGMENT = dict(
+    hue=20.0, saturation=0.3, stain=0.15, invert=0.1, blur=(0.0, 1.5), scale=(0.6, 1.6), contrast=0.3,
+    brightness=0.1, gamma=(0.7, 1.4), noise=6.0, elastic=1.0, shading=0.0, haze=0.0, sharpen=0.0, jpeg=0.0,
+)  # fmt: skip
+
 
 def _changed(preset, name, summary="", *, model=None, training=None, **parts):
     """A preset under another name with some fields of its model and training replaced."""
@@ -106,10 +112,7 @@ def _colour(preset):
     """The first edition of ``compact``: colour as it comes, its own augmentation, settling."""
     if preset.model.input != "canonical":
         return None  # it sees colour already
-    augment = dataclasses.replace(
-        preset.augment, hue=20.0, saturation=0.3, stain=0.15, invert=0.1, blur=(0.0, 1.5), scale=(0.6, 1.6), contrast=0.3,
-        brightness=0.1, gamma=(0.7, 1.4), noise=6.0, elastic=1.0, shading=0.0, haze=0.0, sharpen=0.0, jpeg=0.0,
-    )  # fmt: skip
+    augment = dataclasses.replace(preset.augment, **COLOUR_AUGMENT)
     return {"model": {"input": "colour"}, "training": {"settle": 0.25}, "augment": augment}
 
 

@@ -50,29 +50,25 @@ DEFINITIONS = {
 }
 
 
-def write_html(
-    path, dataset, predictions, report, *, analysis=None, others=None, bootstrap=1000, worst=WORST
-):
-    """Write the page.
+def write_html(path, dataset, predictions, report, **options):
+    """Write the page, see :func:`page`; gives its path.
 
-    Args:
-        path: of the .html file.
-        dataset, predictions, report: what was evaluated, and :func:`~nucleus_course.evaluation.evaluate`'s result.
-        analysis: :class:`~nucleus_course.evaluation.ErrorAnalysis`; made here where None.
-        others: {name: Report} to compare with.
-        bootstrap: samples for the intervals where the report has none; 0 leaves them out.
-        worst: how many of the worst images to show.
-
-    Returns:
-        The path. Everything is inside the one file: no script, font or picture comes from elsewhere.
+    Everything is inside the one file: no script, font or picture comes from elsewhere.
     """
-    options = {"analysis": analysis, "others": others, "bootstrap": bootstrap, "worst": worst}
     write_file(path, page(dataset, predictions, report, **options))
     return Path(path)
 
 
 def page(dataset, predictions, report, *, analysis=None, others=None, bootstrap=1000, worst=WORST):
-    """The page as text; see :func:`write_html`."""
+    """The page as text.
+
+    Args:
+        dataset, predictions, report: what was evaluated, and :func:`~nucleus_course.evaluation.evaluate`'s result.
+        analysis: :class:`~nucleus_course.evaluation.ErrorAnalysis`; made here where None.
+        others: {name: Report} to compare with.
+        bootstrap: samples for the intervals where the report has none; 0 leaves them out.
+        worst: how many of the worst images to show.
+    """
     from nucleus_course import figures
     from nucleus_course.evaluation import analyse_errors
 
@@ -111,7 +107,8 @@ def page(dataset, predictions, report, *, analysis=None, others=None, bootstrap=
         records = [dataset[row["image"]] for row in rows]
         maps = [figures.draw_error_map(record, analysis, predictions) for record in records]
         parts += [_picture(drawn, "png") for drawn in maps]
-    parts += ["<h2>Definitions</h2>", _definitions(), _footer(predictions, report)]
+    definitions = "".join(f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in DEFINITIONS.items())
+    parts += ["<h2>Definitions</h2>", f"<dl>{definitions}</dl>", _footer(predictions, report)]
     title = _e(f"{report.name}: evaluation")
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
@@ -250,11 +247,6 @@ def _worst(rows):
     counts = [[row[key] for key in ("tp", "fn", "fp")] for row in rows]
     heads = [[row["image"][:16], row["type"], _n(row["value"])] for row in rows]
     return _table(columns, [head + count for head, count in zip(heads, counts)], words={1})
-
-
-def _definitions():
-    rows = (f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in DEFINITIONS.items())
-    return f"<dl>{''.join(rows)}</dl>"
 
 
 def _footer(predictions, report):

@@ -206,21 +206,10 @@ def to_json(name, rows):
 
 def draw_table(name, rows):
     """Figure and caption: AP and mask IoU of every run beside the published ones, and validation AP by epoch."""
-    from nucleus_course.figures.style import (
-        BLUE,
-        GREY,
-        ORANGE,
-        TEXT,
-        empty,
-        legend,
-        looks,
-        new_figure,
-        row_ticks,
-        tidy,
-    )
+    from nucleus_course.figures import style
 
     height = 2.4 + 0.34 * (len(rows) + 2)
-    figure, (left, right) = new_figure(11.0, height, 2, width_ratios=(3, 2))
+    figure, (left, right) = style.new_figure(11.0, height, 2, width_ratios=(3, 2))
     published = [p for p in PUBLISHED if any(r.preset == p for r in rows)]
     places = [f"{get_preset(p).model.backbone}, published" for p in published]
     points = [dict(zip(("coco_ap", "mean_mask_iou"), PUBLISHED[p])) for p in published]
@@ -230,31 +219,31 @@ def draw_table(name, rows):
         if not row.metrics:
             where = {"xycoords": ("axes fraction", "data"), "ha": "center", "va": "center"}
             paper = {"fc": "white", "ec": "none", "pad": 1.0}  # no grid line through the words
-            left.annotate(row.state, (0.5, len(places) - 1), **where, color=GREY, fontsize=TEXT, bbox=paper)  # fmt: skip
+            left.annotate(row.state, (0.5, len(places) - 1), **where, color=style.GREY, fontsize=style.TEXT, bbox=paper)  # fmt: skip
     for key, marker, colour, label in (
-        ("coco_ap", "o", BLUE, "COCO AP"),
-        ("mean_mask_iou", "s", ORANGE, "mean mask IoU"),
+        ("coco_ap", "o", style.BLUE, "COCO AP"),
+        ("mean_mask_iou", "s", style.ORANGE, "mean mask IoU"),
     ):
         left.plot([], [], marker, color=colour, label=label)
         for place, values in enumerate(points):
             if values.get(key) is not None:
                 face = "white" if place < len(published) else colour
                 left.plot(values[key], place, marker, mfc=face, mec=colour, ms=8)
-    row_ticks(left, places)
+    style.row_ticks(left, places)
     left.grid(axis="y", color="0.9")
-    legend(left, "above", 2)
-    tidy(left, "percent (hollow: published)", "")
+    style.legend(left, "above", 2)
+    style.tidy(left, "percent (hollow: published)", "")
     drawn = 0
     for row in rows:
         curve = [(r["epoch"], r["coco_ap"]) for r in row.log if r.get("coco_ap") is not None]
         if curve:
-            right.plot(*zip(*curve), label=row.label, marker=".", **looks(drawn))
+            right.plot(*zip(*curve), label=row.label, marker=".", **style.looks(drawn))
             drawn += 1
     if drawn:
-        legend(right, "below", 2)
+        style.legend(right, "below", 2)
     else:
-        empty(right, "not run")
-    tidy(right, "epoch", "validation AP, percent")
+        style.empty(right, "not run")
+    style.tidy(right, "epoch", "validation AP, percent")
     scored = sum(bool(row.metrics) for row in rows)
     beside = ", beside the published values" if published else ""
     caption = f"{TITLES[name]}: {scored} of {len(rows)} runs scored on the validation split"

@@ -63,6 +63,16 @@ def note(message: str) -> None:
     err().print(Text(message, style="dim"), soft_wrap=True)
 
 
+def note_renamed(stems: list[str], folder: Path) -> None:
+    """One line on images that are not called as their files are in a results folder."""
+    if stems:
+        names = ", ".join(stems[:2]) + (", …" if len(stems) > 2 else "")
+        note(
+            f"{pluralize(len(stems), 'image')} called otherwise than their files, for {folder} holds other images "
+            f"of the same names: {names}"
+        )
+
+
 def say(message: object) -> None:
     """One line of result on standard output."""
     out().print(Text(str(message)), soft_wrap=True)

@@ -37,9 +37,12 @@ def merge(
         raise UserError("several folders become one: name it with --out DIR")
     opened = [ResultsFolder(folder, None) for folder in folders]
     target = opened[0] if out is None else ResultsFolder(out, opened[0].settings)
+    taken: dict[str, str] = {}
+    renamed: list[str] = []
     for folder in opened if out is not None else ():
         target.check_same(folder.settings, target.settings)
-        target.take_from(folder)
+        renamed += target.take_from(folder, taken)
+    common.note_renamed(renamed, target.path)
     found = target.write_tables()
     nuclei, images = pluralize(found.nuclei, "nucleus", "nuclei"), pluralize(found.images, "image")
     common.say(f"{nuclei} in {images}")

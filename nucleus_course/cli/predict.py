@@ -74,7 +74,8 @@ def predict(
       rows/<stem>.json     what the tables say of an image, once it is done
 
     Folders are searched with their subfolders; in BBBC038's layout the masks are passed over and the
-    stem is the image id. Images that share a stem are called by their path, with __ for /.
+    stem is the image id. Images that share a stem are called by their path or folder, with __ for /, and so is one whose
+    stem another image's results in DIR have; a line says so.
 
     Results are written image by image. Ctrl-C (exit code 130) and SIGTERM (143) keep what is done, and --resume
     goes on from there. An image that cannot be read, does not fit into memory or cannot be written is named in one line
@@ -156,6 +157,7 @@ def predict(
             f"unlike anything {weights} learned from, do not trust: "
             f"{pluralize(len(strange), 'image')} of {len(job.counts)} ({names})"
         )
+    common.note_renamed(job.renamed, out)
     job.say_scales(weights)
     job.say_where()
     if shard is not None:

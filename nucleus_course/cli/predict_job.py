@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Any
 
 from rich.text import Text
@@ -23,23 +24,27 @@ class Job:
         counts: the rows of counts.csv of the images that were done here.
         passed: how many were done before.
         failed: how many could not be done, or whose tables could not be written.
+        renamed: stems of those whose results are called otherwise than their files.
     """
 
     def __init__(self, recipe: Recipe, results: Any, formats: Iterable[str]) -> None:
         self.overlay, self.results, self.formats = recipe.overlay, results, formats
         self.counts: list[dict[str, Any]] = []
         self.passed = self.failed = 0
+        self.renamed: list[str] = []
 
     def run(self, outcomes: Iterable[tuple[Any, Any]], total: int) -> None:
         """Count (file, :class:`~nucleus_course.prediction.cluster.Outcome`) as they come; failures are named."""
         full = 0
         with progress() as bar:
             task = bar.add_task("detecting", total=total)
-            for _, outcome in outcomes:
+            for file, outcome in outcomes:
                 for line in outcome.notes:
                     bar.console.print(Text(line, style="dim"), soft_wrap=True)
                 if outcome.row is not None:
                     self.counts.append(outcome.row)
+                    if outcome.row["image"] != file.file_name:
+                        self.renamed.append(PurePosixPath(outcome.row["image"]).stem)
                 self.passed += outcome.passed
                 if outcome.error:
                     self.failed += 1

@@ -92,9 +92,11 @@ def predict_many(
     files = find_images(given, exclude=Path(out))
     outcomes = run(recipe, files, client, resume, overwrite)
     done = 0
-    for _, outcome in track(outcomes, "detecting", len(files), progress):
+    for file, outcome in track(outcomes, "detecting", len(files), progress):
         for line in [*outcome.notes, *([f"skipped: {outcome.error}"] if outcome.error else [])]:
             say_aside(line)
+        if outcome.row and outcome.row["image"] != file.file_name:
+            say_aside(f"{file.path}: called {outcome.row['image']}, for another image has its name")
         done += not outcome.error
     if not done:
         raise UserError(f"none of the {len(files)} images could be done")

@@ -139,16 +139,19 @@ def write_pieces(folder, data, formats):
     return written
 
 
-def copy_exports(source, target, stem):
-    """Copy what :func:`write_exports` wrote of one image in a folder to another folder."""
+def copy_exports(source, target, stem, new_stem):
+    """Copy what :func:`write_exports` wrote of one image in a folder to another folder, where it is called ``new_stem``."""
     for path in _exports_of(source, stem):
-        copy = Path(target) / path.relative_to(source)
+        name = path.parent.name
+        copy = Path(target) / name / f"{new_stem}{FORMATS[name][0]}"
         if path.is_dir():
             with atomic_folder(copy) as place:
                 shutil.copytree(path, place, dirs_exist_ok=True)
         else:
             with atomic_write(copy) as place:
                 shutil.copyfile(path, place)
+                if name == "parquet" and new_stem != stem:
+                    _rename(place, new_stem)
 
 
 def remove_exports(folder, stem):
@@ -275,6 +278,16 @@ def _write_parquet(path, data):
             columns[name] = pa.array(values, types.get(name, pa.float64()))
     with atomic_write(path) as place:
         parquet.write_table(pa.table(columns), place)
+
+
+def _rename(path, stem):
+    """Give a Parquet table another image's name."""
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    names = _package("parquet").array([stem] * len(table), table.schema.field("image").type)
+    at = table.schema.get_field_index("image")
+    parquet.write_table(table.set_column(at, "image", names), path)
 
 
 # name -> ending, writer, package beyond those that are always there

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.text import pluralize
 
+SAMPLE = 65536  # bytes at either end of a file that tell it from others
 LONGEST = 240  # bytes of a stem: endings come on top, and file systems end at 255
 
 
@@ -24,6 +27,21 @@ class ImageFile:
     file_name: str
     stem: str
 
+    def called(self, stem: str) -> ImageFile:
+        """The same under another stem; the file_name follows."""
+        if stem == self.stem:
+            return self
+        name = stem + PurePosixPath(self.file_name).suffix
+        return dataclasses.replace(self, file_name=name, stem=stem)
+
+    def other_stems(self) -> Iterator[str]:
+        """Stems for an image whose own is another image's: with one folder of its path before it, with two, with a digest."""
+        folders = os.path.realpath(self.path).replace(os.sep, "/").split("/")[:-1]
+        for count in (1, 2):
+            yield _short("__".join([*filter(None, folders[-count:]), self.stem]))
+        digest = hashlib.sha256(os.fsencode(os.path.realpath(self.path))).hexdigest()[:8]
+        yield _short(f"{self.stem}-{digest}")
+
 
 def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> list[ImageFile]:
     """Every image of the files and folders given, folders walked recursively in sorted order.
@@ -33,8 +51,9 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
     ``exclude``, where results go; where it is the folder given, the ``labels`` and ``overlays`` in it.
     The stem is the file's name without its ending, which in BBBC038's layout is the image id.
     Where several images share one, each of them gets another, and a file_name to match: the whole
-    relative path with `__` for `/`, or if they still share that, with the ending (`a_png`, `a_tif`),
-    or with a number. A stem of more than 240 bytes is cut, with some letters that tell it from others.
+    relative path with `__` for `/`; if they still share that, with the name of the folder given before it, or of two;
+    or with the ending (`a_png`, `a_tif`), or with a number. A line on standard error says so. A stem of more than 240
+    bytes is cut, with some letters that tell it from others.
 
     Raises:
         UserError: a path that does not exist, a zip, or no image at all.
@@ -42,7 +61,7 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
     from nucleus_course.data.containers import is_zarr
     from nucleus_course.data.listing import ENDINGS, MORE_ENDINGS, list_images
 
-    found: dict[Path, tuple[Path, str]] = {}
+    found: dict[Path, tuple[Path, str, str]] = {}
     inputs, skipped = [Path(i) for i in inputs], []
     for given in inputs:
         if not given.exists():
@@ -51,6 +70,7 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
             out = [] if exclude is None else [exclude, exclude / "labels", exclude / "overlays"]
             out = [path for path in out if path.resolve() != given.resolve()]
             listing = list_images(given, out, show=False)
+            root = _folders(given)
             pairs = [(p, p.relative_to(given).as_posix()) for p in listing.images]
             if listing.summary:
                 skipped.append(f"{given}: {listing.summary}")
@@ -59,9 +79,10 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
                 f"{given} is a zip: unpack it first, or score it with `nucleus-course evaluate --data`"
             )
         else:
+            root = _folders(given.parent)
             pairs = [(given, given.name)]
         for path, name in pairs:
-            found.setdefault(path.resolve(), (path, name))
+            found.setdefault(path.resolve(), (path, name, root))
     for line in skipped:
         print(line, file=sys.stderr)
     if not found:
@@ -69,11 +90,43 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
         endings = ", ".join(ENDINGS + MORE_ENDINGS)
         raise UserError(f"no images in {where}: looked for {endings}, in its subfolders too")
     files = list(found.values())
-    stems = _stems([name for _, name in files])
+    stems = _stems([name for _, name, _ in files], [root for _, _, root in files])
+    renamed = [s for (_, name, _), s in zip(files, stems) if s != _short(PurePosixPath(name).stem)]
+    if renamed:
+        example = f"{renamed[0]}" + (f" and {renamed[1]}" if len(renamed) > 1 else "")
+        print(
+            f"{pluralize(len(renamed), 'image')} called by path, for others have the same name: {example}"
+            + (", …" if len(renamed) > 2 else ""),
+            file=sys.stderr,
+        )
     return [
         ImageFile(path, name if PurePosixPath(name).stem == stem else stem + path.suffix, stem)
-        for (path, name), stem in zip(files, stems)
+        for (path, name, _), stem in zip(files, stems)
     ]
+
+
+def _folders(path: Path) -> str:
+    """The last two folders of a path, as ``plates/one``."""
+    return "/".join(path.resolve().parts[-2:]).lstrip("/")
+
+
+def fingerprint(path: str | Path) -> str:
+    """What tells an image file from another or from an older one: its size and both its ends.
+
+    A folder (an image in zarr) is recognised by the names and sizes in it.
+    """
+    path, digest = Path(path), hashlib.sha256()
+    if path.is_dir():
+        for item in sorted(path.iterdir()):
+            digest.update(f"{item.name} {item.stat().st_size}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:32]
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(str(size).encode() + file.read(SAMPLE))
+        if size > SAMPLE:
+            file.seek(max(SAMPLE, size - SAMPLE))
+            digest.update(file.read(SAMPLE))
+    return digest.hexdigest()[:32]
 
 
 def read_picture(path: Path, **wanted):
@@ -105,18 +158,28 @@ def _channels(path, pixels, wanted):
         yield name, (pixels if same else read_pixels(path, **wanted | {"channel": number})).values
 
 
-def _stems(names: list[str]) -> list[str]:
-    """A distinct stem for each relative path, also on file systems that ignore case."""
+def _stems(names: list[str], roots: list[str]) -> list[str]:
+    """A distinct stem for each path relative to its root, also on file systems that ignore case."""
+    one, two = ([r if n == 2 else PurePosixPath(r).name for r in roots] for n in (1, 2))
+    if len(set(roots)) == 1:
+        one = two = [""] * len(names)
+
+    def whole(i, folder=""):
+        path = PurePosixPath(folder, names[i])
+        return path.with_suffix("").as_posix().replace("/", "__")
+
     ways = (
-        lambda p: p.stem,
-        lambda p: p.with_suffix("").as_posix().replace("/", "__"),
-        lambda p: f"{p.with_suffix('').as_posix().replace('/', '__')}_{p.suffix[1:]}",
+        lambda i: PurePosixPath(names[i]).stem,
+        whole,
+        lambda i: whole(i, one[i]),
+        lambda i: whole(i, two[i]),
+        lambda i: f"{whole(i, two[i])}_{PurePosixPath(names[i]).suffix[1:]}",
     )
     stems = [""] * len(names)
     open_ = list(range(len(names)))
     for way in ways:
         for i in open_:
-            stems[i] = _short(way(PurePosixPath(names[i])))
+            stems[i] = _short(way(i))
         uses = Counter(s.casefold() for s in stems)
         open_ = [i for i in open_ if uses[stems[i].casefold()] > 1]
     taken = {s.casefold() for i, s in enumerate(stems) if i not in open_}

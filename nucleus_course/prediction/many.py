@@ -86,10 +86,10 @@ class Work:
         seen = view_columns(found.canonical, novelty, getattr(found, "scale", None), said)
         nuclei = to_rows(table)
 
-        def export():
-            self.outputs.write(self.results.path, file.stem, labels, pixels, scores, table)
+        def export(stem):
+            self.outputs.write(self.results.path, stem, labels, pixels, scores, table)
 
-        self.results.add(file, everything, labels, nuclei, picture, seen, export)
+        file = self.results.add(file, everything, labels, nuclei, picture, seen, export)
         return count_image(file.file_name, shape, nuclei, seen)
 
 

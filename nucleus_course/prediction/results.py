@@ -4,7 +4,7 @@
     overlays/<stem>.png    the image with outlines, where wanted
     rows/<stem>.json       what the tables say of the image, written last: with it the image is done
     rows/settings.json     what the results were made with
-    parts/<stem>/          bands of a slide, until it is done
+    parts/<stem>-…/        bands of a slide, until it is done
     predictions.json, counts.csv, measurements.csv    the tables, put together from rows/
 
 Each file is written atomically, so what a killed process leaves is complete, image by image.
@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import atomic_write, remove_stale, write_file
 from nucleus_course.prediction.document import to_document
 from nucleus_course.prediction.exports import FORMATS, copy_exports, remove_exports
+from nucleus_course.prediction.image_files import ImageFile, fingerprint
 from nucleus_course.prediction.interchange import ImagePredictions, Predictions
 from nucleus_course.prediction.label_images import write_labels, write_overlay
 from nucleus_course.prediction.measurements import PROPERTIES, columns_of, count_image, to_csv
@@ -36,7 +37,6 @@ from nucleus_course.prediction.measurements import PROPERTIES, columns_of, count
 FORMAT = 1
 TABLES = ("predictions.json", "counts.csv", "measurements.csv")
 LONGEST = 200  # bytes of a stem in the name of its row file
-SAMPLE = 65536  # bytes at either end of a file that tell it from others
 
 
 @dataclass
@@ -88,28 +88,55 @@ class ResultsFolder:
     def __len__(self) -> int:
         return sum(1 for _ in self._row_files())
 
-    def done(self, file: Any) -> dict[str, Any] | None:
+    def done(self, file: ImageFile) -> dict[str, Any] | None:
         """The row of an image whose results are here, made from the file as it is now; else None.
 
         Args:
             file: with ``path``, ``stem`` and ``file_name``, as ``predict`` finds images.
         """
-        row = self._row(file.stem)
-        if row is None or not self.labels(file.stem).is_file():
+        here = fingerprint(file.path)
+        stem = self.named(file, here).stem
+        row = self._row(stem)
+        if row is None or not self.labels(stem).is_file():
             return None
-        return row if row["fingerprint"] == fingerprint(file.path) else None
+        return row if row["fingerprint"] == here else None
+
+    def named(
+        self, file: ImageFile, known: str, strangers: Container[str] = (), moved: bool = True
+    ) -> ImageFile:
+        """The file as its results are called here, or can be: with its folder's name where another image has its own.
+
+        An image is the same as before if it is the same file, changed or not; or another one with the same
+        content whose old place is empty: it was moved.
+
+        Args:
+            known: its :func:`fingerprint`.
+            strangers: stems that are other images' whatever their files are called.
+            moved: whether images are looked for that were moved.
+        """
+        place, free = os.path.realpath(file.path), ""
+        for stem in dict.fromkeys((file.stem, file.path.stem, *file.other_stems())):
+            row = None if stem in strangers else self._row(stem)
+            if row is None:
+                own = stem == file.stem or stem != file.path.stem
+                free = free or (stem if own and stem not in strangers else "")
+            elif row["source"] == place:
+                return file.called(stem)
+            elif moved and row["fingerprint"] == known and not os.path.exists(row["source"]):
+                return file.called(stem)
+        return file.called(free or f"{file.stem}-{known[:8]}")
 
     def add(
         self,
-        file: Any,
+        file: ImageFile,
         found: ImagePredictions,
         labels: Any,
         nuclei: list,
         picture: Any = None,
         seen: dict | None = None,
-        export: Callable[[], None] | None = None,
-    ) -> None:
-        """Write the results of an image.
+        export: Callable[[str], None] | None = None,
+    ) -> ImageFile:
+        """Write the results of an image; gives it as it is called here (:meth:`named`).
 
         Args:
             found: every detection.
@@ -118,20 +145,16 @@ class ResultsFolder:
             nuclei: a dict of measurements for each label.
             picture: (H, W, 3) uint8 to draw the outlines on, or None.
             seen: how the image was seen, for counts.csv.
-            export: writes the image's files in other formats
+            export: writes the image's files in other formats, a function of the stem
                 (:func:`~nucleus_course.prediction.exports.write_exports`).
-
-        Raises:
-            UserError: the folder holds another image's results under that name.
         """
         row = {
-            "file_name": file.file_name, "source": os.path.realpath(file.path),
-            "fingerprint": fingerprint(file.path), "height": found.height, "width": found.width,
+            "source": os.path.realpath(file.path), "fingerprint": fingerprint(file.path), "height": found.height, "width": found.width,
             "rles": [rle["counts"] for rle in found.rles], "scores": found.scores.tolist(),
             "boxes": found.boxes.tolist(), "nuclei": nuclei, "seen": seen,
         }  # fmt: skip
         with self._locked():
-            self._check_owner(file.stem, row)
+            file = self.named(file, row["fingerprint"])
             if isinstance(labels, Path):
                 self.labels(file.stem).parent.mkdir(exist_ok=True)
                 os.replace(labels, self.labels(file.stem))
@@ -140,26 +163,38 @@ class ResultsFolder:
             if picture is not None:
                 write_overlay(self._overlay(file.stem), picture, labels)
             if export is not None:
-                export()
-            self._write_row(file.stem, row)
+                export(file.stem)
+            self._write_row(file.stem, row | {"file_name": file.file_name})
+        return file
 
-    def take_from(self, other: ResultsFolder) -> None:
+    def take_from(self, other: ResultsFolder, taken: dict[str, str]) -> list[str]:
         """Copy another folder's results into this one.
 
-        Raises:
-            UserError: both hold results of different images under one name.
+        Args:
+            taken: {stem: fingerprint} of what came from other folders before, for which images of the same name and
+                other content are others; filled.
+
+        Returns:
+            the stems of those that are called otherwise here, as another image has theirs.
         """
+        renamed = []
         for row in other._read_rows():
             stem = row["stem"]
+            file = ImageFile(Path(row["source"]), row["file_name"], stem)
+            known = row["fingerprint"]
             with self._locked():
-                self._check_owner(stem, row)
+                strangers = [s for s in taken if taken[s] != known]
+                file = self.named(file, known, strangers, moved=False)
                 for name in ("labels", "_overlay"):
-                    source, target = getattr(other, name)(stem), getattr(self, name)(stem)
+                    source, target = getattr(other, name)(stem), getattr(self, name)(file.stem)
                     if source.is_file():
                         with atomic_write(target) as place:
                             shutil.copyfile(source, place)
-                copy_exports(other.path, self.path, stem)
-                self._write_row(stem, row)
+                copy_exports(other.path, self.path, stem, file.stem)
+                self._write_row(file.stem, row | {"file_name": file.file_name})
+            taken[file.stem] = known
+            renamed += [file.stem] if file.stem != stem else []
+        return renamed
 
     def write_tables(self) -> Summary:
         """Put predictions.json, counts.csv and measurements.csv together from the rows that are here.
@@ -207,9 +242,12 @@ class ResultsFolder:
                     file.write(("" if total == 1 else ", ") + text)
             file.write("]}")
 
-    def parts(self, stem: str) -> Path:
+    def parts(self, file: ImageFile) -> Path:
         """The folder of an image that is looked at band by band, until it is done."""
-        return self.path / "parts" / stem
+        place = os.fsencode(os.path.realpath(file.path))
+        return (
+            self.path / "parts" / f"{file.stem[-LONGEST:]}-{hashlib.sha256(place).hexdigest()[:8]}"
+        )
 
     def labels(self, stem: str) -> Path:
         return self.path / "labels" / f"{stem}.tif"
@@ -240,14 +278,6 @@ class ResultsFolder:
         row = {key: value for key, value in row.items() if key != "path"}
         write_file(self._row_file(stem), json.dumps({**row, "stem": stem}))
 
-    def _check_owner(self, stem: str, row: dict[str, Any]) -> None:
-        other = self._row(stem)
-        if other and all(other[key] != row[key] for key in ("source", "fingerprint")):
-            raise UserError(
-                f"{row['source']}: {self.path} holds results of another image called '{stem}' "
-                f"({other['source']}): rename one, or give each its own --out"
-            )
-
     def check_same(self, earlier: dict[str, Any], settings: dict[str, Any]) -> None:
         """Raise a UserError where the folder's results were made with other settings."""
         for part in ("format", "info", "options"):
@@ -276,25 +306,6 @@ class ResultsFolder:
         """Alone among the processes that write here, for as long as one image's files take."""
         with filelock.FileLock(self.rows / ".lock"):
             yield
-
-
-def fingerprint(path: str | Path) -> str:
-    """What tells an image file from another or from an older one: its size and both its ends.
-
-    A folder (an image in zarr) is recognised by the names and sizes in it.
-    """
-    path, digest = Path(path), hashlib.sha256()
-    if path.is_dir():
-        for item in sorted(path.iterdir()):
-            digest.update(f"{item.name} {item.stat().st_size}\n".encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()[:32]
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        digest.update(str(size).encode() + file.read(SAMPLE))
-        if size > SAMPLE:
-            file.seek(max(SAMPLE, size - SAMPLE))
-            digest.update(file.read(SAMPLE))
-    return digest.hexdigest()[:32]
 
 
 def weights_digest(model: Any) -> str:

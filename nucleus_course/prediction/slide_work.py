@@ -14,10 +14,9 @@ from nucleus_course._util.text import pluralize
 from nucleus_course.config import Thresholds
 from nucleus_course.data.files import Pixels
 from nucleus_course.data.slides import BLOCK, BLOCKS, Plane
-from nucleus_course.prediction.image_files import ImageFile
+from nucleus_course.prediction.image_files import ImageFile, fingerprint
 from nucleus_course.prediction.interchange import ImagePredictions
 from nucleus_course.prediction.measurements import count_image, view_columns
-from nucleus_course.prediction.results import fingerprint
 from nucleus_course.prediction.slides import Parts, Plan, detect_band, gather, plan_slide
 
 if TYPE_CHECKING:
@@ -34,12 +33,12 @@ def thresholds_of(work: Work) -> Thresholds:
 def begin(work: Work, file: ImageFile, plane: Plane) -> Parts:
     """Plan the slide, and open the folder of its bands; those of an earlier start stay."""
     plan = plan_slide(work.model, plane, thresholds_of(work), work.threshold, work.how)
-    return Parts(work.results.parts(file.stem), plan, fingerprint(file.path))
+    return Parts(work.results.parts(file), plan, fingerprint(file.path))
 
 
 def reopen(work: Work, file: ImageFile) -> Parts:
     """The folder that another process began."""
-    folder = work.results.parts(file.stem)
+    folder = work.results.parts(file)
     values = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     known = values.pop("fingerprint")
     del values["format"]
@@ -89,12 +88,12 @@ def finish(
     everything = nuclei.rles(), nuclei.scores, nuclei.boxes
     found = ImagePredictions(*plan.shape, *everything, file.file_name)
 
-    def export():
+    def export(stem):
         none = table_of(np.zeros((1, 1), int), plane.read(0, 0, 1, 1), [], [])
         table = {name: [row[name] for row in rows] for name in rows[0]} if rows else none
-        work.outputs.write_slide(work.results.path, file.stem, nuclei, plane, table)
+        work.outputs.write_slide(work.results.path, stem, nuclei, plane, table)
 
-    work.results.add(file, found, labels, rows, None, seen, export)
+    file = work.results.add(file, found, labels, rows, None, seen, export)
     note(
         f"{file.path}: looked at piece by piece: range and polarity are those of {BLOCKS} squares of {BLOCK} pixels, "
         f"and detections below the score of {plan.score_threshold:.2f} are not kept"

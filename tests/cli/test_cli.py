@@ -100,7 +100,7 @@ def test_a_named_file_is_taken_once_whatever_its_suffix(tmp_path, grey):
     assert [f.file_name for f in find_images([odd, odd])] == ["x.dat"]
 
 
-def test_shared_stems_are_called_by_path_then_suffix_then_number(tmp_path, grey):
+def test_shared_stems_are_called_by_path_then_folder_then_suffix(tmp_path, grey, capsys):
     for name in ("d1/a.png", "d2/a.png", "d2/a.tif", "b.png"):
         png(tmp_path / "in" / name, grey)
     files = {f.stem: f.file_name for f in find_images([tmp_path / "in"])}
@@ -109,7 +109,12 @@ def test_shared_stems_are_called_by_path_then_suffix_then_number(tmp_path, grey)
     }  # fmt: skip
     png(tmp_path / "other" / "b.png", grey)
     stems = [f.stem for f in find_images([tmp_path / "in" / "b.png", tmp_path / "other" / "b.png"])]
-    assert stems == ["b_png", "b_png-2"]
+    assert stems == ["in__b", "other__b"]
+    for name in ("one/in/b.png", "two/in/b.png"):
+        png(tmp_path / name, grey)
+    stems = [f.stem for f in find_images([tmp_path / "one" / "in", tmp_path / "two" / "in"])]
+    assert stems == ["one__in__b", "two__in__b"]
+    assert "2 images called by path" in capsys.readouterr().err
 
 
 def test_shared_stems_that_differ_in_case_only_are_told_apart(tmp_path, grey):

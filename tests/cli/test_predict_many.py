@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,16 +141,90 @@ def test_other_settings_need_another_folder(images, stub, tmp_path):
     assert set(contents(out)) == names
 
 
-def test_another_image_of_the_same_name_does_not_take_its_place(images, stub, tmp_path):
-    for name, number in (("a", 3), ("b", 4)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "x.png").write_bytes((images / f"image{number:02d}.png").read_bytes())
+@pytest.fixture
+def plates(images, tmp_path):
+    """Two folders with images of the same names: one of another content, one of the same."""
+    for plate, numbers in (("p1", (3, 5)), ("p2", (4, 5))):
+        (tmp_path / plate).mkdir()
+        for name, number in zip("xy", numbers):
+            data = (images / f"image{number:02d}.png").read_bytes()
+            (tmp_path / plate / f"{name}.png").write_bytes(data)
+    return tmp_path / "p1", tmp_path / "p2"
+
+
+def nuclei(folder):
+    """{image: nuclei}, where the label image and predictions.json say the same."""
+    found = {row["image"]: int(row["nuclei"]) for row in rows(folder)}
+    assert {
+        image: tifffile.imread(folder / "labels" / f"{image[:-4]}.tif").max() for image in found
+    } == found
+    document = json.loads((folder / "predictions.json").read_text())
+    assert {image["file_name"] for image in document["images"]} == set(found)
+    return found
+
+
+def test_folders_with_the_same_names_in_one_call(plates, stub, tmp_path):
     out = tmp_path / "out"
-    assert run(tmp_path / "a", "--out", out).exit_code == 0
-    before = contents(out)
-    result = run(tmp_path / "b", "--out", out)
-    assert result.exit_code == 2 and "another image called 'x'" in plain(result.stderr)
-    assert contents(out) == before
+    result = run(*plates, "--out", out)
+    assert result.exit_code == 0 and "p1__x and p1__y" in plain(result.stderr)
+    wanted = {"p1__x.png": 4, "p1__y.png": 6, "p2__x.png": 5, "p2__y.png": 6}
+    assert nuclei(out) == wanted
+    calls = stub.calls
+    for part in (plates, plates[:1], plates[1:]):  # each image knows its results by any way
+        assert run(*part, "--out", out, "--resume").exit_code == 0
+    assert stub.calls == calls and nuclei(out) == wanted
+    for shard in ("1/2", "2/2"):
+        assert run(*plates, "--out", tmp_path / "s", "--shard", shard).exit_code == 0
+    assert merge(tmp_path / "s").exit_code == 0 and contents(tmp_path / "s") == contents(out)
+
+
+def test_folders_with_the_same_names_one_after_the_other(plates, stub, tmp_path):
+    out = tmp_path / "out"
+    first = run(plates[0], "--out", out)
+    assert first.exit_code == 0 and "called" not in first.stderr
+    before = contents(out / "labels")
+    result = run(plates[1], "--out", out, "--resume")
+    assert result.exit_code == 0
+    assert "2 images called otherwise" in plain(result.stderr) and "p2__x" in plain(result.stderr)
+    wanted = {"x.png": 4, "y.png": 6, "p2__x.png": 5, "p2__y.png": 6}
+    assert nuclei(out) == wanted
+    assert before.items() <= contents(out / "labels").items()
+    calls = stub.calls
+    for part in (plates, plates[:1], plates[1:]):
+        assert run(*part, "--out", out, "--resume").exit_code == 0
+    assert stub.calls == calls and nuclei(out) == wanted
+    (plates[1] / "x.png").write_bytes((plates[0] / "y.png").read_bytes())  # changed, not another
+    assert run(plates[1], "--out", out, "--resume").exit_code == 0
+    assert nuclei(out) == wanted | {"p2__x.png": 6}
+    plates[0].rename(tmp_path / "moved")
+    calls = stub.calls
+    assert run(tmp_path / "moved", "--out", out, "--resume").exit_code == 0
+    assert stub.calls == calls and len(nuclei(out)) == 4
+
+
+def test_folders_with_the_same_names_on_two_machines(plates, stub, tmp_path):
+    """Of other places, and of the same place on disks of their own: merge keeps all, with their exports."""
+    pytest.importorskip("pyarrow")
+    for number, plate in enumerate(plates):
+        words = "--out", tmp_path / f"r{number}", "--export", "parquet,rois"
+        assert run(plate, *words).exit_code == 0
+        plate.rename(tmp_path / f"gone{number}")
+    result = merge(tmp_path / "r0", tmp_path / "r1", "--out", tmp_path / "both")
+    assert result.exit_code == 0 and "p2__x" in plain(result.stderr)
+    wanted = {"x.png": 4, "y.png": 6, "p2__x.png": 5, "p2__y.png": 6}
+    assert nuclei(tmp_path / "both") == wanted
+    from pyarrow import parquet
+
+    table = parquet.read_table(tmp_path / "both" / "parquet" / "p2__x.parquet")
+    assert table["image"].to_pylist() == ["p2__x"] * 5
+    assert (tmp_path / "both" / "rois" / "p2__x.zip").is_file()
+
+    shutil.copytree(tmp_path / "gone1", plates[0])
+    assert run(plates[0], "--out", tmp_path / "r2", "--export", "parquet,rois").exit_code == 0
+    for _ in range(2):  # again: the same
+        assert merge(tmp_path / "r0", tmp_path / "r2", "--out", tmp_path / "disks").exit_code == 0
+        found = nuclei(tmp_path / "disks")
+        assert sorted(found.values()) == [4, 5, 6] and found["x.png"] == 4
 
 
 def test_a_row_that_somebody_damaged_is_named(images, stub, tmp_path):

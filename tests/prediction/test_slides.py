@@ -314,7 +314,7 @@ def test_a_slide_among_images_of_a_results_folder(small, tmp_path, capsys):
         rows = [row for row in csv.DictReader(file) if row["image"] == "slide.tif"]
     assert [int(row["label"]) for row in rows] == list(range(1, labels.max() + 1))
     assert all(float(row["quality"]) == 1 for row in rows)  # the detector is sure of every pixel
-    assert not (tmp_path / "out" / "parts" / "slide").exists()
+    assert not (tmp_path / "out" / "parts").exists()
 
 
 def test_the_labels_of_a_slide_are_no_slide(tmp_path):

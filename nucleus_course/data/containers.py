@@ -9,7 +9,7 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.data.files import Pixels, check_size, name_channels
-from nucleus_course.data.planes import choose_planes, project
+from nucleus_course.data.planes import choose_number, choose_planes, project
 
 # kind -> what it is called, the package that reads it
 VENDORS = {
@@ -70,10 +70,8 @@ def open_zarr(path, wanted):
         _only_one(path, series=series)
     scales = about["multiscales"][0]
     sets = scales.get("datasets", [])
-    if level is not None and not (str(level).isdigit() and int(level) < len(sets)):
-        raise UserError(f"{path}: level {level}: choose 0 to {len(sets) - 1}")
     try:
-        dataset = sets[int(level or 0)]
+        dataset = sets[choose_number(path, "level", level, len(sets) or 1)]
         array = node[dataset["path"]]
     except (KeyError, IndexError):
         raise UserError(f"{path}: a damaged OME-Zarr: its largest level is not there") from None
@@ -101,9 +99,7 @@ def _zarr_series(path, node, about, series):
         raise UserError(
             f"{path}: it holds {len(images)} pictures: choose series 0 to {len(images) - 1}"
         )
-    if str(series or 0) not in images:
-        raise UserError(f"{path}: series {series}: choose 0 to {len(images) - 1}")
-    node = node[str(series or 0)]
+    node = node[images[choose_number(path, "series", series, len(images))]]
     return node, _ome(node)
 
 
@@ -189,15 +185,12 @@ def decode_vendor(path, kind, wanted):
     if series is None and len(scenes) > 1:
         listed = ", ".join(f"{i}: {name}" for i, name in enumerate(scenes[:8]))
         raise UserError(f"{path}: it holds {len(scenes)} pictures: choose a series ({listed})")
-    if not str(series or 0).isdigit() or int(series or 0) >= len(scenes):
-        raise UserError(f"{path}: series {series}: choose 0 to {len(scenes) - 1}")
-    levels = len(image.resolution_levels)
-    if level is not None and not (str(level).isdigit() and int(level) < levels):
-        raise UserError(f"{path}: level {level}: choose 0 to {levels - 1}")
+    series = choose_number(path, "series", series, len(scenes))
+    level = choose_number(path, "level", level, len(image.resolution_levels))
     try:
-        image.set_scene(scenes[int(series or 0)])
+        image.set_scene(scenes[series])
         if level:
-            image.set_resolution_level(int(level))
+            image.set_resolution_level(level)
         return _vendor_plane(path, image, wanted)
     except UserError:
         raise

@@ -93,14 +93,20 @@ def _position(name, option, value, size, names):
             return found[0]
         has = ", ".join(names) if names else f"no names; choose 0 to {size - 1}"
         raise UserError(f"{name}: channel {text!r}: the channels are {has}")
-    try:
-        number = int(text)
-    except ValueError:
-        choices = "a number, max or focus" if option == "plane" else "a number"
-        raise UserError(f"{name}: {option} {text!r}: {choices} is expected") from None
-    if not 0 <= number < size:
-        raise UserError(f"{name}: {option} {number}: choose 0 to {size - 1}")
-    return number
+    return choose_number(name, option, text, size)
+
+
+def choose_number(name, option, value, count):
+    """The number from 0 to ``count`` - 1 that ``value`` says; 0 for None.
+
+    Raises:
+        UserError: naming the file and the option.
+    """
+    text = str(value or 0)
+    if not text.isdecimal() or int(text) >= count:
+        projections = ", max or focus" if option == "plane" else ""
+        raise UserError(f"{name}: {option} {text}: choose 0 to {count - 1}{projections}")
+    return int(text)
 
 
 def _what_there_is(missing, sizes, names):

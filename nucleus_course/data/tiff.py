@@ -10,7 +10,7 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.data.files import Pixels, check_size, name_channels, orient
-from nucleus_course.data.planes import choose_planes, project
+from nucleus_course.data.planes import choose_number, choose_planes, project
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # damage becomes an error here
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
@@ -52,7 +52,8 @@ def select_series(file, name, wanted):
     """What of an open TIFF is to be read: (series, axes, names of the channels, pixel size in micrometres or
     None, index by axis, notes); ``index`` and the errors are those of :func:`~nucleus_course.data.planes.choose_planes`."""
     number, notes = _series_number(file, name, wanted.pop("series", None))
-    series = _level(file.series[number], name, wanted.pop("level", None))
+    levels = file.series[number].levels
+    series = levels[choose_number(name, "level", wanted.pop("level", None), len(levels))]
     axes = series.axes
     if "S" in axes and series.keyframe.photometric not in (RGB, YCBCR, CMYK):
         axes = axes.replace("S", "C" if "C" not in axes else "Q")  # samples, but no colour
@@ -94,9 +95,7 @@ def _series_number(file, name, wanted):
     if not len(file.series):
         raise UserError(f"{name}: a TIFF without a picture in it")
     if wanted is not None:
-        if not str(wanted).isdigit() or int(wanted) >= len(file.series):
-            raise UserError(f"{name}: series {wanted}: choose 0 to {len(file.series) - 1}")
-        return int(wanted), []
+        return choose_number(name, "series", wanted, len(file.series)), []
     areas = {}
     for number, series in enumerate(file.series):
         sizes = dict(zip(series.axes, series.shape))
@@ -115,14 +114,6 @@ def _series_number(file, name, wanted):
     if len(areas) == 1:
         return best, []
     return best, [f"{name}: the largest of {len(areas)} pictures is read (series {best})"]
-
-
-def _level(series, name, wanted):
-    if wanted is None:
-        return series
-    if not str(wanted).isdigit() or int(wanted) >= len(series.levels):
-        raise UserError(f"{name}: level {wanted}: choose 0 to {len(series.levels) - 1}")
-    return series.levels[int(wanted)]
 
 
 def _take(file, series, axes, index, name):

@@ -120,7 +120,7 @@ def test_times_planes_and_channels(kind, tmp_path):
     assert np.array_equal(read, stack[1, 2, 1])
     read = nc.read_image(path, time="0", plane="max", channel="0")
     assert np.array_equal(read, stack[0, :, 0].max(axis=0))
-    with pytest.raises(UserError, match="plane 'sharp': a number, max or focus"):
+    with pytest.raises(UserError, match="plane sharp: choose 0 to 2, max or focus"):
         nc.read_image(path, time=1, plane="sharp", channel=1)
 
 

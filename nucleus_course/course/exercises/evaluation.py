@@ -45,34 +45,29 @@ def check_match() -> list[Case]:
                 left[:, best] = -1.0
         return np.array(partners)
 
+    def case(iou, expected, about, threshold=0.5):
+        return Case((np.array(iou), threshold), np.array(expected), about)
+
     return [
-        Case((np.array([[0.8, 0.0], [0.0, 0.7]]), 0.5), np.array([0, 1]), "two clear pairs"),
-        Case(
-            (np.array([[0.6], [0.9]]), 0.5),
-            np.array([0, -1]),
+        case([[0.8, 0.0], [0.0, 0.7]], [0, 1], "two clear pairs"),
+        case(
+            [[0.6], [0.9]],
+            [0, -1],
             "a nucleus is taken once; the higher score comes first even where its overlap is smaller",
         ),
-        Case(
-            (np.array([[0.7, 0.6], [0.8, 0.1]]), 0.5),
-            np.array([0, -1]),
-            "the second detection's only partner is taken",
-        ),
-        Case(
-            (np.array([[0.7, 0.6], [0.8, 0.55]]), 0.5),
-            np.array([0, 1]),
+        case([[0.7, 0.6], [0.8, 0.1]], [0, -1], "the second detection's only partner is taken"),
+        case(
+            [[0.7, 0.6], [0.8, 0.55]],
+            [0, 1],
             "when the best partner is taken, the next best above the threshold is used",
         ),
-        Case((np.array([[0.3, 0.2]]), 0.5), np.array([-1]), "below the threshold"),
-        Case((np.array([[0.49999]]), 0.5), np.array([-1]), "just below the threshold"),
-        Case(
-            (np.array([[0.5]]), 0.5),
-            np.array([0]),
-            "COCO counts an IoU equal to the threshold as a match",
-        ),
-        Case((np.zeros((2, 0)), 0.5), np.array([-1, -1]), "an image without nuclei"),
-        Case((np.array([[0.6, 0.8]]), 0.5), np.array([1]), "the best free nucleus, not the first"),
-        Case((np.array([[0.6, 0.72]]), 0.75), np.array([-1]), "another threshold: 0.75"),
-        Case((np.array([[0.3], [0.6]]), 0.5), np.array([-1, 0]), "a miss takes no nucleus"),
+        case([[0.3, 0.2]], [-1], "below the threshold"),
+        case([[0.49999]], [-1], "just below the threshold"),
+        case([[0.5]], [0], "COCO counts an IoU equal to the threshold as a match"),
+        case(np.zeros((2, 0)), [-1, -1], "an image without nuclei"),
+        case([[0.6, 0.8]], [1], "the best free nucleus, not the first"),
+        case([[0.6, 0.72]], [-1], "another threshold: 0.75", threshold=0.75),
+        case([[0.3], [0.6]], [-1, 0], "a miss takes no nucleus"),
         *drawn_cases(
             reference,
             lambda rng: (rng.uniform(0, 1, (5, 4)), float(rng.choice([0.3, 0.5, 0.7]))),
@@ -93,28 +88,24 @@ def check_average_precision() -> list[Case]:
         best = [max((p for r, p in points if r >= k / 100), default=0.0) for k in range(101)]
         return sum(best) / 101
 
+    def case(hits, nuclei, expected, about):
+        return Case((np.array(hits, bool), nuclei), expected, about)
+
     return [
-        Case((np.array([True, True]), 2), 1.0, "a perfect detector"),
-        Case((np.array([False, False]), 2), 0.0, "nothing right"),
-        Case(
-            (np.array([True]), 2),
-            51 / 101,
-            "half of the nuclei: recall 0.00 to 0.50 is 51 of the 101 points",
-        ),
-        Case((np.array([False, True]), 1), 0.5, "a false alarm before the hit"),
-        Case(
-            (np.array([True, False, True]), 2),
-            (51 + 50 * 2 / 3) / 101,
-            "a false alarm between two hits",
-        ),
-        Case(
-            (np.array([False, True, True]), 2),
+        case([1, 1], 2, 1.0, "a perfect detector"),
+        case([0, 0], 2, 0.0, "nothing right"),
+        case([1], 2, 51 / 101, "half of the nuclei: recall 0.00 to 0.50 is 51 of the 101 points"),
+        case([0, 1], 1, 0.5, "a false alarm before the hit"),
+        case([1, 0, 1], 2, (51 + 50 * 2 / 3) / 101, "a false alarm between two hits"),
+        case(
+            [0, 1, 1],
+            2,
             2 / 3,
             "precision is made to fall: at each recall the best precision at that recall or beyond",
         ),
-        Case((np.zeros(0, bool), 3), 0.0, "no detections"),
-        Case((np.ones(10, bool), 1001), 1 / 101, "a recall of 0.00999 does not reach 0.01"),
-        Case((np.array([True] * 3 + [False] * 4), 3), 1.0, "false alarms after the last hit"),
+        case([], 3, 0.0, "no detections"),
+        case([1] * 10, 1001, 1 / 101, "a recall of 0.00999 does not reach 0.01"),
+        case([1] * 3 + [0] * 4, 3, 1.0, "false alarms after the last hit"),
         *drawn_cases(
             reference, lambda rng: (rng.uniform(0, 1, 12) < 0.6, 13), "twelve random detections"
         ),
@@ -161,51 +152,33 @@ def check_classify_detection() -> list[Case]:
     ``ious`` (T,) are the detection's overlaps with all nuclei; ``taken`` (T,) bool says which nuclei
     a better-scored detection has already matched. 0.5 and above is a match; 0.1 and above a poor boundary.
     """
-    free = np.array([False, False])
+
+    def case(ious, taken, expected, about):
+        return Case((np.array(ious, float), np.array(taken, bool)), expected, about)
+
     return [
-        Case((np.array([0.8, 0.0]), free), "matched", "a good overlap with a free nucleus"),
-        Case(
-            (np.array([0.8, 0.0]), np.array([True, False])),
-            "duplicate",
-            "the nucleus already has its detection",
-        ),
-        Case(
-            (np.array([0.3, 0.05]), free), "poor boundary", "in the right place, in the wrong shape"
-        ),
-        Case((np.array([0.04, 0.0]), free), "spurious", "almost nothing there"),
-        Case(
-            (np.array([0.7, 0.5]), np.array([True, False])),
-            "matched",
-            "0.5 itself matches, and this nucleus is free",
-        ),
-        Case(
-            (np.array([0.3, 0.0]), np.array([True, False])),
-            "poor boundary",
-            "too little overlap to be a duplicate",
-        ),
-        Case((np.zeros(0), np.zeros(0, bool)), "spurious", "an image without nuclei"),
-        Case((np.array([0.5]), np.array([False])), "matched", "0.5 with a free nucleus"),
-        Case((np.array([0.5]), np.array([True])), "duplicate", "0.5 with a taken nucleus"),
-        Case((np.array([0.1]), np.array([False])), "poor boundary", "0.1 itself"),
-        Case((np.array([0.49999]), np.array([False])), "poor boundary", "just below a match"),
-        Case((np.array([0.09999]), np.array([True])), "spurious", "just below a poor boundary"),
-        Case(
-            (np.array([0.3, 0.6]), np.array([False, True])),
+        case([0.8, 0.0], [0, 0], "matched", "a good overlap with a free nucleus"),
+        case([0.8, 0.0], [1, 0], "duplicate", "the nucleus already has its detection"),
+        case([0.3, 0.05], [0, 0], "poor boundary", "in the right place, in the wrong shape"),
+        case([0.04, 0.0], [0, 0], "spurious", "almost nothing there"),
+        case([0.7, 0.5], [1, 0], "matched", "0.5 itself matches, and this nucleus is free"),
+        case([0.3, 0.0], [1, 0], "poor boundary", "too little overlap to be a duplicate"),
+        case([], [], "spurious", "an image without nuclei"),
+        case([0.5], [0], "matched", "0.5 with a free nucleus"),
+        case([0.5], [1], "duplicate", "0.5 with a taken nucleus"),
+        case([0.1], [0], "poor boundary", "0.1 itself"),
+        case([0.49999], [0], "poor boundary", "just below a match"),
+        case([0.09999], [1], "spurious", "just below a poor boundary"),
+        case(
+            [0.3, 0.6],
+            [0, 1],
             "duplicate",
             "a taken nucleus by 0.5 or more comes before a free one by less",
         ),
-        Case(
-            (np.array([0.05, 0.3]), np.array([False, True])),
-            "poor boundary",
-            "'any' includes the taken nuclei",
-        ),
-        Case(
-            (np.array([0.2, 0.2, 0.2]), np.zeros(3, bool)),
-            "poor boundary",
-            "overlaps do not add up",
-        ),
-        Case((np.array([0.6, 0.9]), np.zeros(2, bool)), "matched", "two free nuclei"),
-        Case((np.array([0.6, 0.9]), np.ones(2, bool)), "duplicate", "two taken ones"),
+        case([0.05, 0.3], [0, 1], "poor boundary", "'any' includes the taken nuclei"),
+        case([0.2, 0.2, 0.2], [0, 0, 0], "poor boundary", "overlaps do not add up"),
+        case([0.6, 0.9], [0, 0], "matched", "two free nuclei"),
+        case([0.6, 0.9], [1, 1], "duplicate", "two taken ones"),
     ]
 
 

@@ -51,29 +51,19 @@ def check_encode_box() -> list[Case]:
         )
         return (by - ay) / ah, (bx - ax) / aw, np.log(bh / ah), np.log(bw / aw)
 
-    anchor = (10.0, 10.0, 26.0, 26.0)
+    anchor, wide = (10.0, 10.0, 26.0, 26.0), (0.0, 0.0, 8.0, 32.0)
     return [
         Case((anchor, anchor), (0, 0, 0, 0), "the anchor itself needs no change"),
         Case(
-            (anchor, (14.0, 10.0, 30.0, 26.0)),
-            (0.25, 0, 0, 0),
-            "moved down by 4, a quarter of the anchor's height",
+            (anchor, (14.0, 10.0, 30.0, 26.0)), (0.25, 0, 0, 0), "down by a quarter of its height"
         ),
+        Case((anchor, (2.0, 10.0, 34.0, 26.0)), (0, 0, np.log(2), 0), "twice as high, same centre"),
         Case(
-            (anchor, (2.0, 10.0, 34.0, 26.0)),
-            (0, 0, np.log(2), 0),
-            "twice as high about the same centre",
+            (wide, (2.0, 8.0, 6.0, 24.0)),
+            (0, 0, -np.log(2), -np.log(2)),
+            "half of both, same centre",
         ),
-        Case(
-            ((0.0, 0.0, 8.0, 32.0), (2.0, 8.0, 6.0, 24.0)),
-            (0, 0, np.log(0.5), np.log(0.5)),
-            "half as high and half as wide about the same centre",
-        ),
-        Case(
-            ((0.0, 0.0, 8.0, 32.0), (4.0, 0.0, 12.0, 16.0)),
-            (0.5, -0.25, 0, np.log(0.5)),
-            "everything at once",
-        ),
+        Case((wide, (4.0, 0.0, 12.0, 16.0)), (0.5, -0.25, 0, -np.log(2)), "everything at once"),
         Case(
             ((0.0, 0.0, 4.0, 4.0), (8.0, 4.0, 24.0, 20.0)),
             (3.5, 2.5, np.log(4), np.log(4)),
@@ -105,40 +95,37 @@ def check_nms() -> list[Case]:
         boxes = np.array([_random_box(rng, 16.0) for _ in range(12)], np.float32)
         return boxes, rng.permutation(12).astype(np.float32) / 12, threshold
 
+    def case(boxes, scores, threshold, kept, about):
+        return Case((boxes, np.array(scores, float), threshold), np.array(kept, int), about)
+
     return [
-        Case(
-            (pair, np.array([0.6, 0.9, 0.5]), 0.5),
-            np.array([1, 2]),
+        case(
+            pair,
+            [0.6, 0.9, 0.5],
+            0.5,
+            [1, 2],
             "of two that overlap the better stays, in score order",
         ),
-        Case(
-            (pair, np.array([0.6, 0.9, 0.95]), 0.5),
-            np.array([2, 1]),
-            "the answer is in order of falling score",
-        ),
-        Case(
-            (chain, np.array([0.9, 0.8, 0.7]), 0.3),
-            np.array([0, 2]),
+        case(pair, [0.6, 0.9, 0.95], 0.5, [2, 1], "the answer is in order of falling score"),
+        case(
+            chain,
+            [0.9, 0.8, 0.7],
+            0.3,
+            [0, 2],
             "a chain: the middle box is dropped, and a dropped box drops nobody",
         ),
-        Case(
-            (pair, np.array([0.6, 0.9, 0.5]), 0.9),
-            np.array([1, 0, 2]),
-            "a permissive threshold keeps all three",
-        ),
-        Case(
-            (double, np.array([0.4, 0.8]), 0.5),
-            np.array([1, 0]),
+        case(pair, [0.6, 0.9, 0.5], 0.9, [1, 0, 2], "a permissive threshold keeps all three"),
+        case(
+            double,
+            [0.4, 0.8],
+            0.5,
+            [1, 0],
             "an overlap equal to the threshold is not more than it: both stay",
         ),
-        Case(
-            (double, np.array([0.9, 0.8]), 0.4999),
-            np.array([0]),
-            "an overlap just above the threshold: one goes",
-        ),
-        Case((double, np.array([0.90001, 0.90002]), 0.4), np.array([1]), "better by a hair"),
-        Case((pair[:1], np.array([0.01]), 0.5), np.array([0]), "one box, whatever its score"),
-        Case((pair[:0], np.zeros(0), 0.5), np.zeros(0, int), "no boxes at all"),
+        case(double, [0.9, 0.8], 0.4999, [0], "an overlap just above the threshold: one goes"),
+        case(double, [0.90001, 0.90002], 0.4, [1], "better by a hair"),
+        case(pair[:1], [0.01], 0.5, [0], "one box, whatever its score"),
+        case(pair[:0], [], 0.5, [], "no boxes at all"),
         *drawn_cases(_greedy_nms, lambda rng: draw(rng, 0.2), "twelve boxes in a crowd"),
         *drawn_cases(_greedy_nms, lambda rng: draw(rng, 0.6), "a permissive threshold", seed=5),
     ]

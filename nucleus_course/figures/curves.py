@@ -3,30 +3,7 @@
 import numpy as np
 
 from nucleus_course._util.text import pluralize
-from nucleus_course.figures.style import (
-    BLUE,
-    FOUND,
-    GREY,
-    MARKERS,
-    ORANGE,
-    SKY,
-    TRUTH,
-    VERMILION,
-    any_synthetic,
-    difference,
-    empty,
-    legend,
-    looks,
-    named,
-    new_figure,
-    outline,
-    panels,
-    picture,
-    signed,
-    stretch,
-    text,
-    tidy,
-)
+from nucleus_course.figures import style
 
 
 def disc_mask(diameter, shift=0.0, margin=12):
@@ -38,12 +15,12 @@ def disc_mask(diameter, shift=0.0, margin=12):
 
 def draw_shifted_discs(diameter, shifts):
     """What an IoU looks like: a disc and the same disc moved."""
-    figure, axes = panels(len(shifts), len(shifts), side=2.6, ratio=1.12)
+    figure, axes = style.panels(len(shifts), len(shifts), side=2.6, ratio=1.12)
     parts = []
     for axis, shift in zip(axes, shifts):
         truth, found = disc_mask(diameter), disc_mask(diameter, shift)
         iou = (truth & found).sum() / (truth | found).sum()
-        picture(axis, difference(truth, found), f"moved by {shift:g}: IoU {iou:.2f}")
+        style.picture(axis, style.difference(truth, found), f"moved by {shift:g}: IoU {iou:.2f}")
         parts.append(f"{pluralize(shift, 'pixel')} {iou:.2f}")
     return figure, (
         f"A disc {diameter} pixels across and the same disc moved to the right (white: shared, striped: only the "
@@ -53,12 +30,12 @@ def draw_shifted_discs(diameter, shifts):
 
 def draw_precision_recall(precision, recall, grid, interpolated, ap):
     """Precision and recall (D,) detection by detection, and COCO's interpolated points (101,)."""
-    figure, (axis,) = new_figure(6.2, 3.8)
-    axis.plot(recall, precision, "o-", color=GREY, ms=4, lw=0.8, label="after each detection")
-    axis.plot(grid, interpolated, ".", color=BLUE, ms=5, label="best precision at that recall or beyond")  # fmt: skip
+    figure, (axis,) = style.new_figure(6.2, 3.8)
+    axis.plot(recall, precision, "o-", color=style.GREY, ms=4, lw=0.8, label="after each detection")
+    axis.plot(grid, interpolated, ".", color=style.BLUE, ms=5, label="best precision at that recall or beyond")  # fmt: skip
     axis.set(xlim=(-0.02, 1.02), ylim=(0, 1.05))
-    legend(axis, "below")
-    tidy(axis, "recall", "precision", f"AP at IoU 0.5: {100 * ap:.1f}")
+    style.legend(axis, "below")
+    style.tidy(axis, "recall", "precision", f"AP at IoU 0.5: {100 * ap:.1f}")
     end = "no detections"
     if len(recall):
         end = f"the last point has recall {recall[-1]:.2f} at precision {precision[-1]:.2f}"
@@ -77,17 +54,19 @@ def draw_operating_point(image, labels, truth, curve, point, settings, counts):
         settings: the thresholds in words.
         counts: {"found", "nuclei", "matched", "missed", "spurious"}.
     """
-    figure, (left, right) = new_figure(10.4, 5.0, 2, width_ratios=(1.1, 1))
+    figure, (left, right) = style.new_figure(10.4, 5.0, 2, width_ratios=(1.1, 1))
     found = pluralize(counts["found"], "detection")
-    picture(left, stretch(image), f"{found}, {pluralize(counts['nuclei'], 'nucleus', 'nuclei')}")
-    outline(left, labels, FOUND)
-    outline(left, truth, TRUTH, rim=False)
-    right.step(*curve, where="post", color=BLUE, lw=1.5)
+    style.picture(
+        left, style.stretch(image), f"{found}, {pluralize(counts['nuclei'], 'nucleus', 'nuclei')}"
+    )
+    style.outline(left, labels, style.FOUND)
+    style.outline(left, truth, style.TRUTH, rim=False)
+    right.step(*curve, where="post", color=style.BLUE, lw=1.5)
     right.set(xlim=(0, 1.02), ylim=(0, 1.02))
-    tidy(right, "recall", "precision", "at IoU 0.5, on this image")
+    style.tidy(right, "recall", "precision", "at IoU 0.5, on this image")
     said = f"Recall {point[0]:.2f}, precision undefined without detections"
     if counts["found"]:
-        right.plot(*point, "o", color=VERMILION, ms=9)
+        right.plot(*point, "o", color=style.VERMILION, ms=9)
         said = f"Precision {point[1]:.2f}, recall {point[0]:.2f}"
     return figure, (
         f"{settings}: {found}, {counts['matched']} of them matched with a nucleus at an IoU of 0.5 or more and "
@@ -105,7 +84,7 @@ def draw_pr_curves(report, thresholds=(0.5, 0.75, 0.9)):
     Returns:
         (Figure, caption). The area under a curve is the AP at that IoU, in the legend in percent.
     """
-    figure, (axis,) = new_figure(7.0, 3.8)
+    figure, (axis,) = style.new_figure(7.0, 3.8)
     said = []
     for number, threshold in enumerate(thresholds):
         precision = report.curves.get("precision", {}).get(f"{threshold:.2f}")
@@ -113,20 +92,20 @@ def draw_pr_curves(report, thresholds=(0.5, 0.75, 0.9)):
             continue
         area = 100 * float(np.mean(precision))
         label = f"IoU {threshold:.2f}: {area:.1f}"
-        axis.plot(report.curves["recall"], precision, label=label, **looks(number))
+        axis.plot(report.curves["recall"], precision, label=label, **style.looks(number))
         said.append(f"{area:.1f} at IoU {threshold:.2f}")
     axis.set(xlim=(0, 1), ylim=(0, 1.02))
-    tidy(axis, "recall", "precision")
+    style.tidy(axis, "recall", "precision")
     if said:  # curves fill any corner of their axes
-        legend(axis, "right", title="area = AP, percent")
+        style.legend(axis, "right", title="area = AP, percent")
     else:
-        empty(axis, "undefined: no nuclei")
+        style.empty(axis, "undefined: no nuclei")
     areas = f"Average precision, the area under the curve, in percent: {'; '.join(said)}."
     caption = (
         f"Precision and recall of {report.name} as the score threshold falls, all detections, COCO's interpolation at 101 recalls. "
         + (areas if said else "Undefined without nuclei.")
     )
-    return signed(figure, caption, report.synthetic)
+    return style.signed(figure, caption, report.synthetic)
 
 
 def draw_f1_curve(reports):
@@ -135,21 +114,21 @@ def draw_f1_curve(reports):
     Args:
         reports: a :class:`~nucleus_course.evaluation.Report`, or {name: report}.
     """
-    reports = named(reports)
-    figure, (axis,) = new_figure(5.8, 3.8)
+    reports = style.named(reports)
+    figure, (axis,) = style.new_figure(5.8, 3.8)
     said = []
     for number, (name, report) in enumerate(reports.items()):
         curve = {key: 100 * value for key, value in report.curves.get("f1", {}).items()}
         if curve:
-            look = {**looks(number), "marker": MARKERS[number % 6], "markersize": 4}
+            look = {**style.looks(number), "marker": style.MARKERS[number % 6], "markersize": 4}
             axis.plot([float(key) for key in curve], list(curve.values()), label=name, **look)
             (first, low), *_, (last, high) = curve.items()
-            said.append(f"{name} {low:.1f} at IoU {first}, {text(curve.get('0.75'))} at 0.75 and {high:.1f} at {last}")  # fmt: skip
+            said.append(f"{name} {low:.1f} at IoU {first}, {style.text(curve.get('0.75'))} at 0.75 and {high:.1f} at {last}")  # fmt: skip
     axis.set(ylim=(0, 101), xlim=(0.48, 0.97))
-    tidy(axis, "IoU that a match must exceed", "F1, percent")
-    legend(axis, loc="lower left")
+    style.tidy(axis, "IoU that a match must exceed", "F1, percent")
+    style.legend(axis, loc="lower left")
     caption = f"F1 at the operating point, pooled over all nuclei, by the IoU that a match must exceed: {'; '.join(said)}."
-    return signed(figure, caption, any_synthetic(reports))
+    return style.signed(figure, caption, style.any_synthetic(reports))
 
 
 def draw_reliability(analysis):
@@ -159,17 +138,17 @@ def draw_reliability(analysis):
         analysis: :class:`~nucleus_course.evaluation.ErrorAnalysis`.
     """
     calibration, of = analysis.calibration, f" of {analysis.report.name}"
-    figure, (left, right) = new_figure(8.8, 4.0, 2, width_ratios=(1.2, 1))
-    left.plot((0, 1), (0, 1), color=GREY, ls="--", lw=1, label="score = precision")
+    figure, (left, right) = style.new_figure(8.8, 4.0, 2, width_ratios=(1.2, 1))
+    left.plot((0, 1), (0, 1), color=style.GREY, ls="--", lw=1, label="score = precision")
     used = [b for b in (calibration or {"bins": ()})["bins"] if b["count"]]
     if used:
         rows = calibration["bins"]
         width = 0.92 * (rows[0]["high"] - rows[0]["low"])
-        look = {"color": SKY, "edgecolor": BLUE}
+        look = {"color": style.SKY, "edgecolor": style.BLUE}
         left.bar([_middle(b) for b in used], [b["precision"] for b in used], width, label="precision of the bin", **look)  # fmt: skip
-        left.plot([b["score"] for b in used], [b["precision"] for b in used], "o", color=ORANGE, ms=5, label="at its mean score")  # fmt: skip
+        left.plot([b["score"] for b in used], [b["precision"] for b in used], "o", color=style.ORANGE, ms=5, label="at its mean score")  # fmt: skip
         right.bar([_middle(b) for b in rows], [b["count"] for b in rows], width, **look)
-        legend(left, "below")
+        style.legend(left, "below")
         caption = (
             f"Reliability{of}: share of the detections in each bin of scores that match a nucleus at IoU 0.5 (left) and their "
             f"number (right), all {calibration['detections']} detections without threshold. Expected calibration error "
@@ -178,13 +157,13 @@ def draw_reliability(analysis):
         )
     else:
         reason = "scores are no probabilities" if calibration is None else "no detections"
-        empty(left, reason)
+        style.empty(left, reason)
         caption = f"Reliability{of}: not drawn, {reason}."
     left.set(xlim=(0, 1), ylim=(0, 1.02))
     right.set_xlim(0, 1)
-    tidy(left, "score", "precision (share right)")
-    tidy(right, "score", "detections")
-    return signed(figure, caption, analysis.report.synthetic)
+    style.tidy(left, "score", "precision (share right)")
+    style.tidy(right, "score", "detections")
+    return style.signed(figure, caption, analysis.report.synthetic)
 
 
 def _middle(row):
@@ -201,20 +180,20 @@ def draw_threshold_curve(choice, *, synthetic=False):
     for row in choice.tried:
         key = (row["nms_iou"], row["mask"], row["min_area"])
         curves.setdefault(key, []).append((row["score"], row["value"]))
-    figure, (axis,) = new_figure(6.0, 4.0)
+    figure, (axis,) = style.new_figure(6.0, 4.0)
     for number, ((nms, mask, area), points) in enumerate(curves.items()):
         others = f"NMS IoU {nms:g}, mask {mask:g}, " if len(curves) > 1 else ""
         x, y = zip(*[(s, np.nan if v is None else v) for s, v in points])
-        axis.plot(x, y, label=f"{others}smallest area {area} px", **looks(number))
-    axis.axvline(chosen.score, color=GREY, linestyle=":", linewidth=1.2)
+        axis.plot(x, y, label=f"{others}smallest area {area} px", **style.looks(number))
+    axis.axvline(chosen.score, color=style.GREY, linestyle=":", linewidth=1.2)
     if chosen.value is not None:
-        ring = {"mfc": "none", "mec": ORANGE, "mew": 2, "ms": 9}
+        ring = {"mfc": "none", "mec": style.ORANGE, "mew": 2, "ms": 9}
         axis.plot(chosen.score, chosen.value, "o", label=f"chosen: {chosen.score:.2f}", **ring)
-    legend(axis, "below")
-    tidy(axis, "score threshold", f"{chosen.metric or 'metric'}, percent")
+    style.legend(axis, "below")
+    style.tidy(axis, "score threshold", f"{chosen.metric or 'metric'}, percent")
     where = " ".join(part for part in (chosen.dataset, chosen.split) if part)
     caption = (
         f"{chosen.metric} on {where or 'the split it was chosen on'} against the score threshold. Chosen: score {chosen.score:.2f}, "
-        f"smallest area {chosen.min_area} pixels, NMS IoU {chosen.nms_iou:g}, mask threshold {chosen.mask:g}, which gives {text(chosen.value)}."
+        f"smallest area {chosen.min_area} pixels, NMS IoU {chosen.nms_iou:g}, mask threshold {chosen.mask:g}, which gives {style.text(chosen.value)}."
     )
-    return signed(figure, caption, synthetic or "synthetic" in chosen.dataset)
+    return style.signed(figure, caption, synthetic or "synthetic" in chosen.dataset)

@@ -3,21 +3,7 @@
 import numpy as np
 
 from nucleus_course._util.text import pluralize
-from nucleus_course.figures.style import (
-    CLASS_COLOURS,
-    CLASS_HATCHES,
-    GREY,
-    TEXT,
-    bars,
-    empty,
-    legend,
-    new_figure,
-    note,
-    row_ticks,
-    signed,
-    text,
-    tidy,
-)
+from nucleus_course.figures import style
 
 AXES = {
     "size": "equivalent diameter of the nucleus",
@@ -31,14 +17,14 @@ AXES = {
 def draw_error_counts(analysis):
     """How many nuclei and detections are in each class of error, from an ErrorAnalysis."""
     counts = {name: both for name, both in analysis.counts.items() if name != "matched"}
-    figure, (axis,) = new_figure(7.6, 3.4)
+    figure, (axis,) = style.new_figure(7.6, 3.4)
     for number, (side, label) in enumerate((("nuclei", "nuclei without a detection"), ("detections", "detections without a nucleus"))):  # fmt: skip
         place = np.arange(len(counts)) + 0.38 * number - 0.19
         values = [both[side] for both in counts.values()]
-        axis.barh(place, values, 0.36, label=label, **bars(number))
-    row_ticks(axis, list(counts))
-    legend(axis, "above", 2)
-    tidy(axis, "count", "")
+        axis.barh(place, values, 0.36, label=label, **style.bars(number))
+    style.row_ticks(axis, list(counts))
+    style.legend(axis, "above", 2)
+    style.tidy(axis, "count", "")
     listed = "; ".join(
         f"{name} {pluralize(both['nuclei'], 'nucleus', 'nuclei')} and {pluralize(both['detections'], 'detection')}"
         for name, both in counts.items()
@@ -57,25 +43,27 @@ def draw_ap_costs(analysis):
     """
     costs, name = analysis.costs, analysis.report.name
     classes = sorted(costs["classes"], key=lambda c: -(costs["classes"][c]["cost_ap"] or 0.0))
-    figure, (axis,) = new_figure(7.4, 0.5 * len(classes) + 1.4)
+    figure, (axis,) = style.new_figure(7.4, 0.5 * len(classes) + 1.4)
     for number, (key, label) in enumerate((("cost_ap", "COCO AP"), ("cost_ap50", "AP50"))):
         gains = [costs["classes"][c][key] or 0.0 for c in classes]
         place = np.arange(len(classes)) + 0.4 * number - 0.2
-        label = f"{label}, now {text(costs['coco_' + key[5:]])}"
-        axis.barh(place, gains, 0.38, label=label, **bars(number))
+        label = f"{label}, now {style.text(costs['coco_' + key[5:]])}"
+        axis.barh(place, gains, 0.38, label=label, **style.bars(number))
         for row, gain in zip(place, gains):
-            note(axis, max(gain, 0), row, f"{gain:+.1f}", (3, 0), ha="left", va="center")
-    row_ticks(axis, classes)
-    axis.axvline(0, color=GREY, linewidth=0.8)
+            style.note(axis, max(gain, 0), row, f"{gain:+.1f}", (3, 0), ha="left", va="center")
+    style.row_ticks(axis, classes)
+    axis.axvline(0, color=style.GREY, linewidth=0.8)
     axis.margins(x=0.12)
-    legend(axis, "above", 2)
-    tidy(axis, "gain if this class of error were fixed, percentage points of AP", "class of error")
-    listed = ", ".join(f"{c} {text(costs['classes'][c]['cost_ap'])}" for c in classes)
+    style.legend(axis, "above", 2)
+    style.tidy(
+        axis, "gain if this class of error were fixed, percentage points of AP", "class of error"
+    )
+    listed = ", ".join(f"{c} {style.text(costs['classes'][c]['cost_ap'])}" for c in classes)
     caption = (
         f"What each class of error costs {name}: points of COCO AP that fixing it alone would add to "
-        f"{text(costs['coco_ap'])}: {listed}. All detections, without threshold (after Bolya et al. 2020); gains do not add up."
+        f"{style.text(costs['coco_ap'])}: {listed}. All detections, without threshold (after Bolya et al. 2020); gains do not add up."
     )
-    return signed(figure, caption, analysis.report.synthetic)
+    return style.signed(figure, caption, analysis.report.synthetic)
 
 
 def draw_size_breakdown(analysis, by="size"):
@@ -90,29 +78,33 @@ def draw_size_breakdown(analysis, by="size"):
     """
     table = analysis.breakdown(by)["nuclei"]
     totals = {group: sum(row.values()) for group, row in table.items()}
-    shown = [name for name in CLASS_COLOURS if any(row.get(name) for row in table.values())]
-    figure, (axis,) = new_figure(max(8.0, 1.3 * len(table) + 2.4), 3.9)
+    shown = [name for name in style.CLASS_COLOURS if any(row.get(name) for row in table.values())]
+    figure, (axis,) = style.new_figure(max(8.0, 1.3 * len(table) + 2.4), 3.9)
     bottom = np.zeros(len(table))
     for name in shown:
         share = np.array([100 * row.get(name, 0) / max(totals[g], 1) for g, row in table.items()])
-        look = {"color": CLASS_COLOURS[name], "hatch": CLASS_HATCHES[name], "edgecolor": "white"}
+        look = {
+            "color": style.CLASS_COLOURS[name],
+            "hatch": style.CLASS_HATCHES[name],
+            "edgecolor": "white",
+        }
         axis.bar(range(len(table)), share, 0.72, bottom=bottom, lw=0.4, label=name, **look)
         bottom += share
     for place, count in enumerate(totals.values()):
-        note(axis, place, 100, f"n = {count}")
+        style.note(axis, place, 100, f"n = {count}")
     names = [g.replace(" ", "\n", 1) if by == "type" else g for g in table]
-    axis.set_xticks(range(len(table)), names, fontsize=TEXT)
+    axis.set_xticks(range(len(table)), names, fontsize=style.TEXT)
     axis.set_ylim(0, 109)
     axis.set_yticks(range(0, 101, 20))
     if shown:
-        legend(axis, "right", reverse=True, title="nuclei")
+        style.legend(axis, "right", reverse=True, title="nuclei")
     else:
-        empty(axis, "no nuclei")
-    tidy(axis, AXES[by], "percent of the nuclei")
+        style.empty(axis, "no nuclei")
+    style.tidy(axis, AXES[by], "percent of the nuclei")
     found = "; ".join(
         f"{group}: {100 * row.get('matched', 0) / totals[group]:.0f}% of {totals[group]}"
         for group, row in table.items()
         if totals[group]
     )
     caption = f"Nuclei found (matched at IoU above 0.5, operating point) by {AXES[by]}, and how the others were lost. Found: {found or 'none'}."
-    return signed(figure, caption, analysis.report.synthetic)
+    return style.signed(figure, caption, analysis.report.synthetic)

@@ -7,25 +7,7 @@ from nucleus_course._util.text import pluralize
 from nucleus_course.data.labels import renumber
 from nucleus_course.evaluation.errors.taxonomy import CLASSES
 from nucleus_course.evaluation.matching import iou_from_overlap, overlap_matrix, pairs_above
-from nucleus_course.figures.style import (
-    CLASS_COLOURS,
-    CLASS_LETTERS,
-    FOUND,
-    GREEN,
-    GREY,
-    TEXT,
-    TRUTH,
-    VERMILION,
-    difference,
-    draw_boxes,
-    filled,
-    outline,
-    panels,
-    picture,
-    short,
-    signed,
-    stretch,
-)
+from nucleus_course.figures import style
 
 NEIGHBOUR = "#CCCCCC"
 MOST_LETTERS = 60  # more would hide the image
@@ -46,10 +28,10 @@ def draw_task(record):
 
     pieces = label(record.labels > 0, connectivity=1)
     connected = pluralize(int(pieces.max()), "connected piece")
-    figure, axes = panels(3, 3, side=4.2)
-    picture(axes[0], stretch(record.image), "the image")
-    picture(axes[1], filled(pieces), f"foreground: {connected}")
-    picture(axes[2], filled(record.labels), f"instances: {_nuclei(record.count)}")
+    figure, axes = style.panels(3, 3, side=4.2)
+    style.picture(axes[0], style.stretch(record.image), "the image")
+    style.picture(axes[1], style.filled(pieces), f"foreground: {connected}")
+    style.picture(axes[2], style.filled(record.labels), f"instances: {_nuclei(record.count)}")
     return figure, (
         f"Left, a {record.type} image. Middle, its foreground: {connected}. "
         f"Right, its annotation: {_nuclei(record.count)}, white lines where two of them touch."
@@ -65,14 +47,16 @@ def draw_samples(dataset, count=5):
     """
     whole = hasattr(dataset, "types")
     records = [dataset[i] for i in _one_of_each(dataset, count)] if whole else dataset
-    figure, axes = panels(2 * len(records), len(records), side=2.4, ratio=1.14)
+    figure, axes = style.panels(2 * len(records), len(records), side=2.4, ratio=1.14)
     for above, below, record in zip(axes, axes[len(records) :], records):
-        picture(above, stretch(record.image), f"{short(record.id)}\n{record.type}")
-        picture(below, filled(record.labels), _nuclei(record.count))
-        below.set_xlabel(_size(record), fontsize=TEXT)
-    listed = "; ".join(f"{short(r.id)}, {r.type}, {_nuclei(r.count)}" for r in records)
+        style.picture(
+            above, style.stretch(record.image), f"{style.short(record.id)}\n{record.type}"
+        )
+        style.picture(below, style.filled(record.labels), _nuclei(record.count))
+        below.set_xlabel(_size(record), fontsize=style.TEXT)
+    listed = "; ".join(f"{style.short(r.id)}, {r.type}, {_nuclei(r.count)}" for r in records)
     caption = f"Top, images; below, their masks merged into one label image: {listed}."
-    return signed(figure, caption, getattr(dataset, "synthetic", False))
+    return style.signed(figure, caption, getattr(dataset, "synthetic", False))
 
 
 def _size(record):
@@ -96,25 +80,27 @@ def _one_of_each(dataset, count):
 
 def draw_record(record, show="outlines"):
     """One image for the browser: ``show`` is image, outlines, masks or boxes."""
-    figure, (axis,) = panels(1, 1, side=6.4)
+    figure, (axis,) = style.panels(1, 1, side=6.4)
     title = f"{record.type}, {record.height} x {record.width}, {_nuclei(record.count)}"
-    picture(axis, filled(record.labels) if show == "masks" else stretch(record.image), title)
+    style.picture(
+        axis, style.filled(record.labels) if show == "masks" else style.stretch(record.image), title
+    )
     if show == "outlines":
-        outline(axis, record.labels, dashed=False)
+        style.outline(axis, record.labels, dashed=False)
     elif show == "boxes":
-        draw_boxes(axis, record.boxes, TRUTH)
+        style.draw_boxes(axis, record.boxes, style.TRUTH)
     area = f", median area {np.median(record.areas):.0f} pixels" if record.count else ""
-    return figure, f"Image {short(record.id)}: {title}{area}. Shown: {show}."
+    return figure, f"Image {style.short(record.id)}: {title}{area}. Shown: {show}."
 
 
 def draw_augmentations(record, views):
     """The original and its augmented views with outlines; ``views`` is a list of (image, labels)."""
-    figure, axes = panels(1 + len(views), 4, side=3.0)
+    figure, axes = style.panels(1 + len(views), 4, side=3.0)
     shown = [("original", record.image, record.labels)]
     shown += [(f"view {n}", *view) for n, view in enumerate(views, start=1)]
     for axis, (name, image, labels) in zip(axes, shown):
-        picture(axis, stretch(image), f"{name}\n{_nuclei(count_labels(labels))}")
-        outline(axis, labels, dashed=False)
+        style.picture(axis, style.stretch(image), f"{name}\n{_nuclei(count_labels(labels))}")
+        style.outline(axis, labels, dashed=False)
     counts = ", ".join(str(count_labels(labels)) for _, labels in views)
     return figure, (
         f"One image and {len(views)} augmented views of it. The outlines move with the pixels; "
@@ -124,11 +110,11 @@ def draw_augmentations(record, views):
 
 def draw_found(images, labels):
     """Images (uint8 RGB, by name) with the outlines of what was detected in each."""
-    figure, axes = panels(len(images), min(2, len(images)), side=5.2)
+    figure, axes = style.panels(len(images), min(2, len(images)), side=5.2)
     for axis, (name, image) in zip(axes, images.items()):
         found = pluralize(count_labels(labels[name]), "detection")
-        picture(axis, image, f"{name}: {found}")
-        outline(axis, labels[name], FOUND)
+        style.picture(axis, image, f"{name}: {found}")
+        style.outline(axis, labels[name], style.FOUND)
     listed = ", ".join(f"{count_labels(labels[name])} in {name!r}" for name in images)
     return figure, f"Detections outlined in light blue: {listed}."
 
@@ -165,34 +151,34 @@ def draw_detections(record, detections, *, mark=False, what="detections", synthe
     truth, labels = renumber(record.labels), renumber(detections)
     matched, missed, right, wrong = sort_out(truth, labels)
     found = len(right) + len(wrong)
-    figure, axes = panels(4, 2, side=5.2, ratio=_ratio(record))
+    figure, axes = style.panels(4, 2, side=5.2, ratio=_ratio(record))
     axes.pop(1).set_visible(False)  # what is to be compared stands in one row
-    words = (f"{short(record.id)}: {record.type}", f"annotation: {_nuclei(record.count)}", f"{what}: {found}")  # fmt: skip
+    words = (f"{style.short(record.id)}: {record.type}", f"annotation: {_nuclei(record.count)}", f"{what}: {found}")  # fmt: skip
     for axis, title in zip(axes, words):
-        picture(axis, stretch(record.image), title)
-    axes[0].set_xlabel(_size(record), fontsize=TEXT)
+        style.picture(axis, style.stretch(record.image), title)
+    axes[0].set_xlabel(_size(record), fontsize=style.TEXT)
     if not mark:
-        outline(axes[1], truth, TRUTH)
-        outline(axes[2], labels, FOUND)
-        return signed(figure, (
-            f"Image {short(record.id)} ({record.type}) with {_nuclei(record.count)} in the annotation (dashed orange outlines, "
+        style.outline(axes[1], truth, style.TRUTH)
+        style.outline(axes[2], labels, style.FOUND)
+        return style.signed(figure, (
+            f"Image {style.short(record.id)} ({record.type}) with {_nuclei(record.count)} in the annotation (dashed orange outlines, "
             f"lower left) and {found} {what} (light blue outlines, lower right)."
         ), synthetic)  # fmt: skip
-    axes[1].set_xlabel(f"{len(missed)} missed", fontsize=TEXT)
-    axes[2].set_xlabel(f"{len(wrong)} spurious", fontsize=TEXT)
+    axes[1].set_xlabel(f"{len(missed)} missed", fontsize=style.TEXT)
+    axes[2].set_xlabel(f"{len(wrong)} spurious", fontsize=style.TEXT)
     for axis, image, good, bad, colour in (
-        (axes[1], truth, matched, missed, TRUTH),
-        (axes[2], labels, right, wrong, VERMILION),
+        (axes[1], truth, matched, missed, style.TRUTH),
+        (axes[2], labels, right, wrong, style.VERMILION),
     ):
-        outline(axis, image, GREEN, good)
-        outline(axis, image, colour, bad, dashed=True)
-    looks = {"matched (IoU > 0.5)": (GREEN, "-"), "nucleus missed": (TRUTH, "--"), "detection spurious": (VERMILION, "--")}  # fmt: skip
+        style.outline(axis, image, style.GREEN, good)
+        style.outline(axis, image, colour, bad, dashed=True)
+    looks = {"matched (IoU > 0.5)": (style.GREEN, "-"), "nucleus missed": (style.TRUTH, "--"), "detection spurious": (style.VERMILION, "--")}  # fmt: skip
     _legend(figure, looks)
     caption = (
-        f"Image {short(record.id)} ({record.type}): {_nuclei(record.count)}, {len(right)} of them found with an IoU above 0.5 (green), "
+        f"Image {style.short(record.id)} ({record.type}): {_nuclei(record.count)}, {len(right)} of them found with an IoU above 0.5 (green), "
         f"{len(missed)} missed (dashed orange, lower left); {len(wrong)} of {found} {what} match no nucleus (dashed vermilion, lower right)."
     )
-    return signed(figure, caption, synthetic)
+    return style.signed(figure, caption, synthetic)
 
 
 def draw_error_map(record, analysis, predictions):
@@ -207,47 +193,52 @@ def draw_error_map(record, analysis, predictions):
         (Figure, caption): left the nuclei, right the detections at the operating point. Each error has
         its class' colour and, unless there are too many to read, its letter.
     """
-    point, image = analysis.report.operating_point, stretch(record.image)
+    point, image = analysis.report.operating_point, style.stretch(record.image)
     truth = renumber(record.labels)
     found = np.zeros_like(truth)
     if record.id in predictions.images:
         detected = predictions.images[record.id]
         found = detected.label_image(point["score_threshold"], point["min_area"])
-    figure, axes = panels(2, 2, side=5.2, ratio=_ratio(record))
+    figure, axes = style.panels(2, 2, side=5.2, ratio=_ratio(record))
     seen, said = [], []
     for axis, labels, table, what in (
         (axes[0], truth, analysis.nuclei, "nuclei"),
         (axes[1], found, analysis.detections, "detections"),
     ):
         here = np.flatnonzero(np.asarray(table["image"]) == record.id)
-        picture(axis, image, f"{len(here)} {what}")
+        style.picture(axis, image, f"{len(here)} {what}")
         rows = {n: here[table["class"][here] == i] for i, n in enumerate(CLASSES)}
         rows = {name: own for name, own in rows.items() if len(own)}
         for name, own in rows.items():
-            outline(axis, labels, CLASS_COLOURS[name], table["label"][own], dashed=False)
-        wrong = {name: own for name, own in rows.items() if name in CLASS_LETTERS}
+            style.outline(
+                axis, labels, style.CLASS_COLOURS[name], table["label"][own], dashed=False
+            )
+        wrong = {name: own for name, own in rows.items() if name in style.CLASS_LETTERS}
         if sum(map(len, wrong.values())) <= MOST_LETTERS:
             _letters(axis, table["box"], wrong)
-        axis.set_xlabel(_size(record), fontsize=TEXT)
+        axis.set_xlabel(_size(record), fontsize=style.TEXT)
         seen += [name for name in rows if name not in seen]
         listed = ", ".join(f"{len(own)} {name}" for name, own in rows.items()) or "none"
         said.append(f"{len(here)} {what}: {listed}")
-    entries = {f"{CLASS_LETTERS.get(n, '')}  {n}".strip(): (CLASS_COLOURS[n], "-") for n in CLASSES if n in seen}  # fmt: skip
-    _legend(figure, entries or {"nothing there": (GREY, "-")})
+    entries = {f"{style.CLASS_LETTERS.get(n, '')}  {n}".strip(): (style.CLASS_COLOURS[n], "-") for n in CLASSES if n in seen}  # fmt: skip
+    _legend(figure, entries or {"nothing there": (style.GREY, "-")})
     score = analysis.report.images.get(record.id, {}).get("dsb_score")
     scored = f", dsb_score {score:.1f}" if score is not None else ""
-    caption = (
-        f"Errors on {short(record.id)} ({record.type}){scored}. Left, {said[0]}. Right, {said[1]}."
-    )
-    return signed(figure, caption, analysis.report.synthetic)
+    caption = f"Errors on {style.short(record.id)} ({record.type}){scored}. Left, {said[0]}. Right, {said[1]}."
+    return style.signed(figure, caption, analysis.report.synthetic)
 
 
 def _letters(axis, boxes, rows):
     for name, own in rows.items():
-        look = {"boxstyle": "round,pad=0.1", "fc": CLASS_COLOURS[name], "ec": "black", "lw": 0.5}
+        look = {
+            "boxstyle": "round,pad=0.1",
+            "fc": style.CLASS_COLOURS[name],
+            "ec": "black",
+            "lw": 0.5,
+        }
         for top, left, bottom, right in boxes[own]:
             place = ((left + right - 1) / 2, (top + bottom - 1) / 2)
-            axis.text(*place, CLASS_LETTERS[name], fontsize=TEXT, ha="center", va="center", bbox=look)  # fmt: skip
+            axis.text(*place, style.CLASS_LETTERS[name], fontsize=style.TEXT, ha="center", va="center", bbox=look)  # fmt: skip
 
 
 def draw_case(image, truth, found, box, title, margin=14, around=None):
@@ -263,16 +254,20 @@ def draw_case(image, truth, found, box, title, margin=14, around=None):
     y1, x1, y2, x2 = (int(round(float(v))) for v in box)
     rows = slice(max(y1 - margin, 0), min(y2 + margin, height))
     columns = slice(max(x1 - margin, 0), min(x2 + margin, width))
-    crop = stretch(image[rows, columns])
+    crop = style.stretch(image[rows, columns])
     truth, found = truth[rows, columns], found[rows, columns]
-    figure, axes = panels(4, 4, side=3.2, ratio=1.1)
+    figure, axes = style.panels(4, 4, side=3.2, ratio=1.1)
     for axis, name in zip(axes, ("the image", "annotation", "detection")):
-        picture(axis, crop, name)
+        style.picture(axis, crop, name)
     for axis, labels in zip(axes[1:], around or ()):
-        outline(axis, labels[rows, columns], NEIGHBOUR)
-    outline(axes[1], truth.astype(int), TRUTH)
-    outline(axes[2], found.astype(int), FOUND)
-    picture(axes[3], difference(truth, found), "white: both, striped: missed\nlight blue: too much")
+        style.outline(axis, labels[rows, columns], NEIGHBOUR)
+    style.outline(axes[1], truth.astype(int), style.TRUTH)
+    style.outline(axes[2], found.astype(int), style.FOUND)
+    style.picture(
+        axes[3],
+        style.difference(truth, found),
+        "white: both, striped: missed\nlight blue: too much",
+    )
     shared, either = int((truth & found).sum()), int((truth | found).sum())
     return figure, (
         f"{title}. The annotation covers {pluralize(int(truth.sum()), 'pixel')} here, the detection {found.sum()}, "
@@ -292,4 +287,4 @@ def _legend(figure, entries):
         for name, (colour, style) in entries.items()
     ]
     place = {"loc": "outside lower center", "ncols": min(4, len(handles))}
-    figure.legend(handles=handles, fontsize=TEXT, frameon=False, **place)
+    figure.legend(handles=handles, fontsize=style.TEXT, frameon=False, **place)

@@ -2,27 +2,8 @@
 
 import numpy as np
 
+from nucleus_course.figures import style
 from nucleus_course.figures.images import count_labels
-from nucleus_course.figures.style import (
-    BLUE,
-    FOUND,
-    GREY,
-    ORANGE,
-    TEXT,
-    TYPE_COLOURS,
-    TYPE_MARKERS,
-    WIDEST,
-    bars,
-    difference,
-    legend,
-    log_axis,
-    new_figure,
-    outline,
-    panels,
-    picture,
-    row_ticks,
-    tidy,
-)
 
 
 def draw_sizes(counts, areas):
@@ -31,23 +12,23 @@ def draw_sizes(counts, areas):
     Args:
         counts: {type: numbers of nuclei, one for each image}; areas: {type: areas in pixels}.
     """
-    types = [kind for kind in TYPE_COLOURS if counts.get(kind)]
-    figure, (left, right) = new_figure(9.6, 3.2, 2)
+    types = [kind for kind in style.TYPE_COLOURS if counts.get(kind)]
+    figure, (left, right) = style.new_figure(9.6, 3.2, 2)
     rng = np.random.default_rng(0)
     sides = {kind: np.sqrt(np.asarray(areas[kind], float)) for kind in types}
     for row, kind in enumerate(types):
         jitter = row + rng.uniform(-0.25, 0.25, len(counts[kind]))
-        look = {"color": TYPE_COLOURS[kind], "alpha": 0.6}
-        left.plot(np.maximum(counts[kind], 0.7), jitter, TYPE_MARKERS[kind], ms=4, **look)
+        look = {"color": style.TYPE_COLOURS[kind], "alpha": 0.6}
+        left.plot(np.maximum(counts[kind], 0.7), jitter, style.TYPE_MARKERS[kind], ms=4, **look)
         low, middle, high = np.percentile(sides[kind], (5, 50, 95))
         right.plot((low, high), (row, row), lw=6, solid_capstyle="butt", **look)
         for axis, place in ((left, np.median(counts[kind])), (right, middle)):
             axis.plot(place, row, "|", color="black", ms=22, mew=2)
     for axis, label in ((left, "nuclei in an image (log scale)"),
                         (right, "size of a nucleus: square root of its area, pixels (log scale)")):  # fmt: skip
-        log_axis(axis)
-        row_ticks(axis, types)
-        tidy(axis, label, "")
+        style.log_axis(axis)
+        style.row_ticks(axis, types)
+        style.tidy(axis, label, "")
     every = np.concatenate([np.asarray(counts[kind], float) for kind in types])
     low, high = np.percentile(np.concatenate(list(sides.values())), (5, 95))
     return figure, (
@@ -59,14 +40,14 @@ def draw_sizes(counts, areas):
 
 def draw_crowding(shares):
     """Nuclei that touch another or the image's edge: ``shares[type] = (touching, edge)`` in percent."""
-    types = [kind for kind in TYPE_COLOURS if kind in shares]
-    figure, (axis,) = new_figure(7.6, 3.0)
+    types = [kind for kind in style.TYPE_COLOURS if kind in shares]
+    figure, (axis,) = style.new_figure(7.6, 3.0)
     for number, label in enumerate(("touch another nucleus", "cut by the image's edge")):
         values = [shares[kind][number] for kind in types]
-        axis.barh(np.arange(len(types)) + 0.38 * number - 0.19, values, 0.36, label=label, **bars(number))  # fmt: skip
-    row_ticks(axis, types)
-    legend(axis, "above", 2)
-    tidy(axis, "percent of nuclei", "")
+        axis.barh(np.arange(len(types)) + 0.38 * number - 0.19, values, 0.36, label=label, **style.bars(number))  # fmt: skip
+    style.row_ticks(axis, types)
+    style.legend(axis, "above", 2)
+    style.tidy(axis, "percent of nuclei", "")
     listed = "; ".join(f"{k} {shares[k][0]:.0f}% and {shares[k][1]:.0f}%" for k in types)
     return figure, f"Percent of nuclei that touch another, and that the edge cuts: {listed}."
 
@@ -78,15 +59,17 @@ def draw_round_trip(mask, grid, pasted, sizes, ious):
         mask, grid, pasted: as :func:`~nucleus_course.geometry.masks.round_trip` gives them.
         sizes, ious: (N,) of many nuclei, pixels and fractions.
     """
-    figure, axes = new_figure(WIDEST, 3.0, 4, width_ratios=(1, 1, 1, 1.9))
+    figure, axes = style.new_figure(style.WIDEST, 3.0, 4, width_ratios=(1, 1, 1, 1.9))
     one = (mask & pasted).sum() / (mask | pasted).sum()
-    picture(axes[0], mask, "the mask")
-    picture(axes[1], grid, f"on a {grid.shape[0]} x {grid.shape[1]} grid")
-    picture(axes[2], difference(mask, pasted), f"pasted back: IoU {one:.3f}")
-    axes[3].plot(sizes, ious, ".", color=BLUE, ms=3, alpha=0.4)
-    log_axis(axes[3])
+    style.picture(axes[0], mask, "the mask")
+    style.picture(axes[1], grid, f"on a {grid.shape[0]} x {grid.shape[1]} grid")
+    style.picture(axes[2], style.difference(mask, pasted), f"pasted back: IoU {one:.3f}")
+    axes[3].plot(sizes, ious, ".", color=style.BLUE, ms=3, alpha=0.4)
+    style.log_axis(axes[3])
     axes[3].set_ylim(min(0.7, min(ious)), 1.005)
-    tidy(axes[3], "longer side of the nucleus, pixels (log scale)", "IoU after the round trip")
+    style.tidy(
+        axes[3], "longer side of the nucleus, pixels (log scale)", "IoU after the round trip"
+    )
     return figure, (
         "A mask, the same on the grid, and pasted back (white: kept; striped: lost; light blue: gained). "
         f"Right, {len(ious)} nuclei: mean IoU {np.mean(ious):.3f}, worst {np.min(ious):.3f}."
@@ -95,14 +78,16 @@ def draw_round_trip(mask, grid, pasted, sizes, ious):
 
 def draw_anchor_coverage(sizes, coverage):
     """Best IoU that any anchor has with a nucleus, against its size; ``coverage[preset]`` are IoUs (N,)."""
-    figure, axes = panels(len(coverage), len(coverage), side=4.8, ratio=0.66)
+    figure, axes = style.panels(len(coverage), len(coverage), side=4.8, ratio=0.66)
     parts = []
     for axis, (name, best) in zip(axes, coverage.items()):
-        axis.plot(sizes, best, ".", color=BLUE, ms=3, alpha=0.35)
-        axis.axhline(0.5, color=GREY, lw=1, ls="--")
-        log_axis(axis)
+        axis.plot(sizes, best, ".", color=style.BLUE, ms=3, alpha=0.35)
+        axis.axhline(0.5, color=style.GREY, lw=1, ls="--")
+        style.log_axis(axis)
         axis.set_ylim(0, 1)
-        tidy(axis, "longer side of the nucleus, pixels (log)", "IoU with its best anchor", name)
+        style.tidy(
+            axis, "longer side of the nucleus, pixels (log)", "IoU with its best anchor", name
+        )
         half, more = (100 * np.mean(best >= iou) for iou in (0.5, 0.7))
         parts.append(f"{name}: {half:.0f}% of nuclei have an anchor at IoU 0.5 or more, {more:.0f}% at 0.7")  # fmt: skip
     return figure, "; ".join(parts) + ". The dashed line is IoU 0.5."
@@ -110,12 +95,12 @@ def draw_anchor_coverage(sizes, coverage):
 
 def draw_measurements(diameters, eccentricities):
     """Histogram of equivalent diameters (micrometres), and shape against size."""
-    figure, (left, right) = new_figure(8.8, 3.1, 2)
-    left.hist(diameters, bins=24, color=BLUE)
-    tidy(left, "equivalent diameter, micrometres", "nuclei")
-    right.plot(diameters, eccentricities, "o", color=ORANGE, ms=4, alpha=0.7)
+    figure, (left, right) = style.new_figure(8.8, 3.1, 2)
+    left.hist(diameters, bins=24, color=style.BLUE)
+    style.tidy(left, "equivalent diameter, micrometres", "nuclei")
+    right.plot(diameters, eccentricities, "o", color=style.ORANGE, ms=4, alpha=0.7)
     right.set_ylim(0, 1)
-    tidy(right, "equivalent diameter, micrometres", "eccentricity (0: round)")
+    style.tidy(right, "equivalent diameter, micrometres", "eccentricity (0: round)")
     if not len(diameters):
         return figure, "No nuclei to measure."
     low, middle, high = np.percentile(diameters, (5, 50, 95))
@@ -130,16 +115,16 @@ def draw_scales(scales, results):
     counts = [count_labels(labels) for _, labels in results]
     areas = [np.bincount(labels[labels > 0]) for _, labels in results]
     sides = [np.median(np.sqrt(area[area > 0])) if area.any() else 0.0 for area in areas]
-    figure, axes = panels(len(scales) + 1, 3, side=3.6)
-    axes[0].plot(scales, counts, "o-", color=BLUE)
+    figure, axes = style.panels(len(scales) + 1, 3, side=3.6)
+    axes[0].plot(scales, counts, "o-", color=style.BLUE)
     axes[0].set_xscale("log")
-    axes[0].set_xticks(scales, [f"{s:g}" for s in scales], fontsize=TEXT)
+    axes[0].set_xticks(scales, [f"{s:g}" for s in scales], fontsize=style.TEXT)
     axes[0].minorticks_off()
     axes[0].set_ylim(bottom=0)
-    tidy(axes[0], "scale", "detections")
+    style.tidy(axes[0], "scale", "detections")
     for axis, scale, count, (image, labels) in zip(axes[1:], scales, counts, results):
-        picture(axis, image, f"scale {scale:g}: {count}")
-        outline(axis, labels, FOUND)
+        style.picture(axis, image, f"scale {scale:g}: {count}")
+        style.outline(axis, labels, style.FOUND)
     listed = ", ".join(
         f"{scale:g}: {count} (median {side:.0f} pixels across)"
         for scale, count, side in zip(scales, counts, sides)
@@ -149,10 +134,10 @@ def draw_scales(scales, results):
 
 def draw_scores(scores, threshold):
     """Histogram of all scores (N,) with the operating point."""
-    figure, (axis,) = new_figure(6.0, 2.8)
-    axis.hist(scores, bins=np.linspace(0, 1, 41), color=BLUE)
-    axis.axvline(threshold, color=GREY, ls="--", lw=1.5)
-    tidy(axis, "score", "detections")
+    figure, (axis,) = style.new_figure(6.0, 2.8)
+    axis.hist(scores, bins=np.linspace(0, 1, 41), color=style.BLUE)
+    axis.axvline(threshold, color=style.GREY, ls="--", lw=1.5)
+    style.tidy(axis, "score", "detections")
     above = scores[scores >= threshold]
     sure = 100 * np.mean(above >= threshold + 0.2) if len(above) else 0.0
     return figure, (

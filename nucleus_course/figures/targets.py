@@ -1,14 +1,6 @@
 """What a training step asks: the anchors and RoIs that were drawn for it, and mask targets."""
 
-from nucleus_course.figures.style import (
-    FOUND,
-    TRUTH,
-    VERMILION,
-    draw_boxes,
-    panels,
-    picture,
-    stretch,
-)
+from nucleus_course.figures import style
 
 
 def draw_targets(image, truth, targets, upsample, count=2):
@@ -20,23 +12,25 @@ def draw_targets(image, truth, targets, upsample, count=2):
         upsample: network pixels for one image pixel. count: mask targets to show.
     """
     shown = min(count, len(targets.masks))
-    figure, axes = panels(2 + shown, 2 if shown else 1, side=5.2)
-    view, parts = stretch(image), []
+    figure, axes = style.panels(2 + shown, 2 if shown else 1, side=5.2)
+    view, parts = style.stretch(image), []
     rows = (
         ("anchors", targets.anchors, targets.anchor_labels),
         ("RoIs", targets.rois, targets.roi_labels),
     )
     for axis, (name, boxes, positive) in zip(axes, rows):
         boxes = boxes / upsample
-        picture(axis, view, f"{positive.sum()} positive {name}, {(~positive).sum()} negative")
-        draw_boxes(axis, truth, TRUTH, style="--", widths=1.0)
-        draw_boxes(axis, boxes[~positive], VERMILION, style=":", widths=0.8)
-        draw_boxes(axis, boxes[positive], FOUND, widths=1.4)
+        style.picture(axis, view, f"{positive.sum()} positive {name}, {(~positive).sum()} negative")
+        style.draw_boxes(axis, truth, style.TRUTH, style="--", widths=1.0)
+        style.draw_boxes(axis, boxes[~positive], style.VERMILION, style=":", widths=0.8)
+        style.draw_boxes(axis, boxes[positive], style.FOUND, widths=1.4)
         axis.set_xlim(-0.5, image.shape[1] - 0.5)
         axis.set_ylim(image.shape[0] - 0.5, -0.5)
         parts.append(f"{positive.sum()} positive and {(~positive).sum()} negative {name}")
     for number, (axis, mask) in enumerate(zip(axes[2:], targets.masks), start=1):
-        picture(axis, mask, f"mask target of positive RoI {number}", cmap="gray", vmin=0, vmax=1)
+        style.picture(
+            axis, mask, f"mask target of positive RoI {number}", cmap="gray", vmin=0, vmax=1
+        )
     return figure, (
         f"One training step on this image: {' and '.join(parts)}. Solid light blue: positive; dotted "
         f"vermilion: negative; dashed orange: the {len(truth)} nuclei. Below: {shown} mask targets of "

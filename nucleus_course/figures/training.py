@@ -7,28 +7,14 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.figures.style import (
-    BLUE,
-    CYCLE,
-    GREY,
-    MARKERS,
-    ORANGE,
-    VERMILION,
-    html,
-    legend,
-    looks,
-    new_figure,
-    row_ticks,
-    signed,
-    tidy,
-)
+from nucleus_course.figures import style
 
 VALIDATION = ("coco_ap", "dsb_score", "mean_mask_iou")
 
 
 def draw_schedules(schedules):
     """Learning rate by epoch, one panel for each preset; ``schedules[name]`` is a tuple of StageConfig."""
-    figure, axes = new_figure(5.0 * len(schedules), 3.4, len(schedules))
+    figure, axes = style.new_figure(5.0 * len(schedules), 3.4, len(schedules))
     parts = []
     for axis, (name, stages) in zip(axes, schedules.items()):
         every = []
@@ -36,11 +22,11 @@ def draw_schedules(schedules):
             rates = [stage.rate_at(epoch) for epoch in range(stage.epochs)]
             epochs = np.arange(len(every), len(every) + len(rates) + 1)
             label = f"{stage.name} ({stage.epochs} epochs)"
-            axis.step(epochs, [*rates, rates[-1]], where="post", label=label, **looks(number))
+            axis.step(epochs, [*rates, rates[-1]], where="post", label=label, **style.looks(number))
             every += rates
         axis.set_yscale("log")
-        legend(axis, "below")
-        tidy(axis, "epoch", "learning rate (log scale)", name)
+        style.legend(axis, "below")
+        style.tidy(axis, "epoch", "learning rate (log scale)", name)
         parts.append(f"{name}: {len(every)} epochs, rate from {max(every):.2g} at most to {every[-1]:.2g} in the last")  # fmt: skip
     return figure, "; ".join(parts) + "."
 
@@ -48,15 +34,15 @@ def draw_schedules(schedules):
 def draw_moving(table):
     """Weights that move and weights that are frozen, ``table[preset][stage] = (moving, all)``."""
     rows = {f"{preset}, {stage}": pair for preset, stages in table.items() for stage, pair in stages.items()}  # fmt: skip
-    figure, (axis,) = new_figure(8.4, 0.42 * len(rows) + 1.2)
+    figure, (axis,) = style.new_figure(8.4, 0.42 * len(rows) + 1.2)
     places = np.arange(len(rows))
     share = np.array([100 * moving / total for moving, total in rows.values()])
-    axis.barh(places, share, color=BLUE, label="moves")
-    frozen = {"color": "white", "edgecolor": GREY, "hatch": "///", "label": "frozen"}
+    axis.barh(places, share, color=style.BLUE, label="moves")
+    frozen = {"color": "white", "edgecolor": style.GREY, "hatch": "///", "label": "frozen"}
     axis.barh(places, 100 - share, left=share, **frozen)
-    row_ticks(axis, list(rows))
-    legend(axis, "above", 2)
-    tidy(axis, "percent of the weights", "")
+    style.row_ticks(axis, list(rows))
+    style.legend(axis, "above", 2)
+    style.tidy(axis, "percent of the weights", "")
     listed = "; ".join(
         f"{name}: {moving / 1e6:.1f} of {total / 1e6:.1f} million"
         for name, (moving, total) in rows.items()
@@ -103,7 +89,7 @@ def draw_learning_curve(log, *, interrupted_after=None, synthetic=False):
 
     rate, scored = column("rate"), [key for key in VALIDATION if np.isfinite(column(key)).any()]
     shown = 1 + bool(np.isfinite(rate).any()) + bool(scored)
-    figure, (left, *others) = new_figure(4.2 * shown + 1.0, 4.2, shown)
+    figure, (left, *others) = style.new_figure(4.2 * shown + 1.0, 4.2, shown)
     _draw_losses(left, rows, epochs, column)
     said = f"{len(rows)} epochs: the total loss goes from {rows[0]['loss']:.2f} to {rows[-1]['loss']:.2f}"
     parts = [
@@ -113,9 +99,9 @@ def draw_learning_curve(log, *, interrupted_after=None, synthetic=False):
     ]
     caption = said + (f" ({', '.join(parts)}). " if parts else ". ")
     if np.isfinite(rate).any():
-        others[0].plot(epochs, rate, color=BLUE, marker=".")
+        others[0].plot(epochs, rate, color=style.BLUE, marker=".")
         others[0].set_yscale("log")
-        tidy(others[0], "epoch", "learning rate (log scale)", "learning rate")
+        style.tidy(others[0], "epoch", "learning rate (log scale)", "learning rate")
     if scored:
         _draw_validation(others[-1], epochs, {key: column(key) for key in scored})
         last = (f"{k} {column(k)[np.isfinite(column(k))][-1]:.1f}" for k in scored)
@@ -127,12 +113,12 @@ def draw_learning_curve(log, *, interrupted_after=None, synthetic=False):
         axis.set_xlim(min(epochs[0] - 0.5, 0), epochs[-1] + 0.5)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         for epoch in begins:
-            axis.axvline(float(epoch) - 0.5, color=GREY, ls="--", lw=1)
+            axis.axvline(float(epoch) - 0.5, color=style.GREY, ls="--", lw=1)
         if interrupted_after is not None and len(rows) > interrupted_after:
-            axis.axvline(interrupted_after + 0.5, color=VERMILION, ls=":", lw=2)
+            axis.axvline(interrupted_after + 0.5, color=style.VERMILION, ls=":", lw=2)
     caption += "Dashed lines: a new stage begins. " if begins else ""
     caption += "Dotted line: the interruption. " if interrupted_after is not None else ""
-    return signed(figure, caption.strip(), synthetic)
+    return style.signed(figure, caption.strip(), synthetic)
 
 
 def _loss_name(key):
@@ -143,24 +129,28 @@ def _draw_losses(axis, rows, epochs, column):
     axis.plot(epochs, column("loss"), color="black", lw=2, marker=".", label="total")
     every = max(1, len(rows) // 12)
     for number, key in enumerate(k for k in rows[-1] if k.endswith("_loss")):
-        look = {"color": CYCLE[number % 6], "marker": MARKERS[number % 6], "markevery": every}
+        look = {
+            "color": style.CYCLE[number % 6],
+            "marker": style.MARKERS[number % 6],
+            "markevery": every,
+        }
         axis.plot(epochs, column(key), lw=1.2, ms=4, label=_loss_name(key), **look)
     if np.nanmin(column("loss"), initial=1) > 0:
         axis.set_yscale("log")
-    legend(axis, "below", 3)
-    tidy(axis, "epoch", f"loss ({axis.get_yscale()} scale)", "losses on the training crops")
+    style.legend(axis, "below", 3)
+    style.tidy(axis, "epoch", f"loss ({axis.get_yscale()} scale)", "losses on the training crops")
 
 
 def _draw_validation(axis, epochs, columns):
     for number, (key, values) in enumerate(columns.items()):
         there = np.isfinite(values)
-        axis.plot(epochs[there], values[there], marker=MARKERS[number], ms=4, label=key, **looks(number))  # fmt: skip
+        axis.plot(epochs[there], values[there], marker=style.MARKERS[number], ms=4, label=key, **style.looks(number))  # fmt: skip
     axis.set_ylim(0, 100)
-    legend(axis, "below", 3)
-    tidy(axis, "epoch", "metric, percent", "validation split")
+    style.legend(axis, "below", 3)
+    style.tidy(axis, "epoch", "metric, percent", "validation split")
     if "coco_ap" in columns:
         best = int(np.nanargmax(columns["coco_ap"]))
-        ring = {"mfc": "none", "mec": ORANGE, "mew": 2, "ms": 11}
+        ring = {"mfc": "none", "mec": style.ORANGE, "mew": 2, "ms": 11}
         axis.plot(epochs[best], columns["coco_ap"][best], "o", **ring)
 
 
@@ -170,17 +160,21 @@ def draw_fine_tuning(curves):
     Args:
         curves: {name: (E + 1, 3)}: F1 on learned images, F1 on unseen images, loss; row 0 is before training.
     """
-    figure, axes = new_figure(max(6.0, 4.6 * len(curves)), 4.0, len(curves), sharey=True)
+    figure, axes = style.new_figure(max(6.0, 4.6 * len(curves)), 4.0, len(curves), sharey=True)
     parts = []
     for axis, (name, curve) in zip(axes, curves.items()):
         epochs = np.arange(len(curve))
         for column, label in enumerate(("learned from", "not learned from")):
             axis.plot(
-                epochs, curve[:, column], marker=MARKERS[column], label=label, **looks(column)
+                epochs,
+                curve[:, column],
+                marker=style.MARKERS[column],
+                label=label,
+                **style.looks(column),
             )
         axis.set_ylim(0, 1)
-        legend(axis, "below", 2)
-        tidy(axis, "epoch", "F1 at IoU 0.75", name)
+        style.legend(axis, "below", 2)
+        style.tidy(axis, "epoch", "F1 at IoU 0.75", name)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         parts.append(
             f"{name}: {curve[0, 0]:.2f} to {curve[-1, 0]:.2f} on what was learned from, "
@@ -218,7 +212,7 @@ class LiveCurves:
         self.rows.append(row)
         self.seen += 1
         figure, caption = draw_learning_curve(self.rows, interrupted_after=self.interrupted_after)
-        view = {"text/html": html(figure, caption), "text/plain": caption}
+        view = {"text/html": style.html(figure, caption), "text/plain": caption}
         if self.handle is None:
             self.handle = display(view, display_id=True, raw=True)
         else:

@@ -149,6 +149,17 @@ class Novelty:
             ) from None
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A novelty that is known already, in a :class:`Novelty`'s place."""
+
+    value: float
+
+    def __call__(self, image):
+        """The value, whatever the image."""
+        return self.value
+
+
 def distances(known, rows):
     """Each row's distance to the third nearest of ``known``, (M,): root mean square over the statistics, each in units
     of its spread in ``known`` (at least 0.001)."""

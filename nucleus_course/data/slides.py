@@ -65,12 +65,45 @@ def as_plane(array, pixels=None):
     Raises:
         UserError: of another shape.
     """
-    shape = tuple(int(side) for side in array.shape)
-    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)) or 0 in shape:
-        raise UserError(f"a slide is (H, W) or (H, W, 3 or 4); this one has the shape {shape}")
-    index = ("Y", "X") + (slice(0, 3),) * (len(shape) - 2)
+    try:
+        shape = tuple(int(side) for side in array.shape)
+    except ValueError:  # NaN
+        raise UserError(
+            f"a dask array of unknown size, {array.shape}: call its compute_chunk_sizes() first"
+        ) from None
+    colour = slice(0, 3)
+    index: tuple = ("Y", "X")
+    if len(shape) == 3:
+        index = (*index, colour) if shape[2] in (3, 4) else (colour, *index)
+    if (
+        len(shape) not in (2, 3)
+        or 0 in shape
+        or (len(shape) == 3 and shape[index.index(colour)] not in (3, 4))
+    ):
+        raise UserError(
+            f"a slide is (H, W), (H, W, 3 or 4) or (3 or 4, H, W); this one has the shape {shape}"
+        )
+    sides = shape[index.index("Y")], shape[index.index("X")]
     about = {} if pixels is None else {"channel": pixels.channel, "pixel_size": pixels.pixel_size}
-    return Plane(array, index, shape[:2], np.dtype(array.dtype), **about)
+    return Plane(array, index, sides, np.dtype(array.dtype), **about)
+
+
+def lazy_plane(image):
+    """The :class:`Plane` of a large image that is not in memory: a file, a dask or zarr array, a NumPy memory map.
+
+    Returns:
+        None for any other image, and one of fewer than 2**24 pixels.
+
+    Raises:
+        UserError: as :func:`open_plane` and :func:`as_plane`.
+    """
+    if isinstance(image, (str, Path)):
+        return open_plane(image) if Path(image).exists() else None
+    shape = getattr(image, "shape", ())
+    if type(image) is np.ndarray or len(shape) not in (2, 3):
+        return None
+    plane = as_plane(image)
+    return plane if plane.shape[0] * plane.shape[1] >= LARGE else None
 
 
 def open_plane(path, **wanted):

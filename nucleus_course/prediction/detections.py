@@ -120,7 +120,8 @@ class Detections(Found):
     @property
     def areas(self):
         """(N,) int64, pixels of each mask, overlaps counted in each."""
-        return np.bincount(self.pixels()[0], minlength=len(self))
+        pieces = [np.bincount(p.pixels()[0], minlength=len(p)) for _, p in self._pieces()]
+        return np.concatenate([*pieces, np.zeros(0, np.int64)])
 
     def pixels(self):
         """Every mask pixel: instance, row, column (int64 each), by instance, column by column.

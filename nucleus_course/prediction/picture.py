@@ -8,6 +8,7 @@ import numpy as np
 
 from nucleus_course._util.text import pluralize
 from nucleus_course.data.read import to_rgb8
+from nucleus_course.data.slides import LARGE
 
 ORANGE = (230, 159, 0)  # Okabe and Ito's
 CELL_BYTES = 200_000  # of a PNG in a notebook cell, at most
@@ -40,6 +41,13 @@ def detections_html(found):
         found: Detections or LabelDetections. The outlines are drawn on ``found.image``, or else on the image as
             the network saw it (``found.canonical``).
     """
+    if found.height * found.width >= LARGE:
+        sure = len(found.confident())
+        return (
+            f"<figure><figcaption>{pluralize(sure, 'nucleus', 'nuclei')} with a score of at least "
+            f"{found.thresholds.score:g}, on {found.height} x {found.width} pixels: too large to be drawn here"
+            "</figcaption></figure>"
+        )
     image = found.image
     if image is None and found.canonical is not None:
         image = found.canonical.image

@@ -30,6 +30,7 @@ from nucleus_course.models.weights.folder import (
 )
 from nucleus_course.prediction.engines.keras_fast import KerasEngine
 from nucleus_course.prediction.rescorer import Rescorer
+from nucleus_course.prediction.slides import predict_slide
 from nucleus_course.prediction.tiles import predict_image
 from nucleus_course.prediction.trace import trace_image
 from nucleus_course.prediction.unet_objects import UNetEngine, predict_pixels
@@ -219,9 +220,11 @@ class Segmenter:
         Args:
             image: (H, W), (H, W, 3 or 4) or (3 or 4, H, W); uint8, uint16 or float; anything NumPy
                 reads as an array, such as a dask or zarr array; or the path of a file. A list of these
-                gives a list, an iterator gives an iterator.
+                gives a list, an iterator gives an iterator. Files and arrays that are not in memory, of 2**24 pixels
+                and more, are read and looked at piece by piece, by a Mask R-CNN with the canonical input;
+                `nucleus_course.predict_many` does so into files.
             score_threshold: drop detections below it here. By default all above 0.02 come, as AP
-                needs them; ``label_image`` and ``confident`` apply the model's operating point.
+                needs them (of what is looked at piece by piece, those of the operating point); ``label_image`` and ``confident`` apply the model's operating point.
             max_detections: most detections; by default there is no limit.
             nms_iou, mask_threshold, flips: override the model's thresholds; ``flips`` is how many of
                 the image's four flips are looked at (1: the image alone).
@@ -247,7 +250,6 @@ class Segmenter:
             options = {name: given[name] for name in self.predict.__kwdefaults__}
             found = (self.predict(one, **options) for one in image)
             return list(found) if isinstance(image, list) else found
-        image = read_image(image) if isinstance(image, (str, Path)) else np.asarray(image)
         changes = {"nms_iou": nms_iou, "mask": mask_threshold, "flips": flips}
         changes = {name: value for name, value in changes.items() if value is not None}
         thresholds = dataclasses.replace(self.thresholds, **changes)
@@ -258,6 +260,10 @@ class Segmenter:
         options = {"max_detections": max_detections, "score_threshold": score_threshold}
         options |= {"tile": tile, "overlap": overlap, "progress": progress}
         options |= {"polarity": polarity, "input": input, "diameter": diameter}
+        found = predict_slide(self, image, thresholds, **options)
+        if found is not None:
+            return found
+        image = read_image(image) if isinstance(image, (str, Path)) else np.asarray(image)
         found = self._predict(image, thresholds, **options)
         found.image = image  # what a notebook cell draws on
         return found

@@ -13,11 +13,11 @@ from nucleus_course._util.progress import progress
 from nucleus_course._util.text import pluralize
 from nucleus_course.config import Thresholds
 from nucleus_course.data.files import Pixels
-from nucleus_course.data.slides import BLOCK, BLOCKS, Plane
+from nucleus_course.data.slides import Plane
 from nucleus_course.prediction.image_files import ImageFile, fingerprint
 from nucleus_course.prediction.interchange import ImagePredictions
 from nucleus_course.prediction.measurements import count_image, view_columns
-from nucleus_course.prediction.slides import Parts, Plan, detect_band, gather, plan_slide
+from nucleus_course.prediction.slides import PIECEWISE, Parts, Plan, detect_band, gather, plan_slide
 
 if TYPE_CHECKING:
     from nucleus_course.prediction.many import Work
@@ -95,8 +95,7 @@ def finish(
 
     file = work.results.add(file, found, labels, rows, None, seen, export)
     note(
-        f"{file.path}: looked at piece by piece: range and polarity are those of {BLOCKS} squares of {BLOCK} pixels, "
-        f"and detections below the score of {plan.score_threshold:.2f} are not kept"
+        f"{file.path}: {PIECEWISE.format(plan.score_threshold)}"
         + ("; no overlay of a slide is drawn" if work.overlay else "")
     )
     parts.remove()

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,18 +26,24 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import atomic_write, write_file
+from nucleus_course._util.progress import track
 from nucleus_course.config import Thresholds
 from nucleus_course.data.canonical import Canonical, canonical_piece
 from nucleus_course.data.masks import looks_like_labels
-from nucleus_course.data.slides import Plane, canonical_of, sample_blocks
+from nucleus_course.data.novelty import Measured
+from nucleus_course.data.slides import BLOCK, BLOCKS, Plane, canonical_of, lazy_plane, sample_blocks
 from nucleus_course.geometry.masks import paste
 from nucleus_course.geometry.rle import Runs, runs_from_pixels
 from nucleus_course.prediction import scale
 from nucleus_course.prediction.rescorer import outline_quality
 from nucleus_course.prediction.slide_nuclei import Nuclei, ranges
-from nucleus_course.prediction.tiles import Look, Tile, grid, merge, near_core, tile_sizes
+from nucleus_course.prediction.tiles import SHOWN, Look, Tile, grid, merge, near_core, tile_sizes
 
 LOOKS = 6  # squares that say how large the nuclei are
+PIECEWISE = (
+    f"looked at piece by piece: range and polarity are those of {BLOCKS} squares of {BLOCK} pixels, "
+    "and detections below the score of {:.2f} are not kept"
+)
 FORMAT = 2  # of the bands' files
 MOST = 2**32 - 1  # pixels that run lengths count
 
@@ -194,13 +201,8 @@ def detect_band(
     advance: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Look at a band's tiles and write what they hold; gives the warnings. ``advance`` is called after each tile."""
-    plan, seen = parts.plan, parts.plan.canonical
-
-    def view(top, left, bottom, right):
-        grey = canonical_piece(plane.read(top, left, bottom, right), seen)
-        return np.broadcast_to(grey[..., None], (*grey.shape, 3))
-
-    look = Look(model, plan.shape, view, thresholds, plan.score_threshold, plan.margin, plan.factor)
+    plan = parts.plan
+    look = _look(model, plane, plan, thresholds)
     rows: list[dict[str, np.ndarray]] = []
     for tile in plan.bands()[number]:
         look.at(tile)
@@ -219,6 +221,55 @@ def detect_band(
     with atomic_write(parts.path(number)) as place, open(place, "wb") as file:
         np.savez(file, **columns)
     return said
+
+
+def predict_slide(
+    model, image, thresholds, *, score_threshold=None, max_detections=None, progress=None, **how
+):
+    """Nuclei in a large image of which only pieces are read, in this process.
+
+    Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
+
+    Returns:
+        :class:`~nucleus_course.prediction.detections.Detections`, those from ``score_threshold`` on, by default the
+        operating point's; None for an image that is to be looked at whole.
+    """
+    looks = how.get("input") or getattr(model.config, "input", "")
+    plane = None
+    if model.kind == "mask_rcnn" and looks == "canonical":
+        plane = lazy_plane(image)
+    if plane is None:
+        return None
+    least = thresholds.score if score_threshold is None else score_threshold
+    plan = plan_slide(model, plane, thresholds, least, how)
+    for line in [*plane.notes, PIECEWISE.format(least)]:
+        print(line, file=sys.stderr)
+    look = _look(model, plane, plan, thresholds)
+    tiles = grid(plan.shape, plan.core)
+    show = len(tiles) >= SHOWN if progress is None else progress
+    for tile in track(tiles, "detecting", show=show):
+        first = len(look.parts)
+        look.at(tile)
+        look.parts[first:] = [
+            (*rest, found.confident(least)) for *rest, found in look.parts[first:]
+        ]
+    plane.close()
+    look.warn()
+    found = look.merged().take(slice(0, max_detections))
+    found.canonical, found.scale = plan.canonical, plan.factor
+    found.learned = None if plan.novelty is None else Measured(plan.novelty)
+    return found
+
+
+def _look(model, plane, plan, thresholds):
+    """A :class:`~nucleus_course.prediction.tiles.Look` at the slide."""
+    seen = plan.canonical
+
+    def view(top, left, bottom, right):
+        grey = canonical_piece(plane.read(top, left, bottom, right), seen)
+        return np.broadcast_to(grey[..., None], (*grey.shape, 3))
+
+    return Look(model, plan.shape, view, thresholds, plan.score_threshold, plan.margin, plan.factor)
 
 
 def _row(near, plan, mask_threshold):

@@ -10,6 +10,8 @@ from PIL import Image
 
 from nucleus_course.config import Thresholds
 from nucleus_course.data.canonical import canonical
+from nucleus_course.prediction import picture
+from nucleus_course.prediction.detections import Detections
 from nucleus_course.prediction.label_detections import LabelDetections
 from nucleus_course.prediction.picture import CELL_BYTES, ORANGE, colour_labels
 
@@ -104,3 +106,12 @@ def test_matplotlib_is_not_touched():
         "assert 'matplotlib' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_of_a_slide_a_cell_shows_a_line(monkeypatch):
+    boxes = np.array([[2, 2, 9, 9], [20, 20, 30, 30]], "float32")
+    found = Detections(boxes, np.float32([0.9, 0.2]), np.ones((2, 7, 7)), boxes, 60, 80)
+    assert "<img" in found._repr_html_()
+    monkeypatch.setattr(picture, "LARGE", 60 * 80)
+    text = found._repr_html_()
+    assert "<img" not in text and "1 nucleus with" in text and "60 x 80" in text

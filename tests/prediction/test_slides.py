@@ -20,7 +20,7 @@ from nucleus_course.prediction.cluster import predict_many
 from nucleus_course.prediction.exports import write_exports
 from nucleus_course.prediction.measurements import measurement_table
 from nucleus_course.prediction.outputs import Outputs
-from nucleus_course.prediction.slides import Parts, detect_band, gather, plan_slide
+from nucleus_course.prediction.slides import Parts, detect_band, gather, plan_slide, predict_slide
 
 POINT = Thresholds(score=0.5, min_area=5)
 HOW = {"tile": 320, "overlap": 128}
@@ -315,6 +315,48 @@ def test_a_slide_among_images_of_a_results_folder(small, tmp_path, capsys):
     assert [int(row["label"]) for row in rows] == list(range(1, labels.max() + 1))
     assert all(float(row["quality"]) == 1 for row in rows)  # the detector is sure of every pixel
     assert not (tmp_path / "out" / "parts").exists()
+
+
+class Counted:
+    """An array of which pieces alone are taken, as zarr and dask arrays are."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.largest = array, array.shape, array.dtype, 0
+
+    def __getitem__(self, index):
+        piece = self.array[index]
+        self.largest = max(self.largest, piece.size)
+        return piece
+
+
+def test_python_looks_at_files_and_lazy_arrays_piece_by_piece(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(planes.sample_blocks, "__defaults__", (4, 90))
+    image, how = nuclei_image(180, 160, 12), {"tile": 96, "overlap": 32}
+    path = tiff(tmp_path / "slide.tif", image, tile=(64, 64), compression="zlib")
+    model = model_with()
+    model.novelty = lambda picture: 0.5
+    whole = tiles.predict_image(model, image, POINT, score_threshold=0.5, progress=False, **how)
+    counted = Counted(image)
+    forms = [path, str(path), counted, Counted(np.stack([image] * 3))]
+    da, zarr = pytest.importorskip("dask.array"), pytest.importorskip("zarr")
+    forms += [da.from_array(image, chunks=50), zarr.array(image)]
+    mapped = np.memmap(tmp_path / "raw", image.dtype, "w+", shape=image.shape)
+    mapped[:] = image
+    for form in [*forms, mapped]:
+        found = predict_slide(model, form, POINT, **how)
+        np.testing.assert_array_equal(found.boxes, whole.boxes)
+        np.testing.assert_array_equal(found.label_image(), whole.label_image())
+        assert capsys.readouterr().err.count("piece by piece") == 1
+    assert 0 < counted.largest <= 96 * 96 < image.size and found.novelty == 0.5
+    few = predict_slide(model, path, POINT, max_detections=3, score_threshold=0.7, **how)
+    assert few.scores.tolist() == whole.scores[:3].tolist()
+    for form in (image, Counted(image[:99, :99]), tmp_path / "gone.tif", [image]):
+        assert predict_slide(model, form, POINT) is None  # whole
+    assert predict_slide(model, path, POINT, input="colour") is None
+    with pytest.raises(UserError, match="this one has the shape"):
+        predict_slide(model, Counted(np.zeros((200, 200, 7))), POINT)
+    with pytest.raises(UserError, match="compute_chunk_sizes"):
+        predict_slide(model, da.from_array(image, chunks=50)[da.from_array(image[:, 0]) > 0], POINT)
 
 
 def test_the_labels_of_a_slide_are_no_slide(tmp_path):

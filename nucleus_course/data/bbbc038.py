@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from nucleus_course._util.errors import UserError
+from nucleus_course.data.containers import VENDORS, is_zarr, without_zarr
 from nucleus_course.data.files import MAX_BYTES, NO_PICTURES, kind_of, other_kind
 from nucleus_course.data.lint import NOTED, REFUSED, Issue
-from nucleus_course.data.listing import ENDINGS, JUNK, walk
+from nucleus_course.data.listing import ALL_ENDINGS, ENDINGS, JUNK, walk
 
 SYNTHETIC_MARK = "SYNTHETIC.txt"
 LAYOUT = "BBBC038's layout: <id>/images/<id>.png and one mask for each nucleus in <id>/masks/"
@@ -43,7 +44,8 @@ class ImageFiles:
 
 class Source:
     """A zip or a folder: ``entries`` (id -> ImageFiles, sorted by id), ``issues`` about names,
-    ``read(name) -> bytes`` (thread-safe), ``fingerprint`` (changes whenever a file changes), ``names`` of all files."""
+    ``read(name)`` (thread-safe), ``fingerprint`` (changes whenever a file changes), ``names`` of all files, a zarr folder
+    being one. What is read is bytes, or the path of an image that can only be read from one: zarr, CZI, LIF, ND2."""
 
     annotations = ""
 
@@ -63,9 +65,12 @@ class Source:
     def _is_picture(self, name):
         """Whether a file of an unknown ending is an image, if of a kind that decoding will refuse by name."""
         try:
-            head = self.read(name)[:16]
+            data = self.read(name)
         except Exception:  # archives fail in many ways
             return False
+        if isinstance(data, Path):
+            return True
+        head = data[:16]
         return bool(kind_of(head)) or other_kind(head) not in ("", *NO_PICTURES)
 
     def _entries(self, names, folders):
@@ -79,7 +84,7 @@ class Source:
             parts = PurePosixPath(name).parts
             if is_junk(parts) or len(parts) < 2 or parts[-2] not in ("images", "masks"):
                 continue
-            if Path(name).suffix.lower() not in ENDINGS and not self._is_picture(name):
+            if Path(name).suffix.lower() not in ALL_ENDINGS and not self._is_picture(name):
                 self._note(parts, name, "not an image", "not an image, ignored", NOTED)
                 if parts[-2] == "masks":
                     self._entry(entries, homes, parts[:-2]).unread.append(name)
@@ -164,19 +169,15 @@ class ZipSource(Source):
                 folders.append(name)
             else:
                 self._members[name] = info
-        super().__init__(Path(path), list(self._members), folders)
-        for name in self.outside:
-            self.issues.append(
-                Issue(
-                    "",
-                    name,
-                    "outside name",
-                    "a name that leads out of the archive's folder",
-                    REFUSED,
-                )
-            )
+        super().__init__(Path(path), without_zarr(self._members), folders)
+        text = "a name that leads out of the archive's folder"
+        self.issues += [Issue("", name, "outside name", text, REFUSED) for name in self.outside]
 
     def read(self, name):
+        if name not in self._members:
+            raise UserError(
+                f"{name}: a zarr image is read from a folder, not from an archive: unpack it first"
+            )
         if self._members[name].file_size > MAX_BYTES // 2:
             raise UserError(f"{name}: too large, {self._members[name].file_size / 2**30:.1f} GB")
         with self._lock:
@@ -198,26 +199,37 @@ class FolderSource(Source):
 
     def __init__(self, path):
         names, folders = [], []
-        for folder, _, files in walk(path):
+        for folder, inner, files in walk(path):
             relative = folder.relative_to(path).as_posix()
             folders.append(relative)
+            for name in [name for name in inner if is_zarr(folder / name)]:
+                inner.remove(name)
+                files.append(name)
             names += [file if relative == "." else f"{relative}/{file}" for file in files]
         super().__init__(Path(path), names, folders)
         self._names = names
 
     def read(self, name):
-        size = (self.path / name).stat().st_size
+        path = self.path / name
+        if path.is_dir():
+            return path
+        with open(path, "rb") as file:
+            if kind_of(file.read(16)) in VENDORS:
+                return path
+        size = path.stat().st_size
         if size > MAX_BYTES // 2:
             raise UserError(f"{name}: too large, {size / 2**30:.1f} GB")
-        return (self.path / name).read_bytes()
+        return path.read_bytes()
 
     @property
     def fingerprint(self):
         lines = [str(self.path.resolve())]
         for name in sorted(self._names):
             try:
-                stat = os.stat(self.path / name)
-                lines.append(f"{name} {stat.st_size} {stat.st_mtime_ns}")
+                whole = self.path / name
+                for path in sorted(whole.rglob("*")) if whole.is_dir() else [whole]:
+                    stat = os.stat(path)
+                    lines.append(f"{name} {path.name} {stat.st_size} {stat.st_mtime_ns}")
             except OSError:  # a link to nowhere: if it is an image, reading it will say so
                 lines.append(f"{name} is not there")
         return _digest(lines)
@@ -245,6 +257,10 @@ def open_source(path, annotations="auto"):
 
 
 def _open(path):
+    if path.is_dir() and is_zarr(path):
+        raise UserError(
+            f"{path}: one zarr image: give the folder that it and its annotation lie in"
+        )
     if path.is_dir():
         source = FolderSource(path)
         archives = sorted(path.glob("*.zip"))

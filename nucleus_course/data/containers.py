@@ -3,7 +3,7 @@
 Both give :class:`~nucleus_course.data.files.Pixels` of the plane asked for; no other plane is read.
 """
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -29,6 +29,20 @@ def is_zarr(path):
     False
     """
     return any((Path(path) / name).is_file() for name in METADATA)
+
+
+def without_zarr(names):
+    """The names of an archive's files, in which each zarr image is one name, its folder's.
+
+    >>> without_zarr(["a.png", "b.zarr/.zgroup", "b.zarr/0/.zarray", "b.zarr/0/0.0"])
+    ['a.png', 'b.zarr']
+    """
+    images = {path.parent for path in map(PurePosixPath, names) if path.name in METADATA}
+    found = {}
+    for name in names:
+        outer = [folder for folder in PurePosixPath(name).parents if folder in images]
+        found[outer[-1].as_posix() if outer else name] = None
+    return list(found)
 
 
 # ---------------------------------------------------------------- zarr

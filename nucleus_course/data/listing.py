@@ -17,6 +17,7 @@ from nucleus_course.data.files import kind_of, other_kind
 JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".npy")
 MORE_ENDINGS = (".czi", ".lif", ".nd2", ".zarr")
+ALL_ENDINGS = ENDINGS + MORE_ENDINGS
 # What other programs leave beside their images.
 LABEL_ENDINGS = (
     "_masks", "_mask", "_cp_masks", "_cp_outlines", "_outlines", "_overlay", "_label", "_labels", "_seg", "_flows",

@@ -197,6 +197,60 @@ def test_vendors_files_by_what_bioio_tells(kind, tmp_path, monkeypatch, capsys):
             nc.read_image(path)
 
 
+@pytest.mark.parametrize("kind", ["zarr", "czi"])
+def test_training_images_and_their_annotations(kind, tmp_path, monkeypatch):
+    """Beside a label image, under a COCO file and in BBBC038's layout; the choices are read_image's."""
+    import tifffile
+
+    labels = np.zeros(STACK.shape[-2:], np.uint8)
+    labels[3:9, 4:12], labels[12:18, 10:20] = 1, 2
+    first = np.uint8(255 * (labels == 1))
+    bioio = ModuleType("bioio")
+    bioio.BioImage = Stand
+    monkeypatch.setitem(sys.modules, "bioio", bioio)
+    how = {"channel": "GFP", "plane": 2, "progress": False}
+    how |= {"series": 0} if kind == "czi" else {}
+
+    def image(folder, stem):
+        folder.mkdir(parents=True, exist_ok=True)
+        if kind == "zarr":
+            return ome_zarr(folder / f"{stem}.ome.zarr", STACK, "czyx", names=["GFP", "DAPI"])
+        (folder / f"{stem}.czi").write_bytes(HEADS["czi"] + bytes(60))
+        return folder / f"{stem}.czi"
+
+    name = image(tmp_path / "labels", "a").name
+    tifffile.imwrite(tmp_path / "labels" / "a_masks.tif", labels)
+    image(tmp_path / "bbbc" / "b" / "images", "b")
+    (tmp_path / "bbbc" / "b" / "masks").mkdir()
+    tifffile.imwrite(tmp_path / "bbbc" / "b" / "masks" / "1.tif", first)
+    image(tmp_path / "coco", "a")
+    square = {"image_id": 0, "category_id": 1, "segmentation": [[4, 3, 12, 3, 12, 9, 4, 9]]}
+    coco = {"images": [{"id": 0, "file_name": name, "height": 20, "width": 24}]}
+    coco |= {"annotations": [{"id": 1, **square}], "categories": [{"id": 1, "name": "nucleus"}]}
+    (tmp_path / "coco" / "x.json").write_text(json.dumps(coco))
+    for place, wanted in (("labels", labels), ("bbbc", first > 0), ("coco", labels == 1)):
+        (record,) = nc.load_dataset(tmp_path / place, **how)
+        assert np.array_equal(record.labels, wanted), place
+        assert np.array_equal(record.raw, STACK[0, 2]) and record.raw.dtype == np.uint16
+    with pytest.raises(UserError, match=f"{name}.* choose "):
+        nc.load_dataset(tmp_path / "labels", progress=False)
+    with pytest.raises(UserError, match="channels are GFP"):
+        nc.load_dataset(tmp_path / "labels", **how | {"channel": "tomato"})
+
+    import shutil
+
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "labels")
+    with pytest.raises(UserError, match=f"{name}: .*from a folder, not from an archive: unpack it"):
+        nc.load_dataset(packed, **how)
+    if kind == "zarr":
+        with pytest.raises(UserError, match="one zarr image: give the folder"):
+            nc.load_dataset(tmp_path / "labels" / name, **how)
+        changed = zarr.open_group(str(tmp_path / "labels" / name), mode="a")["0"]
+        changed[0, 2] = 7  # the cache notices
+        (record,) = nc.load_dataset(tmp_path / "labels", **how)
+        assert (record.raw == 7).all()
+
+
 def test_a_real_czi(tmp_path):
     pytest.importorskip("bioio_czi")
     from pylibCZIrw import czi

@@ -17,7 +17,7 @@ from nucleus_course.data.annotations.shapes import nuclei_first
 from nucleus_course.data.bbbc038 import LABEL_ENDING, READ, ImageFiles, is_junk
 from nucleus_course.data.files import decode_npy
 from nucleus_course.data.lint import REFUSED, Issue
-from nucleus_course.data.listing import ENDINGS, LABEL_ENDINGS
+from nucleus_course.data.listing import ALL_ENDINGS, LABEL_ENDINGS
 
 # name -> what it is called; json: (is it, read it)
 FORMATS = {
@@ -226,12 +226,12 @@ def _label_images(source, found):
     stems = {}
     for name in source.names:
         path = PurePosixPath(name)
-        if path.suffix.casefold() in ENDINGS and not is_junk(path.parts):
+        if path.suffix.casefold() in ALL_ENDINGS and not is_junk(path.parts):
             stems[path.parent / path.stem] = name
     for path, name in sorted(stems.items()):
         seg = path.name.endswith("_seg") and name.casefold().endswith(".npy")
         stem = path.name[:-4] if seg else LABEL_ENDING.sub("", path.name)
-        image = stems.get(path.parent / stem)
+        image = stems.get(path.parent / stem) or stems.get(path.parent / f"{stem}.ome")
         if stem == path.name or image is None:
             continue
         if seg:
@@ -257,7 +257,7 @@ def _images(names, labels):
         path = PurePosixPath(name)
         stem = path.stem.casefold()
         others = stem.endswith(LABEL_ENDINGS) or path.parent.name.casefold() == "masks"
-        if path.suffix.casefold() in ENDINGS and not is_junk(path.parts) and name not in beside:
+        if path.suffix.casefold() in ALL_ENDINGS and not is_junk(path.parts) and name not in beside:
             if not others:
                 yield name
 
@@ -266,7 +266,7 @@ def _id(name, names):
     """An image's id: its stem, or its path with __ for / where several share one."""
     path = PurePosixPath(name)
     uses = Counter(
-        PurePosixPath(n).stem for n in names if PurePosixPath(n).suffix.casefold() in ENDINGS
+        PurePosixPath(n).stem for n in names if PurePosixPath(n).suffix.casefold() in ALL_ENDINGS
     )
     return path.stem if uses[path.stem] == 1 else path.with_suffix("").as_posix().replace("/", "__")
 
@@ -277,11 +277,12 @@ def _same(named, file, images):
     named = PurePosixPath(named.replace("\\", "/"))
     home = PurePosixPath(file).parent
     images = [PurePosixPath(name) for name in images]
-    bare = named.stem if named.suffix.casefold() in ENDINGS else named.name
+    bare = named.stem if named.suffix.casefold() in ALL_ENDINGS else named.name
+    bare = bare.removesuffix(".ome")
     ways = (
         lambda p: p in (named, home / named),
         lambda p: p.name == named.name,
-        lambda p: bare in (p.stem, p.name),
+        lambda p: bare in (p.stem, p.name, p.stem.removesuffix(".ome")),
     )
     for way in ways:
         found = [path for path in images if way(path)]

@@ -22,7 +22,14 @@ import numpy as np
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import write_file
 from nucleus_course.config import ModelConfig, Thresholds, from_dict
-from nucleus_course.course.setup import WEIGHTS_VARIABLE, project_root, shown, work_folder
+from nucleus_course.course.setup import (
+    WEIGHTS_VARIABLE,
+    find_model,
+    project_root,
+    quiet_backend,
+    shown,
+    work_folder,
+)
 from nucleus_course.course.waiting import say
 
 UNTRAINED = "untrained"
@@ -181,7 +188,6 @@ def _compute(weights: Weights, dataset, out: Path, mirrored: int = 0) -> None:
 def _answer(request: dict) -> None:
     """The other process: detect, and write the file."""
     import nucleus_course as nc
-    from nucleus_course.course.setup import find_model, quiet_backend
 
     quiet_backend()
     model = find_model(verbose=False)

@@ -8,7 +8,7 @@ import numpy as np
 
 from nucleus_course.data.augment import Augmenter
 from nucleus_course.data.canonical import TRAINING_STAINS, canonical
-from nucleus_course.data.labels import boxes_from_labels
+from nucleus_course.data.labels import boxes_from_labels, pad_ground_truth
 from nucleus_course.data.preprocess import resize, see, to_network
 from nucleus_course.presets import gentle
 
@@ -92,8 +92,6 @@ class TrainingBatches(keras.utils.PyDataset):
         if self.config.upsample != 1.0:
             labels = resize(labels, self.config.upsample)
         ids, boxes = boxes_from_labels(labels)
-        from nucleus_course.data.labels import pad_ground_truth
-
         labels, boxes, ids = pad_ground_truth(labels, boxes, ids, self.config.max_nuclei, index)
         return {"image": image, "labels": labels.astype("int32"), "boxes": boxes, "ids": ids}
 

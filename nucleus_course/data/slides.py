@@ -13,6 +13,7 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.data.canonical import Canonical, canonical
+from nucleus_course.data.containers import open_zarr
 from nucleus_course.data.files import MAX_BYTES
 from nucleus_course.data.planes import choose_planes
 
@@ -191,8 +192,6 @@ def _tiff_pieces(file, series, name):
 
 
 def _open_zarr(path, wanted):
-    from nucleus_course.data.containers import open_zarr
-
     array, axes, names, size, choices = open_zarr(path, wanted)
     sizes = dict(zip(axes, array.shape))
     projected = choices.get("plane") in ("max", "focus")

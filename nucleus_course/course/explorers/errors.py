@@ -3,6 +3,8 @@
 import numpy as np
 
 from nucleus_course.course.explorers.base import Control, Explorer
+from nucleus_course.data.labels import renumber
+from nucleus_course.evaluation.errors.taxonomy import CLASSES
 from nucleus_course.figures import draw_case, short
 
 
@@ -18,8 +20,6 @@ class ErrorBrowser(Explorer):
     title = "Error browser"
 
     def __init__(self, dataset, predictions, analysis):
-        from nucleus_course.evaluation import CLASSES
-
         self.dataset, self.predictions, self.analysis = dataset, predictions, analysis
         self.point = analysis.report.operating_point
         self.cases = {}
@@ -53,8 +53,6 @@ class ErrorBrowser(Explorer):
 
     def _labels(self, image_id):
         """(image, truth, detected) of an image, label images renumbered as the analysis saw them."""
-        from nucleus_course.data.labels import renumber
-
         if image_id not in self._painted:
             record = self.dataset[image_id]
             found = self.predictions.images[image_id].label_image(

@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course.models.mask_rcnn.backbone import BLOCKS, block_names
 from nucleus_course.models.weights.folder import (
     LoadReport,
     assign,
@@ -133,8 +134,6 @@ def layout_of(path):
 
 def keras_map(backbone):
     """{layer of keras.applications' ResNet: our layer} for ``resnet50`` or ``resnet101``."""
-    from nucleus_course.models.mask_rcnn.backbone import BLOCKS, block_names
-
     found = {"conv1_conv": "conv1", "conv1_bn": "bn_conv1"}
     for stage, count in enumerate(BLOCKS[backbone], start=2):
         for number, ours in enumerate(block_names(stage, count), start=1):
@@ -182,8 +181,6 @@ def adapted(config, layout):
     Raises:
         UserError: the preset's trunk is none that such weights exist for.
     """
-    from nucleus_course.models.mask_rcnn.backbone import BLOCKS
-
     if layout != NATIVE and getattr(config, "backbone", None) not in BLOCKS:
         raise UserError(
             f"preset {config.name} has a trunk of its own: {layout} weights fit resnet50 and resnet101"

@@ -164,6 +164,8 @@ def predict(
         common.say(f"next, when all shards are done: nucleus-course merge {out}")
     if job.failed:
         common.fail(f"{job.failed} of {pluralize(len(mine), 'image')} could not be done", 1)
+    if job.no_tables:
+        common.fail("the tables are not written", 1)
 
 
 def _here(recipe: Recipe, files: list[ImageFile], resume: bool, overwrite: bool):

@@ -23,7 +23,8 @@ class Job:
     Attributes:
         counts: the rows of counts.csv of the images that were done here.
         passed: how many were done before.
-        failed: how many could not be done, or whose tables could not be written.
+        failed: how many could not be done.
+        no_tables: whether the tables could not be written.
         renamed: stems of those whose results are called otherwise than their files.
     """
 
@@ -32,6 +33,7 @@ class Job:
         self.counts: list[dict[str, Any]] = []
         self.passed = self.failed = 0
         self.renamed: list[str] = []
+        self.no_tables = False
 
     def run(self, outcomes: Iterable[tuple[Any, Any]], total: int) -> None:
         """Count (file, :class:`~nucleus_course.prediction.cluster.Outcome`) as they come; failures are named."""
@@ -65,7 +67,7 @@ class Job:
         try:
             found = self.results.write_tables()
         except OSError as error:
-            self.failed += 1
+            self.no_tables = True
             reason = explain(error) or str(error)
             common.note(
                 f"the tables are not written: {reason}; `nucleus-course merge {self.results.path}` writes them"

@@ -157,7 +157,15 @@ def _zarr_size(scales, dataset, axes):
 def _zarr_plane(path, array, axes, names, size, wanted):
     def take(index):
         picks = tuple(index.get(axis, slice(None)) for axis in axes)
-        return np.asarray(array[picks]), [a for a in axes if not isinstance(index.get(a), int)]
+        left = [axis for axis in axes if not isinstance(index.get(axis), int)]
+        try:
+            return np.asarray(array[picks]), left
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # each codec raises its own kind
+            raise UserError(
+                f"{path}: damaged, a chunk cannot be read ({_short(error)}); copy it again"
+            ) from None
 
     return _plane(str(path), axes, array.shape, names, array.dtype, size, wanted, take)
 

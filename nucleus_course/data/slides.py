@@ -31,6 +31,7 @@ class Plane:
         shape: (H, W). dtype: of the values as stored.
         notes, channel, pixel_size: as in :class:`~nucleus_course.data.files.Pixels`.
         file: what to close in the end, or None.
+        name: what errors call it.
     """
 
     pieces: object
@@ -41,14 +42,28 @@ class Plane:
     channel: str = ""
     pixel_size: float | None = None
     file: object = field(default=None, repr=False)
+    name: str = "the image"
     _lock: object = field(default_factory=threading.Lock, repr=False)
 
     def read(self, top, left, bottom, right):
-        """The rows ``top`` to ``bottom`` and columns ``left`` to ``right``: (h, w) or (h, w, 3), as stored."""
+        """The rows ``top`` to ``bottom`` and columns ``left`` to ``right``: (h, w) or (h, w, 3), as stored.
+
+        Raises:
+            UserError: a damaged tile, with its place.
+        """
         spans = {"Y": slice(top, bottom), "X": slice(left, right)}
         place = tuple(spans[i] if isinstance(i, str) else i for i in self.index)
         with self._lock:
-            piece = np.asarray(self.pieces[place])
+            try:
+                piece = np.asarray(self.pieces[place])
+            except (UserError, OSError, MemoryError):
+                raise
+            except Exception as error:  # each codec raises its own kind
+                why = " ".join(str(error).split())[:160]
+                raise UserError(
+                    f"{self.name}: damaged, rows {top} to {bottom} and columns {left} to {right} cannot be read "
+                    f"({why}); copy it again"
+                ) from None
         first = next(i for i in self.index if not isinstance(i, int))
         return np.moveaxis(piece, 0, -1) if isinstance(first, slice) else piece
 
@@ -164,7 +179,7 @@ def _open_tiff(file, name, wanted):
         return None
     place = tuple(a if a in "YX" else slice(0, 3) if a == "S" else index[a] for a in axes)
     channel = names[index["C"]] if names and "C" in index else ""
-    return Plane(pieces, place, shape, series.dtype, notes, channel, size, file)
+    return Plane(pieces, place, shape, series.dtype, notes, channel, size, file, name)
 
 
 def _tiff_pieces(file, series, name):
@@ -202,7 +217,8 @@ def _open_zarr(path, wanted):
     place = tuple(a if a in "YX" else slice(0, 3) if a == "S" else index[a] for a in axes)
     channel = names[index["C"]] if names and "C" in index else ""
     dtype = np.dtype(array.dtype)
-    return Plane(array, place, (sizes["Y"], sizes["X"]), dtype, notes, channel, size)
+    shape = sizes["Y"], sizes["X"]
+    return Plane(array, place, shape, dtype, notes, channel, size, name=str(path))
 
 
 def sample_blocks(plane, count=BLOCKS, side=BLOCK):

@@ -23,6 +23,7 @@ from nucleus_course.prediction.many import Recipe, Work, reason, say_aside
 from nucleus_course.prediction.results import ResultsFolder, Summary
 
 PATIENCE = "30s"  # how long to wait for a scheduler
+KILLED = "every worker that had it died (out of memory?): give workers more of it, `dask worker --memory-limit`"
 
 _works: dict[str, Work] = {}  # of this process
 _opening, _busy = threading.Lock(), threading.Lock()
@@ -152,9 +153,18 @@ def begin(client: Any, recipe: Recipe, overwrite: bool = False) -> dict[str, Any
     """Begin the results folder on a worker, which loads the model for it; gives the folder's settings.
 
     Raises:
-        UserError: other settings, or a folder that this machine does not see.
+        UserError: other settings, a folder that this machine does not see, or no worker that lives to load the model.
     """
-    settings = client.submit(_begin, recipe, overwrite, key=_key("begin"), pure=False).result()
+    if not client.scheduler_info()["workers"]:
+        say_aside(
+            "the scheduler has no worker yet: waiting for one (`dask worker ADDRESS` starts it)"
+        )
+    try:
+        settings = client.submit(_begin, recipe, overwrite, key=_key("begin"), pure=False).result()
+    except Exception as error:
+        if not _is_killed(error):
+            raise
+        raise UserError(f"loading {recipe.weights}: {KILLED}") from None
     try:
         ResultsFolder(recipe.out, settings)
     except OSError as error:
@@ -183,14 +193,20 @@ def spread(
             error = future.exception() if future.status == "error" else None
             if error is None:
                 yield file, future.result()
-            elif type(error).__name__ == "KilledWorker":
-                text = "every worker that had it died (out of memory?): give workers more of it"
-                yield file, Outcome(error=f"{file.path}: {text}")
             else:
-                yield file, Outcome(error=reason(error, file.path))
+                yield file, Outcome(error=_reason(error, file.path))
             future.release()
     finally:
         client.cancel([future for future in futures if not future.done()])
+
+
+def _is_killed(error: Exception) -> bool:
+    return type(error).__name__ == "KilledWorker"
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """:func:`~nucleus_course.prediction.many.reason`, which knows of workers."""
+    return f"{path}: {KILLED}" if _is_killed(error) else reason(error, path)
 
 
 def _key(name: str) -> str:
@@ -250,7 +266,7 @@ def _slide(work: Work, recipe: Recipe, file: ImageFile, plane: Any) -> Outcome:
             row = slide_work.finish(work, file, plane, parts, notes.append)
         return Outcome(row=row, notes=list(dict.fromkeys(notes)))
     except Exception as error:
-        return Outcome(error=reason(error, file.path), full=is_full_disk(error), notes=notes)
+        return Outcome(error=_reason(error, file.path), full=is_full_disk(error), notes=notes)
 
 
 def _band(number: int, file: ImageFile, recipe: Recipe) -> list[str]:

@@ -410,13 +410,24 @@ def test_a_full_disk_skips_an_image_and_keeps_the_others(
     assert run(images, "--out", out, "--resume").exit_code == 0 and contents(out) == straight
 
 
+def test_tables_that_do_not_fit_are_no_lost_image(images, stub, straight, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    fill_for(monkeypatch, "predictions.json")
+    result = run(images, "--out", out)
+    said = plain(result.stderr)
+    assert result.exit_code == 1 and "could not be done" not in said
+    assert said.rstrip().endswith("error: the tables are not written")
+    monkeypatch.undo()
+    assert merge(out).exit_code == 0 and contents(out) == straight
+
+
 def test_a_disk_that_stays_full_ends_the_job_early(images, stub, straight, tmp_path, monkeypatch):
     out = tmp_path / "out"
     fill_for(monkeypatch, *TABLES, *(f"image{n:02d}" for n in range(4, COUNT)))
     result = run(images, "--out", out)
     said = plain(result.stderr)
     assert result.exit_code == 1 and stub.calls == 7
-    assert "5 images not tried" in said and "merge" in said and "9 of 12 images" in said
+    assert "5 images not tried" in said and "merge" in said and "8 of 12 images" in said
     assert len(list((out / "labels").iterdir())) == 4 and not list(out.rglob("*.csv"))
     monkeypatch.undo()
     install(monkeypatch.setattr)

@@ -93,6 +93,17 @@ def test_arrays_with_axes_without_and_of_two(tmp_path):
 def test_groups_that_are_no_image_and_damage(tmp_path):
     path = ome_zarr(tmp_path / "a.zarr", STACK[:, 0], "cyx")
     attributes = json.loads((path / ".zattrs").read_text())
+    chunk = next(
+        p
+        for p in sorted((path / "0").rglob("*"))
+        if p.name == "1.1.1" or p.parts[-3:] == ("1", "1", "1")
+    )
+    good = chunk.read_bytes()
+    chunk.write_bytes(b"garbage")
+    assert np.array_equal(nc.read_image(path, channel=0), STACK[0, 0])
+    with pytest.raises(UserError, match="a.zarr: damaged, a chunk cannot be read"):
+        nc.read_image(path, channel=1)
+    chunk.write_bytes(good)
     for change, line in (
         ({"axes": []}, "without axes"),
         ({"axes": [{"name": "y"}, {"name": "x"}]}, "its axes are YX, its shape"),

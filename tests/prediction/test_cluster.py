@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,6 +72,24 @@ def test_no_scheduler_is_one_line(images, tmp_path, monkeypatch):
     words = ["predict", str(images), "--out", str(tmp_path), "--scheduler", "tcp://127.0.0.1:9"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 2 and "tcp://127.0.0.1:9: no scheduler" in result.stderr
+
+
+def test_workers_that_die_of_the_model_or_of_an_image_are_one_line(tmp_path, capsys):
+    from distributed.scheduler import KilledWorker
+
+    class Future:
+        status, key = "error", ""
+
+        def result(self):
+            raise KilledWorker("nuclei-begin", None, 3)
+
+    client = SimpleNamespace(
+        scheduler_info=lambda: {"workers": {}}, submit=lambda *a, **k: Future()
+    )
+    with pytest.raises(UserError, match="loading compact: every worker .* --memory-limit"):
+        cluster.begin(client, Recipe(str(tmp_path)))
+    assert "no worker yet" in capsys.readouterr().err
+    assert "slide.tif: every worker" in cluster._reason(KilledWorker("a", None, 3), "slide.tif")
 
 
 @pytest.mark.slow

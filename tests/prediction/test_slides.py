@@ -295,6 +295,25 @@ def test_a_slide_that_is_cut_short_is_refused(small, tmp_path):
         planes.open_plane(path)
 
 
+def test_a_damaged_tile_is_named_with_its_place(small, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    image = nuclei_image(200, 200, 9)
+    path = tiff(tmp_path / "a.tif", image, tile=(64, 64), compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        start, size = (getattr(file.pages[0], n)[5] for n in ("dataoffsets", "databytecounts"))
+    data = bytearray(path.read_bytes())
+    data[start : start + size] = b"x" * size
+    path.write_bytes(data)
+    zarr.create_array(str(tmp_path / "a.zarr"), data=image, chunks=(64, 64))
+    (tmp_path / "a.zarr" / "c" / "1" / "1").write_bytes(b"garbage")
+    for name in ("a.tif", "a.zarr"):
+        plane = planes.open_plane(tmp_path / name)
+        np.testing.assert_array_equal(plane.read(0, 0, 64, 200), image[:64])  # the others are well
+        with pytest.raises(UserError, match=f"{name}: damaged, rows 60 to 90 and columns 0 to 80"):
+            plane.read(60, 0, 90, 80)
+        plane.close()
+
+
 # ------------------------------------------------------------------------------ a folder of results
 
 

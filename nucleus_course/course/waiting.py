@@ -1,25 +1,28 @@
 """A notebook cell that takes longer than five seconds says that it is working, and for how long.
 
-One line on standard error, written over each second. ``NUCLEUS_COURSE_WAITING=off`` leaves it out.
+One line of output that changes each second. ``NUCLEUS_COURSE_WAITING=off`` leaves it out.
 """
 
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 VARIABLE = "NUCLEUS_COURSE_WAITING"
 
 
 class Ticker:
-    """Writes the line while a cell runs; ``begin`` and ``end`` are called before and after each cell.
+    """Shows the line while a cell runs; ``begin`` and ``end`` are called before and after each cell.
 
     Args:
+        show: called with the line's text, first to show it and then to change it.
         patience: seconds until the first line. every: seconds from line to line.
     """
 
-    def __init__(self, patience: float = 5.0, every: float = 1.0):
-        self.patience, self.every = patience, every
+    def __init__(self, show: Callable[[str], None], patience: float = 5.0, every: float = 1.0):
+        self.show, self.patience, self.every = show, patience, every
         self.what = ""
         self._done, self._thread = threading.Event(), None
 
@@ -36,16 +39,33 @@ class Ticker:
         self._thread = None
 
     def _tick(self, done: threading.Event) -> None:
-        started, wait, last = time.monotonic(), self.patience, ""
+        started, wait, said = time.monotonic(), self.patience, False
         while not done.wait(wait):
-            last = f"working, {time.monotonic() - started:.0f} s" + f": {self.what}" * bool(
-                self.what
-            )
-            print(f"\r{last}  ", end="", file=sys.stderr, flush=True)
-            wait = self.every
-        if last:
-            seconds = time.monotonic() - started
-            print(f"\r{f'done, {seconds:.0f} s':<{len(last)}}", file=sys.stderr, flush=True)
+            what = f": {self.what}" if self.what else ""
+            self.show(f"working, {time.monotonic() - started:.0f} s{what}")
+            wait, said = self.every, True
+        if said:
+            self.show(f"done, {time.monotonic() - started:.0f} s")
+
+
+class Line:
+    """A line of text among a cell's outputs, which stays where it was first shown."""
+
+    def __init__(self) -> None:
+        self.handle: Any = None
+
+    def new(self, *_) -> None:
+        """The next text is another cell's."""
+        self.handle = None
+
+    def __call__(self, text: str) -> None:
+        from IPython.display import display
+
+        content = {"text/plain": text}
+        if self.handle is None:
+            self.handle = display(content, raw=True, display_id=True)
+        else:
+            self.handle.update(content, raw=True)
 
 
 _ticker: Ticker | None = None
@@ -56,7 +76,9 @@ def watch_cells() -> None:
     global _ticker
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if _ticker is None and hasattr(shell, "kernel") and os.environ.get(VARIABLE) != "off":
-        _ticker = Ticker()
+        line = Line()
+        _ticker = Ticker(line)
+        shell.events.register("pre_run_cell", line.new)
         shell.events.register("pre_run_cell", _ticker.begin)
         shell.events.register("post_run_cell", _ticker.end)
         _ticker.begin()  # this cell

@@ -50,8 +50,8 @@ def _root(
 ) -> None:
     """Mask R-CNN for nucleus segmentation: train it, score it, use it on your images.
 
-    New here? `nucleus-course doctor` checks this machine, `nucleus-course demo` shows everything once.
-    Each command explains itself: `nucleus-course train --help`.
+    New here? `nucleus-course doctor` checks this machine; `nucleus-course demo` shows everything once.
+    Each command has its own help, such as `nucleus-course train --help`.
     """
 
 

@@ -32,27 +32,27 @@ def baseline(
     min_area: Annotated[int | None, typer.Option(min=1)] = None,
     limit: common.Limit = None,
 ) -> None:
-    """Segment nuclei without learning, so that a model's worth can be seen.
+    """Segment nuclei without learning: something to compare a model with.
 
     \b
     Example
       nucleus-course baseline otsu --data stage1_train.zip --out otsu.json
       nucleus-course evaluate --data stage1_train.zip --predictions otsu.json
 
-    otsu: one threshold an image cuts bright from dark, the side that the border is on is background, and a watershed
-    on the distance to it separates nuclei that touch. Each nucleus' contrast serves as its score. The three parameters
-    were chosen on the train split of BBBC038; --search repeats that. The other baseline, a small U-Net, is trained:
-    `nucleus-course train --preset unet`.
+    otsu: one threshold for each image separates bright from dark. The side that the image's border is on is background. A watershed
+    on the distance to the background separates nuclei that touch. The contrast of each nucleus is its score. The three
+    parameters were chosen on the train split of BBBC038; --search repeats that. The other baseline, a small U-Net, has to be
+    trained: `nucleus-course train --preset unet`.
 
-    Writes FILE, as `predict` does, for `evaluate --predictions`.
+    Writes FILE in the format of `predict`, for `evaluate --predictions`.
 
     Args:
         method (METHOD): otsu: Otsu's threshold, then a watershed on the distances.
-        out (FILE): Where the predictions go.
-        search: Instead choose the method's parameters on part of the split, and print what was tried.
-        sigma (PIXELS): Smoothing before the threshold; default: chosen on train.
-        depth (PIXELS): How deep a saddle of the distances separates two nuclei; default: chosen on train.
-        min_area (PIXELS): The smallest nucleus; default: chosen on train.
+        out (FILE): The file for the predictions.
+        search: Choose the parameters on part of the split instead, and print what was tried.
+        sigma (PIXELS): Smoothing before the threshold. Default: chosen on train.
+        depth (PIXELS): How deep a saddle of the distances separates two nuclei. Default: chosen on train.
+        min_area (PIXELS): The smallest nucleus. Default: chosen on train.
     """
     import dataclasses
 
@@ -81,7 +81,7 @@ def _search(dataset) -> None:
     from nucleus_course.evaluation.baselines import SEARCH_STEP, search_otsu
 
     step = SEARCH_STEP if len(dataset) >= 10 * SEARCH_STEP else 1
-    title = f"dsb_score on every image of {step}, percent"
+    title = f"dsb_score on one image in {step}, percent"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, width=80)
     rows = search_otsu(dataset, step=step)
     for name in rows[0]:

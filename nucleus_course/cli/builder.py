@@ -8,8 +8,8 @@ from nucleus_course.cli import common
 from nucleus_course.cli.recipe import Recipe
 
 FROZEN = (
-    "warning: {preset} keeps BatchNorm's statistics as loaded, and none were: losses will be huge. "
-    "Start from --weights coco or imagenet, or take a preset ending in -scratch, where BatchNorm learns"
+    "warning: {preset} keeps the BatchNorm statistics of the weights it starts from, and there are none: losses will be huge. "
+    "Start from --weights coco or imagenet, or choose a preset ending in -scratch, in which BatchNorm learns"
 )
 
 

@@ -20,26 +20,26 @@ from nucleus_course._util.errors import UserError
 from nucleus_course._util.text import pluralize
 from nucleus_course.backend import explain
 
-SPLIT_HELP = "train, validation, all, test, matterport-… or grouped-…, source-1-… to source-4-train, -validation, or a file with one image id a line."
+SPLIT_HELP = "train, validation, all, test, matterport-…, grouped-…, source-1-… to source-4-… (-train or -validation), or a file with one image id per line."
 # Options of several commands, as the Args of a command's docstring describe its own.
 SHARED = """
     data (DATA): A zip or a folder in BBBC038's layout or with other annotations, an annotation file, or 'sample'
         for the embedded synthetic images.
-    annotations (FORMAT): masks, labels, imagej, qupath, coco, labelme or via, and with :NAME,… which categories
-        are nuclei; default: recognised.
-    allow_empty: Images without annotation show no nuclei; without this they are left out or refused.
+    annotations (FORMAT): masks, labels, imagej, qupath, coco, labelme or via; coco:NAME,… also names the
+        categories that are nuclei. Default: recognised by content.
+    allow_empty: Take images without annotation as images without nuclei. By default they are left out or refused.
     strict: Stop at the first faulty image instead of leaving it out.
-    limit (N): Use the first N images of the split only.
-    channel (N|NAME): The channel to read: its number from 0, or its name. Default: the nuclear stain by name.
-    plane (N|max|focus): The focal plane: a number, max or the sharpest.
-    time (N): The time to read, from 0.
+    limit (N): Use only the first N images of the split.
+    channel (N|NAME): The channel to read: its number from 0, or its name. Default: the one named after a nuclear stain.
+    plane (N|max|focus): The focal plane: its number from 0, max (largest values) or focus (the sharpest).
+    time (N): The time point to read, from 0.
     series (N): The series (picture) of a TIFF, from 0.
-    level (N): The level of a pyramid, 0 the largest.
-    flips (N): How many of an image's four flips to look at; default: as stored with the weights.
-    preset (P): The network that a bare weights file is for; folders and names know theirs.
-    dtype (D): float32 or mixed_bfloat16. predict takes the latter where the machine computes in it, for it is
-        faster; evaluate float32, so that a number depends on no processor.
-    backend (NAME): tensorflow, jax or torch, instead of what KERAS_BACKEND or Keras's own configuration names.
+    level (N): The level of a pyramid; 0 is the largest.
+    flips (N): How many of an image's four flips to use, 1 to 4. Default: as stored with the weights.
+    preset (P): The preset of a weights file that has no config.json beside it. Names and folders need none.
+    dtype (D): float32 or mixed_bfloat16. Default: predict uses the latter where the machine computes in it, because it
+        is faster; evaluate uses float32, so that numbers do not depend on the processor.
+    backend (NAME): tensorflow, jax or torch. Default: KERAS_BACKEND, or Keras's own configuration file.
 """
 # The options that say what of a file is read, as one parameter called ``reading``: a dict of them.
 Reading = Any
@@ -219,7 +219,9 @@ def open_data(
     issues = len(dataset.lint.issues)
     if issues:
         advice = f"`nucleus-course doctor --data {data}` lists them"
-        note(f"{what}: {issues} irregularities, repaired or left out; {advice}")
+        note(
+            f"{what}: {pluralize(issues, 'irregularity', 'irregularities')}, repaired or left out; {advice}"
+        )
     return dataset
 
 
@@ -230,7 +232,7 @@ def output_folder(path: Path) -> Path:
         UserError: where the path is a file.
     """
     if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file: --out names a folder")
+        raise UserError(f"--out {path} is a file: name a folder")
     path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -16,12 +16,12 @@ def download(
     \b
     Example: nucleus-course download --to data/bbbc038
 
-    Writes the archives as they are, stage1_train.zip above all, into DIR; other commands take that zip as
-    --data, and nothing needs to be unpacked. A download that broke off goes on where it stopped, and a
-    file that is already whole is not fetched again. In data/bbbc038 and bbbc038 the notebooks find it.
+    Writes the archives into DIR as they are, above all stage1_train.zip. Other commands take that zip as
+    --data; nothing needs to be unpacked. An interrupted download continues where it stopped, and a
+    complete file is not fetched again. The notebooks find the data in data/bbbc038 and bbbc038.
 
     Args:
-        to (DIR): Where to put the archives.
+        to (DIR): The folder for the archives.
     """
     from nucleus_course.data import download_bbbc038
 

@@ -45,7 +45,7 @@ def evaluate(
     dtype: str | None = None,
     backend: str | None = None,
 ) -> None:
-    """Score a model, or anybody's predictions, with every metric of the protocol.
+    """Score a model, or any predictions, with every metric of the protocol.
 
     \b
     Examples
@@ -53,9 +53,9 @@ def evaluate(
       nucleus-course evaluate --data D.zip --predictions labels/ --against compact
       nucleus-course evaluate --data D.zip --weights compact --rescale 0.25
 
-    The table has COCO's AP (maxDets 1000, and 100 for comparison), the mean IoU of masks in two readings,
+    The table has COCO's AP (maxDets 1000, and 100 for comparison), the mean mask IoU in two definitions,
     the Data Science Bowl's score, Matterport's AP, F1, PQ and AJI, in percent. AP uses every detection
-    and its score; the others one operating point. docs/metrics.md defines each.
+    and its score; the others use one operating point. docs/metrics.md defines each.
 
     \b
     Writes
@@ -64,32 +64,31 @@ def evaluate(
       report.against.json      the paired comparison, with --against
       report.errors.json       the error analysis, with --errors
       report.sources.json      the table by source, with --sources
-    all called after --out FILE.
+    All names follow --out FILE.
 
     Args:
-        weights (W): Predict with these: a name that ships, a model folder or a file.
+        weights (W): Predict with these weights: a shipped name, a model folder or a file.
         predictions (FILE): Score these: a predictions.json, or a folder of label images.
         out (FILE): The report to write.
-        score_threshold: The operating point; default: the one stored with the predictions.
+        score_threshold: The operating point. Default: the one stored with the predictions.
         min_area (PIXELS): Leave out detections smaller than this at the operating point.
-        bootstrap (N): Samples for 95% intervals over images; 1000 is usual, 0 gives none.
+        bootstrap (N): Bootstrap samples for 95% intervals over images; 1000 is usual, 0 turns them off.
         against (OTHER): Also compare with another model: weights, a predictions.json or a folder.
         by_type: Also print the metrics of each image type.
-        errors: Also sort every detection and nucleus into one class of error, with what it costs.
-        html (FILE): Also write a page with figures that opens by itself.
-        sources: Also print a table by source (stage1_train's experiments), each counted once in the mean.
-        learned (S): The split that the weights learned from: --sources marks what they never met.
-        rescale (F): Score on images that are F times as large, with their nuclei: how far from the usual
-            magnification does it work?
-        diameter (PX|auto|none): With --weights: at which scale to look, as for predict; none: images as they
-            are.
+        errors: Also assign every detection and nucleus to one class of error, and say what each class costs.
+        html (FILE): Also write a page with figures, in one self-contained file.
+        sources: Also print a table by source (the experiments of stage1_train), each counted once in the mean.
+        learned (S): The split that the weights were trained on: --sources marks the sources they have never seen.
+        rescale (F): Score on images and nuclei made F times as large, to see how far from the usual
+            magnification the model works.
+        diameter (PX|auto|none): With --weights: the scale, as for predict. none: images as they are.
         seed: Seed of the bootstrap.
     """
     from nucleus_course.data.splits import met_sources
     from nucleus_course.models.weights.folder import find_weights
 
     if (weights is None) == (predictions is None):
-        raise UserError("give either --weights or --predictions: one of them is what is scored")
+        raise UserError("give either --weights or --predictions: the one to score")
     common.check_dtype(dtype)
     common.output_file(out, "report.json")
     for name in (weights, against):

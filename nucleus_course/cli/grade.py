@@ -26,14 +26,14 @@ def grade(
     \b
     Example: nucleus-course grade submissions --out grades.csv
 
-    Writes a table with one row for each exercise: passed, not attempted, failed with its failing case, or missing.
-    Only definitions and exercises run, so a notebook takes seconds. A kernel is no sandbox: grade
-    strangers' notebooks in a container without network.
+    Writes a table with one row for each exercise: passed, not attempted, failed (with the failing case) or missing.
+    Only definitions and exercises run, so a notebook takes seconds. A kernel is not a sandbox: grade
+    notebooks from strangers in a container without network.
 
     Args:
-        folder (FOLDER): A folder with learners' notebooks, or one of them.
+        folder (FOLDER): A folder with learners' notebooks, or one notebook.
         out (FILE): The table, as CSV.
-        seconds (N): Most time for one cell.
+        seconds (N): The time limit for one cell.
     """
     from nucleus_course.course.grade import FAILED, NOT_ATTEMPTED, PASSED, to_csv
     from nucleus_course.course.grade import grade as grade_folder
@@ -50,4 +50,6 @@ def grade(
         numbers = [str(counts[key]) for key in (PASSED, FAILED, NOT_ATTEMPTED, "missing")]
         table.add_row(Text(name), *numbers, Text(first[:120]))
     common.out().print(table)
-    common.out().print(Text(f"wrote: {out} ({pluralize(len(grades), 'exercise')})"), soft_wrap=True)
+    common.out().print(
+        Text(f"written: {out} ({pluralize(len(grades), 'exercise')})"), soft_wrap=True
+    )

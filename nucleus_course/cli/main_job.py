@@ -18,10 +18,10 @@ def demo(
     epochs: Annotated[int, typer.Option(min=1)] = 15,
     backend: str | None = None,
 ) -> None:
-    """Run the main job once, on the embedded synthetic images, offline: about five minutes on two cores.
+    """Run the main job once, offline, on the embedded synthetic images: about five minutes on two cores.
 
-    Shows the data; trains the compact network briefly, for real; loads the weights that ship (or, where none
-    do, uses those just trained, and says so); detects the nuclei; scores them; draws what came out.
+    Shows the data, trains the compact network briefly, loads the shipped weights (without them it uses those
+    just trained, and says so), detects the nuclei, scores them and draws the results.
 
     \b
     Example: nucleus-course demo --out demo-output
@@ -29,13 +29,13 @@ def demo(
     \b
     Writes to DIR
       figures/*.png      the data, detections beside truth, learning curve
-      report.json        every metric, over all, an image and an image type
+      report.json        every metric: overall, by image and by image type
       predictions.json   every detection with its score
-      labels/<id>.tif    one label image an image
+      labels/<id>.tif    one label image for each image
       run/               the training: log, checkpoint, weights
 
     Args:
-        out (DIR): The folder for everything it makes.
+        out (DIR): The folder for all results.
         epochs (N): How long to train, in epochs of ten steps.
     """
     keep_freed()
@@ -52,7 +52,7 @@ def doctor(
     reading: common.Reading = None,
     backend: str | None = None,
 ) -> None:
-    """Look at this machine, or at a data set, and say what to do about what is missing or wrong.
+    """Check this machine, or a data set, and say what to do about what is missing or wrong.
 
     \b
     Examples
@@ -60,9 +60,9 @@ def doctor(
       nucleus-course doctor --data my-annotations/
 
     Without --data: versions, backend and device, cores, memory and disk, data and weights found.
-    With --data: every faulty file by name (masks of the wrong shape, empty, overlapping or twice there, with
-    colour, without image; unreadable files) and whether it was repaired or left out.
-    Writes nothing but the data set's cache. Exit code 1 where something needed is missing or refused.
+    With --data: every faulty file by name, and whether it was repaired or left out: unreadable files, and masks that have
+    the wrong shape, are empty, overlap, occur twice, are in colour or have no image.
+    Writes only the cache of the data set. Exit code 1 if something needed is missing or an image is refused.
 
     Args:
         data (DATA): Check these images and masks instead, file by file.
@@ -97,16 +97,16 @@ def benchmark(
       nucleus-course benchmark --quick
       nucleus-course benchmark --only predict --out benchmark.json
 
-    Each case runs in a process of its own; medians of warm runs, with torchvision and StarDist beside where they
-    are installed. Prints the table and writes it as JSON with the machine and the versions. Close other programs
-    first: times taken on a busy machine mean nothing (the CPU time beside them means a little).
+    Each case runs in its own process. Times are medians of warm runs; torchvision and StarDist are measured too if they
+    are installed. Prints the table and writes it as JSON, with the machine and the versions. Close other programs
+    first: times from a busy machine mean nothing (the CPU time beside them means a little).
 
     Args:
-        out (FILE): Where the numbers go.
-        quick: A few small cases, about a minute.
-        only (KINDS): Of machine, predict, startup, train, input, decode, evaluate: some, with commas between.
+        out (FILE): The file for the numbers.
+        quick: Only a few small cases, about a minute.
+        only (KINDS): Only these kinds, separated by commas: machine, predict, startup, train, input, decode, evaluate, slide, tasks.
         data (DATA): The images for input and decode.
-        threads (N): CPU threads; by default as many as cores.
+        threads (N): CPU threads. Default: as many as there are cores.
     """
     use_backend(backend)
     from nucleus_course.benchmark import run_benchmark

@@ -17,24 +17,24 @@ def merge(
     folders: Annotated[list[Path], typer.Argument()],
     out: Path | None = None,
 ) -> None:
-    """Put the tables of an array job together, or several folders of results into one.
+    """Merge the tables of an array job, or several folders of results into one.
 
     \b
     Examples
       nucleus-course merge results
       nucleus-course merge node1/results node2/results --out results
 
-    Writes predictions.json, counts.csv and measurements.csv from the rows of every image that is done; with --out also
-    copies the label images, overlays and exports. Needs no model. The folders must come from the same model and score threshold.
+    Writes predictions.json, counts.csv and measurements.csv from the rows of all images that are done. With --out it also
+    copies the label images, overlays and exports. It needs no model. All folders must come from the same model and score threshold.
 
     Args:
         folders (DIR...): Folders that `predict` wrote.
-        out (DIR): Where several folders become one; needed for more than one.
+        out (DIR): The folder for the merged results; needed for more than one folder.
     """
     from nucleus_course.prediction.results import TABLES, ResultsFolder
 
     if out is None and len(folders) > 1:
-        raise UserError("several folders become one: name it with --out DIR")
+        raise UserError("several folders are merged into one: name it with --out DIR")
     opened = [ResultsFolder(folder, None) for folder in folders]
     target = opened[0] if out is None else ResultsFolder(out, opened[0].settings)
     taken: dict[str, str] = {}

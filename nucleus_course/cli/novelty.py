@@ -13,20 +13,20 @@ def novelty(
     split: str = "train",
     check: str = "validation",
 ) -> None:
-    """Describe the images a model learned from, so that it tells when an image is unlike them.
+    """Describe the images a model was trained on, so that it can flag images that are unlike them.
 
     \b
     Example
       nucleus-course novelty --data D.zip --weights runs/compact/weights
 
-    Works on images alone: no network runs. Each source of stage1_train is compared with the others, and 99 of 100 of
-    these strangers stay below 1. Writes novelty.json into the model folder: from then on `predict` has a column
-    novelty and names the images at 1 or more. For a model whose input is canonical.
+    Uses the images only; no network runs. Each source of stage1_train is compared with the others, and the limit is set so
+    that 99 of 100 of these unfamiliar images stay below 1. Writes novelty.json into the model folder. From then on `predict`
+    writes a column novelty and names the images at 1 or more. Only for models with the canonical input.
 
     Args:
         weights (DIR): The model or run folder to write novelty.json into.
-        split (S): What the model learned from.
-        check (S): Where to show how many images are flagged; none skips it.
+        split (S): The split that the model was trained on.
+        check (S): A split to report how many images are flagged; none skips this.
     """
     from nucleus_course.data.canonical import canonical
     from nucleus_course.data.novelty import FILE, Novelty
@@ -35,14 +35,16 @@ def novelty(
 
     folder = find_weights(weights)
     if folder.is_file():
-        raise UserError(f"{weights} is a file: novelty belongs to a model folder, give that")
+        raise UserError(
+            f"{weights} is a file: novelty.json belongs in a model folder, so give the folder"
+        )
     if read_config(folder)[0].input != "canonical":
         raise UserError(f"{weights} sees colour: novelty is for models whose input is canonical")
     dataset = common.open_data(data, split, what="describing")
     sources = read_sources()
     if not set(dataset.ids) <= set(sources):
         raise UserError(
-            f"{data}: not all of its images are stage1_train's, whose sources are known"
+            f"{data}: not all of its images are in stage1_train: sources are known only for those"
         )
     judged = None if check == "none" else common.open_data(data, check, what="checking on")
     fitted = Novelty.fit(dataset, sources)

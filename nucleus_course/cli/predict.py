@@ -60,7 +60,7 @@ def predict(
     \b
     Writes to DIR
       predictions.json     every detection with its score, COCO style
-      labels/<stem>.tif    0 background, 1, 2, … a nucleus each, best first;
+      labels/<stem>.tif    0 background, 1, 2, … the nuclei, best first;
                            16 bits, or 32 above 65,535 nuclei
       counts.csv           one row for each image: size, nuclei, median area,
                            how it was seen (polarity, stain, range),
@@ -71,40 +71,39 @@ def predict(
                            whether the edge may cut it
       overlays/<stem>.png  with --overlay: the image with its outlines
       <format>/<stem>.…    with --export: rois, geojson, …
-      rows/<stem>.json     what the tables say of an image, once it is done
+      rows/<stem>.json     the rows of the tables, once an image is done
 
-    Folders are searched with their subfolders; in BBBC038's layout the masks are passed over and the
-    stem is the image id. Images that share a stem are called by their path or folder, with __ for /, and so is one whose
-    stem another image's results in DIR have; a line says so.
+    Folders are searched with their subfolders. In BBBC038's layout the masks are skipped and the
+    stem is the image id. If images share a stem, among themselves or with results in DIR, the results are named after the
+    path or folder, with __ for /; a note says so.
 
     Results are written image by image. Ctrl-C (exit code 130) and SIGTERM (143) keep what is done, and --resume
-    goes on from there. An image that cannot be read, does not fit into memory or cannot be written is named in one line
-    and skipped: the others go on, and the exit code is 1. Several processes may share one DIR, with or without --shard;
-    DIR keeps to one model and one score threshold.
+    continues from there. An image that cannot be read or written, or does not fit into memory, is named in one line
+    and skipped; the others are done, and the exit code is 1. Several processes may share one DIR, with or without --shard.
+    One DIR holds results of one model and one score threshold.
 
     Args:
         images (IMAGE_OR_FOLDER...): Image files (PNG, TIFF, zarr, CZI, …: docs/formats.md) or folders of them.
         weights (W): A name that ships, a model folder or a weights file.
         out (DIR): The folder for the results.
-        resume: Pass over images whose results are in DIR already.
-        overwrite: Remove the results that are in DIR first.
-        shard (I/N): Only every Nth image from the Ith on, for array jobs; then run `merge DIR`.
-        score_threshold: Count detections from this score on; default: the one stored with the weights.
-        tile (PIXELS): Side of the tiles of a large image; 0: no tiles; default: as it needs.
-        overlap (PIXELS): What neighbouring tiles share.
-        diameter (PX|auto|none): Median diameter of the nuclei in image pixels: the image is looked at so much
-            smaller or larger that they have the size the weights know best. auto: by a first look; none: as it
-            is.
+        resume: Skip images whose results are already in DIR.
+        overwrite: First remove the results that are in DIR.
+        shard (I/N): Only every Nth image, starting with the Ith, for array jobs. Run `merge DIR` afterwards.
+        score_threshold: Count detections with at least this score. Default: the one stored with the weights.
+        tile (PIXELS): Side of the tiles of a large image; 0: no tiles. Default: chosen automatically.
+        overlap (PIXELS): How many pixels neighbouring tiles share.
+        diameter (PX|auto|none): Median diameter of the nuclei in image pixels. The image is scaled so that the nuclei have the size
+            that the weights know best. auto: measured in a first pass; none: no scaling.
         overlay: Also draw the outlines on each image.
-        export (FORMATS): Also write rois (Fiji), geojson (QuPath), ome-tiff, ome-zarr (napari), parquet: a list
-            with commas.
-        pixel_size (UM): Side of a pixel in micrometres, for units alone; default: what the file says.
-        properties (NAMES): Also measure these properties of skimage.measure.regionprops: perimeter,orientation.
+        export (FORMATS): Also write these formats, separated by commas: rois (Fiji), geojson (QuPath), ome-tiff,
+            ome-zarr (napari), parquet.
+        pixel_size (UM): Side of a pixel in micrometres; it only changes units. Default: what the file says.
+        properties (NAMES): Also measure these properties of skimage.measure.regionprops, such as perimeter,orientation.
         runtime (NAME): keras, or openvino: faster on a CPU (pip install openvino onnx).
-        scheduler (ADDRESS): Spread the images over the workers of this Dask scheduler (tcp://host:8786), which
+        scheduler (ADDRESS): Spread the images over the workers of this Dask scheduler (tcp://host:8786). They must
             see DIR too.
-        polarity (HOW): How nuclei look: auto (decided image by image), bright or dark on their background.
-        seen (VIEW): canonical (grey, nuclei bright) or colour; default: as the weights learned.
+        polarity (HOW): Whether nuclei are bright or dark on their background; auto decides for each image.
+        seen (VIEW): canonical (grey, nuclei bright) or colour. Default: as the weights were trained.
     """
     if polarity not in POLARITIES:
         raise UserError(f"unknown --polarity '{polarity}': choose one of {', '.join(POLARITIES)}")
@@ -139,7 +138,7 @@ def predict(
         if shard is None and len(results):
             job.tables()
     if not job.counts and not job.passed:
-        raise UserError(f"none of the {pluralize(len(mine), 'image')} could be done")
+        raise UserError(f"none of the {pluralize(len(mine), 'image')} could be processed")
     if 1 < len(job.counts) <= TABLE_ROWS:
         common.out().print(_table(job.counts))
     if job.passed:
@@ -148,13 +147,13 @@ def predict(
     total = sum(row["nuclei"] for row in job.counts)
     common.say(
         f"{pluralize(total, 'nucleus', 'nuclei')} in {pluralize(len(job.counts), 'image')} "
-        f"at scores of {threshold:.2f} and up ({source})"
+        f"with a score of at least {threshold:.2f} ({source})"
     )
     strange = [row["image"] for row in job.counts if (row["novelty"] or 0) >= 1]
     if strange:
         names = ", ".join(strange[:3]) + (", …" if len(strange) > 3 else "")
         common.note(
-            f"unlike anything {weights} learned from, do not trust: "
+            f"unlike anything {weights} was trained on, do not trust: "
             f"{pluralize(len(strange), 'image')} of {len(job.counts)} ({names})"
         )
     common.note_renamed(job.renamed, out)
@@ -163,9 +162,9 @@ def predict(
     if shard is not None:
         common.say(f"next, when all shards are done: nucleus-course merge {out}")
     if job.failed:
-        common.fail(f"{job.failed} of {pluralize(len(mine), 'image')} could not be done", 1)
+        common.fail(f"{job.failed} of {pluralize(len(mine), 'image')} could not be processed", 1)
     if job.no_tables:
-        common.fail("the tables are not written", 1)
+        common.fail("the tables could not be written", 1)
 
 
 def _here(recipe: Recipe, files: list[ImageFile], resume: bool, overwrite: bool):
@@ -178,7 +177,7 @@ def _here(recipe: Recipe, files: list[ImageFile], resume: bool, overwrite: bool)
     polarity, seen = recipe.how["polarity"], recipe.how["input"]
     if polarity != "auto" and (seen or model.config.input) == "colour":
         raise UserError(
-            f"--polarity {polarity} is for the canonical input, and {recipe.weights} sees colour: add --input canonical"
+            f"--polarity {polarity} is for the canonical input, but {recipe.weights} sees colour: add --input canonical"
         )
     precise = {"precision": dtype.removeprefix("mixed_")} if dtype and runtime == "openvino" else {}
     model.use_engine(runtime, **precise)

@@ -58,7 +58,7 @@ class Job:
                     left = total - len(self.counts) - self.passed - self.failed
                     self.failed += left
                     common.note(
-                        f"the disk is full: {pluralize(left, 'image')} not tried; free some space and repeat with --resume"
+                        f"the disk is full: {pluralize(left, 'image')} not tried. Free some space and repeat with --resume"
                     )
                     return
 
@@ -70,20 +70,20 @@ class Job:
             self.no_tables = True
             reason = explain(error) or str(error)
             common.note(
-                f"the tables are not written: {reason}; `nucleus-course merge {self.results.path}` writes them"
+                f"the tables could not be written: {reason}. `nucleus-course merge {self.results.path}` writes them"
             )
             return
         more = found.images - len(self.counts) - self.passed
         if more > 0:
-            common.note(f"the tables also hold {pluralize(more, 'image')} that were in DIR already")
+            common.note(f"the tables also hold {pluralize(more, 'image')} that were already in DIR")
 
     def say_scales(self, weights: str) -> None:
         """How many images were looked at larger or smaller than they are."""
         scaled = sum(row.get("scale") not in (None, "", 1.0) for row in self.counts)
         if scaled:
             common.note(
-                f"{pluralize(scaled, 'image')} looked at larger or smaller, so that nuclei have the size that {weights} "
-                "knows best (scale in counts.csv); --diameter none looks at images as they are"
+                f"{pluralize(scaled, 'image')} scaled so that nuclei have the size that {weights} "
+                "knows best (scale in counts.csv); --diameter none turns this off"
             )
 
     def say_where(self) -> None:

@@ -100,7 +100,7 @@ def predict_many(
             say_aside(f"{file.path}: called {outcome.row['image']}, for another image has its name")
         done += not outcome.error
     if not done:
-        raise UserError(f"none of the {len(files)} images could be done")
+        raise UserError(f"none of the {len(files)} images could be processed")
     return ResultsFolder(recipe.out, None).write_tables()
 
 

@@ -379,7 +379,7 @@ def test_bad_files_are_one_line_each_and_the_others_go_on(images, stub, tmp_path
         (line,) = (line for line in skipped if f"{name}.png" in line)
         assert word in line
     assert said.count("Traceback") == 1, "of the bug alone"
-    assert "5 of 7 images could not be done" in said
+    assert "5 of 7 images could not be processed" in said
     assert [row["image"] for row in rows(tmp_path / "out")] == ["good1.png", "good2.png"]
 
 

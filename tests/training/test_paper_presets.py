@@ -71,6 +71,6 @@ def test_train_warns_of_frozen_batchnorm_without_weights(tmp_path):
     assert result.exit_code == 0, result.output
     warning = " ".join(result.stderr.split())
     assert (
-        "warning: paper-resnet50 keeps BatchNorm's statistics" in warning
+        "warning: paper-resnet50 keeps the BatchNorm statistics" in warning
         and "--weights coco" in warning
     )

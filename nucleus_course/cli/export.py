@@ -20,7 +20,7 @@ def export(
     preset: str | None = None,
     backend: str | None = None,
 ) -> None:
-    """Write a model for other runtimes: static shapes, float32, from any backend.
+    """Write a model as ONNX or OpenVINO files: fixed shapes, float32, from any backend.
 
     \b
     Example
@@ -31,14 +31,14 @@ def export(
       detector.onnx    image -> pyramid, boxes, scores (openvino: .xml, .bin)
       masks.onnx       pyramid, boxes -> masks, for any number of boxes
       export.json      inputs, outputs, preprocessing, scores and thresholds
-      rescoring.json   what makes the scores of them, where the model has it
+      rescoring.json   the networks that correct the scores, if the model has them
 
-    `nucleus-course predict --runtime openvino` needs no export. Packages: pip install openvino onnx
+    `nucleus-course predict --runtime openvino` needs no export. The packages: pip install openvino onnx
 
     Args:
-        weights (W): A name that ships, a model folder or a weights file.
+        weights (W): A shipped name, a model folder or a weights file.
         format (FORMAT): onnx or openvino.
-        size (PIXELS): Side of the network's input; paper-… presets double images first.
+        size (PIXELS): Side of the network's input. The paper-… presets double images first: 512 fits images of 256.
         out (DIR): The folder for the files.
     """
     load_backend(backend)

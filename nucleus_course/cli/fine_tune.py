@@ -1,4 +1,4 @@
-"""`nucleus-course train --fine-tune`: a few images in minutes, judged before and after, on what was learned and on what was not."""
+"""`nucleus-course train --fine-tune`: training on a few images in minutes, with scores before and after."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def _split(asked: SimpleNamespace):
         return whole, common.open_data(asked.data, asked.validation, what="left out", **options)
     out = left_out(whole.ids)
     if not out:
-        common.note("one image alone: none can be left out, so nothing says what was learned")
+        common.note("only one image: none can be left out, so nothing shows what was learned")
         return whole, None
     kept = [image_id for image_id in whole.ids if image_id not in out]
     images = pluralize(len(kept), "image")
-    common.note(f"learning from {images}; left out to judge by: {', '.join(out)}")
+    common.note(f"training on {images}; left out for scoring: {', '.join(out)}")
     return whole.subset(kept), whole.subset(out)
 
 
@@ -139,11 +139,11 @@ def _tell(folder: Path, before: dict, after: dict, own, judged, asked: SimpleNam
     common.written(*written)
     lost = before["ordinary"].metrics["f1_50"] - after["ordinary"].metrics["f1_50"]
     if lost > LOST:
-        keep, mix = "keep the old weights for those", "--mix DATA trains on old images as well"
+        keep, mix = "keep the old weights for those", "--mix DATA also trains on old images"
         advice = keep if asked.mix else mix
         common.note(f"on ordinary images F1 fell by {lost:.1f} points: {advice}")
     split = f" --split {written[-1]}" if judged is not None else " --split all"
     common.say(
-        "the thresholds are those of the weights before, not chosen for these; with more images than a few: "
+        "the thresholds are still those of the old weights. With more than a few images, choose new ones: "
         f"nucleus-course thresholds --data {asked.data}{split} --weights {folder}"
     )

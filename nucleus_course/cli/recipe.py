@@ -96,12 +96,14 @@ def make_recipe(asked: SimpleNamespace) -> Recipe:
     if whole and earlier is not None:
         values["weights"] = None  # they are in the checkpoint
     elif asked.resume and not whole:
-        common.note(f"{folder} holds no checkpoint yet: starting from the beginning")
+        common.note(f"{folder} has no checkpoint yet: starting from the beginning")
     values["split"] = values["split"] or "train"
     if values["validation"] is None:
         values["validation"] = JUDGES.get(values["split"])
         if values["validation"] is None and values["split"] not in NAMES:
-            common.note("no validation split is known for a split file: name one with --validation")
+            common.note(
+                "a split file has no validation split of its own: name one with --validation"
+            )
     elif values["validation"] == "none":
         values["validation"] = None
     return Recipe(preset, folder, stages=stages, earlier=earlier, whole=whole, **values)
@@ -111,17 +113,17 @@ def check_options(asked: SimpleNamespace) -> None:
     """Raise a UserError for options of `train` that do not go together, before anything is read."""
     common.check_dtype(asked.dtype)
     if asked.epochs is not None and asked.minutes is not None:
-        raise UserError("--epochs and --minutes are alternatives: give one of them")
+        raise UserError("--epochs and --minutes exclude each other: give one of them")
     if asked.augment is not None and asked.augment not in AUGMENTS:
         raise UserError(f"unknown --augment '{asked.augment}': choose one of {', '.join(AUGMENTS)}")
     if asked.pack is not None and asked.validation == "none":
         raise UserError("--pack chooses thresholds and scores: it needs a --validation split")
     if not asked.fine_tune and (asked.mix or asked.ordinary):
-        raise UserError("--mix and --ordinary go with --fine-tune")
+        raise UserError("--mix and --ordinary need --fine-tune")
     if asked.largest and (asked.time_limit is None or asked.batch_size is not None):
-        raise UserError("--largest-batch needs --time-limit, and no --batch-size")
+        raise UserError("--largest-batch needs --time-limit and excludes --batch-size")
     if asked.reserve is not None and asked.pack is None:
-        raise UserError("--reserve keeps time for --pack: give both or neither")
+        raise UserError("--reserve keeps time for --pack: give both, or neither")
 
 
 def adapted(preset: Preset, **changes: Any) -> Preset:
@@ -167,7 +169,7 @@ def check_as_begun(
             option = f"--{name.replace('_', '-')}"
             how = f"without {option}" if stored is None else f"with {stored}"
             raise UserError(
-                f"{option} {given}: run folder {earlier.folder} was started {how}; leave it out to go on, or choose another --run"
+                f"{option} {given}: run folder {earlier.folder} was started {how}. Leave it out to continue, or choose another --run"
             )
 
 
@@ -176,8 +178,8 @@ def check_images(earlier: RunConfig, dataset, data: str, split: str) -> None:
     if not earlier.trained_on(dataset):
         was = " ".join(str(earlier.values.get(key, "")) for key in ("data", "split"))
         raise UserError(
-            f"--data {data} (split {split}) gives {len(dataset)} images, and not the {earlier.values['images']} that run folder "
-            f"{earlier.folder} was started on ({was}): give those, or choose another --run"
+            f"--data {data} (split {split}) gives {len(dataset)} images, not the {earlier.values['images']} that run folder "
+            f"{earlier.folder} was started on ({was}): name those, or choose another --run"
         )
 
 

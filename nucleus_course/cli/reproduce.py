@@ -23,7 +23,7 @@ def reproduce(
     only: str | None = None,
     backend: str | None = None,
 ) -> None:
-    """Put the paper's table, or its side experiments, together from run folders, beside the published values.
+    """Build the paper's table, or that of its side experiments, from run folders, next to the published values.
 
     \b
     Examples
@@ -31,8 +31,8 @@ def reproduce(
       nucleus-course reproduce table1 --runs runs
       nucleus-course reproduce table1 --data D.zip --run --only paper-resnet50
 
-    A run folder DIR/<preset> holds config.json, log.jsonl and report.json. What has not been run is marked so,
-    and the commands that would run it are printed; a training that was cut short goes on where it stopped.
+    A run folder DIR/<preset> holds config.json, log.jsonl and report.json. Missing runs are marked, and the commands
+    for them are printed. An interrupted training continues where it stopped.
 
     \b
     Writes to DIR
@@ -40,11 +40,11 @@ def reproduce(
       <table>.png           AP and mask IoU of every run, and learning curves
 
     Args:
-        what ([TABLE]): table1, experiments or experiments-scratch; without it: all recipes.
+        what ([TABLE]): table1, experiments or experiments-scratch. Without it all presets and variants are listed.
         runs (DIR): The folder that holds the run folders.
         data (DATA): The real images, for the commands: a zip or a folder in BBBC038's layout.
-        run: Run what is missing, one after the other: days without a GPU.
-        only (PRESET): This row of the table alone.
+        run: Run what is missing, one after the other. Without a GPU this takes days.
+        only (PRESET): Only this row of the table.
     """
     from nucleus_course.reports import reproduction
 
@@ -68,7 +68,7 @@ def reproduce(
     _write(what, rows, runs)
     todo = [words for row in rows for words in reproduction.commands(row, data)]
     if todo:
-        console.print("What has not been run would be run by (or by --run)")
+        console.print("Commands for the missing runs (--run runs them)")
         for words in todo:
             common.say(f"  {reproduction.shell(words)}")
 
@@ -82,7 +82,7 @@ def _list(console) -> None:
 
     presets = {name: preset.summary for name, preset in PRESETS.items()}
     variants = {f"+{name}": about for name, (about, _) in VARIANTS.items()}
-    behind = "Variants, behind a preset's name: paper-resnet50+mirror"
+    behind = "Variants, appended to a preset's name: paper-resnet50+mirror"
     look: dict[str, Any] = {
         "title_justify": "left",
         "box": None,
@@ -111,7 +111,7 @@ def _run(row, data: str, backend: str | None) -> None:
         if code == 130:
             raise KeyboardInterrupt
         if code:
-            advice = "do what it says and repeat; what is finished is kept"
+            advice = "follow its message and repeat; finished runs are kept"
             raise UserError(f"`{shell(words)}` failed: {advice}")
 
 

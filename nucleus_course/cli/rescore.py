@@ -1,4 +1,4 @@
-"""`nucleus-course rescore`: scores that say how well a nucleus is outlined."""
+"""`nucleus-course rescore`: scores that say how well a detection outlines its nucleus."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ def rescore(
     limit: common.Limit = None,
     backend: str | None = None,
 ) -> None:
-    """Fit a model's scores to the IoU that its detections turn out to have.
+    """Make a model's scores predict the IoU of its detections.
 
     \b
     Example
       nucleus-course rescore --data D.zip --weights runs/compact/weights
       nucleus-course thresholds --data D.zip --weights runs/compact/weights
 
-    Predicts the split, matches detections with nuclei, and fits five small networks that tell a detection's IoU
-    from its class probability, mask, size and neighbours. Writes rescoring.json into the model folder: from then
-    on its scores are expected IoUs. Choose the threshold anew after that. Training drops the file; so may you.
+    Predicts the split, matches detections with nuclei, and fits five small networks that predict a detection's IoU
+    from its class probability, mask, size and neighbours. Writes rescoring.json into the model folder; from then
+    on its scores are expected IoUs. Choose the score threshold again afterwards. To undo this, delete the file;
+    training deletes it too.
 
     Args:
         weights (DIR): The model or run folder to fit scores for.
-        split (S): What to fit to: what the model learned from, unless it knows that by heart.
-        check (S): Where to show what it does to AP; none skips it.
+        split (S): The split to fit to: the training images, unless the model knows them by heart.
+        check (S): The split to show the change of AP on; none skips this.
         seed: Seed of the fit.
     """
     load_backend(backend)
@@ -48,13 +49,15 @@ def rescore(
 
     folder = find_weights(weights)
     if folder.is_file():
-        raise UserError(f"{weights} is a file: scores are fitted for a model folder, give that")
+        raise UserError(
+            f"{weights} is a file: rescoring.json belongs in a model folder, so give the folder"
+        )
     dataset = common.open_data(data, split, limit, what="fitting to")
     judged = None if check == "none" else common.open_data(data, check, limit, what="checking on")
     model = common.open_model(str(folder))
     if model.kind != "mask_rcnn":
         raise UserError(
-            f"{weights} is a {model.config.name}: only Mask R-CNN's detections have scores to fit"
+            f"{weights} is a {model.config.name}: only the scores of a Mask R-CNN can be fitted"
         )
     seen = match_detections(model, dataset)
     info = {
@@ -69,15 +72,15 @@ def rescore(
         seen = match_detections(model, judged)
         before, after = average_precision(seen), average_precision(seen, rescorer)
         console.print(
-            f"coco_ap on {check}: {before:.2f} by the network's own scores, {after:.2f} by expected IoU"
+            f"coco_ap on {check}: {before:.2f} with the network's own scores, {after:.2f} with expected IoUs"
         )
         predicted, actual = mean_score_and_iou(seen, rescorer)
         means = f"mean score {predicted:.2f}, mean IoU {actual:.2f}"
-        console.print(f"detections of 0.5 or more there: {means}")
+        console.print(f"detections with a score of at least 0.5 there: {means}")
         if predicted > actual + OPTIMISM:
             common.note(
-                f"the model knows the images of {split} too well for its scores to hold elsewhere: fit with --split to others"
+                f"the model knows the images of {split} by heart, so the new scores are too high on other images: choose another --split"
             )
     common.say(
-        f"next: nucleus-course thresholds --data {data} --weights {weights} (the old score threshold means something else now)"
+        f"next: nucleus-course thresholds --data {data} --weights {weights} (the old score threshold no longer fits)"
     )

@@ -29,25 +29,25 @@ def thresholds(
     reading: common.Reading = None,
     backend: str | None = None,
 ) -> None:
-    """Choose a model's score threshold and smallest area on a split, for a metric that you name.
+    """Choose a model's score threshold and smallest area, for the best value of a metric on a split.
 
     \b
     Examples
       nucleus-course thresholds --data D.zip --weights runs/compact/weights
       nucleus-course thresholds --data D.zip --weights runs/a --nms --flips 4
 
-    Writes thresholds.json into the model folder, with the metric, split and value reached: from then on
-    `predict` and `evaluate` use it. AP is not touched by it.
+    Writes thresholds.json into the model folder, with the metric, the split and the value reached. From then on
+    `predict` and `evaluate` use it. AP does not depend on it.
 
     Args:
-        weights (DIR): The model or run folder whose thresholds to set.
-        split (S): What to choose on; never what you will report on.
-        metric: What to make best: dsb_score, f1_50, f1_70, pq, aji, mean_mask_iou or foreground_iou.
+        weights (DIR): The model or run folder to choose for.
+        split (S): The split to choose on; never the one that you will report.
+        metric: The metric to maximise: dsb_score, f1_50, f1_70, pq, aji, mean_mask_iou or foreground_iou.
         at_least (METRIC=VALUE): Only operating points that keep another metric this high.
         nms: Also try NMS overlaps of 0.2 to 0.5.
         mask: Also try mask thresholds of 0.3 to 0.6.
-        flips: Test-time flips to look at, 1 to 4, stored too; default: as they are.
-        mask_threshold: Use and store this mask threshold, chosen elsewhere; default: as it is.
+        flips: Use and store this number of test-time flips, 1 to 4. Default: as stored.
+        mask_threshold: Use and store this mask threshold, chosen elsewhere. Default: as stored.
     """
     from nucleus_course.evaluation.thresholds import check_metrics, choose_thresholds
 
@@ -59,7 +59,9 @@ def thresholds(
 
     folder = find_weights(weights)
     if folder.is_file():
-        raise UserError(f"{weights} is a file: thresholds belong to a model folder, give that")
+        raise UserError(
+            f"{weights} is a file: thresholds.json belongs in a model folder, so give the folder"
+        )
     options = {"annotations": annotations, "reading": reading}
     dataset = common.open_data(data, split, limit, what="choosing on", **options)
     model = common.open_model(str(folder))

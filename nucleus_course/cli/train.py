@@ -28,7 +28,9 @@ def train(
     data: str,
     split: Annotated[
         str | None,
-        typer.Option(metavar="S", help=f"What to learn from (default: train): {common.SPLIT_HELP}"),
+        typer.Option(
+            metavar="S", help=f"The split to train on (default: train): {common.SPLIT_HELP}"
+        ),
     ] = None,
     preset: str | None = None,
     run: Path | None = None,
@@ -76,48 +78,50 @@ def train(
     Writes to the run folder
       config.json          everything that was set
       log.csv, log.jsonl   one row for each epoch: losses, rate, images/s, metrics
-      checkpoint.npz       the full state: --resume goes on from it
-      weights/             the best by validation AP, or the last without it:
+      checkpoint.npz       the full state, from which --resume continues
+      weights/             the best by validation AP (without validation the last):
                            use it as --weights DIR/weights
-    and with --pack to that folder
+    and with --pack, to that folder
       a model folder (half precision), report.json, predictions.json,
       curves.png, summary.json, log.csv
 
-    Ctrl-C and SIGTERM stop after the last whole epoch, and `train --data DATA --run DIR --resume` goes on from there,
-    with the settings in config.json. Only --epochs or --minutes, --time-limit, --pack, --validate-every, --workers,
-    --backend and --strict may then differ. A loss that is not a number stops the training with the last good weights kept.
+    Ctrl-C and SIGTERM stop the training; complete epochs are kept. `train --data DATA --run DIR --resume` continues
+    from there, with the settings in config.json. Only --epochs or --minutes, --time-limit, --pack, --validate-every,
+    --workers, --backend and --strict may then differ. If the loss is no longer a number, the training stops and keeps
+    the last good weights.
 
-    With --time-limit the speed is measured first, and the schedule is fitted to the time that is left, --pack included.
-    With --epochs or --minutes, or a run that has its length, the time limit only cuts: repeat the command with --resume.
+    With --time-limit the speed is measured first, and the schedule is fitted to the time left, including --pack.
+    If --epochs, --minutes or the resumed run set the length, the time limit only interrupts: repeat the command
+    with --resume.
 
     Args:
         preset (P): compact (the default), paper-resnet50, … ('nucleus-course reproduce' lists all).
-        run (DIR): The run folder; default: runs/<preset>.
-        resume: Go on from the run folder's checkpoint, with its settings.
-        fine_tune: Teach trained weights (compact, or --weights) a few images in minutes: trunk frozen first,
-            some images left out, scored before and after.
-        mix (DATA): With --fine-tune: half of the crops from these old images.
-        ordinary (DATA): With --fine-tune: ordinary images to score; default: sample.
-        weights (W): Start from these: coco, imagenet, a shipped name, a folder or a file.
-        epochs: Epochs in all; the preset's stages shrink or stretch to it.
-        minutes: Train for this long instead of --epochs; the rates follow the clock.
-        time_limit (MINUTES): End before this, everything included. Without --epochs or --minutes the schedule
+        run (DIR): The run folder. Default: runs/<preset>.
+        resume: Continue from the checkpoint in the run folder, with its settings.
+        fine_tune: Fine-tune trained weights (compact, or --weights) on a few images, in minutes. The trunk is frozen
+            at first; some images are left out and scored before and after.
+        mix (DATA): With --fine-tune: take half of the crops from these old images.
+        ordinary (DATA): With --fine-tune: ordinary images to score. Default: sample.
+        weights (W): Start from these weights: coco, imagenet, a shipped name, a folder or a file.
+        epochs: The number of epochs; the preset's stages shrink or stretch to it.
+        minutes: Train for this long instead of --epochs; the learning rates follow the clock.
+        time_limit (MINUTES): Be finished after this time, with everything. Without --epochs or --minutes the schedule
             is fitted to it.
-        reserve (MINUTES): Of the time limit, kept for --pack; default: a quarter, at most 5.
-        pack (DIR): At the end: choose thresholds, score, and write the model in half precision.
+        reserve (MINUTES): The part of the time limit that is kept for --pack. Default: a quarter, at most 5.
+        pack (DIR): At the end, choose thresholds, score, and write the model in half precision.
         max_mb (MB): Largest file of --pack, in MB of 10^6 bytes.
-        validation (S): The split that judges the weights, or 'none'; default: the partner of --split.
-        validate_every (N): Validate every N epochs, 0: at the end; default: the preset's, 0 with --time-limit.
+        validation (S): The split that the best weights are chosen on, or 'none'. Default: the partner of --split.
+        validate_every (N): Validate every N epochs; 0: only at the end. Default: the preset's, 0 with --time-limit.
         augment (A): preset (the default); gentle: weak changes of colour and size; plain: crops, flips and
             turns only.
-        seed: Seed of everything random; default: the preset's.
-        batch_size (N): Crops a step; default: the preset's.
-        largest: Double the batch while that is faster and fits; rates follow. Needs --time-limit.
-        crop (PIXELS): Side of a crop in network pixels; default: the preset's.
-        steps_per_epoch (N): Steps an epoch; default: the preset's.
-        workers (N): Threads that prepare crops; default: the preset's, all cores with --time-limit.
-        device_count (N): How many GPUs share a batch.
-        dtype: float32 or mixed_bfloat16; default: the preset's, or float32 where this machine has no bfloat16.
+        seed: Seed of everything random. Default: the preset's.
+        batch_size (N): Crops per step. Default: the preset's.
+        largest: Double the batch as long as it fits and is faster, with learning rates to match. Needs --time-limit.
+        crop (PIXELS): Side of a crop in network pixels. Default: the preset's.
+        steps_per_epoch (N): Steps per epoch. Default: the preset's.
+        workers (N): Threads that prepare crops. Default: the preset's; all cores with --time-limit.
+        device_count (N): The number of GPUs that share a batch.
+        dtype: float32 or mixed_bfloat16. Default: the preset's; float32 if this machine has no bfloat16.
     """
     asked = SimpleNamespace(**locals())
     check_options(asked)
@@ -138,14 +142,14 @@ def train(
     if backend == "jax" and time_limit is not None:
         _keep_compiled(recipe.folder)
     if dtype is None and recipe.preset.training.dtype != "float32" and not has_bfloat16(backend):
-        common.note("no bfloat16 in this machine's processor: training in float32")
+        common.note("this machine's processor has no bfloat16: training in float32")
         recipe.preset = adapted(recipe.preset, dtype="float32")
     build = Builder(recipe)  # before the data: a mistyped name should not cost their reading
     dataset, judged = _open(recipe, asked)
     rows, finished = _train(recipe, build, dataset, judged, clock, device_count, largest)
     if not finished:
         epoch = len(rows)
-        common.say(f"not finished: repeat the command with --resume to go on from epoch {epoch}")
+        common.say(f"not finished: repeat the command with --resume to continue from epoch {epoch}")
     elif pack is not None:
         from nucleus_course.cli.pack import write_pack
 
@@ -173,11 +177,11 @@ def _open(recipe: Recipe, asked: SimpleNamespace):
     if len(judged) < FEW:
         common.note(
             f"note: metrics of {pluralize(len(judged), 'image')} say little: --fine-tune leaves out three in ten, "
-            "--validation names others"
+            "--validation can name others"
         )
     if set(judged.ids) & set(dataset.ids):
         common.note(
-            "note: some images are in both; their metrics say how well they were learned, not how well others will be"
+            "note: some images are in both; their metrics say how well they were learned, not how well the model does on new ones"
         )
     return dataset, judged
 
@@ -207,7 +211,9 @@ def _train(recipe: Recipe, build: Builder, dataset, judged, clock: TimeLimit, co
                 notes=recipe.notes, on_epoch=clock if limited else None,
             )  # fmt: skip
         except TrainingDiverged as error:
-            raise UserError(f"{error}; {recipe.folder}/weights has the last good ones") from None
+            raise UserError(
+                f"{error}; {recipe.folder}/weights holds the last good weights"
+            ) from None
     if history.stopped == "interrupted":
         raise KeyboardInterrupt
     rows = history.rows
@@ -235,7 +241,7 @@ def _fit(recipe: Recipe, build: Builder, dataset, clock: TimeLimit, largest: boo
     if clock.left < speed.start + 2 * speed.step:
         raise UserError(
             f"--time-limit leaves {max(0.0, clock.left):.0f} s for training, which takes {speed.start:.0f} s to start "
-            f"and {speed.step:.1f} s a step: raise it"
+            f"and {speed.step:.1f} s per step: raise it"
         )
     recipe.preset, recipe.minutes = fitted(preset, clock.left, speed)
     batch, steps = recipe.preset.training.batch_size, recipe.preset.training.steps_per_epoch

@@ -91,7 +91,7 @@ def train(
             is none that is measured; both ``epochs`` and ``minutes`` are given.
     """
     if epochs is not None and minutes is not None:
-        raise UserError("epochs and minutes are alternatives: give one of them")
+        raise UserError("epochs and minutes exclude each other: give one of them")
     if validate_metric not in VALIDATED:
         raise UserError(
             f"validate_metric={validate_metric!r}: choose one of {', '.join(VALIDATED)}"

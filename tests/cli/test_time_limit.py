@@ -75,7 +75,7 @@ def test_a_schedule_in_two_calls(tmp_path):
 
     done = run(*words, "--time-limit", 0.1)  # time for one epoch, which is always made
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "repeat the command with --resume to go on from epoch 1" in done.stdout
+    assert "repeat the command with --resume to continue from epoch 1" in done.stdout
     assert not packed.exists() and (folder / "weights" / "weights.h5").exists()
 
     done = run(*words, "--batch-size", 3)
@@ -117,7 +117,7 @@ def toy(config, thresholds, dtype_policy, seed):
     "words, message",
     [
         (["--preset", "papers"], "unknown preset 'papers'"),
-        (["--epochs", 3, "--minutes", 9], "are alternatives"),
+        (["--epochs", 3, "--minutes", 9], "exclude each other"),
         (["--preset", "tiny", "--crop", 100], "--crop 100 is not a multiple of 32"),
         (["--pack", "p", "--validation", "none"], "--pack chooses thresholds"),
         (["--largest-batch"], "--largest-batch needs --time-limit"),

@@ -161,7 +161,7 @@ def test_run_does_the_missing_ones_and_stops_where_one_fails(runs, monkeypatch):
     monkeypatch.setattr(subprocess, "run", fake)
     words = "--data x.zip --run --only strong --backend jax"
     one_line_error(
-        run("reproduce table1 --runs", runs, words), "evaluate", "failed: do what it says"
+        run("reproduce table1 --runs", runs, words), "evaluate", "failed: follow its message"
     )
     assert [words[0] for words in called] == ["train", "thresholds", "evaluate"]
     expected = f"train --data x.zip --preset strong --run {runs / 'strong'} --backend jax"

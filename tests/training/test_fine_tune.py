@@ -115,7 +115,7 @@ def test_the_command_from_images_to_the_table(few, tmp_path):
     result = CliRunner().invoke(app, [*map(str, words)], catch_exceptions=False)
     text = plain(result.output)
     assert result.exit_code == 0, text
-    assert "learning from 3 images; left out to judge by: 002" in text
+    assert "training on 3 images; left out for scoring: 002" in text
     assert "left out, n = 1" in text and "ordinary, n = 2" in text and "coco_ap" in text
     assert "not chosen for these" in text and f"--split {run}/left-out.txt" in text.replace(
         "\n", ""
@@ -138,7 +138,7 @@ def test_the_command_from_images_to_the_table(few, tmp_path):
 
 def test_options_that_do_not_go_together(few, tmp_path):
     for words, line in (
-        (["--mix", "old"], "--mix and --ordinary go with --fine-tune"),
+        (["--mix", "old"], "--mix and --ordinary need --fine-tune"),
         (["--fine-tune", "--preset", "compact"], "--preset does not go with --fine-tune"),
         (["--fine-tune", "--resume"], "--resume does not go with --fine-tune"),
     ):

@@ -54,7 +54,7 @@ def test_a_later_stages_warm_up_acts_by_the_clock_too(tmp_path, monkeypatch, sto
 
 
 def test_epochs_and_minutes_are_alternatives(tmp_path):
-    with pytest.raises(UserError, match="epochs and minutes are alternatives"):
+    with pytest.raises(UserError, match="epochs and minutes exclude each other"):
         train(Toy(), dataset(), preset=preset(), epochs=2, minutes=1, run=tmp_path / "run", **QUIET)
     assert not (tmp_path / "run").exists()
 

@@ -197,15 +197,15 @@ class AugmentConfig:
                 low, high = value
                 if not 0 <= low <= high:
                     raise ValueError(
-                        f"{each.name}={value}: a range (low, high) with 0 <= low <= high"
+                        f"{each.name}={value}: give a range (low, high) with 0 <= low <= high"
                     )
                 object.__setattr__(self, each.name, (float(low), float(high)))
             elif each.name != "border" and value < 0:
                 raise ValueError(f"{each.name}={value} must not be negative")
         if self.scale[0] == 0 or self.gamma[0] == 0:
-            raise ValueError("scale and gamma must be above zero")
+            raise ValueError("scale and gamma must be greater than 0")
         if self.border not in BORDERS:
-            raise ValueError(f"border={self.border!r}: one of {', '.join(BORDERS)}")
+            raise ValueError(f"border={self.border!r}: choose one of {', '.join(BORDERS)}")
 
     @classmethod
     def none(cls, **changes):
@@ -267,13 +267,13 @@ class Thresholds:
         object.__setattr__(self, "chosen", bool(self.metric))
         for name in ("score", "nms_iou", "mask"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} is {getattr(self, name)}: from 0 to 1")
+                raise UserError(f"{name} is {getattr(self, name)}: give a number from 0 to 1")
         if self.flips not in (1, 2, 3, 4):
-            raise UserError(f"flips={self.flips}: 1 (the image alone), 2, 3 or 4 are possible")
+            raise UserError(f"flips={self.flips}: choose 1 (only the image itself), 2, 3 or 4")
         object.__setattr__(self, "diameters", tuple(self.diameters))  # JSON brings lists
         known = self.diameters
         if known and not (len(known) == 3 and 0 < known[0] <= known[1] <= known[2]):
-            raise UserError(f"diameters={list(known)}: smallest, best and largest are expected")
+            raise UserError(f"diameters={list(known)}: give the smallest, the best and the largest")
 
     def inherited(self):
         """The same thresholds for other weights, for which nothing was chosen and which may know other sizes."""
@@ -307,7 +307,7 @@ def from_dict(cls, values):
         UserError: for keys that ``cls`` does not have or that are missing, and values of another type.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{cls.__name__} is {shortened(values)}, where an object was expected")
+        raise UserError(f"{cls.__name__} is {shortened(values)}, but an object was expected")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(set(map(str, values)) - set(fields))
     if unknown:

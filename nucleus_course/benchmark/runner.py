@@ -51,7 +51,7 @@ def list_cases(quick=False, only=None, data="sample"):
     wanted = tuple(k.strip() for k in only.split(",") if k.strip()) if only else KINDS
     unknown = [k for k in wanted if k not in KINDS]
     if unknown:
-        raise UserError(f"unknown kind '{unknown[0]}' in --only: choose of {', '.join(KINDS)}")
+        raise UserError(f"unknown kind '{unknown[0]}' in --only: choose from {', '.join(KINDS)}")
     cases = [{"kind": "machine"}] + _predict_cases(quick)
     cases.append({"kind": "startup", "preset": "compact"})
     training = {"kind": "train", "data": data}
@@ -162,7 +162,7 @@ def run_benchmark(
 
     out = Path(out)
     if not out.parent.is_dir() or out.is_dir():
-        raise UserError(f"--out {out} is not a file in a folder that exists")
+        raise UserError(f"--out {out}: name a file in a folder that exists")
     console = console or Console(highlight=False)
     cases = list_cases(quick, only, data)
     here = machine()

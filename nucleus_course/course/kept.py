@@ -182,7 +182,7 @@ def _compute(weights: Weights, dataset, out: Path, mirrored: int = 0) -> None:
         else:
             log.append(line)
     if process.wait() or not out.exists():
-        raise UserError("the detection did not finish:\n" + "".join(log[-20:]))
+        raise UserError("the detection ended early:\n" + "".join(log[-20:]))
 
 
 def _answer(request: dict) -> None:

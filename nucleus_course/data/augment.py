@@ -29,13 +29,13 @@ class Augmenter:
 
     def __init__(self, config, size):
         if size < 1:
-            raise ValueError(f"size={size}: at least one pixel")
+            raise ValueError(f"size={size}: give at least one pixel")
         self.config = config
         self.size = int(size)
 
     def __call__(self, image, labels, seed):
         if image.shape[:2] != labels.shape or image.ndim != 3:
-            raise ValueError(f"image {image.shape} and labels {labels.shape} do not fit")
+            raise ValueError(f"image {image.shape} and labels {labels.shape} differ in size")
         random = np.random.Generator(
             np.random.PCG64(np.random.SeedSequence(tuple(int(part) for part in seed)))
         )

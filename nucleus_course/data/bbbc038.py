@@ -154,9 +154,7 @@ class ZipSource(Source):
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, EOFError, NotImplementedError):
-            raise UserError(
-                f"{path}: not a zip archive, or a damaged one; download it again"
-            ) from None
+            raise UserError(f"{path}: not a zip archive, or damaged; download it again") from None
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
         self._lock = threading.Lock()
@@ -252,7 +250,7 @@ def open_source(path, annotations="auto"):
     source = with_annotations(with_solution(_open(path)), annotations, only)
     if not source.entries and not source.issues:
         hint = f"; {source.hint}" if source.hint else ""
-        raise UserError(f"{path}: nothing in it is in {LAYOUT}{hint}")
+        raise UserError(f"{path}: holds nothing in {LAYOUT}{hint}")
     return source
 
 
@@ -287,9 +285,11 @@ def _open_file(path):
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     if kind_of(head):
-        raise UserError(f"{path}: one image file, where a folder was expected in {LAYOUT}")
+        raise UserError(f"{path}: a single image file; give a folder in {LAYOUT}")
     if not head.startswith(b"PK") and path.suffix.lower() != ".zip":
-        raise UserError(f"{path}: neither a folder nor a zip archive; give one in {LAYOUT}")
+        raise UserError(
+            f"{path}: neither a folder nor a zip archive; give a zip or folder in {LAYOUT}"
+        )
     return ZipSource(path)
 
 

@@ -128,8 +128,8 @@ def write_cache(path, index, blobs):
         _sweep(path)
     except OSError as error:
         warnings.warn(
-            f"cannot write the cache {path} ({error.strerror or error}): going on in memory; "
-            f"set {ENVIRONMENT} to a folder with room to decode only once",
+            f"cannot write the cache {path} ({error.strerror or error}): continuing in memory; "
+            f"set {ENVIRONMENT} to a folder with free space to avoid decoding again",
             stacklevel=2,
         )
     return open_cache(path) or MemoryStore(index, blobs)

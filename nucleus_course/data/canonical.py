@@ -169,7 +169,7 @@ def _values(image):
     neighbouring values (1 for integers, 0 for floats); what was taken off all values; and the channel, or None."""
     image = plain_channels(image)
     if image.dtype.kind not in "buif":
-        raise UserError(f"an image of numbers was expected, not {image.dtype}")
+        raise UserError(f"the image must hold numbers, not {image.dtype}")
     step = 0.0 if image.dtype.kind == "f" else 1.0
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UserError("the image holds NaN or infinite values; replace them first")

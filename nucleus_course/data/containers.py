@@ -88,7 +88,7 @@ def open_zarr(path, wanted):
         dataset = sets[choose_number(path, "level", level, len(sets) or 1)]
         array = node[dataset["path"]]
     except (KeyError, IndexError):
-        raise UserError(f"{path}: a damaged OME-Zarr: its largest level is not there") from None
+        raise UserError(f"{path}: a damaged OME-Zarr: its largest level is missing") from None
     axes = [a if isinstance(a, str) else a.get("name", "") for a in scales.get("axes", [])]
     axes = "".join(axis[:1].upper() for axis in axes)
     _check_axes(path, axes, array.shape)
@@ -100,9 +100,7 @@ def open_zarr(path, wanted):
 def _zarr_series(path, node, about, series):
     """The image of a group of images (as bioformats2raw writes them): node and metadata."""
     if "plate" in about or "well" in about:
-        raise UserError(
-            f"{path}: a plate of many images: give the folder of one, such as A/1/0 in it"
-        )
+        raise UserError(f"{path}: a plate of many images: give the folder of one, such as A/1/0")
     images = sorted((name for name in node.group_keys() if name.isdigit()), key=int)
     images = [name for name in images if "multiscales" in _ome(node[name])]
     if not images:
@@ -111,7 +109,7 @@ def _zarr_series(path, node, about, series):
         )
     if series is None and len(images) > 1:
         raise UserError(
-            f"{path}: it holds {len(images)} pictures: choose series 0 to {len(images) - 1}"
+            f"{path}: holds {len(images)} pictures: choose series 0 to {len(images) - 1}"
         )
     node = node[images[choose_number(path, "series", series, len(images))]]
     return node, _ome(node)
@@ -135,12 +133,12 @@ def _array_axes(path, array, about):
 def _check_axes(path, axes, shape):
     if not axes:
         raise UserError(
-            f"{path}: a zarr array of shape {tuple(shape)} without axes: nothing says which are rows, columns, "
-            "channels or planes; save it as OME-Zarr, or name the axes (dimension_names, _ARRAY_DIMENSIONS)"
+            f"{path}: a zarr array of shape {tuple(shape)} without axes: which are rows, columns, "
+            "channels or planes is unknown; save it as OME-Zarr, or name the axes (dimension_names, _ARRAY_DIMENSIONS)"
         )
     if len(axes) != len(shape) or len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes):
         raise UserError(
-            f"{path}: its axes are {axes}, its shape {tuple(shape)}: Y and X are needed, each axis once"
+            f"{path}: its axes are {axes}, its shape {tuple(shape)}: it needs Y and X, and each axis only once"
         )
 
 
@@ -201,12 +199,12 @@ def decode_vendor(path, kind, wanted):
             raise UserError(
                 f"{path}: {called} needs the package {package}: {INSTALL}; or export it as OME-TIFF"
             ) from None
-        raise UserError(f"{path}: {called} that cannot be read ({_short(error)})") from None
+        raise UserError(f"{path}: cannot be read as {called} ({_short(error)})") from None
     wanted = dict(wanted)
     series, level = wanted.pop("series", None), wanted.pop("level", None)
     if series is None and len(scenes) > 1:
         listed = ", ".join(f"{i}: {name}" for i, name in enumerate(scenes[:8]))
-        raise UserError(f"{path}: it holds {len(scenes)} pictures: choose a series ({listed})")
+        raise UserError(f"{path}: holds {len(scenes)} pictures: choose a series ({listed})")
     series = choose_number(path, "series", series, len(scenes))
     level = choose_number(path, "level", level, len(image.resolution_levels))
     try:
@@ -217,7 +215,7 @@ def decode_vendor(path, kind, wanted):
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{path}: {called} that cannot be read ({_short(error)})") from None
+        raise UserError(f"{path}: cannot be read as {called} ({_short(error)})") from None
 
 
 def _vendor_plane(path, image, wanted):
@@ -246,7 +244,7 @@ def _plane(name, axes, shape, names, dtype, size, wanted, take):
     if order[0] not in "YXS":
         values = project(values, str(wanted["plane"]))
     if values.dtype.kind not in "buif":
-        raise UserError(f"{name}: holds {values.dtype}, where an image of numbers was expected")
+        raise UserError(f"{name}: holds {values.dtype}, but an image holds numbers")
     number = index.get("C", 0)
     channel, channels = names[number] if names else "", name_channels(names, sizes.get("C", 1))
     size = float(size) if size and 0 < size < 1e6 else None
@@ -256,7 +254,7 @@ def _plane(name, axes, shape, names, dtype, size, wanted, take):
 def _only_one(path, **given):
     for option, value in given.items():
         if value not in (None, 0, "0"):
-            raise UserError(f"{path}: {option} {value!r}: this file has one {option} only")
+            raise UserError(f"{path}: {option} {value!r}: this file has only one {option}")
 
 
 def _short(error):

@@ -231,16 +231,16 @@ def load_dataset(
     outside = [issue for issue in refused if issue.kind == "outside name"]
     if outside:
         raise UserError(
-            f"{path}: the archive holds {outside[0].file!r}, a name outside its folder; it is not to be trusted"
+            f"{path}: the archive holds {outside[0].file!r}, a path outside its folder; do not trust this archive"
         )
     if strict and refused:
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise UserError(
-            f"{path}: {refused[0].file}: {refused[0].message}{more}; correct it, or leave out strict"
+            f"{path}: {refused[0].file}: {refused[0].message}{more}; correct it, or do not ask for strict"
         )
     if not index["images"]:
         reason = f"; first: {refused[0].file}: {refused[0].message}" if refused else ""
-        raise UserError(f"{path}: no usable image in it{reason}")
+        raise UserError(f"{path}: holds no usable image{reason}")
     whole = Dataset(store, sorted(index["images"]), path)
     usable = [image_id for image_id in _split(whole, split) if image_id in index["images"]]
     if not usable:
@@ -249,8 +249,8 @@ def load_dataset(
     if not allow_empty and not any(dataset.counts.values()):
         hint = index["hint"] or "each nucleus has a mask in <id>/masks/"
         raise UserError(
-            f"{path}: no nucleus is annotated in {pluralize(len(dataset), 'image')} of split "
-            f"{str(split)!r}: {hint}. If they really show none: allow_empty=True (--allow-empty)"
+            f"{path}: no nuclei are annotated in {pluralize(len(dataset), 'image')} of split "
+            f"{str(split)!r}: {hint}. If they really show none, set allow_empty=True (--allow-empty)"
         )
     if progress:
         _say(dataset, path, dataset.lint.refused)

@@ -51,7 +51,7 @@ def decode_entry(entry, read, labelled=True, reading=None):
         result.issues.append(Issue(entry.image_id, file, kind, message, action))
 
     if entry.rivals:
-        message = f"{entry.rivals} images lie together, none called {entry.image_id!r}: each needs a folder of its own, <id>/images/<id>.png"
+        message = f"{entry.rivals} images lie together, none called {entry.image_id!r}: each needs its own folder, <id>/images/<id>.png"
         report(entry.image, "several images", message, REFUSED)
         return result
     if labelled and not entry.masks and entry.annotation is None:
@@ -59,7 +59,7 @@ def decode_entry(entry, read, labelled=True, reading=None):
             report(
                 entry.unread[0],
                 "no masks",
-                f"{pluralize(len(entry.unread), 'file')} among the masks, none of them an image that can be read: "
+                f"{pluralize(len(entry.unread), 'file')} among the masks, none of them a readable image: "
                 "export the annotation as masks or as a label image",
                 REFUSED,
             )
@@ -68,7 +68,7 @@ def decode_entry(entry, read, labelled=True, reading=None):
             report(
                 entry.image,
                 "no masks",
-                "an image without annotation (no masks folder): its nuclei are unknown",
+                "an image without annotation (no masks folder), so its nuclei are unknown",
                 REFUSED,
             )
             return result

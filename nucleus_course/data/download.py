@@ -102,34 +102,34 @@ def _fetch(url, folder, name, checksum, progress):
         shutil.rmtree(hidden, ignore_errors=True)
     except requests.exceptions.HTTPError as error:
         raise UserError(
-            f"{url}: the server answered {error.response.status_code}; see {PAGE} for the present address"
+            f"{url}: the server answered {error.response.status_code}; see {PAGE} for the current address"
         ) from None
     except requests.exceptions.ConnectionError:
         if downloader.partial.exists():
             raise UserError(
-                f"{url}: the connection broke; run it again to go on where it stopped"
+                f"{url}: the connection broke; run the command again to continue"
             ) from None
         raise UserError(
-            f"{url}: {urlsplit(url).hostname} cannot be reached; connect to the internet, or use --data sample, which needs none"
+            f"{url}: {urlsplit(url).hostname} cannot be reached; connect to the internet, or use --data sample, which works offline"
         ) from None
     except requests.exceptions.RequestException as error:
         raise UserError(
-            f"{url}: the download failed ({type(error).__name__}); run it again to go on where it stopped"
+            f"{url}: the download failed ({type(error).__name__}); run the command again to continue"
         ) from None
     except OSError as error:
         raise UserError(
-            f"{target}: cannot be written ({error.strerror or error}); make room, or choose another folder with --to"
+            f"{target}: cannot be written ({error.strerror or error}); free some space, or choose another folder with --to"
         ) from None
     except ValueError as error:  # pooch: the checksum does not hold; it has removed the file
         if "hash" not in str(error).lower():
             raise
         raise UserError(
-            f"{url}: what came is damaged (its SHA-256 is not {checksum[:12]}...); run the download again"
+            f"{url}: the downloaded file is damaged (its SHA-256 is not {checksum[:12]}...); run the download again"
         ) from None
     if not _is_whole(target, checksum):
         target.unlink(missing_ok=True)
         raise UserError(
-            f"{url}: what came is damaged (empty, or not a sound zip); removed, run the download again"
+            f"{url}: the downloaded file was damaged (empty, or not a valid zip) and has been removed; run the download again"
         )
     _record(folder, name, sha256_of(target))
     return target

@@ -89,7 +89,7 @@ def unreadable(name, head):
         return UserError(f"{name}: the file is empty; replace it with an image")
     if other_kind(head):
         return UserError(f"{name}: {other_kind(head)}")
-    return UserError(f"{name}: not an image that can be read ({READABLE})")
+    return UserError(f"{name}: not a readable image ({READABLE})")
 
 
 def check_size(name, shape, itemsize=1):
@@ -98,7 +98,7 @@ def check_size(name, shape, itemsize=1):
     for side in shape:
         size *= int(side)
     if size <= 0:
-        raise UserError(f"{name}: an image without pixels, shape {tuple(shape)}")
+        raise UserError(f"{name}: an image without pixels, of shape {tuple(shape)}")
     if size > MAX_BYTES:
         sides = " x ".join(str(side) for side in shape)
         raise UserError(
@@ -118,7 +118,7 @@ def decode_png(data, name, mask=False):
     check_size(name, (height, width), 4 * max(depth, 8) // 8)
     # Deflate shrinks by a factor of 1032 at the most: a header that promises more lies.
     if height * width * samples * depth // 8 > 1040 * len(data):
-        raise UserError(f"{name}: damaged PNG (fewer bytes than its size needs)")
+        raise UserError(f"{name}: damaged PNG (fewer bytes than its size requires)")
     if data.find(b"eXIf") >= 0 or (colour == 3 and mask):
         return decode_pillow(data, name, mask)
     array = _opencv(data, name)
@@ -189,7 +189,7 @@ def decode_npy(data, name):
     except Exception as error:
         raise UserError(f"{name}: damaged NumPy file ({error})") from None
     if dtype.hasobject or dtype.kind not in "biuf":
-        raise UserError(f"{name}: holds {dtype}, where an image of numbers was expected")
+        raise UserError(f"{name}: holds {dtype}, but an image holds numbers")
     check_size(name, shape or (1,), dtype.itemsize)
     body = memoryview(data)[stream.tell() :]
     if len(body) != int(np.prod(shape, dtype=object)) * dtype.itemsize:

@@ -36,7 +36,7 @@ def image_type(image):
     """Which of :data:`IMAGE_TYPES` an image uint8 (H, W, 3) looks like."""
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"an image uint8 (H, W, 3) was expected, not {image.dtype} {image.shape}")
+        raise ValueError(f"the image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
     chroma = float((image.max(axis=2) - image.min(axis=2)).mean())
     brightness = image.max(axis=2) if chroma >= GREY_CHROMA else image[..., 0]
     dark = float(np.median(brightness)) < DARK

@@ -61,7 +61,7 @@ class LintReport:
         return f"{self.images} images usable; {len(self.repaired)} repairs, {len(self.refused)} refusals: {kinds}{form}"
 
     def table(self):
-        """A rich table with one row an issue."""
+        """A rich table with one row for each issue."""
         from rich.table import Table
 
         table = Table(title=f"Lint of {self.source}: {self.summary()}")

@@ -110,7 +110,7 @@ class Novelty:
         names = np.array([sources[image_id] for image_id in dataset.ids])
         if len(set(names.tolist())) < 2:
             raise UserError(
-                "novelty needs images of two sources or more, to see how far one is from the others"
+                "novelty needs images from at least two sources, to compare one with the others"
             )
         known = np.stack(
             [describe(canonical(record.raw).image) for record in (progress or iter)(dataset)]
@@ -145,7 +145,7 @@ class Novelty:
             return cls(known, float(values["limit"]))
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(
-                f"{path} is damaged: fit it again with nucleus-course novelty, or remove it"
+                f"{path} is damaged: run nucleus-course novelty again, or delete the file"
             ) from None
 
 

@@ -58,7 +58,7 @@ def choose_planes(name, axes, shape, names, wanted):
             if len(unnamed) == 1 and unnamed[0] not in options.values():
                 options[option] = unnamed[0]
             elif value not in (0, "0", "max", "focus") and not _is_name(value, names):
-                raise UserError(f"{name}: {option} {value!r}: this file has one {option} only")
+                raise UserError(f"{name}: {option} {value!r}: this file has only one {option}")
     for option, axis in options.items():
         value, size = wanted.get(option), several[axis]
         if option == "channel" and value is None:

@@ -53,7 +53,7 @@ def see(image, config, polarity="auto", input=None):
         raise UserError(f"input {input!r}: choose one of {', '.join(INPUTS)}")
     if polarity != "auto":
         raise UserError(
-            f"polarity {polarity!r} is for the canonical input; with the input colour, images are taken as they are"
+            f"polarity {polarity!r} needs the canonical input; with the input colour, images are used as they are"
         )
     return View(stretch(to_rgb8(image), config))
 

@@ -87,7 +87,7 @@ def read_pixels(source, name=None, mask=False, **wanted):
         return _from_array(decode_npy(data, name), name, wanted)
     for option, value in wanted.items():
         if value not in (None, 0, "0", "max", "focus"):
-            raise UserError(f"{name}: {option} {value!r}: this file has one {option} only")
+            raise UserError(f"{name}: {option} {value!r}: this file has only one {option}")
     decode = decode_png if kind == "png" else decode_pillow
     return _plain(decode(data, name, mask), name)
 
@@ -103,7 +103,7 @@ def _read_file(path, name, size=-1):
     except FileNotFoundError:
         raise UserError(f"{name}: no such file") from None
     except IsADirectoryError:
-        raise UserError(f"{name}: a folder, where an image file was expected") from None
+        raise UserError(f"{name}: a folder; give an image file") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{name}: cannot be read ({reason})") from None
@@ -113,7 +113,7 @@ def _from_array(array, name, wanted):
     """A plane of a NumPy array: (H, W), (H, W, 3), or with one unnamed axis to choose along."""
     shape = array.shape
     if array.ndim < 2:
-        raise UserError(f"{name}: shape {shape} is not an image's")
+        raise UserError(f"{name}: shape {shape} is not that of an image")
     colour = array.ndim == 3 and shape[2] == 3 and shape[0] > 3
     last = array.ndim == 3 and shape[2] < min(shape[:2])  # channels last
     axes = "YXS" if colour else "YXQ" if last else "ABDEFGHIJ"[: array.ndim - 2] + "YX"
@@ -200,7 +200,7 @@ def _in_8_bits(array):
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
     if array.dtype.kind not in "iuf":
-        raise UserError(f"an image of numbers was expected, not {array.dtype}")
+        raise UserError(f"the image must hold numbers, not {array.dtype}")
     if array.dtype.kind != "f" and not (_sample(array) % 257).any():
         if array.min() >= 0 and 255 < array.max() <= 65535 and not (array % 257).any():
             return (array // 257).astype(np.uint8)

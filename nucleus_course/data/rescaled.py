@@ -34,7 +34,7 @@ class Rescaled:
 
     def __init__(self, dataset, factor):
         if not 1 / 16 <= factor <= 16:
-            raise UserError(f"rescale {factor:g}: factors from 1/16 to 16 are possible")
+            raise UserError(f"rescale {factor:g}: choose a factor from 1/16 to 16")
         self._dataset, self.factor = dataset, factor
 
     def __getattr__(self, name):

@@ -95,7 +95,7 @@ def decode_runs(runs, height, width):
     """Bool (height, width) from pairs of start (from 1, down the columns) and length, as numbers or
     strings. Raises ValueError when they do not fit the image."""
     if len(runs) % 2:
-        raise ValueError("run lengths come in pairs of start and length")
+        raise ValueError("run lengths must come in pairs of start and length")
     pairs = np.array(runs, dtype=np.int64).reshape(-1, 2)
     starts, stops = pairs[:, 0] - 1, pairs[:, 0] - 1 + pairs[:, 1]
     if (starts < 0).any() or (pairs[:, 1] < 1).any() or (stops > height * width).any():

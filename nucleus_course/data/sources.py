@@ -60,6 +60,6 @@ def source_split(ids, split):
     known = [image_id for image_id in ids if image_id in sources]
     if not known:
         raise UserError(
-            f"split {split!r}: none of its ids are in this data set; it is meant for stage1_train"
+            f"split {split!r}: none of its ids are in this data set; it is a split of stage1_train"
         )
     return tuple(i for i in known if (sources[i] in held) == (part == "validation"))

@@ -66,7 +66,7 @@ def split_ids(all_ids, split="all", *, groups=None):
     if path.is_file():
         return _listed(ids, read_split_file(path), str(path))
     raise UserError(
-        f"unknown split {str(split)!r}: use one of {', '.join(NAMES)}, or the path of a file with one id a line"
+        f"unknown split {str(split)!r}: use one of {', '.join(NAMES)}, or the path of a file with one id per line"
     )
 
 
@@ -104,12 +104,12 @@ def met_sources(split):
 def _listed(ids, wanted, name):
     known = set(ids)
     if not wanted:
-        raise UserError(f"{name}: no ids in it")
+        raise UserError(f"{name}: holds no ids")
     wanted = [_id(str(one), known) for one in wanted]
     missing = [image_id for image_id in wanted if image_id not in known]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(f"{name}: the data set holds no image {missing[0]!r}{more}")
+        raise UserError(f"{name}: the data set has no image {missing[0]!r}{more}")
     return tuple(sorted(set(wanted)))
 
 
@@ -127,7 +127,7 @@ def _matterport(ids, split):
     )
     if not listed & set(ids):
         raise UserError(
-            f"split {split!r}: none of Matterport's validation ids are in this data set; it is meant for stage1_train"
+            f"split {split!r}: none of Matterport's validation ids are in this data set; it is a split of stage1_train"
         )
     return chosen
 
@@ -137,7 +137,7 @@ def _grouped(ids, split, groups):
     by their smallest id, weighed by images so that validation is again about a tenth of them."""
     if groups is None:
         raise UserError(
-            f"split {split!r} needs the groups of near-duplicates: ask a data set for it"
+            f"split {split!r} needs the groups of near-duplicates: use it with a data set"
         )
     members = {}
     for image_id in ids:

@@ -93,7 +93,7 @@ def _read(file, name, wanted, mask):
 def _series_number(file, name, wanted):
     """The series to read, and what to say about it: the one asked for, or the only one that is no preview."""
     if not len(file.series):
-        raise UserError(f"{name}: a TIFF without a picture in it")
+        raise UserError(f"{name}: a TIFF without a picture")
     if wanted is not None:
         return choose_number(name, "series", wanted, len(file.series)), []
     areas = {}
@@ -110,7 +110,7 @@ def _series_number(file, name, wanted):
             f"{n}: {'x'.join(map(str, file.series[n].shape))} ({file.series[n].axes})"
             for n in rivals
         )
-        raise UserError(f"{name}: it holds {len(rivals)} pictures: choose a series ({listed})")
+        raise UserError(f"{name}: holds {len(rivals)} pictures: choose a series ({listed})")
     if len(areas) == 1:
         return best, []
     return best, [f"{name}: the largest of {len(areas)} pictures is read (series {best})"]
@@ -133,7 +133,7 @@ def _take(file, series, axes, index, name):
     for number in numbers.ravel():
         plane = series.pages[int(number)]
         if plane is None:
-            raise UserError(f"{name}: a plane lies in another file, which is not there")
+            raise UserError(f"{name}: a plane is in another file, which is missing")
         check_page(plane, file, name)
         planes.append(plane.asarray()[tuple(picks[len(leading) :])])
     return np.stack(planes).reshape(numbers.shape + planes[0].shape)
@@ -151,7 +151,7 @@ def _samples(values, page, name, mask):
     """Values and alpha of a plane: palettes looked up, white zeros turned, CMYK as RGB."""
     kind, bits = page.photometric, page.bitspersample
     if values.dtype.kind not in "buif":
-        raise UserError(f"{name}: holds {values.dtype}, where an image of numbers was expected")
+        raise UserError(f"{name}: holds {values.dtype}, but an image holds numbers")
     if kind == PALETTE and not mask and page.colormap is not None:
         return (page.colormap[:, values].transpose(1, 2, 0) >> 8).astype(np.uint8), None
     if kind == MIN_IS_WHITE and bits <= 8 and (not mask or page.compression in FAX):
@@ -164,13 +164,15 @@ def _samples(values, page, name, mask):
         return (ink[..., :3] * ink[..., 3:] // 255).astype(np.uint8), None
     if kind not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, YCBCR, 32803, 34892):
         raise UserError(
-            f"{name}: colours of an unusual kind (photometric {int(kind)}): save as RGB"
+            f"{name}: an unusual kind of colour (photometric {int(kind)}): save it as RGB"
         )
     if values.ndim == 3:
         if values.shape[2] == 4:
             return values[..., :3], values[..., 3]
         if values.shape[2] != 3:
-            raise UserError(f"{name}: RGB with {values.shape[2]} samples: save the one to look at")
+            raise UserError(
+                f"{name}: RGB with {values.shape[2]} samples: save the ones to use as a file of their own"
+            )
     return values, None
 
 

@@ -74,7 +74,7 @@ def by_source(report, sources, met=(), other=None, *, replicates=1000, seed=0, l
             places.setdefault(sources[score.image_id], []).append(place)
     if not places:
         raise UserError(
-            "none of these images has a known source: the table of sources is stage1_train's"
+            "none of these images has a known source: sources are known only for stage1_train"
         )
     rows, samples = {}, {}
     for number, name in enumerate(sorted(places)):

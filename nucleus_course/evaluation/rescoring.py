@@ -109,8 +109,8 @@ def fit_rescorer(seen, *, networks=5, hidden=16, epochs=30, seed=0, info=None, p
     right = int((quality > 0).sum())
     if len(quality) < FEWEST or right in (0, len(quality)):
         raise UserError(
-            f"{len(quality)} detections, {right} of them on a nucleus, are too few to fit scores to: "
-            f"{FEWEST} are needed, right and wrong ones; give more images with --data or --split"
+            f"{len(quality)} detections, {right} of them on a nucleus, are too few to fit scores: "
+            f"at least {FEWEST} are needed, right and wrong ones; give more images with --data or --split"
         )
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
     x = np.clip((features - mean) / scale, -REACH, REACH).astype("float32")

@@ -76,7 +76,7 @@ def align(dataset, predictions):
     """
     ids = list(dataset.ids)
     if not ids:
-        raise PredictionsError("the data set holds no image: nothing to evaluate")
+        raise PredictionsError("the data set has no images: there is nothing to evaluate")
     missing = [i for i in ids if i not in predictions.images]
     others = sorted(set(predictions.images) - set(ids), key=list(predictions.images).index)
     if len(missing) == len(ids):
@@ -88,7 +88,7 @@ def align(dataset, predictions):
     warnings = list(predictions.warnings)
     if missing:
         warnings.append(
-            f"{len(missing)} of {len(ids)} images have no predictions and count as having no detections: {_some(missing)}"
+            f"{len(missing)} of {len(ids)} images have no predictions and count as images without detections: {_some(missing)}"
         )
     if others:
         warnings.append(
@@ -149,7 +149,7 @@ def compare_image(image_id, record, image, score_threshold=None, min_area=0):
     if (image.height, image.width) != (height, width):
         raise PredictionsError(
             f"image '{image_id}' is {height} x {width} pixels, its predictions are for {image.height} x {image.width}: "
-            "predict at the image's own size"
+            "make predictions at the size of the image"
         )
     try:
         point = image.label_image(score_threshold, min_area)
@@ -202,12 +202,12 @@ def cautions(scores):
     values = np.concatenate([s.matches.scores for s in scores])
     if values.size > 1 and np.ptp(values) == 0:
         found.append(
-            "all scores are equal: AP is then one point of a precision-recall curve, not comparable with ranked ones"
+            "all scores are equal: AP is then one point of a precision-recall curve; do not compare it with AP from ranked scores"
         )
     empty = sum(s.empty_masks for s in scores)
     if empty:
         found.append(
-            f"{pluralize(empty, 'empty mask')} among the detections: false positives in AP, absent at the operating point"
+            f"{pluralize(empty, 'empty mask')} among the detections: false positives in AP, left out at the operating point"
         )
     if not any(s.matches.nuclei for s in scores):
         found.append(

@@ -154,7 +154,7 @@ def choose_thresholds(
     start = start or Thresholds()
     if predict is None and (predictions is None or len(nms_ious) or len(masks)):
         raise UserError(
-            "give predictions, or predict(nms_iou, mask_threshold) to search NMS IoU and mask threshold"
+            "give predictions, or a function predict(nms_iou, mask_threshold) to search NMS IoU and mask threshold"
         )
     tried, warnings, known = [], [], {}
 
@@ -192,7 +192,7 @@ def choose_thresholds(
     value, score, min_area = best_of(nms_iou, mask)
     if at_least and value < 0:
         wanted = " and ".join(f"{name} of {least:g}" for name, least in at_least.items())
-        raise UserError(f"no operating point reaches {wanted}: ask for less")
+        raise UserError(f"no operating point reaches {wanted}: choose a lower value")
     chosen = dataclasses.replace(
         start, score=score, nms_iou=nms_iou, mask=mask, min_area=min_area, metric=metric, value=max(value, 0.0),
         split=str(getattr(dataset, "split", "")), dataset=str(getattr(dataset, "name", "")),

@@ -66,7 +66,7 @@ def read_log(log):
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be read ({reason}): give a run folder") from None
     except ValueError as error:
-        raise UserError(f"{path}: not a training log ({error})") from None
+        raise UserError(f"{path}: cannot be read as a training log ({error})") from None
 
 
 def draw_learning_curve(log, *, interrupted_after=None, synthetic=False):

@@ -140,13 +140,13 @@ def connect(address: str):
         from distributed import Client
     except ImportError:
         raise UserError(
-            "--scheduler takes Dask: pip install 'nucleus-course[cluster]' (distributed), here and on the workers"
+            "--scheduler needs Dask: pip install 'nucleus-course[cluster]' (distributed), here and on the workers"
         ) from None
     try:
         return Client(address, timeout=PATIENCE)
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())
-        raise UserError(f"--scheduler {address}: no scheduler answers there ({why})") from None
+        raise UserError(f"--scheduler {address}: no scheduler answers ({why})") from None
 
 
 def begin(client: Any, recipe: Recipe, overwrite: bool = False) -> dict[str, Any]:

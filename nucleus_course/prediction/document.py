@@ -49,7 +49,7 @@ def from_document(document):
     """
     if isinstance(document, list):
         raise PredictionsError(
-            "a bare list of results: 'images' is missing; add it, with id, file_name, height, width"
+            "a bare list of results: add 'images', with id, file_name, height, width"
         )
     kind = type(document).__name__
     _check(isinstance(document, dict), f"a JSON object is expected, not {kind}")

@@ -113,7 +113,7 @@ def write_exports(folder, stem, labels, scores, formats, pixel_size=None, image=
         scores = check_scores(scores, ids)
     if image is not None and np.shape(image)[:2] != labels.shape:
         raise UserError(
-            f"{stem}: the image has the shape {np.shape(image)}, its label image {labels.shape}"
+            f"{stem}: the image has the shape {np.shape(image)}, but its label image {labels.shape}"
         )
     if table is None and "parquet" in formats:
         table = measurement_table(labels, image, scores, pixel_size)

@@ -88,7 +88,7 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
     if not found:
         where = ", ".join(str(i) for i in inputs)
         endings = ", ".join(ENDINGS + MORE_ENDINGS)
-        raise UserError(f"no images in {where}: looked for {endings}, in its subfolders too")
+        raise UserError(f"no images in {where}: looked for {endings}, also in subfolders")
     files = list(found.values())
     stems = _stems([name for _, name, _ in files], [root for _, _, root in files])
     renamed = [s for (_, name, _), s in zip(files, stems) if s != _short(PurePosixPath(name).stem)]

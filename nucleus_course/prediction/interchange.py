@@ -62,7 +62,7 @@ class ImagePredictions:
         lengths = len(self.rles), len(self.scores), len(self.boxes)
         if len(set(lengths)) > 1:
             raise PredictionsError(
-                "{} masks, {} scores and {} boxes: give as many of each".format(*lengths)
+                "{} masks, {} scores and {} boxes: give the same number of each".format(*lengths)
             )
         if not np.isfinite(self.scores).all():
             bad = int(np.argmin(np.isfinite(self.scores)))

@@ -44,7 +44,7 @@ def read_label_image(path):
         raise PredictionsError(str(error)) from None
     if labels.ndim != 2:
         raise PredictionsError(
-            f"{path}: a label image has one plane, this has the shape {labels.shape}; "
+            f"{path}: a label image has one plane, but this one has the shape {labels.shape}; "
             "masks that overlap go into predictions.json"
         )
     if labels.dtype.kind == "f":
@@ -86,7 +86,7 @@ def load_label_folder(folder):
         key = path.stem.removesuffix(CELLPOSE)
         if key in sources:
             raise PredictionsError(
-                f"{path}: the image '{key}' has a label image already, {sources[key].name}; keep one"
+                f"{path}: the image '{key}' already has a label image, {sources[key].name}; keep one"
             )
         sources[key] = path
         labels, own = read_label_image(path), folder / f"{key}.csv"
@@ -103,7 +103,7 @@ def load_label_folder(folder):
         images[key] = ImagePredictions.from_labels(labels, scores, key + path.suffix)
     unknown = sorted(set(all_scores) - set(images))
     if unknown:
-        raise PredictionsError(f"{scores_file}: no label image '{unknown[0]}' in the folder")
+        raise PredictionsError(f"{scores_file}: the folder has no label image '{unknown[0]}'")
     return Predictions(images, None, {"model": folder.name, "scores": scored}, warnings)
 
 

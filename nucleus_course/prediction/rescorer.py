@@ -147,7 +147,7 @@ class Rescorer:
         if fitted != flips:
             warnings.warn(
                 f"the scores were fitted with flips={fitted} and are used with flips={flips}: "
-                "they may be less exact; `nucleus-course rescore` fits them again",
+                "they may be less accurate; `nucleus-course rescore` fits them again",
                 stacklevel=3,
             )
 
@@ -181,7 +181,7 @@ class Rescorer:
             raise UserError(f"{path} cannot be read ({error}): {remedy}") from None
         known = isinstance(values, dict) and values.pop("format", None) == FORMAT
         if not known or values.pop("features", None) != list(FEATURES):
-            raise UserError(f"{path} is of another version: {remedy}")
+            raise UserError(f"{path} was written by another version: {remedy}")
         try:
             info = values.pop("info")
             arrays = {name: np.asarray(value, "float32") for name, value in values.items()}

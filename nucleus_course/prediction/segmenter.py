@@ -122,9 +122,7 @@ class Segmenter:
         """
         folder = find_weights(source)
         if folder.is_file():
-            raise UserError(
-                f"{source} is a file: give the model folder it lies in, or a preset with --preset"
-            )
+            raise UserError(f"{source} is a file: give its model folder, or a preset with --preset")
         config, thresholds = read_config(folder)
         cls._check(config, str(source))
         model = cls(cls.network_class(config, **options), thresholds)
@@ -254,7 +252,7 @@ class Segmenter:
         changes = {name: value for name, value in changes.items() if value is not None}
         thresholds = dataclasses.replace(self.thresholds, **changes)
         if max_detections is not None and max_detections < 1:
-            raise UserError(f"max_detections={max_detections}: at least 1 is needed")
+            raise UserError(f"max_detections={max_detections}: give at least 1")
         if self.rescorer is not None:
             self.rescorer.check_flips(thresholds.flips)
         options = {"max_detections": max_detections, "score_threshold": score_threshold}
@@ -344,5 +342,5 @@ def open_model(weights, preset=None, dtype="float32"):
             model.load_weights(path)
         return model
     raise UserError(
-        f"{weights} is a file without a config.json beside it: say which network it is for with --preset"
+        f"{weights} is a file without a config.json beside it: name its preset with --preset"
     )

@@ -132,7 +132,7 @@ def tile_sizes(config, tile=None, overlap=None, factor=1.0):
     core = int(tile) - 2 * margin
     if margin < 0 or core < 32:
         raise UserError(
-            f"tile={tile}, overlap={2 * margin}: a tile needs 32 pixels more than its overlap"
+            f"tile={tile}, overlap={2 * margin}: a tile must be at least 32 pixels larger than its overlap"
         )
     return core, margin
 

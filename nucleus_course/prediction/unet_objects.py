@@ -39,7 +39,7 @@ def predict_pixels(
     """
     if isinstance(check_diameter(diameter), float):
         raise UserError(
-            f"diameter {diameter}: a U-Net looks at images as they are; resize it first"
+            f"diameter {diameter}: a U-Net uses images as they are; resize the image first"
         )
     seen = see(image, model.config, polarity, input)
     maps = pixel_maps(model, seen, thresholds.flips)

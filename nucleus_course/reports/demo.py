@@ -67,7 +67,7 @@ def run_demo(out: Path, epochs: int = 15, console: Console | None = None) -> dic
         learned = "learned from BBBC038's real nuclei, not from this sample"
         say(f"loaded the shipped 'compact' weights: {learned}")
     else:
-        say("NO trained weights ship with this copy: using those just trained, far too briefly")
+        say("This copy has NO trained weights: using those just trained, far too briefly")
 
     step(4, f"Detecting the nuclei in {len(dataset)} images")
     predictions, examples = _detect(model, dataset, validation, out, weights)

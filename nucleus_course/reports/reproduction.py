@@ -86,7 +86,7 @@ def collect(table, runs):
         UserError: no such table, or a file in a run folder is damaged.
     """
     if table not in TABLES:
-        raise UserError(f"there is no '{table}' to reproduce: choose one of {', '.join(TABLES)}")
+        raise UserError(f"unknown table '{table}': choose one of {', '.join(TABLES)}")
     return [_row(preset, Path(runs) / preset, start) for preset, start in TABLES[table].items()]
 
 

@@ -35,12 +35,12 @@ class RunFolder:
             self.lock.acquire(timeout=0)
         except filelock.Timeout:
             raise UserError(
-                f"run folder {path} is in use by another training: wait for it or choose another --run"
+                f"run folder {path} is in use by another training: wait for it, or choose another --run"
             ) from None
         if self.checkpoint.exists() and not resume:
             self.lock.release()
             raise UserError(
-                f"run folder {path} already holds a training: add --resume or choose another --run"
+                f"run folder {path} already holds a training: add --resume, or choose another --run"
             )
 
     @property
@@ -98,7 +98,7 @@ def read_meta(path):
     meta = _read(path, False)[0]
     sound = isinstance(meta, dict) and isinstance(meta.get("rows"), list)
     if not sound or not {"epoch", "elapsed", "best"} <= set(meta):
-        raise UserError(f"checkpoint {path} holds no training's state: start a new run")
+        raise UserError(f"checkpoint {path} does not hold the state of a training: start a new run")
     return meta
 
 
@@ -127,7 +127,7 @@ def load_checkpoint(path, network):
         a.shape != tuple(v.shape) for a, v in zip(arrays, variables)
     ):
         raise UserError(
-            f"checkpoint {path} is of another model or stage: give the preset it was made with"
+            f"checkpoint {path} belongs to another model or stage: give the preset it was made with"
         )
     for array, variable in zip(arrays, variables):
         if array.dtype == "uint16" and variable.dtype == "bfloat16":  # which .npz files do not know

@@ -62,7 +62,7 @@ def data_parallel(count, batch_size=None):
     devices = device_names()
     if not 1 <= count <= len(devices):
         raise UserError(
-            f"{count} devices were asked for, but there are {len(devices)} ({', '.join(devices)})"
+            f"{count} devices were requested, but there are {len(devices)} ({', '.join(devices)})"
         )
     if batch_size is not None and batch_size % count:
         nearest = max(count, round(batch_size / count) * count)
@@ -82,4 +82,4 @@ def data_parallel(count, batch_size=None):
         with tf.distribute.MirroredStrategy([name.upper() for name in devices]).scope():
             yield devices
     else:
-        raise UserError("several devices need the JAX or TensorFlow backend: add --backend jax")
+        raise UserError("training on several devices needs JAX or TensorFlow: add --backend jax")

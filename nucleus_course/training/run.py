@@ -78,7 +78,7 @@ class RunConfig:
             raise UserError(f"{self.folder / NAME}: {error}") from None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"{self.folder / NAME} does not hold a run's settings ({error!r}): start a new run"
+                f"{self.folder / NAME} does not hold the settings of a run ({error!r}): start a new run"
             ) from None
 
 

@@ -113,7 +113,7 @@ def test_only_and_quick():
     assert {c["kind"] for c in runner.list_cases(only="decode, evaluate")} == {"decode", "evaluate"}
     quick = [c for c in runner.list_cases(quick=True) if c["kind"] == "predict" and "skip" not in c]
     assert len(quick) <= 2
-    with pytest.raises(UserError, match="unknown kind 'speed' in --only: choose of machine"):
+    with pytest.raises(UserError, match="unknown kind 'speed' in --only: choose from machine"):
         runner.list_cases(only="speed")
 
 

@@ -266,7 +266,7 @@ def test_rescore_writes_scores_that_prediction_then_uses(here, data, model, monk
 
     shutil.copytree(model, here / "mine")
     words = ("rescore", "--data", data, "--weights", here / "mine")
-    one_line_error(run(*words, "--check none --limit 1"), "too few to fit scores to", "more images")
+    one_line_error(run(*words, "--check none --limit 1"), "too few to fit scores", "more images")
     assert not (here / "mine" / "rescoring.json").exists()
 
     rng, count = np.random.default_rng(0), 40
@@ -303,7 +303,8 @@ def test_rescore_refuses_what_has_no_scores_to_fit(here, data, model):
     one_line_error(run("rescore", "--data", data, "--weights", model / "weights.h5"), "is a file")
     nc.create("unet").save(here / "unet")
     one_line_error(
-        run(f"rescore --data {data} --weights {here / 'unet'} --check none"), "only Mask R-CNN"
+        run(f"rescore --data {data} --weights {here / 'unet'} --check none"),
+        "only the scores of a Mask R-CNN",
     )
 
 

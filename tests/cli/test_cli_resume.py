@@ -135,7 +135,7 @@ def test_an_option_against_them_is_refused(cut, data, option, value, begun):
         run(f"--data {data} --run {cut} --resume {option} {value}"),
         f"{option} {value}",
         f"was started {begun}",
-        "leave it out",
+        "Leave it out",
     )
     assert {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()} == before
 
@@ -182,7 +182,7 @@ def test_a_run_folder_of_an_older_version(cut, runs, data):
     "text, message",
     [
         ("{", "cannot be read"),
-        ("{}", "does not hold a run's settings"),
+        ("{}", "does not hold the settings of a run"),
         ('{"model": {"name": "x", "depth": 3}}', "ModelConfig has no depth"),
     ],
 )

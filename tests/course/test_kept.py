@@ -82,7 +82,7 @@ def test_what_came_with_the_course_is_unpacked_and_nothing_computed(two, elsewhe
 def test_a_computation_that_fails_says_why(two, elsewhere, monkeypatch):
     weights = kept.find_weights(verbose=False)
     monkeypatch.setattr(sys, "executable", shutil.which("false") or "false")
-    with pytest.raises(UserError, match="did not finish"):
+    with pytest.raises(UserError, match="ended early"):
         kept.predictions_for(weights, two)
 
 

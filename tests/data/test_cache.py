@@ -212,7 +212,9 @@ def failing(code):
 def test_full_disk_goes_on_in_memory(tmp_path, monkeypatch, decoded):
     monkeypatch.setattr(cache, "_write_zip", failing(errno.ENOSPC))
     source = write_zip(tmp_path / "d.zip", tiny_files())
-    with pytest.warns(UserWarning, match="No space left.*going on in memory.*NUCLEUS_COURSE_CACHE"):
+    with pytest.warns(
+        UserWarning, match="No space left.*continuing in memory.*NUCLEUS_COURSE_CACHE"
+    ):
         dataset = load_dataset(source, progress=False)
     assert dataset["a"].count == 2 and dataset.subset(["b"]).preload()["b"].count == 2
     assert not caches(), "no half file is left"

@@ -246,7 +246,7 @@ def test_polarity_can_be_told():
         (np.array([[0.0, np.nan]]), "auto", "NaN or infinite"),
         (np.zeros((5, 4, 7)), "auto", "1 to 4 channels"),
         (np.zeros((0, 4)), "auto", "without pixels"),
-        (np.array([["a"]]), "auto", "numbers was expected"),
+        (np.array([["a"]]), "auto", "must hold numbers"),
     ],
 )
 def test_what_is_no_image_or_no_polarity(image, polarity, words):
@@ -262,7 +262,7 @@ def test_a_models_config_chooses_the_view():
     assert see(seen, grey) is seen and see(image, colour).canonical is None
     np.testing.assert_array_equal(see(image, colour, input="canonical").pixels, seen.pixels)
     np.testing.assert_array_equal(see(image, grey, "dark").pixels, canonical(image, "dark").rgb)
-    with pytest.raises(UserError, match="polarity 'dark' is for the canonical input"):
+    with pytest.raises(UserError, match="polarity 'dark' needs the canonical input"):
         see(image, colour, "dark")
     with pytest.raises(UserError, match="input 'sepia'"):
         see(image, grey, input="sepia")

@@ -58,7 +58,7 @@ def test_channels_planes_and_levels_of_ome_zarr(version, tmp_path, capsys):
         nc.read_image(path, channel="TOMATO", plane=0)
     for option, line in (
         ({"level": 2}, "level 2: choose 0 to 1"),
-        ({"series": 1}, "one series only"),
+        ({"series": 1}, "only one series"),
     ):
         with pytest.raises(UserError, match=line):
             nc.read_image(path, channel=0, plane=0, **option)
@@ -107,7 +107,7 @@ def test_groups_that_are_no_image_and_damage(tmp_path):
     for change, line in (
         ({"axes": []}, "without axes"),
         ({"axes": [{"name": "y"}, {"name": "x"}]}, "its axes are YX, its shape"),
-        ({"datasets": []}, "its largest level is not there"),
+        ({"datasets": []}, "its largest level is missing"),
     ):
         about = {"multiscales": [attributes["multiscales"][0] | change]}
         (path / ".zattrs").write_text(json.dumps(about))
@@ -202,7 +202,7 @@ def test_vendors_files_by_what_bioio_tells(kind, tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match="unpack it first"):
         read_pixels(path.read_bytes(), path.name)
     assert list(list_images(tmp_path)) == [path]
-    for error, line in ((ValueError("no\nblocks"), "cannot be read .no blocks."), (type("UnsupportedFileFormatError", (Exception,), {})(), f"needs the package {package}")):  # fmt: skip
+    for error, line in ((ValueError("no\nblocks"), "cannot be read as .* .no blocks."), (type("UnsupportedFileFormatError", (Exception,), {})(), f"needs the package {package}")):  # fmt: skip
         bioio.BioImage = lambda path, error=error: (_ for _ in ()).throw(error)
         with pytest.raises(UserError, match=line):
             nc.read_image(path)

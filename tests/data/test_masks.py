@@ -247,7 +247,7 @@ def annotated(folder, name, count=12):
 @pytest.mark.parametrize("name", ["Masks", "mask", "labels", "annotations"])
 def test_a_masks_folder_by_another_name(name, tmp_path):
     folder = annotated(tmp_path / "d", name, 3)
-    with pytest.raises(UserError, match=f"no nucleus.*3 images.*i00/{name} lies beside images"):
+    with pytest.raises(UserError, match=f"no nuclei.*3 images.*i00/{name} lies beside images"):
         load_dataset(folder, progress=False)
     dataset = load_dataset(folder, progress=False, allow_empty=True)
     assert len(dataset) == 3 and sum(dataset.counts.values()) == 0
@@ -268,8 +268,8 @@ def test_other_annotations_are_named(layout, name, tmp_path):
             archive.writestr("0001.roi", b"Iout" + bytes(60))
     else:
         (tmp_path / "d" / name).write_text("{}")
-    line = f"no nucleus is annotated.*{'no outline' if name == 'RoiSet.zip' else name}"
-    line = line if layout == "a/images" or name == "RoiSet.zip" else f"nothing in it.*{name}"
+    line = f"no nuclei are annotated.*{'no outline' if name == 'RoiSet.zip' else name}"
+    line = line if layout == "a/images" or name == "RoiSet.zip" else f"holds nothing in.*{name}"
     with pytest.raises(UserError, match=line):
         load_dataset(tmp_path / "d", progress=False)
 

@@ -94,7 +94,7 @@ def test_the_same_seed_fits_the_same_scores():
     ids=["none", "few", "none right", "none wrong"],
 )
 def test_too_little_to_learn_from_is_a_clear_error(seen):
-    with pytest.raises(UserError, match="too few to fit scores to"):
+    with pytest.raises(UserError, match="too few to fit scores"):
         fit_rescorer(seen, progress=False)
 
 

@@ -88,7 +88,7 @@ def test_a_run_folder_with_any_value_anywhere(data):
 
 def test_what_a_config_cannot_hold_is_named():
     for values, word in (
-        ({"score": 7}, "score is 7: from 0 to 1"),
+        ({"score": 7}, "score is 7: give a number from 0 to 1"),
         ({"flips": 9}, "flips=9: 1 "),
         ({"score": "0.5"}, "Thresholds.score is '0.5', not a number"),
         ({"min_area": 1.5}, "min_area is 1.5, not a whole number"),
@@ -116,7 +116,7 @@ def test_damaged_weights(weights, data):
     refused(read_h5, FOLDER / "weights.h5")
     (FOLDER / SUMS).write_bytes((weights / SUMS).read_bytes())
     if content != (weights / "weights.h5").read_bytes():
-        with pytest.raises(UserError, match="weights.h5 is not the file that SHA256SUMS"):
+        with pytest.raises(UserError, match="weights.h5 does not match SHA256SUMS"):
             check_sums(weight_files(FOLDER))
     (FOLDER / SUMS).unlink()
 
@@ -179,7 +179,7 @@ def test_a_checkpoint_is_never_unpickled(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read_meta(path)
     np.savez(path, meta=np.frombuffer(b"[1]", "uint8"))
-    with pytest.raises(UserError, match="holds no training's state"):
+    with pytest.raises(UserError, match="does not hold the state of a training"):
         read_meta(path)
     assert not (FOLDER / "ran").exists()
 

@@ -168,7 +168,7 @@ def test_weights_of_less_depth_are_refused(resnet50, shallow, monkeypatch):
     monkeypatch.setitem(backbone.BLOCKS, "resnet50", (4, 1, 1, 1))
     model = small_model(**importers.NEEDS[importers.KERAS])
     before = np.array(model.backbone.get_layer("conv1").kernel)
-    lacking = "another trunk than resnet50: they lack res2d_branch2a/kernel and 17 more"
+    lacking = "do not fit the trunk resnet50: they lack res2d_branch2a/kernel and 17 more"
     with pytest.raises(UserError, match=lacking):
         importers.import_weights(model, path)
     np.testing.assert_array_equal(model.backbone.get_layer("conv1").kernel, before)
@@ -279,13 +279,13 @@ def test_what_does_not_fit_is_an_error_and_changes_nothing(coco, tmp_path):
     model, groups, _, _, _ = coco
     before = np.array(model.backbone.get_layer("conv1").kernel)
     some = {k: v for k, v in groups.items() if not k.startswith("res3")}
-    lacking = "another trunk than resnet50: they lack res3a_branch2a/kernel and 7 more"
+    lacking = "do not fit the trunk resnet50: they lack res3a_branch2a/kernel and 7 more"
     with pytest.raises(UserError, match=lacking):
         importers.import_weights(model, write_legacy(tmp_path / "part.h5", some))
     other = {"dense_1": [("dense_1", "kernel", np.zeros((3, 4), "float32"))]}
     with pytest.raises(UserError, match="nothing fits"):
         importers.import_weights(model, write_legacy(tmp_path / "other.h5", other))
-    with pytest.raises(UserError, match="hold no layers"):
+    with pytest.raises(UserError, match="have no layers"):
         importers.import_weights(model, write_legacy(tmp_path / "empty.h5", {"activation_1": []}))
     (tmp_path / "page.h5").write_text("<html>not found</html>")
     with pytest.raises(UserError, match="page.h5 cannot be read"):
@@ -294,7 +294,7 @@ def test_what_does_not_fit_is_an_error_and_changes_nothing(coco, tmp_path):
 
 
 def test_a_thin_trunk_takes_no_published_weights():
-    with pytest.raises(UserError, match="preset compact has a trunk of its own"):
+    with pytest.raises(UserError, match="preset compact has another trunk"):
         importers.locate("coco", get_preset("compact").model)
 
 

@@ -51,7 +51,7 @@ def test_fetched_once_then_from_the_cache(server, tmp_path, monkeypatch):
 
 def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
     server("0" * 32)
-    message = "file.h5 came with another checksum than 0{32}: try again, or download"
+    message = "file.h5 has another checksum than 0{32}: try again, or download"
     with pytest.raises(UserError, match=message):
         pretrained.fetch("coco", "resnet50", tmp_path)
     assert not list((tmp_path / "weights").iterdir())
@@ -66,7 +66,7 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(server, tmp_path):
 
 def test_missing_on_the_server_and_no_server(server, tmp_path, monkeypatch):
     server("0" * 32, "gone.h5")
-    with pytest.raises(UserError, match=r"coco weights cannot be fetched \(HTTPError"):
+    with pytest.raises(UserError, match=r"coco weights cannot be downloaded \(HTTPError"):
         pretrained.fetch("coco", "resnet50", tmp_path)
     monkeypatch.setitem(pretrained.DOWNLOADS, ("coco", "resnet50"), NOWHERE)
     message = r"is there a network\?\): download http://127.0.0.1:9/x.h5 by other means"
@@ -79,7 +79,7 @@ def test_train_offline_is_one_line_with_the_way_out(monkeypatch, tmp_path):
     monkeypatch.setitem(pretrained.DOWNLOADS, ("coco", "resnet101"), NOWHERE)
     words = f"train --data sample --run {tmp_path / 'run'}"
     done = run(words, "--preset paper-resnet101 --weights coco")
-    one_line_error(done, "coco weights cannot be fetched", "give the file as --weights FILE")
+    one_line_error(done, "coco weights cannot be downloaded", "give the file as --weights FILE")
     assert len(done.output.strip().splitlines()) == 1
     one_line_error(run(words, "--weights imagenet"), "preset compact has a trunk of its own")
     assert not (tmp_path / "run").exists()
@@ -89,5 +89,5 @@ def test_the_published_checksums():
     assert pretrained.DOWNLOADS["imagenet", "resnet50"].md5 == "4d473c1dd8becc155b73f8504c6f6626"
     assert pretrained.DOWNLOADS["imagenet", "resnet101"].md5 == "88cf7a10940856eca736dc7b7e228a21"
     assert pretrained.DOWNLOADS["coco", "resnet101"] == pretrained.DOWNLOADS["coco", "resnet50"]
-    with pytest.raises(UserError, match="no coco weights for thin"):
+    with pytest.raises(UserError, match="no coco weights exist for thin"):
         pretrained.fetch("coco", "thin")

@@ -100,7 +100,7 @@ def test_another_architecture_is_refused_in_one_line_and_changes_nothing(folder)
     with pytest.raises(UserError) as error:
         load_into(network, folder)
     message = str(error.value)
-    assert "are of another architecture than tiny" in message and "mismatched" in message
+    assert "belong to another architecture than tiny" in message and "mismatched" in message
     assert "\n" not in message
     assert str(folder) in message and len(message) < 500
     model = MaskRCNN(network, Thresholds(score=0.9))
@@ -183,7 +183,7 @@ def test_what_is_not_there_is_named(tmp_path, folder):
         MaskRCNN.load("nothing")
     with pytest.raises(UserError, match="no weights in folder .*: a model folder holds config"):
         MaskRCNN.load(tmp_path)
-    with pytest.raises(UserError, match="is a file: give the model folder"):
+    with pytest.raises(UserError, match="is a file: give its model folder"):
         MaskRCNN.load(folder / "weights.h5")
     for name in ("config.json", "thresholds.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())

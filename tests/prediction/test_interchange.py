@@ -274,7 +274,7 @@ def test_data_set_and_predictions_that_do_not_fit(case):
         dataset, Predictions({**some, "stranger": ImagePredictions(5, 5)}, 0.5), progress=False
     )
     assert any(
-        "1 of 6 images have no predictions and count as having no detections: some-none" in w
+        "1 of 6 images have no predictions and count as images without detections: some-none" in w
         for w in report.warnings
     )
     assert any("not in the data set were left out: stranger" in w for w in report.warnings)
@@ -287,7 +287,7 @@ def test_data_set_and_predictions_that_do_not_fit(case):
         evaluate(dataset, Predictions({"stranger": ImagePredictions(5, 5)}), progress=False)
     with pytest.raises(PredictionsError, match="no image of the data set has predictions"):
         evaluate(dataset, Predictions(), progress=False)
-    with pytest.raises(PredictionsError, match="holds no image"):
+    with pytest.raises(PredictionsError, match="has no images"):
         evaluate(FakeDataset({}), predictions, progress=False)
     with pytest.raises(PredictionsError, match="70 x 90 pixels, its predictions are for 90 x 70"):
         evaluate(dataset, Predictions({"image0": ImagePredictions(90, 70)}), progress=False)

@@ -91,7 +91,7 @@ def test_create_with_weights(folders, monkeypatch):
 def test_weights_that_are_not_there(folders):
     with pytest.raises(nc.UserError, match="no weights 'nothing'"):
         nc.load("nothing")
-    with pytest.raises(nc.UserError, match="is a file: give the model folder"):
+    with pytest.raises(nc.UserError, match="is a file: give its model folder"):
         nc.load(folders["unet"] / "weights.h5")
 
 

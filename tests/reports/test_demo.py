@@ -64,4 +64,4 @@ def test_demo_says_that_it_is_synthetic_and_which_weights_it_used(demo):
     if "compact" in shipped_weights():
         assert found["weights"] == "compact" and "shipped 'compact' weights" in text
     else:
-        assert found["weights"] == "brief" and "NO trained weights ship" in text
+        assert found["weights"] == "brief" and "This copy has NO trained weights" in text

@@ -171,7 +171,7 @@ def test_run_does_the_missing_ones_and_stops_where_one_fails(runs, monkeypatch):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["table2"], "there is no 'table2' to reproduce: choose one of table1"),
+        (["table2"], "unknown table 'table2': choose one of table1"),
         (["table1", "--only", "mine"], "table1 has no run 'mine'"),
         (["table1", "--run"], "--run needs the images"),
     ],

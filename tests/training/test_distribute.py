@@ -139,7 +139,7 @@ for count, batch in ((3, None), (0, None), (2, 5)):
 def test_mistakes_are_told():
     done = python(MISTAKES, backend="jax", XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert done.stdout.splitlines() == [
-        "3 devices were asked for, but there are 2 (cpu:0, cpu:1)",
-        "0 devices were asked for, but there are 2 (cpu:0, cpu:1)",
+        "3 devices were requested, but there are 2 (cpu:0, cpu:1)",
+        "0 devices were requested, but there are 2 (cpu:0, cpu:1)",
         "a batch of 5 cannot be shared by 2 devices: try --batch-size 4",
     ], done.stderr  # fmt: skip

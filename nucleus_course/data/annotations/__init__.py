@@ -102,7 +102,7 @@ class AnnotatedSource:
                 if entry.annotation is not None and entry.annotation.file != file:
                     raise UserError(
                         f"{self.path}: {entry.image} is annotated in {entry.annotation.file} and in {file}: "
-                        "give the file to read as --data, or take the other away"
+                        "give the file to use as --data, or remove the other"
                     )
                 entry.annotation = annotation
 
@@ -148,7 +148,7 @@ def with_annotations(source, asked="auto", only=None):
     if kind != "auto":
         if kind not in found.formats:
             reason = next((f": {file}: {why}" for file, why in found.unread.items()), "")
-            raise UserError(f"{source.path}: no {FORMATS[kind]} in it{reason}")
+            raise UserError(f"{source.path}: holds no {FORMATS[kind]}{reason}")
     elif len(found.formats) > 1:
         listed = ", ".join(f"{FORMATS[name]} ({name})" for name in found.formats)
         raise UserError(
@@ -217,7 +217,7 @@ def _read(source, found, kind, name, read):
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{source.path / name}: {FORMATS[kind]} that cannot be read: {error}"
+            f"{source.path / name}: cannot be read as {FORMATS[kind]}: {error}"
         ) from None
 
 

@@ -88,7 +88,9 @@ def read_coco(data, file):
             raise ValueError(f"annotation {number} is {row!r}")
         name = f"annotation {row.get('id', number)}"
         if row.get("image_id") not in names:
-            raise ValueError(f"{name} is for image {row.get('image_id')!r}, which is not listed")
+            raise ValueError(
+                f"{name} belongs to image {row.get('image_id')!r}, which is not listed"
+            )
         annotation = found[names[row["image_id"]]]
         category = categories.get(row.get("category_id"), str(row.get("category_id", "")))
         if row.get("iscrowd"):

@@ -98,7 +98,7 @@ def polygon(name, rings, category=""):
     rings = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in rings]
     points = np.concatenate(rings)
     if not np.isfinite(points).all() or np.abs(points).max() > 1e7:
-        raise ValueError("coordinates that are no places in an image")
+        raise ValueError("coordinates outside any image")
     box = (*points.min(axis=0), *points.max(axis=0))
     return Shape(name, lambda shape: fill(rings, shape), box, category)
 

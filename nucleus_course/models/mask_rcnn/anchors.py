@@ -35,7 +35,7 @@ def pyramid_anchors(height, width, strides, sizes, ratios):
     """
     if len(strides) != len(sizes):
         raise ValueError(
-            f"{len(strides)} strides but {len(sizes)} anchor sizes: give one size a level"
+            f"{len(strides)} strides but {len(sizes)} anchor sizes: give one size per level"
         )
     root = np.sqrt(np.asarray(ratios, "float64"))
     levels = []

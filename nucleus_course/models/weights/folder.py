@@ -89,7 +89,7 @@ def named_variables(network):
         for variable in layer.weights:
             key = f"{layer.name}/{variable.name}"
             if key in found:
-                raise ValueError(f"two variables are called {key}")
+                raise ValueError(f"two variables have the name {key}")
             found[key] = variable
     return found
 
@@ -136,7 +136,7 @@ def read_config(folder):
     kind = config.get("kind", "mask_rcnn")
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(
-            f"{folder / 'config.json'} is for a model of kind '{kind}': this version knows {', '.join(KINDS)}"
+            f"{folder / 'config.json'} is for a model of kind '{kind}': this version supports {', '.join(KINDS)}"
         )
     found = []
     for name, cls, part in (
@@ -202,11 +202,11 @@ def assign(network, arrays, source, strict=True, new=()):
             report.loaded.append(name)
     if not report.loaded:
         raise UserError(
-            f"weights {source} are of another architecture than {network.config.name}: nothing fits"
+            f"weights {source} belong to another architecture than {network.config.name}: nothing fits"
         )
     if strict and (report.missing or report.mismatched or report.unexpected):
         raise UserError(
-            f"weights {source} are of another architecture than {network.config.name}: {report}"
+            f"weights {source} belong to another architecture than {network.config.name}: {report}"
         )
     for name in report.loaded:
         variables[name].assign(np.asarray(arrays[name], "float32"))

@@ -89,7 +89,7 @@ def read_legacy(path):
                     layer = layers.setdefault(scopes[-1] if inner else group, {})
                     layer[variable] = np.asarray(root[group][name][()], "float32")
     if not layers:
-        raise UserError(f"weights {path} hold no layers in the layout of Keras 2")
+        raise UserError(f"weights {path} have no layers in the layout of Keras 2")
     return layers
 
 
@@ -183,7 +183,7 @@ def adapted(config, layout):
     """
     if layout != NATIVE and getattr(config, "backbone", None) not in BLOCKS:
         raise UserError(
-            f"preset {config.name} has a trunk of its own: {layout} weights fit resnet50 and resnet101"
+            f"preset {config.name} has another trunk: {layout} weights fit resnet50 and resnet101"
         )
     return dataclasses.replace(config, **NEEDS[layout])
 
@@ -218,7 +218,7 @@ def import_weights(model, path, layout=None):
     absent = [name for name in trunk if name not in arrays]
     if absent and any(name in arrays for name in named_variables(model)):
         raise UserError(
-            f"weights {path} are of another trunk than {config.backbone}: they lack {absent[0]} and {len(absent) - 1} more"
+            f"weights {path} do not fit the trunk {config.backbone}: they lack {absent[0]} and {len(absent) - 1} more"
         )
     report = assign(model, arrays, str(path), strict=False)
     return ImportReport(**vars(report), layout=layout, excluded=excluded)

@@ -58,7 +58,7 @@ def fetch(name, backbone, cache_dir=None):
         file = DOWNLOADS[name, backbone]
     except KeyError:
         raise UserError(
-            f"no {name} weights for {backbone}: there are some for resnet50 and resnet101"
+            f"no {name} weights exist for {backbone}, only for resnet50 and resnet101"
         ) from None
     folder = cache_folder(cache_dir) / "weights"
     by_hand = f"download {file.url} by other means and give the file as --weights FILE"
@@ -71,11 +71,11 @@ def fetch(name, backbone, cache_dir=None):
             return Path(pooch.retrieve(file.url, f"md5:{file.md5}", **options))
     except ValueError:
         raise UserError(
-            f"{file.name} came with another checksum than {file.md5}: try again, or {by_hand}"
+            f"{file.name} has another checksum than {file.md5}: try again, or {by_hand}"
         ) from None
     except OSError as error:  # requests' errors are OSErrors too
         if getattr(error, "filename", None):
             raise
         raise UserError(
-            f"{name} weights cannot be fetched ({type(error).__name__}; is there a network?): {by_hand}"
+            f"{name} weights cannot be downloaded ({type(error).__name__}; is there a network?): {by_hand}"
         ) from None

@@ -40,7 +40,7 @@ def read_h5(path):
         nonlocal left
         if isinstance(item, h5py.Dataset):
             if item.dtype.kind not in "fiu" or item.external or item.is_virtual:
-                raise ValueError(f"{name} holds no numbers of its own")
+                raise ValueError(f"{name} holds no numbers")
             left -= item.nbytes
             if left < 0:
                 raise ValueError(f"{name} is too large")
@@ -65,7 +65,7 @@ def pack(sizes, limit):
     for name, size in sizes.items():
         if size > limit:
             raise UserError(
-                f"{name} alone takes {size / 1e6:.1f} MB, more than a file may have ({limit / 1e6:.1f} MB): raise the limit"
+                f"{name} alone has {size / 1e6:.1f} MB, more than the limit for one file ({limit / 1e6:.1f} MB): raise the limit"
             )
         if size > room:
             groups.append([])
@@ -115,7 +115,7 @@ def check_sums(files):
     for file in files:
         if sums.get(file.name) != sha256_of(file):
             raise UserError(
-                f"{file} is not the file that {SUMS} beside it names: it is damaged or another one; "
+                f"{file} does not match {SUMS} beside it: it is damaged, or another file; "
                 f"copy the folder again, or delete {SUMS} if you put the file there yourself"
             )
 
@@ -137,6 +137,6 @@ def weight_files(folder):
     absent = [name for name in names if name not in parts]
     if absent:
         raise UserError(
-            f"{folder} lacks {absent[0]}, one of {count} files of its weights: copy all of them"
+            f"{folder} lacks {absent[0]}, one of the {count} files of its weights: copy all of them"
         )
     return [parts[name] for name in names]

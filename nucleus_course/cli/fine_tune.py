@@ -144,6 +144,6 @@ def _tell(folder: Path, before: dict, after: dict, own, judged, asked: SimpleNam
         common.note(f"on ordinary images F1 fell by {lost:.1f} points: {advice}")
     split = f" --split {written[-1]}" if judged is not None else " --split all"
     common.say(
-        "the thresholds are still those of the old weights. With more than a few images, choose new ones: "
+        "the thresholds are still those of the old weights, not chosen for these. With more than a few images, choose new ones: "
         f"nucleus-course thresholds --data {asked.data}{split} --weights {folder}"
     )

@@ -106,7 +106,7 @@ def test_predict_writes_everything_and_names_the_bad_ones(here, model):
         labels = tifffile.imread(here / "out" / "labels" / f"{stem}.tif")
         low, high = (counts[name][edge] for edge in ("low", "high"))
         row = [name, "64", "64", str(labels.max()), "", "bright", "no", low, high, ""]
-        row.append(counts[name]["scale"])
+        row += [counts[name]["scale"], ""]
         assert counts[name] | {"median_area_px": ""} == dict(zip(counts[name], row, strict=True))
         most = int(image.max()) * (200 if name.endswith("tif") else 1)
         assert 0 <= float(low) < float(high) <= most

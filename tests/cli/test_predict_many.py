@@ -415,8 +415,8 @@ def test_tables_that_do_not_fit_are_no_lost_image(images, stub, straight, tmp_pa
     fill_for(monkeypatch, "predictions.json")
     result = run(images, "--out", out)
     said = plain(result.stderr)
-    assert result.exit_code == 1 and "could not be done" not in said
-    assert said.rstrip().endswith("error: the tables are not written")
+    assert result.exit_code == 1 and "could not be processed" not in said
+    assert said.rstrip().endswith("error: the tables could not be written")
     monkeypatch.undo()
     assert merge(out).exit_code == 0 and contents(out) == straight
 

@@ -89,7 +89,7 @@ def test_a_run_folder_with_any_value_anywhere(data):
 def test_what_a_config_cannot_hold_is_named():
     for values, word in (
         ({"score": 7}, "score is 7: give a number from 0 to 1"),
-        ({"flips": 9}, "flips=9: 1 "),
+        ({"flips": 9}, "flips=9: choose 1 "),
         ({"score": "0.5"}, "Thresholds.score is '0.5', not a number"),
         ({"min_area": 1.5}, "min_area is 1.5, not a whole number"),
         ([1], "an object was expected"),

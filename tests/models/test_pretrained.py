@@ -81,7 +81,7 @@ def test_train_offline_is_one_line_with_the_way_out(monkeypatch, tmp_path):
     done = run(words, "--preset paper-resnet101 --weights coco")
     one_line_error(done, "coco weights cannot be downloaded", "give the file as --weights FILE")
     assert len(done.output.strip().splitlines()) == 1
-    one_line_error(run(words, "--weights imagenet"), "preset compact has a trunk of its own")
+    one_line_error(run(words, "--weights imagenet"), "preset compact has another trunk")
     assert not (tmp_path / "run").exists()
 
 

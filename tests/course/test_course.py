@@ -55,9 +55,7 @@ def test_damaged_weights_are_an_error_and_missing_ones_are_said(monkeypatch, tmp
     assert course.find_model(verbose=False).trained
     weights = tmp_path / "compact" / "weights.h5"
     weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(
-        UserError, match="weights.h5 is not the file that SHA256SUMS beside it names"
-    ):
+    with pytest.raises(UserError, match="weights.h5 does not match SHA256SUMS beside it"):
         course.find_model()
     weights.unlink()
     with pytest.raises(UserError, match="has no weights.h5"):

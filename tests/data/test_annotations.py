@@ -322,7 +322,7 @@ def test_an_image_without_annotation_is_left_out_and_one_with_none_is_kept(tmp_p
         ({"c.json": coco([FLAT[0]]) | {"images": []}}, "c.json: COCO JSON.*image 0, which is not listed"),
         ({"c.json": coco(), "d.json": coco()}, "a.png is annotated in c.json and in d.json"),
         ({"c.json": coco(), "v.json": via()}, r"several formats, COCO JSON \(coco\), VGG.*--annotations"),
-        ({"c.json": coco()}, "no nucleus is annotated in 1 image.*hold no outline"),
+        ({"c.json": coco()}, "no nuclei are annotated in 1 image.*hold no outline"),
         ({"c.csv": "a,b"}, "c.csv is not read.*ImageJ ROIs, QuPath GeoJSON, COCO"),
         ({"c.json": coco({"size": list(SHAPE), "counts": [3, 4]})}, "annotation 0: its runs cover 7 pixels, not 2880"),
     ],

@@ -255,7 +255,7 @@ def bad_source(kind, folder):
         ("missing", "no such file or folder"),
         ("empty folder", "folder is empty"),
         ("folder of another kind", "nothing in it is in BBBC038's layout"),
-        ("image file", "picture.png: one image file"),
+        ("image file", "picture.png: a single image file"),
         ("text as zip", "not a zip archive"),
         ("truncated zip", "not a zip archive"),
         ("zip of another kind", "nothing in it is in BBBC038's layout"),
@@ -281,7 +281,7 @@ def test_bad_sources(kind, message, tmp_path):
 def test_unlabelled_images(tmp_path):
     files = {name: data for name, data in tiny_files().items() if "/masks/" not in name}
     source = write_zip(tmp_path / "stage1_test.zip", files)
-    with pytest.raises(UserError, match="no nucleus is annotated in 3 images.*--allow-empty"):
+    with pytest.raises(UserError, match="no nuclei are annotated in 3 images.*--allow-empty"):
         load_dataset(source, "test", progress=False)
     dataset = load_dataset(source, "test", progress=False, allow_empty=True)
     assert len(dataset) == 3 and dataset["a"].count == 0 and not dataset.lint.issues

@@ -196,7 +196,7 @@ def test_all_images_in_one_folder_are_not_taken_for_one_image(tmp_path):
     files = {f"images/{name}.png": png(FIRST) for name in ("a", "b")}
     files["masks/m1.png"] = png(FIRST)
     with pytest.raises(
-        UserError, match="2 images lie together, none called 'flat': each needs a folder of its own"
+        UserError, match="2 images lie together, none called 'flat': each needs its own folder"
     ):
         load_dataset(write_folder(tmp_path / "flat", files), progress=False)
 

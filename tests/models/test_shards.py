@@ -73,7 +73,7 @@ def test_a_damaged_part_is_named(model, tmp_path):
     model.save(tmp_path, max_mb=0.15)
     file = weight_files(tmp_path)[-1]
     file.write_bytes(b"cut")
-    with pytest.raises(UserError, match=f"{file.name} is not the file that SHA256SUMS"):
+    with pytest.raises(UserError, match=f"{file.name} does not match SHA256SUMS"):
         load_into(model.network, tmp_path)
     (tmp_path / "SHA256SUMS").unlink()
     with pytest.raises(UserError, match=f"{file.name} cannot be read"):

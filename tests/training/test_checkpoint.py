@@ -50,7 +50,7 @@ def test_a_run_folder_that_is_a_file_is_refused(tmp_path):
 def test_the_checkpoint_of_another_model_is_refused_and_nothing_lost(tmp_path):
     train(Toy(units=3), dataset(), preset=preset(), run=tmp_path, epochs=1, **QUIET)
     before = {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    with pytest.raises(UserError, match="checkpoint .*checkpoint.npz is of another model"):
+    with pytest.raises(UserError, match="checkpoint .*checkpoint.npz belongs to another model"):
         train(Toy(units=5), dataset(), preset=preset(), run=tmp_path, resume=True, **QUIET)
     assert {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     RunFolder(tmp_path, resume=True).close()

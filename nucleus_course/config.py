@@ -24,10 +24,10 @@ BORDERS = ("constant", "reflect")  # what augmentation puts beyond an image's ed
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the network is. Lengths are pixels of the network's input, after ``upsample``.
+    """The network. Lengths are in pixels of the network's input, after ``upsample``.
 
-    ``pre_nms`` is an upper limit: of a level's anchors the best sixteenth, but at least 200, go into
-    the proposals' NMS, and never more than ``pre_nms``
+    ``pre_nms`` is an upper limit: the best sixteenth of a level's anchors, but at least 200, go into
+    the NMS of proposals, and never more than ``pre_nms``
     (:func:`~nucleus_course.models.mask_rcnn.proposals.level_budget`).
     """
 
@@ -80,7 +80,7 @@ class ModelConfig:
 
     @property
     def positive_rois(self):
-        """Most positive RoIs sampled an image."""
+        """The largest number of positive RoIs that is sampled per image."""
         return max(1, int(self.rois_per_image * self.roi_positive_fraction))
 
     @property
@@ -142,7 +142,7 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What to vary. The defaults are the paper's four; angles in degrees, lengths in pixels.
+    """What to vary. The defaults are the paper's four changes. Angles are in degrees, lengths in pixels.
 
     ``blur`` is the range of sigma; ``scale`` a range of factors, drawn log-uniformly; ``gamma`` a
     range of exponents, log-uniform; ``contrast`` and ``brightness`` are largest relative changes
@@ -150,13 +150,13 @@ class AugmentConfig:
     relative change; ``stain`` the standard deviation of a per-channel gain in optical density (and
     a quarter of it as offset); ``invert`` a probability; ``noise`` the largest standard deviation
     in grey levels; ``elastic`` the standard deviation in pixels of a displacement that varies over
-    ``elastic_spacing`` pixels. Hue, saturation and stain leave grey crops alone.
+    ``elastic_spacing`` pixels. Hue, saturation and stain do not change grey crops.
     ``shading``, ``haze``, ``sharpen`` and ``jpeg`` are those of :mod:`~nucleus_course.data.disturb`:
     shares, an amount and a probability.
 
     ``border`` is what lies beyond the image's edge (small images, and corners that a rotation
     exposes): "constant" (``fill``, no nuclei: mirroring did not help the paper) or "reflect" (the
-    mirrored image with its mirrored nuclei, which are nuclei in their own right).
+    mirrored image; its mirrored nuclei count as nuclei).
 
     Slivers: a nucleus that the crop's border cuts to fewer than ``min_area`` pixels becomes
     background; with ``min_fraction`` only if that is also less than this share of the whole nucleus.
@@ -244,11 +244,11 @@ class Thresholds:
     """The operating point, chosen on the validation split and stored beside the weights.
 
     ``score`` cuts detections for everything but AP; ``nms_iou`` is the overlap of boxes above which the
-    lower score goes; ``mask`` cuts the mask probability; ``min_area`` is in image pixels; ``flips`` is how
-    many of the image's four flips are looked at (see :mod:`nucleus_course.prediction.flips`). ``diameters`` are
+    one with the lower score is removed; ``mask`` cuts the mask probability; ``min_area`` is in image pixels; ``flips`` is how
+    many of the image's four flips are used (see :mod:`nucleus_course.prediction.flips`). ``diameters`` are
     the smallest median diameter of an image's nuclei that the network knows well, the one that suits it best, and
-    the largest, in image pixels; empty where it is not known (see :mod:`nucleus_course.prediction.scale`).
-    ``metric``, ``split``, ``dataset`` and ``value`` say what they were chosen by; :meth:`inherited` forgets it.
+    the largest, in image pixels; empty if unknown (see :mod:`nucleus_course.prediction.scale`).
+    ``metric``, ``split``, ``dataset`` and ``value`` say how they were chosen; :meth:`inherited` drops this.
     """
 
     score: float = 0.5
@@ -276,7 +276,7 @@ class Thresholds:
             raise UserError(f"diameters={list(known)}: give the smallest, the best and the largest")
 
     def inherited(self):
-        """The same thresholds for other weights, for which nothing was chosen and which may know other sizes."""
+        """The same thresholds for other weights, without what was chosen or measured for these."""
         return dataclasses.replace(self, metric="", split="", dataset="", value=None, diameters=())
 
 

@@ -4,7 +4,7 @@
 class UserError(Exception):
     """Wrong input: one line that names the file or argument and says what to do.
 
-    The command line prints the line alone, without a traceback, and exits with ``exit_code``.
+    The command line prints only this line, without a traceback, and exits with ``exit_code``.
     """
 
     exit_code = 2

@@ -23,8 +23,8 @@ class Augmenter:
     ``augmenter(image, labels, seed)`` takes an image uint8 (H, W, 3), its label map int32 (H, W)
     and a seed (seed, epoch, index) of non-negative integers, and returns (image uint8
     (size, size, 3), labels int32 (size, size)). Ids survive: a nucleus keeps the id it has in
-    ``labels``, so ids may have gaps. The pieces of a nucleus that the crop cuts in two keep the one
-    id, since they are one nucleus; a mirrored copy that does not touch its original gets a new id above all others.
+    ``labels``, so ids may have gaps. If the crop cuts a nucleus into pieces, they keep its id;
+    a mirrored copy that does not touch its original gets a new id above all others.
     """
 
     def __init__(self, config, size):

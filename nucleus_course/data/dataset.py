@@ -36,7 +36,7 @@ class Record:
 
     @property
     def raw(self):
-        """What a model is to see: ``deep`` values where there are some, else ``image``, which is for drawing."""
+        """What a model should see: the ``deep`` values if there are any, else ``image``, which is for drawing."""
         return self.image if self.deep is None else self.deep
 
     @property
@@ -63,7 +63,7 @@ class Record:
 
 
 class Dataset:
-    """A set of images of one source, in order of their ids; pixels are decoded when asked for."""
+    """The images of one source, in the order of their ids; pixels are decoded when they are needed."""
 
     def __init__(self, store, ids, source, split="all", whole=None):
         self._store = store
@@ -115,7 +115,7 @@ class Dataset:
 
     def preload(self, workers=None):
         """Decode everything into RAM once (grey as one channel, labels as uint16: 0.4 GB for the 664
-        images), so that training waits for no file. Subsets taken afterwards share it."""
+        images), so that training does not wait for files. Subsets made afterwards share it."""
         missing = [image_id for image_id in self.ids if image_id not in self._loaded]
         with ThreadPoolExecutor(workers or usable_cores()) as pool:
             self._loaded.update(zip(missing, pool.map(self._pixels, missing)))
@@ -125,7 +125,7 @@ class Dataset:
         """A :class:`Dataset` of some of these images: a list of ids, a split file, or a split name.
 
         A name means the split of the whole source, so ``train.subset("validation")`` is an error and
-        not a tenth of the training images. Raises :class:`UserError` when nothing is left.
+        not a tenth of the training images. Raises :class:`UserError` if nothing is left.
         """
         if isinstance(which, str) and which in SPLIT_NAMES:
             chosen = _split(self.whole, which)
@@ -202,22 +202,20 @@ def load_dataset(
 ):
     """Open a data set: images with the nuclei that are annotated in them.
 
-    ``source`` is the path of a zip or folder in BBBC038's layout or with annotations in another format
-    (docs/formats.md), of an annotation file, or ``"sample"`` for the embedded synthetic one; ``annotations`` names the
-    format, ``"auto"`` recognises it, and a line on standard error says which it is (``"coco:nucleus"`` also says which
-    categories are nuclei);
-    ``split`` a split name, the path of a split file or a list of ids (see
-    :func:`~nucleus_course.data.splits.split_ids`). The first opening decodes everything, with
-    ``workers`` threads and a progress bar, into a cache in ``cache_dir`` (see
-    :mod:`~nucleus_course.data.cache`); later ones only read its index.
+    ``source`` is a zip or folder in BBBC038's layout or with annotations in another format
+    (docs/formats.md), an annotation file, or ``"sample"`` for the embedded synthetic images. ``annotations`` names the
+    format; ``"auto"`` recognises it, and a line on standard error says which it is (``"coco:nucleus"`` also says which
+    categories are nuclei). ``split`` is a split name, the path of a split file or a list of ids (see
+    :func:`~nucleus_course.data.splits.split_ids`). When a source is first opened, everything is decoded with
+    ``workers`` threads and a progress bar into a cache in ``cache_dir`` (see
+    :mod:`~nucleus_course.data.cache`); afterwards only its index is read.
 
-    ``channel``, ``plane``, ``time``, ``series`` and ``level`` say what of image files with several is read, as for
-    :func:`~nucleus_course.data.read.read_image`.
+    ``channel``, ``plane``, ``time``, ``series`` and ``level`` choose what to read from files that hold several images,
+    as for :func:`~nucleus_course.data.read.read_image`.
 
     Images that cannot be used are left out and named in ``dataset.lint``; with ``strict`` they
     raise instead. No annotation is not the same as no nuclei: an image without a masks folder is left
-    out, and a split without a single nucleus is refused, unless ``allow_empty`` says that these
-    images have none.
+    out, and a split without a single nucleus is refused. ``allow_empty`` says that such images have no nuclei.
 
     Raises :class:`UserError` for a source that is missing, empty or of another kind, a zip with
     names outside its folder, an unknown split, and a split without a usable image or nucleus.

@@ -31,13 +31,12 @@ def download_bbbc038(
 ):
     """Download files of BBBC038v1 into a folder and return their paths.
 
-    A file that is there and whole is not fetched again; an interrupted one (``<name>.partial``) goes
-    on where it stopped. The SHA-256 of what came is written to ``SHA256SUMS`` in the folder.
+    A complete file is not downloaded again; an interrupted one (``<name>.partial``) continues where
+    it stopped. The SHA-256 of each file is written to ``SHA256SUMS`` in the folder.
     ``checksums`` adds to :data:`CHECKSUMS`.
 
-    Raises :class:`UserError` when the server cannot be reached or refuses, when the download stops
-    early (run it again to go on), when a checksum does not hold, and when the folder cannot be
-    written.
+    Raises :class:`UserError` if the server cannot be reached or refuses, if the download stops
+    early (run it again to continue), if a checksum differs, and if the folder cannot be written.
     """
     folder = Path(to).expanduser()
     try:

@@ -63,7 +63,7 @@ def list_images(folder, exclude=(), show=True):
     Args:
         folder: links in it are followed, each folder once.
         exclude: folders to leave out.
-        show: print one line on standard error about what was passed over.
+        show: print one line on standard error about what was skipped.
 
     Raises:
         UserError: no such folder.

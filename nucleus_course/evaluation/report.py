@@ -25,15 +25,15 @@ class Report:
     Attributes:
         metrics: {key: value} over the data set.
         images: {image id: {key: value}}.
-        types: {image type: {key: value}}, computed over the images of a type as if they were the data set.
-        intervals: {key: (low, high)} of the bootstrap; empty if none was asked for.
+        types: {image type: {key: value}}, computed as if the images of a type were the whole data set.
+        intervals: {key: (low, high)} of the bootstrap; empty if none were requested.
         bootstrap: {"replicates", "seed", "level", "grouped"} or empty.
         counts: {"images", "nuclei", "detections" (at the operating point), "candidates" (all)} and
             ``per_image`` {id: {"type", "nuclei", "detections", "tp", "fp", "fn"}} at IoU above 0.5.
         operating_point: {"score_threshold", "min_area", "source": "given", "predictions" or "none"}.
         curves: {"recall": [101], "precision": {IoU: [101]}, "f1": {IoU: value}}, fractions.
         name, dataset, split, synthetic: what was evaluated on what.
-        warnings: texts that a reader of the numbers should see.
+        warnings: what a reader of the numbers should know.
         scores: the matches behind the numbers, a list of
             :class:`~nucleus_course.evaluation.scoring.ImageScore`; None for a report loaded from a file.
     """
@@ -110,9 +110,9 @@ def evaluate(
     Args:
         dataset: has ``ids`` and, for each id, a record with ``labels`` ((H, W) int32, 0 background) and ``type``.
         predictions: :class:`Predictions`, or the path of something that loads as such.
-        score_threshold: operating point; the predictions' own where None. Detections scored at or above it count.
-        min_area: smallest detection in pixels, after overlaps are resolved; the predictions' own (or 0) where None.
-        bootstrap: samples for the intervals; 0 for none, 1000 is usual.
+        score_threshold: operating point; None takes the one of the predictions. Detections scored at or above it count.
+        min_area: smallest detection in pixels, after overlaps are resolved; None takes the one of the predictions (or 0).
+        bootstrap: number of samples for the intervals; 1000 is usual, 0 gives no intervals.
         groups: {image id: group}, drawn whole in the bootstrap, e.g. ``dataset.groups`` for near-duplicates.
 
     Returns:

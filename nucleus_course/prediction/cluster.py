@@ -55,15 +55,15 @@ def predict_many(
     progress: bool = True,
     **options: Any,
 ) -> Summary:
-    """Nuclei of many images, into a results folder, on this process or on Dask's workers.
+    """Detect the nuclei of many images in this process or on Dask's workers, and write a results folder.
 
     Args:
-        images: files and folders, as `nucleus-course predict` takes them; or one of them.
+        images: a file or folder, or several, as for `nucleus-course predict`.
         out: the results folder, which workers must see under the same path.
-        weights: a name that ships, a model folder or file; or a function without arguments that
-            gives a model, which each worker calls once.
+        weights: a shipped name, a model folder or file; or a function without arguments that
+            returns a model; each worker calls it once.
         client: a ``distributed.Client``; None does everything here.
-        resume: pass over images that are done.
+        resume: skip images that are done.
         overwrite: remove earlier results first.
         progress: whether to show a bar.
         options: fields of :class:`~nucleus_course.prediction.many.Recipe`, and options of
@@ -71,10 +71,10 @@ def predict_many(
 
     Returns:
         :class:`~nucleus_course.prediction.results.Summary`: all images that the folder holds. An image
-        that cannot be done is named in one line on standard error, and the others go on.
+        that cannot be processed is named in one line on standard error; the others are done.
 
     Raises:
-        UserError: no images, a folder with results of other settings, or none that could be done.
+        UserError: no images, a folder with results of other settings, or none that could be processed.
 
     Example::
 

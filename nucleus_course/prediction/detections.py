@@ -58,15 +58,15 @@ class Detections(Found):
 
     Attributes:
         boxes: (N, 4) float32 (y1, x1, y2, x2), image pixels.
-        scores: (N,) float32 in [0, 1], falling.
+        scores: (N,) float32 in [0, 1], in falling order.
         mask_probs: (N, S, S) float32, probability of nucleus in each cell of ``mask_boxes``.
-        mask_boxes: (N, 4) float32, the boxes the mask grids span (dilated boxes, where the preset does so).
+        mask_boxes: (N, 4) float32, the boxes that the mask grids cover (dilated if the preset says so).
         height, width: the image's size.
         thresholds: the operating point for :meth:`label_image` and :meth:`confident`.
-        canonical: how the image was seen (:class:`~nucleus_course.data.canonical.Canonical`); None where the input is colour.
+        canonical: how the image was seen (:class:`~nucleus_course.data.canonical.Canonical`); None if the input is colour.
         learned: the model's :class:`~nucleus_course.data.novelty.Novelty`, for :attr:`novelty`.
-        image: the image, of any dtype, for the picture in a notebook; None where it is not known.
-        scale: how many times as large as it is the image was looked at.
+        image: the image, of any dtype, for the picture in a notebook; None if unknown.
+        scale: by how much the image was enlarged before detection.
     """
 
     boxes: np.ndarray
@@ -106,12 +106,12 @@ class Detections(Found):
 
     @property
     def quality(self):
-        """(N,) float in [0, 1]: how little each nucleus's area hinges on where its outline is drawn."""
+        """(N,) float in [0, 1]: how little the area of each nucleus depends on where its outline is drawn."""
         return outline_quality(self.mask_probs)
 
     @property
     def masks(self):
-        """(N, H, W) bool. Large for many detections: :meth:`rles` and :meth:`label_image` never hold it."""
+        """(N, H, W) bool. Large for many detections: :meth:`rles` and :meth:`label_image` do not need it."""
         masks = np.zeros((len(self), self.height, self.width), bool)
         instance, row, column = self.pixels()
         masks[instance, row, column] = True
@@ -119,14 +119,14 @@ class Detections(Found):
 
     @property
     def areas(self):
-        """(N,) int64, pixels of each mask, overlaps counted in each."""
+        """(N,) int64, pixels of each mask; overlaps count in each mask."""
         pieces = [np.bincount(p.pixels()[0], minlength=len(p)) for _, p in self._pieces()]
         return np.concatenate([*pieces, np.zeros(0, np.int64)])
 
     def pixels(self):
         """Every mask pixel: instance, row, column (int64 each), by instance, column by column.
 
-        Masks are pasted once and kept, also for :meth:`take`; again where ``thresholds.mask`` is another.
+        Masks are pasted once and kept, also for :meth:`take`; they are pasted again after a change of ``thresholds.mask``.
         """
         threshold = self.thresholds.mask
         if self._pasted is None or self._pasted[0] != threshold:

@@ -149,12 +149,12 @@ class Predictions:
 
     @property
     def name(self):
-        """Name for tables: the model's where it is known."""
+        """Name for tables: that of the model, if known."""
         return str(self.info.get("model", "predictions"))
 
     @property
     def detections(self):
-        """How many there are in all images."""
+        """The number of detections in all images."""
         return sum(len(image) for image in self.images.values())
 
     @classmethod
@@ -189,7 +189,7 @@ class Predictions:
             raise PredictionsError(f"{path}: {error}") from None
 
     def save(self, path):
-        """Write predictions.json, whole or not at all."""
+        """Write predictions.json, completely or not at all."""
         from nucleus_course.prediction.document import to_document
 
         write_json(path, to_document(self))

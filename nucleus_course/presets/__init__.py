@@ -154,10 +154,10 @@ PRESETS = _presets()
 
 
 def get_preset(name):
-    """The preset called ``name``, with variants behind plus signs (see :mod:`nucleus_course.presets.variants`).
+    """The preset called ``name``, with variants after plus signs (see :mod:`nucleus_course.presets.variants`).
 
     Raises:
-        UserError: if there is none; the message names those there are.
+        UserError: if there is none; the message lists the known ones.
     """
     base, *changes = str(name).split("+")
     if base not in PRESETS:

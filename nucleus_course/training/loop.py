@@ -36,7 +36,7 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass
 class History:
-    """What a training did: one dict an epoch in ``rows``, the run folder, the best validation value."""
+    """What a training did: one dict per epoch in ``rows``, the run folder, the best validation value."""
 
     rows: list = field(default_factory=list)
     run: Path | None = None
@@ -67,28 +67,28 @@ def train(
     Args:
         model: :class:`~nucleus_course.prediction.segmenter.Segmenter`.
         dataset: :class:`~nucleus_course.data.Dataset` to learn from.
-        preset: :class:`~nucleus_course.config.Preset`; by default the one of the model's name, or the one that
-            ``run`` was begun with, if ``resume``; then the length is as begun, too, where none is given.
+        preset: :class:`~nucleus_course.config.Preset`; by default the one with the model's name. With ``resume`` it is the one
+            that ``run`` was started with, and so is the length if none is given.
         validation: data set that ``validate_metric`` (of :data:`VALIDATED`) is measured on every
-            ``validate_every`` epochs; the best weights by it are kept in ``run/weights``. Without it the last ones are.
+            ``validate_every`` epochs; the best weights are kept in ``run/weights``. Without it the last ones are kept.
         run: folder for config.json, log.jsonl, log.csv, checkpoint.npz and weights/; None keeps nothing.
-        resume: go on from ``run``'s checkpoint: the same numbers come out as without the break.
+        resume: continue from the checkpoint in ``run``, with the same numbers as without the interruption.
         stages: replaces the preset's stages.
         epochs: scales the stages to this many epochs in all.
-        minutes: wall time instead of ``epochs``: rates follow the share of the time that is spent. Not
-            reproducible bit by bit, for a busier machine gets through fewer steps.
+        minutes: wall time instead of ``epochs``; the learning rates follow the share of the time that is spent. Not
+            reproducible bit by bit, because a busier machine takes fewer steps.
         seed: overrides the preset's.
-        progress: show a progress bar (a line an epoch where the output is no terminal).
+        progress: show a progress bar (one line per epoch if the output is not a terminal).
         on_epoch: called with the log row after each epoch; returning True stops the training.
         notes: more entries for config.json, a dict of JSON types.
 
     Returns:
-        :class:`History`. Ctrl-C ends the training cleanly: the last whole epoch's checkpoint stays.
+        :class:`History`. Ctrl-C ends the training cleanly: the checkpoint of the last complete epoch stays.
 
     Raises:
         TrainingDiverged: a loss was NaN or infinite; the model is back at its last good weights.
         UserError: the run folder is in use, or holds a training and ``resume`` is False; ``validate_metric``
-            is none that is measured; both ``epochs`` and ``minutes`` are given.
+            is unknown; both ``epochs`` and ``minutes`` are given.
     """
     if epochs is not None and minutes is not None:
         raise UserError("epochs and minutes exclude each other: give one of them")

@@ -83,7 +83,7 @@ def test_download_records_what_came(server, fetch, tmp_path):
 
 def test_resume_after_a_break(server, fetch, tmp_path):
     server.cut = 70_000
-    with pytest.raises(UserError, match="run it again"):
+    with pytest.raises(UserError, match="run the command again"):
         fetch()
     kept = (tmp_path / "stage1_train.zip.partial").stat().st_size
     assert 0 < kept <= 70_000

@@ -110,7 +110,7 @@ def test_own_png_writer_against_opencv(channels):
         (lambda data: b"", "empty"),
         (lambda data: data[:-30], "cut short"),
         (lambda data: data[:60] + bytes([data[60] ^ 255]) + data[61:], "checksum"),
-        (lambda data: b"these are words", "not an image"),
+        (lambda data: b"these are words", "not a readable image"),
         (lambda data: data[:8], "no header"),
     ],
 )

@@ -63,7 +63,7 @@ def test_quoted_ids_and_file_names(tmp_path):
 
 def test_split_file_without_ids_or_text(tmp_path):
     (tmp_path / "empty.txt").write_text("# nothing\n")
-    with pytest.raises(UserError, match="empty.txt: no ids"):
+    with pytest.raises(UserError, match="empty.txt: holds no ids"):
         split_ids(IDS, tmp_path / "empty.txt")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(UserError, match="binary.txt"):

@@ -41,6 +41,10 @@ model = course.find_model()
 #
 # The same section goes into the folder a second time, in a form nearer to what the network knows: the haematoxylin alone. `rgb2hed` separates the
 # stains (Ruifrok and Johnston 2001), and nuclei are then bright on dark, as in fluorescence. It is saved as 16-bit grey TIFF, to show that the kind of file does not matter.
+#
+# A microscope's file may hold several channels, planes, times or pictures. Say which one, with the same words in Python and on the command line: `nc.read_image(path, channel="DAPI", plane="max")`, or
+# `nucleus-course predict … --channel DAPI --plane max`; so do `nc.load_dataset` and `train`. Without a choice a channel that is named after a nuclear stain is read, and a line says so; else a line lists what there is
+# ([which files are read](../docs/formats.md)).
 
 # %%
 import skimage.data

@@ -94,27 +94,37 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, as schedulers send it before they kill: what Ctrl-C ends well, this ends well."""
 
 
+_state = {"terminated": False}
+
+
+def raise_if_terminated() -> None:
+    """Raise :class:`Terminated` once more after SIGTERM: Python drops what is raised in a destructor."""
+    if _state["terminated"]:
+        raise Terminated
+
+
 @contextmanager
 def ending_well():
     """Raise :class:`Terminated` on SIGTERM inside; whether that happened is the dict's ``terminated``.
 
     A training turns the exception into a last checkpoint and returns, so the flag decides the exit code.
     """
-    state = {"terminated": False}
+    _state["terminated"] = False
 
     def terminate(number, frame):
-        state["terminated"] = True
+        _state["terminated"] = True
         raise Terminated
 
     try:
         before = signal.signal(signal.SIGTERM, terminate)
     except ValueError:  # not in the main thread
-        yield state
+        yield _state
         return
     try:
-        yield state
+        yield _state
     finally:
         signal.signal(signal.SIGTERM, before)
+        _state["terminated"] = False
 
 
 @contextmanager

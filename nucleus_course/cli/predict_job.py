@@ -54,6 +54,7 @@ class Job:
                     bar.console.print(Text(line, style="bold red"), soft_wrap=True)
                 full = full + 1 if outcome.full else full if outcome.error else 0
                 bar.advance(task)
+                common.raise_if_terminated()
                 if full == FULL_DISK:
                     left = total - len(self.counts) - self.passed - self.failed
                     self.failed += left

@@ -194,6 +194,11 @@ def _train(recipe: Recipe, build: Builder, dataset, judged, clock: TimeLimit, co
     from nucleus_course.training.schedule import Schedule, scale_stages
 
     limited = clock.seconds is not None
+
+    def after_epoch(row) -> bool:
+        common.raise_if_terminated()
+        return limited and clock(row)
+
     batch = recipe.preset.training.batch_size
     parallel = data_parallel(count, batch) if count > 1 else nullcontext()
     fit = limited and not recipe.length_given
@@ -208,7 +213,7 @@ def _train(recipe: Recipe, build: Builder, dataset, judged, clock: TimeLimit, co
                 model, dataset, preset=preset, run=recipe.folder, resume=recipe.earlier is not None or recipe.whole,
                 validation=judged if preset.training.validate_every or not limited else None,
                 stages=recipe.stages, epochs=recipe.epochs, minutes=recipe.minutes,
-                notes=recipe.notes, on_epoch=clock if limited else None,
+                notes=recipe.notes, on_epoch=after_epoch,
             )  # fmt: skip
         except TrainingDiverged as error:
             raise UserError(

@@ -1,0 +1,26 @@
+"""SIGTERM ends a command also where Python loses the exception that it raises."""
+
+import os
+import signal
+import weakref
+
+import pytest
+
+from nucleus_course.cli import common
+
+
+class Thing:
+    pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGTERM to oneself on Windows")
+@pytest.mark.filterwarnings("ignore")
+def test_a_lost_exception_is_raised_again(capsys):
+    with common.ending_well():
+        thing = Thing()
+        watch = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        del thing  # Python reports what the callback raises, and goes on
+        assert watch() is None
+        with pytest.raises(common.Terminated):
+            common.raise_if_terminated()
+    common.raise_if_terminated()  # it belonged to that command

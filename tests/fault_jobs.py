@@ -99,6 +99,8 @@ class Predict(Job):
         words = ["predict", self.inputs / "pictures", "--out", folder / "out", "--resume"]
         words += ["--overlay", "--export", "geojson"]
         done = CliRunner().invoke(app, [str(word) for word in words])
+        if done.exit_code == 143:
+            raise KeyboardInterrupt  # it ended well, as the trial's own process does then
         if done.exit_code:
             raise RuntimeError(f"exit code {done.exit_code}: {done.output[-300:]}")
 

@@ -249,7 +249,7 @@ def run(rounds, only=None, seed=0, seconds=float("inf"), say=print):
                     break
                 trial.kill(signal.SIGKILL, "kill -9", (0, -9))
                 if number % 4 == 0:
-                    trial.kill(signal.SIGTERM, "SIGTERM", (0, 143))
+                    trial.kill(signal.SIGTERM, "SIGTERM", (0, 143, -15))  # -15: before its handler
                 if number % 8 == 1:
                     trial.two()
                 if number % 8 == 2:

@@ -169,6 +169,10 @@ def friendly(command):
                 if message is None:
                     raise
                 fail(message, 2)
+            except Exception:
+                if not state["terminated"]:
+                    raise
+                fail("terminated", 143)  # a library met SIGTERM's exception and raised its own
 
     about, _, entries = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:\n")
     run.__doc__ = flowing(about)

@@ -5,6 +5,7 @@ import signal
 import weakref
 
 import pytest
+import typer
 
 from nucleus_course.cli import common
 
@@ -24,3 +25,18 @@ def test_a_lost_exception_is_raised_again(capsys):
         with pytest.raises(common.Terminated):
             common.raise_if_terminated()
     common.raise_if_terminated()  # it belonged to that command
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGTERM to oneself on Windows")
+def test_what_a_library_makes_of_it_is_no_traceback(capsys):
+    @common.friendly
+    def command():
+        """A command."""
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("a callback failed") from error
+
+    with pytest.raises(typer.Exit) as stopped:
+        command()
+    assert stopped.value.exit_code == 143 and "terminated" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def train(
       config.json          everything that was set
       log.csv, log.jsonl   one row for each epoch: losses, rate, images/s, metrics
       checkpoint.npz       the full state, from which --resume continues
-      weights/             the best by validation AP (without validation the last):
+      weights/             the best by validation AP (else the last):
                            use it as --weights DIR/weights
     and with --pack, to that folder
       a model folder (half precision), report.json, predictions.json,

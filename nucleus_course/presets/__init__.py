@@ -116,7 +116,7 @@ def _compact():
         model=model,
         training=training,
         augment=COMPACT_AUGMENT,
-        thresholds=Thresholds(score=0.4, nms_iou=0.4, flips=4, diameters=(14, 28, 32)),
+        thresholds=Thresholds(score=0.4, nms_iou=0.4, flips=4, diameters=(12, 20, 32)),
         summary="ours: a thin ResNet-FPN that trains from scratch and runs on two CPU cores",
     )
 

@@ -372,7 +372,7 @@ def test_config_through_json():
 
 
 def test_misfits_are_named():
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="differ in size"):
         Augmenter(AugmentConfig(), 8)(
             np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), np.int32), (0, 0, 0)
         )

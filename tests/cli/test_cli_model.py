@@ -281,7 +281,7 @@ def test_rescore_writes_scores_that_prediction_then_uses(here, data, model, monk
     result = run(*words)
     assert result.exit_code == 0, result.stderr
     said = plain(result.stdout)
-    before, after = (float(w) for w in re.findall(r"(\d+\.\d\d) by", said))
+    before, after = (float(w) for w in re.findall(r"(\d+\.\d\d) with", " ".join(said.split())))
     assert after > before + 5 and "nucleus-course thresholds --data" in said.replace("\n", " ")
     assert "mean score 0." in said and "by heart" not in result.stderr
     info = json.loads((here / "mine" / "rescoring.json").read_text())["info"]

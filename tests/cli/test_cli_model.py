@@ -88,7 +88,9 @@ def test_predict_writes_everything_and_names_the_bad_ones(here, model):
     tifffile.imwrite(folder / "sub" / "deep.tif", image.astype(np.uint16) * 200)
     (folder / "cut.png").write_bytes((folder / "rgb.png").read_bytes()[:200])
     (folder / "words.png").write_text("no image")
-    words = f"--weights {model} --out {here / 'out'} --overlay --score-threshold 0.3 --diameter none"
+    words = (
+        f"--weights {model} --out {here / 'out'} --overlay --score-threshold 0.3 --diameter none"
+    )
     result = run("predict", folder, words)
     one_line_error(result, "2 of 4 images", code=1)
     for name in ("cut.png", "words.png"):

@@ -68,7 +68,7 @@ def note_renamed(stems: list[str], folder: Path) -> None:
     if stems:
         names = ", ".join(stems[:2]) + (", …" if len(stems) > 2 else "")
         note(
-            f"{pluralize(len(stems), 'image')} called otherwise than their files, for {folder} holds other images "
+            f"{pluralize(len(stems), 'image')} renamed in the results, because {folder} holds other images "
             f"of the same names: {names}"
         )
 
@@ -164,15 +164,14 @@ def friendly(command):
                 fail(*(("terminated", 143) if state["terminated"] else ("interrupted", 130)))
             except BrokenPipeError:
                 raise  # `nucleus-course … | head` is nobody's mistake; the click layer exits quietly
-            except (ImportError, OSError, MemoryError) as error:
-                message = explain(error)
+            except Exception as error:
+                if state["terminated"]:  # a library met SIGTERM's exception and raised its own
+                    fail("terminated", 143)
+                known = isinstance(error, ImportError | OSError | MemoryError)
+                message = explain(error) if known else None
                 if message is None:
                     raise
                 fail(message, 2)
-            except Exception:
-                if not state["terminated"]:
-                    raise
-                fail("terminated", 143)  # a library met SIGTERM's exception and raised its own
 
     about, _, entries = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:\n")
     run.__doc__ = flowing(about)

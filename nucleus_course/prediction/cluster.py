@@ -97,7 +97,9 @@ def predict_many(
         for line in [*outcome.notes, *([f"skipped: {outcome.error}"] if outcome.error else [])]:
             say_aside(line)
         if outcome.row and outcome.row["image"] != file.file_name:
-            say_aside(f"{file.path}: called {outcome.row['image']}, for another image has its name")
+            say_aside(
+                f"{file.path}: its results are called {outcome.row['image']}, because another image has its name"
+            )
         done += not outcome.error
     if not done:
         raise UserError(f"none of the {len(files)} images could be processed")

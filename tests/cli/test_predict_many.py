@@ -185,7 +185,9 @@ def test_folders_with_the_same_names_one_after_the_other(plates, stub, tmp_path)
     before = contents(out / "labels")
     result = run(plates[1], "--out", out, "--resume")
     assert result.exit_code == 0
-    assert "2 images called otherwise" in plain(result.stderr) and "p2__x" in plain(result.stderr)
+    assert "2 images renamed in the results" in plain(result.stderr) and "p2__x" in plain(
+        result.stderr
+    )
     wanted = {"x.png": 4, "y.png": 6, "p2__x.png": 5, "p2__y.png": 6}
     assert nuclei(out) == wanted
     assert before.items() <= contents(out / "labels").items()

@@ -1,7 +1,7 @@
 """Many images as tasks of dask.distributed: on the processes of one machine, or on a cluster.
 
-Every worker loads the model once and writes its results itself, so workers and caller share one file
-system. A task whose worker is lost is done again by another; what was written by then is complete.
+Every worker loads the model once and writes its results itself, so workers and caller must share a file
+system. If a worker is lost, another repeats its task; the files it has written are complete.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _opening, _busy = threading.Lock(), threading.Lock()
 
 @dataclass
 class Outcome:
-    """What became of an image: ``row`` of counts.csv, or ``passed`` (done before), or ``error``, one line, and
-    whether that was a full disk."""
+    """The outcome for one image: its ``row`` of counts.csv; ``passed`` if it was done before; or ``error``, one
+    line. ``full`` if that was a full disk."""
 
     row: dict[str, Any] | None = None
     passed: bool = False
@@ -55,23 +55,23 @@ def predict_many(
     progress: bool = True,
     **options: Any,
 ) -> Summary:
-    """Detect the nuclei of many images in this process or on Dask's workers, and write a results folder.
+    """Detect the nuclei in many images, in this process or on Dask workers, and write a results folder.
 
     Args:
         images: a file or folder, or several, as for `nucleus-course predict`.
         out: the results folder, which workers must see under the same path.
         weights: a shipped name, a model folder or file; or a function without arguments that
-            returns a model; each worker calls it once.
-        client: a ``distributed.Client``; None does everything here.
+            returns a model, called once by each worker.
+        client: a ``distributed.Client``; None runs in this process.
         resume: skip images that are done.
         overwrite: remove earlier results first.
         progress: whether to show a bar.
         options: fields of :class:`~nucleus_course.prediction.many.Recipe`, and options of
-            :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`, of which ``diameter`` is "auto" here.
+            :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`; ``diameter`` defaults to "auto" here.
 
     Returns:
-        :class:`~nucleus_course.prediction.results.Summary`: all images that the folder holds. An image
-        that cannot be processed is named in one line on standard error; the others are done.
+        :class:`~nucleus_course.prediction.results.Summary` of all images in the folder. An image that
+        cannot be processed is named in one line on standard error; the others are done.
 
     Raises:
         UserError: no images, a folder with results of other settings, or none that could be processed.
@@ -109,7 +109,7 @@ def predict_many(
 def run(
     recipe: Recipe, files: list[ImageFile], client: Any, resume: bool, overwrite: bool = False
 ) -> Outcomes:
-    """Do the work on every file; gives (file, :class:`Outcome`) as they are done."""
+    """Process every file; yields (file, :class:`Outcome`) as they are done."""
     if client is None:
         work = recipe.open(overwrite=overwrite)
         yield from in_turn(work, files, resume)
@@ -120,7 +120,7 @@ def run(
 
 
 def portable(recipe: Recipe) -> Recipe:
-    """The recipe with whole paths, for processes that work in other folders."""
+    """The recipe with absolute paths, for processes with another working directory."""
     weights = Path(recipe.weights)
     name = str(weights.resolve()) if recipe.load is None and weights.exists() else recipe.weights
     return dataclasses.replace(recipe, out=str(Path(recipe.out).resolve()), weights=name)
@@ -152,10 +152,10 @@ def connect(address: str):
 
 
 def begin(client: Any, recipe: Recipe, overwrite: bool = False) -> dict[str, Any]:
-    """Begin the results folder on a worker, which loads the model for it; gives the folder's settings.
+    """Start the results folder on a worker, which loads the model for it; returns the folder's settings.
 
     Raises:
-        UserError: other settings, a folder that this machine does not see, or no worker that lives to load the model.
+        UserError: other settings, a folder that this machine does not see, or every worker died loading the model.
     """
     if not client.scheduler_info()["workers"]:
         say_aside(
@@ -177,9 +177,9 @@ def begin(client: Any, recipe: Recipe, overwrite: bool = False) -> dict[str, Any
 def spread(
     client: Any, recipe: Recipe, files: list[ImageFile], resume: bool, task: Any = None
 ) -> Iterator[tuple[ImageFile, Outcome]]:
-    """The files as tasks, one each; (file, outcome) as they are done. Left early, it cancels the rest.
+    """One task per file; yields (file, outcome) as they are done. If the loop is left early, the rest is cancelled.
 
-    ``task`` is what a worker does with a file, a function (file, recipe, resume) -> :class:`Outcome`.
+    ``task`` is what a worker does with a file: a function (file, recipe, resume) -> :class:`Outcome`.
     """
     from distributed import as_completed
 
@@ -207,7 +207,7 @@ def _is_killed(error: Exception) -> bool:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """:func:`~nucleus_course.prediction.many.reason`, which knows of workers."""
+    """As :func:`~nucleus_course.prediction.many.reason`, also for a worker that died."""
     return f"{path}: {KILLED}" if _is_killed(error) else reason(error, path)
 
 
@@ -223,7 +223,7 @@ def _begin(recipe: Recipe, overwrite: bool) -> dict[str, Any]:
 
 
 def _work(recipe: Recipe) -> Work:
-    """This process's, made on first use; one model at a time."""
+    """This process's work, made on first use; one model at a time."""
     with _opening:
         key = recipe.key()
         if key not in _works:
@@ -237,7 +237,7 @@ def _task(file: ImageFile, recipe: Recipe, resume: bool) -> Outcome:
     plane = None if resume and work.results.done(file) else _plane(work, file)
     if plane is not None:
         return _slide(work, recipe, file, plane)
-    with _busy:  # a network on several threads of one process would only wait for itself
+    with _busy:  # one network gains nothing from several threads of one process
         return _one(work, file, resume)
 
 
@@ -249,7 +249,7 @@ def _plane(work: Work, file: ImageFile):
 
 
 def _slide(work: Work, recipe: Recipe, file: ImageFile, plane: Any) -> Outcome:
-    """A slide's bands as tasks of their own, for any worker; begun and finished here."""
+    """A slide: started and finished here, its bands as tasks for any worker."""
     from distributed import worker_client
 
     notes: list[str] = []

@@ -1,4 +1,4 @@
-"""Predictions on whole data sets, encoded image by image, so that memory does not grow with them."""
+"""Predictions on whole data sets, encoded image by image to save memory."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ def predict_dataset(model, dataset, *, progress=True, **options):
 
 
 def predict_variants(model, dataset, nms_ious, mask_thresholds, *, progress=True):
-    """Predictions of a Mask R-CNN at every pair of NMS IoU and mask threshold, the network run once.
+    """Predictions of a Mask R-CNN at every pair of NMS IoU and mask threshold; the network runs once.
 
     Returns:
         {(nms_iou, mask_threshold): :class:`~nucleus_course.prediction.interchange.Predictions`}.

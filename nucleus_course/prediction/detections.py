@@ -1,4 +1,4 @@
-"""Detections on one image, at the image's own size, and their masks in every form people want."""
+"""Detections on one image, at the image's own size, with their masks in several forms."""
 
 from dataclasses import dataclass, field
 
@@ -27,22 +27,22 @@ class Found:
         )
 
     def _repr_html_(self):
-        """What a notebook cell shows: the outlines on the image, or the labels in colour without one."""
+        """Shown by a notebook cell: the outlines on the image, or without one the labels in colour."""
         from nucleus_course.prediction.picture import detections_html
 
         return detections_html(self)
 
     @property
     def novelty(self):
-        """How far the image is from what the model learned: 1 or more says not to trust it; None if unknown."""
+        """How far the image is from what the model learned; do not trust results from 1 on. None if unknown."""
         known = self.canonical is not None and self.learned is not None
         return self.learned(self.canonical.image) if known else None
 
     def label_image(self, score_threshold=None, min_area=None):
         """One int32 label image (H, W): 0 background, i + 1 for detection i of :meth:`confident`.
 
-        Where masks overlap the higher score keeps the pixel. Detections left with fewer than ``min_area``
-        pixels go, and the labels are renumbered without gaps.
+        Where masks overlap, the higher score keeps the pixel. Detections left with fewer than ``min_area``
+        pixels are removed, and the labels are renumbered without gaps.
         """
         return self.labelled(score_threshold, min_area)[0]
 
@@ -126,7 +126,7 @@ class Detections(Found):
     def pixels(self):
         """Every mask pixel: instance, row, column (int64 each), by instance, column by column.
 
-        Masks are pasted once and kept, also for :meth:`take`; they are pasted again after a change of ``thresholds.mask``.
+        Masks are pasted once and kept, also for :meth:`take`, until ``thresholds.mask`` changes.
         """
         threshold = self.thresholds.mask
         if self._pasted is None or self._pasted[0] != threshold:
@@ -135,9 +135,9 @@ class Detections(Found):
         return self._pasted[1]
 
     def _pieces(self):
-        """Detections a few at a time, each with the number of its first, so that pixels fit into memory."""
+        """Detections in pieces whose pixels fit into memory, each with the number of its first one."""
         if len(self) <= AT_ONCE:
-            self.pixels()  # kept for the next question
+            self.pixels()  # kept for the next call
         return [(i, self.take(slice(i, i + AT_ONCE))) for i in range(0, len(self), AT_ONCE)]
 
     def rles(self):

@@ -1,4 +1,4 @@
-"""predictions.json as a document: written, and every field checked when it is read."""
+"""The contents of predictions.json: how they are written, and every field checked on reading."""
 
 import math
 from pathlib import PurePosixPath
@@ -14,7 +14,7 @@ LONGEST_SIDE = 1_000_000  # pixels
 
 
 def _check(fine, message):
-    """Raise the error unless all is fine."""
+    """Raise PredictionsError with the message unless ``fine``."""
     if not fine:
         raise PredictionsError(message)
 
@@ -41,8 +41,8 @@ def to_document(predictions):
 def from_document(document):
     """Inverse of :func:`to_document`: checks every field that it reads.
 
-    Categories: the only one counts, or of several the one called nucleus. What is left out, and an
-    ``area`` that is not the mask's, becomes a line of ``warnings``.
+    If there are several categories, only the one called nucleus counts. What is left out, and an ``area``
+    that is not the mask's, becomes a line of ``warnings``.
 
     Raises:
         PredictionsError: one line that names the place in the document.
@@ -192,7 +192,7 @@ def _is_whole(value):
 
 
 def _box(bbox, where):
-    """[x, y, w, h] as (y1, x1, y2, x2); None where there is no box."""
+    """[x, y, w, h] as (y1, x1, y2, x2); None for no box."""
     if bbox is None:
         return None
     fine = isinstance(bbox, list) and len(bbox) == 4 and all(map(_is_number, bbox))

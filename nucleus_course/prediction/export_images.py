@@ -1,6 +1,6 @@
-"""Label images, and images, as OME-TIFF and OME-Zarr: piece by piece, so that a slide's are never in memory whole.
+"""Label images and images as OME-TIFF and OME-Zarr, written piece by piece, so that a slide need not fit in memory.
 
-What is written is a :class:`Whole` array, or anything with its ``shape``, ``dtype``, ``read`` and ``groups``, such as
+The source is a :class:`Whole` array, or anything with its ``shape``, ``dtype``, ``read`` and ``groups``, such as
 the :class:`~nucleus_course.prediction.slide_nuclei.Nuclei` of a slide.
 """
 
@@ -14,8 +14,8 @@ from nucleus_course._util.files import atomic_folder, atomic_write
 
 CHUNK = 1024  # pixels; an OME-Zarr array has files of this side, and levels down to it
 TILE = 512  # side of a tile of a TIFF
-IN_TILES = 1 << 24  # pixels from which a TIFF has tiles
-BIG = 1 << 31  # bytes from which a TIFF is a BigTIFF
+IN_TILES = 1 << 24  # a TIFF has tiles from this many pixels on
+BIG = 1 << 31  # a TIFF is a BigTIFF above this many bytes
 
 
 class Whole:
@@ -30,12 +30,12 @@ class Whole:
         return self.array[top:bottom, left:right]
 
     def groups(self):
-        """Yield ((top, left), labels (h, w)): rectangles with some nuclei, each nucleus whole in one of them."""
+        """Yield ((top, left), labels (h, w)): rectangles that hold whole nuclei, each nucleus once."""
         yield (0, 0), self.array
 
 
 class Pieces:
-    """A :class:`~nucleus_course.data.slides.Plane`, of which nothing is read before it is written, as :class:`Whole`."""
+    """A :class:`~nucleus_course.data.slides.Plane` used as a :class:`Whole`; each part is read when it is written."""
 
     def __init__(self, plane):
         self.read, self.dtype = plane.read, plane.dtype
@@ -43,12 +43,11 @@ class Pieces:
 
 
 def write_tiff(path, labels, **options):
-    """Write a label image as a compressed TIFF; a large one in tiles, read one by one, and BigTIFF where it may need it.
+    """Write a label image as a compressed TIFF; a large one in tiles, as BigTIFF if it may need it.
 
     Args:
-        path: where.
         labels: as :class:`Whole`.
-        options: of ``tifffile.imwrite``.
+        options: for ``tifffile.imwrite``.
     """
     import tifffile
 
@@ -70,7 +69,7 @@ def write_tiff(path, labels, **options):
 
 
 def _filled(part, sides):
-    """A piece with zeros below and to the right, so that it has these sides (last axes)."""
+    """A piece padded with zeros below and to the right, to these sides (last two axes)."""
     if part.shape[-2:] == tuple(sides):
         return part
     whole = np.zeros((*part.shape[:-2], *sides), part.dtype)
@@ -79,7 +78,7 @@ def _filled(part, sides):
 
 
 def write_ome_tiff(path, data):
-    """The label image of an :class:`~nucleus_course.prediction.exports.Export`."""
+    """Write the label image of an :class:`~nucleus_course.prediction.exports.Export`."""
     metadata, size = {"axes": "YX", "Name": data.stem}, {}
     if data.pixel_size is not None:
         for axis in "XY":
@@ -94,9 +93,9 @@ def write_ome_tiff(path, data):
 
 
 def write_ome_zarr(path, data):
-    """OME-Zarr 0.4: the image with its labels in ``labels/nuclei``, or the labels alone where there is no image.
+    """OME-Zarr 0.4: the image with its labels in ``labels/nuclei``, or without an image the labels alone.
 
-    Version 2 of Zarr is a folder of JSON and of zlib streams, which needs no package.
+    Zarr 2 is a folder of JSON files and zlib streams, so no package is needed.
     """
     scores = data.score_of()
     known = [{"score": score} for score in scores.values()] or [{}] * len(data.ids)
@@ -114,7 +113,7 @@ def write_ome_zarr(path, data):
 
 
 def _write_levels(folder, name, source, pixel_size, attributes=None):
-    """A multiscale image, (H, W) or (H, W, C) with its channels first: every level has every other pixel of the one before."""
+    """Write a multiscale image from (H, W) or (H, W, C), channels first; each level takes every second pixel of the last."""
     unit = {} if pixel_size is None else {"unit": "micrometer"}
     axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
     if len(source.shape) == 3:
@@ -140,7 +139,7 @@ def _write_group(folder, attributes):
 
 
 def _write_array(folder, source):
-    """A Zarr array in chunks of one channel; chunks of zeros have no file."""
+    """Write a Zarr array in chunks of one channel; all-zero chunks have no file."""
     stored = _Stored(folder, source.shape, np.dtype(source.dtype).newbyteorder("<"))
     folder.mkdir(parents=True)
     shape = *stored.shape[2:], *stored.shape[:2]
@@ -165,14 +164,14 @@ def _write_array(folder, source):
 
 
 class _Stored:
-    """A Zarr array of :func:`_write_array`, to read again: ``shape`` is (H, W) or (H, W, C)."""
+    """Reads a Zarr array that :func:`_write_array` wrote; ``shape`` is (H, W) or (H, W, C)."""
 
     def __init__(self, folder, shape, dtype):
         self.folder, self.shape, self.dtype = Path(folder), tuple(shape), np.dtype(dtype)
         self.sides = tuple(min(CHUNK, side) for side in shape[:2])
 
     def file(self, row, column, channel=0):
-        """Where a chunk is."""
+        """The path of a chunk."""
         index = (channel, row, column) if len(self.shape) == 3 else (row, column)
         return self.folder.joinpath(*map(str, index))
 
@@ -190,14 +189,14 @@ class _Stored:
 
 
 class _Halved:
-    """Every other pixel of a stored array, chunk by chunk."""
+    """Every second pixel of a stored array, chunk by chunk."""
 
     def __init__(self, stored):
         self.stored, self.dtype = stored, stored.dtype
         self.shape = *(-(-side // 2) for side in stored.shape[:2]), *stored.shape[2:]
 
     def read(self, top, left, bottom, right):
-        """A rectangle that begins at a chunk's corner."""
+        """A rectangle that starts at a chunk's corner."""
         rows, columns = self.stored.sides
         down = range(2 * top // rows, -(-min(2 * bottom, self.stored.shape[0]) // rows))
         across = range(2 * left // columns, -(-min(2 * right, self.stored.shape[1]) // columns))

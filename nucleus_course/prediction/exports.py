@@ -1,7 +1,7 @@
 """Label images in the formats of other programs: Fiji, QuPath, napari, and tables.
 
-:func:`write_exports` writes them. Corners of polygons are corners of pixels: x and y in pixels from the image's
-upper left corner, as Fiji and QuPath count. Every file appears complete or not at all.
+Polygons run along the corners of pixels: x and y in pixels from the image's upper left corner, as in Fiji and
+QuPath. Files are written atomically.
 """
 
 import errno
@@ -32,7 +32,7 @@ class Export:
 
     Attributes:
         stem: name of the image.
-        labels: :class:`~nucleus_course.prediction.export_images.Whole`, or what has its methods.
+        labels: :class:`~nucleus_course.prediction.export_images.Whole`, or an object with its methods.
         ids: (N,) the labels present, rising.
         scores: (N,) float64 or None.
         pixel_size: side of a pixel in micrometres, or None.
@@ -55,7 +55,7 @@ class Export:
                 yield label, [[ring + (left, top) for ring in rings] for rings in pieces]
 
     def measurements_of(self):
-        """{label: {"score": …, "quality": …}}, each rounded to six decimals, where it is known."""
+        """{label: {"score": …, "quality": …}}, rounded to six decimals; unknown ones are left out."""
         known = {"score": self.scores, "quality": (self.table or {}).get("quality")}
         found = {int(label): {} for label in self.ids}
         for name, values in known.items():
@@ -64,17 +64,17 @@ class Export:
         return found
 
     def score_of(self):
-        """{label: score}, rounded to six decimals; empty where the scores are not known."""
+        """{label: score}, rounded to six decimals; empty if the scores are unknown."""
         if self.scores is None:
             return {}
         return {int(i): round(float(s), 6) for i, s in zip(self.ids, self.scores)}
 
 
 def parse_formats(text):
-    """The formats of a comma-separated list (or of a sequence), each once, in the order given.
+    """The formats of a comma-separated list (or a sequence), each once, in the order given.
 
     Raises:
-        UserError: naming a format that there is not, or the package that one needs and how to install it.
+        UserError: an unknown format, or a package that one needs is not installed.
     """
     names = text.split(",") if isinstance(text, str) else text
     formats = tuple(dict.fromkeys(name.strip() for name in names))
@@ -86,26 +86,25 @@ def parse_formats(text):
 
 
 def write_exports(folder, stem, labels, scores, formats, pixel_size=None, image=None, table=None):
-    """Write one image's nuclei in other programs' formats.
+    """Write one image's nuclei in the formats of other programs.
 
     Args:
-        folder: where the folders of the formats go: ``<folder>/rois/<stem>.zip``, …, see :data:`FORMATS`.
+        folder: gets a folder for each format: ``<folder>/rois/<stem>.zip``, …, see :data:`FORMATS`.
         stem: name of the image, without an ending.
         labels: (H, W) of non-negative integers, 0 background.
         scores: (N,) floats, one for each label that occurs, in the order of the labels; None if unknown.
-        formats: names out of :data:`FORMATS`, or a comma-separated list.
+        formats: names from :data:`FORMATS`, or a comma-separated list.
         pixel_size: side of a pixel in micrometres, if known.
-        image: the image as read, (H, W) or (H, W, C): OME-Zarr holds it below the labels.
-        table: columns for Parquet, as :func:`~nucleus_course.prediction.measurements.measurement_table`
-            gives them; None measures.
+        image: the image as read, (H, W) or (H, W, C), for OME-Zarr.
+        table: columns for Parquet, as from :func:`~nucleus_course.prediction.measurements.measurement_table`;
+            None computes them.
 
     Returns:
         the paths written, a list in the order of ``formats``.
 
     Raises:
-        UserError: wrong arguments, or a package that is missing.
-        OSError: naming the file that cannot be written (a full disk): what was there before stays, and no
-            part of a file is left.
+        UserError: invalid arguments, or a missing package.
+        OSError: naming the file that cannot be written (a full disk); an earlier version of it stays.
     """
     formats = parse_formats(formats)
     labels, ids = _check_labels(labels)
@@ -125,14 +124,14 @@ def write_exports(folder, stem, labels, scores, formats, pixel_size=None, image=
 
 
 def write_pieces(folder, data, formats):
-    """:func:`write_exports` of an :class:`Export` whose pixels come piece by piece, as a slide's do."""
+    """:func:`write_exports` for an :class:`Export`, whose pixels may be read piece by piece, as a slide's are."""
     stem, written = data.stem, []
     for name in formats:
         ending, write, _ = FORMATS[name]
         path = Path(folder) / name / f"{stem}{ending}"
         try:
             write(path, data)
-        except OSError as error:  # the writers name a temporary file, or none
+        except OSError as error:  # name the file itself: the writers name a temporary one, or none
             reason = error.strerror or str(error)
             raise OSError(error.errno or errno.EIO, reason, str(path)) from error
         written.append(path)
@@ -140,7 +139,7 @@ def write_pieces(folder, data, formats):
 
 
 def copy_exports(source, target, stem, new_stem):
-    """Copy what :func:`write_exports` wrote of one image in a folder to another folder, where it is called ``new_stem``."""
+    """Copy what :func:`write_exports` wrote for one image to another folder, under the name ``new_stem``."""
     for path in _exports_of(source, stem):
         name = path.parent.name
         copy = Path(target) / name / f"{new_stem}{FORMATS[name][0]}"
@@ -155,7 +154,7 @@ def copy_exports(source, target, stem, new_stem):
 
 
 def remove_exports(folder, stem):
-    """Remove what :func:`write_exports` wrote of one image."""
+    """Remove what :func:`write_exports` wrote for one image."""
     for path in _exports_of(folder, stem):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -180,7 +179,7 @@ def _check_labels(labels):
 
 
 def _package(name):
-    """The package that a format needs, imported; None where it needs none."""
+    """The package that a format needs, imported; None if it needs none."""
     package = FORMATS[name][2]
     if package is None:
         return None
@@ -197,7 +196,7 @@ def _package(name):
 
 
 def _write_rois(path, data):
-    """ImageJ's ROI zip: a traced polygon a nucleus; one with holes or several pieces is a composite."""
+    """ImageJ's ROI zip: a traced polygon per nucleus; one with holes or several pieces is a composite."""
     roifile = _package("rois")
     scores = data.score_of()
 
@@ -221,7 +220,7 @@ def _polygon(roifile, ring):
 
 
 def _composite(roifile, rings):
-    """A shape of several rings: java.awt.geom's segments, 0 x y a move, 1 x y a line, 4 a closed ring."""
+    """A shape of several rings, as segments of java.awt.geom: 0 x y is a move, 1 x y a line, 4 closes the ring."""
     steps = []
     for ring in rings:
         kind = np.r_[0, np.ones(len(ring) - 1)]
@@ -236,7 +235,7 @@ def _composite(roifile, rings):
 
 
 def _write_geojson(path, data):
-    """QuPath's GeoJSON: a detection a nucleus, its label as the name, score and quality as measurements."""
+    """QuPath's GeoJSON: a detection per nucleus, named by its label, with score and quality as measurements."""
     measured, comma = data.measurements_of(), ""
     with atomic_write(path) as place, open(place, "w", encoding="utf-8") as file:
         file.write('{"type":"FeatureCollection","features":[')
@@ -281,7 +280,7 @@ def _write_parquet(path, data):
 
 
 def _rename(path, stem):
-    """Give a Parquet table another image's name."""
+    """Change the image's name in a Parquet table."""
     from pyarrow import parquet
 
     table = parquet.read_table(path)
@@ -290,7 +289,7 @@ def _rename(path, stem):
     parquet.write_table(table.set_column(at, "image", names), path)
 
 
-# name -> ending, writer, package beyond those that are always there
+# name -> ending, writer, optional package
 FORMATS = {
     "rois": (".zip", _write_rois, "roifile"),
     "geojson": (".geojson", _write_geojson, None),

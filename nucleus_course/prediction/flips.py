@@ -1,8 +1,9 @@
-"""Test-time flips: look at an image several ways round and fuse what is seen.
+"""Test-time flips: detect in an image and its mirror images, and fuse the results.
 
-Boxes of all views that agree on a nucleus become one box, their mean weighted by score; its score is
-the mean over views of the best agreeing score, so what only one view sees sinks ("weighted boxes
-fusion", Solovyev et al. 2021). Masks are predicted for the fused boxes in every view and averaged.
+Boxes of all views that agree on a nucleus become one box, their mean weighted by score. Its score is
+the mean over views of the best agreeing score, so a nucleus found in one view alone gets a low score
+("weighted boxes fusion", Solovyev et al. 2021). Masks are predicted for the fused boxes in every view
+and averaged.
 """
 
 import numpy as np
@@ -11,11 +12,11 @@ from nucleus_course.geometry.boxes import iou_matrix
 
 # (vertical, horizontal); the first n are used.
 VIEWS = ((False, False), (False, True), (True, False), (True, True))
-AGREE = 0.6  # boxes of two views with at least this IoU are of one nucleus
+AGREE = 0.6  # boxes of two views with at least this IoU show the same nucleus
 
 
 def flip_image(image, view):
-    """An image (H, W, C) seen in a view."""
+    """An image (H, W, C) in a view."""
     vertical, horizontal = view
     return image[:: -1 if vertical else 1, :: -1 if horizontal else 1]
 

@@ -1,4 +1,4 @@
-"""Image files that are given: which they are, how they are read, and what results are called."""
+"""The image files that a user names: how they are found and read, and how their results are named."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from pathlib import Path, PurePosixPath
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.text import pluralize
 
-SAMPLE = 65536  # bytes at either end of a file that tell it from others
+SAMPLE = 65536  # bytes at either end of a file that identify it
 LONGEST = 240  # bytes of a stem: endings come on top, and file systems end at 255
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One input: where it is, its name in predictions.json (its path relative to the folder given), and
-    that name's stem, which its results are called by."""
+    """One input: its path, its name in predictions.json (the path relative to the folder given), and
+    that name's stem, which names its results."""
 
     path: Path
     file_name: str
     stem: str
 
     def called(self, stem: str) -> ImageFile:
-        """The same under another stem; the file_name follows."""
+        """The same file with another stem; the file_name follows."""
         if stem == self.stem:
             return self
         name = stem + PurePosixPath(self.file_name).suffix
         return dataclasses.replace(self, file_name=name, stem=stem)
 
     def other_stems(self) -> Iterator[str]:
-        """Stems for an image whose own is another image's: with one folder of its path before it, with two, with a digest."""
+        """Stems to use if another image has this one's: with one folder of its path in front, with two, with a digest."""
         folders = os.path.realpath(self.path).replace(os.sep, "/").split("/")[:-1]
         for count in (1, 2):
             yield _short("__".join([*filter(None, folders[-count:]), self.stem]))
@@ -44,16 +44,17 @@ class ImageFile:
 
 
 def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> list[ImageFile]:
-    """Every image of the files and folders given, folders walked recursively in sorted order.
+    """Every image in the files and folders given; folders are searched recursively, in sorted order.
 
-    A file that is named is taken as it is; in folders, :func:`~nucleus_course.data.listing.list_images`
-    says which files are images, and what was passed over is said on standard error. So is the folder
-    ``exclude``, where results go; where it is the folder given, the ``labels`` and ``overlays`` in it.
-    The stem is the file's name without its ending, which in BBBC038's layout is the image id.
-    Where several images share one, each of them gets another, and a file_name to match: the whole
-    relative path with `__` for `/`; if they still share that, with the name of the folder given before it, or of two;
-    or with the ending (`a_png`, `a_tif`), or with a number. A line on standard error says so. A stem of more than 240
-    bytes is cut, with some letters that tell it from others.
+    Files are taken as they are. In folders, :func:`~nucleus_course.data.listing.list_images` decides which
+    files are images; what it skips is reported on standard error. Skipped as well is the results folder
+    ``exclude``, or, if it is the folder given, its ``labels`` and ``overlays``.
+
+    The stem is the file's name without its ending, which in BBBC038's layout is the image id. Images that
+    share a stem get another, and a file_name to match: the relative path with `__` for `/`; if that is
+    shared too, with one or two parent folders in front; then with the ending (`a_png`, `a_tif`); then
+    with a number. A line on standard error reports it. A stem of more than 240 bytes is shortened, with a
+    digest to keep it distinct.
 
     Raises:
         UserError: a path that does not exist, a zip, or no image at all.
@@ -111,9 +112,9 @@ def _folders(path: Path) -> str:
 
 
 def fingerprint(path: str | Path) -> str:
-    """What tells an image file from another or from an older one: its size and both its ends.
+    """A hash that identifies an image file: of its size and both its ends.
 
-    A folder (an image in zarr) is recognised by the names and sizes in it.
+    For a folder (an image in zarr), of the names and sizes of its files.
     """
     path, digest = Path(path), hashlib.sha256()
     if path.is_dir():
@@ -130,11 +131,10 @@ def fingerprint(path: str | Path) -> str:
 
 
 def read_picture(path: Path, **wanted):
-    """An image to look at, as :class:`~nucleus_course.data.files.Pixels`: read as by
-    :func:`nucleus_course.read_image`, but no label image.
+    """An image as :class:`~nucleus_course.data.files.Pixels`, read as by :func:`nucleus_course.read_image`.
 
     Raises:
-        UserError: as read_image, and for a label image, which shows no nuclei but their numbers.
+        UserError: as read_image, and for a label image.
     """
     from nucleus_course.data.masks import looks_like_labels
     from nucleus_course.data.read import read_pixels
@@ -193,7 +193,7 @@ def _stems(names: list[str], roots: list[str]) -> list[str]:
 
 
 def _short(stem: str) -> str:
-    """A stem of at most ``LONGEST`` bytes: the end is kept, where names differ, behind a digest of the whole."""
+    """A stem of at most ``LONGEST`` bytes: a digest of the whole, and its end, where names usually differ."""
     data = os.fsencode(stem)
     if len(data) <= LONGEST:
         return stem

@@ -1,11 +1,10 @@
-"""Predictions of any model, in one form.
+"""Predictions of any model, in one format.
 
 ``predictions.json`` is COCO-style: ``images`` (id, file_name, height, width), ``categories``,
 ``annotations`` (image_id, category_id, ``segmentation`` as compressed RLE, ``bbox`` [x, y, w, h],
 ``score``) with every detection kept, and ``info.score_threshold``, the operating point. The stem of
-an image's file_name is its id in the data set. A folder of label images does as well
-(:mod:`nucleus_course.prediction.label_images`). :mod:`nucleus_course.prediction.document` checks
-what is read.
+an image's file_name is its id in the data set. :mod:`nucleus_course.prediction.document` checks what
+is read. Folders of label images are read too (:mod:`nucleus_course.prediction.label_images`).
 """
 
 import json
@@ -35,9 +34,9 @@ class ImagePredictions:
     Attributes:
         height, width: of the image, pixels.
         rles: N compressed RLEs ``{"size": [height, width], "counts": str}``; they may overlap.
-        scores: (N,) float64, finite; higher is surer. Any order; all 1 where None is given.
-        boxes: (N, 4) float32 (y1, x1, y2, x2) in pixels; the masks' tight boxes where None is given.
-        file_name: path of the image, for the file; ``<id>.png`` where None.
+        scores: (N,) float64, finite, in any order; higher is surer; all 1 if None is given.
+        boxes: (N, 4) float32 (y1, x1, y2, x2) in pixels; the masks' tight boxes if None is given.
+        file_name: path of the image, for the file; ``<id>.png`` if None.
 
     Raises:
         PredictionsError: if the lengths differ, or a score is not finite.
@@ -76,7 +75,7 @@ class ImagePredictions:
 
     @classmethod
     def from_labels(cls, labels, scores=None, file_name=None):
-        """From a label image (H, W) of integers, 0 background; ``scores`` in rising order of the labels, else all 1."""
+        """From a label image (H, W) of integers, 0 background; ``scores`` in rising order of the labels, or all 1."""
         try:
             ids, rles = rle_from_labels(labels)
         except ValueError as error:
@@ -101,11 +100,10 @@ class ImagePredictions:
         return self._runs
 
     def label_image(self, score_threshold=None, min_area=0):
-        """The operating point: (H, W) int32, label i + 1 for detection i (in this object's order).
+        """The label image at an operating point: (H, W) int32, label i + 1 for detection i (in this object's order).
 
-        Of overlapping detections the one with the higher score keeps the pixel, so what a detection
-        keeps depends on higher scores only. Then those below the threshold go, and those left with
-        fewer than ``min_area`` pixels, or none.
+        Where detections overlap, the higher score keeps the pixel. Then those below the threshold are
+        removed, and those left with fewer than ``min_area`` pixels, or none.
 
         >>> top, left = np.indices((2, 4)) < 1
         >>> both = ImagePredictions.from_labels(top.astype(int)).rles + ImagePredictions.from_labels(left.astype(int)).rles
@@ -134,7 +132,7 @@ class Predictions:
 
     Attributes:
         images: {image id: :class:`ImagePredictions`}.
-        score_threshold: the operating point, or None if the maker gave none.
+        score_threshold: the operating point, or None if unknown.
         info: anything else worth keeping: ``model``, ``thresholds``, ``min_area`` ...
         warnings: what was left out or guessed when a file was read, one line each.
     """
@@ -189,14 +187,14 @@ class Predictions:
             raise PredictionsError(f"{path}: {error}") from None
 
     def save(self, path):
-        """Write predictions.json, completely or not at all."""
+        """Write predictions.json atomically."""
         from nucleus_course.prediction.document import to_document
 
         write_json(path, to_document(self))
 
 
 def read_json(path, error_type=UserError):
-    """What a JSON file holds; one line that names the file where it cannot be read."""
+    """The contents of a JSON file; the error names a file that cannot be read."""
     path = Path(path)
     try:
         return json.loads(path.read_bytes())  # finds the encoding, and skips a byte order mark
@@ -207,5 +205,5 @@ def read_json(path, error_type=UserError):
 
 
 def write_json(path, document, indent=None):
-    """Write JSON, whole or not at all. Not-a-number is refused: JSON has none."""
+    """Write JSON atomically. Not-a-number is refused: JSON has none."""
     write_file(path, json.dumps(document, indent=indent, allow_nan=False))

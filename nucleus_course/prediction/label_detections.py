@@ -1,4 +1,4 @@
-"""Detections of methods that segment pixels first: one label image, one score a nucleus, no overlaps."""
+"""Detections of methods that segment pixels first: one label image, one score per nucleus, no overlaps."""
 
 from dataclasses import dataclass, field, replace
 
@@ -16,10 +16,10 @@ class LabelDetections(Found):
 
     Attributes:
         labels: (H, W) int32, 0 background, i + 1 for detection i.
-        scores: (N,) float32 in [0, 1], falling.
+        scores: (N,) float32 in [0, 1], in falling order.
         thresholds: the operating point for :meth:`label_image` and :meth:`confident`.
-        canonical, learned: as for :class:`~nucleus_course.detections.Detections`.
-        image: the image, of any dtype, for the picture in a notebook; None where it is not known.
+        canonical, learned: as for :class:`~nucleus_course.prediction.detections.Detections`.
+        image: the image, of any dtype, for the picture in a notebook; None if unknown.
     """
 
     labels: np.ndarray
@@ -28,14 +28,14 @@ class LabelDetections(Found):
     canonical: object = field(default=None, repr=False)
     learned: object = field(default=None, repr=False)
     image: np.ndarray | None = field(default=None, repr=False, compare=False)
-    quality = None  # there is no probability of each nucleus's own pixels to tell it by
+    quality = None  # needs mask probabilities for each nucleus, which there are not
 
     @classmethod
     def from_labels(cls, labels, scores, thresholds=None):
         """From a label image (H, W) of any numbering and the scores of its labels in rising order, (N,).
 
         Raises:
-            ValueError: as many scores as labels are needed.
+            ValueError: not as many scores as labels.
         """
         labels = renumber(labels)
         scores = np.asarray(scores, "float32").reshape(-1)

@@ -1,11 +1,11 @@
-"""Folders of label images: what StarDist, Cellpose or a student's own model writes, and what ``predict`` writes.
+"""Folders of label images, as written by ``predict``, StarDist, Cellpose or a student's own model.
 
-One TIFF or PNG for each image, called ``<image id>.tif`` (or .tiff, .png; Cellpose's
+One TIFF or PNG per image, called ``<image id>.tif`` (or .tiff, .png; Cellpose's
 ``<image id>_cp_masks`` is understood): one plane of whole numbers, 0 background and one number for
 each nucleus. Scores are optional: ``scores.json`` ``{image id: {label: score}}``, or beside an image
-``<image id>.csv`` with the columns ``label`` and ``score``. Without them every nucleus scores 1: the
-average precision is then one point of a curve (a report warns of it), and the metrics at the
-operating point are the same.
+``<image id>.csv`` with the columns ``label`` and ``score``. Without scores every nucleus scores 1: the
+precision-recall curve has then only one point (a report warns of it); the metrics at the operating point
+do not change.
 """
 
 import math
@@ -28,7 +28,7 @@ from nucleus_course.prediction.picture import draw_outlines
 
 SUFFIXES = (".tif", ".tiff", ".png")
 CELLPOSE = "_cp_masks"
-NO_LABELS = ("_cp_outlines", "_cp_output", "_flows", "_overlay", "_outlines")  # pictures of labels
+NO_LABELS = ("_cp_outlines", "_cp_output", "_flows", "_overlay", "_outlines")  # not label images
 
 
 def read_label_image(path):
@@ -60,9 +60,9 @@ def read_label_image(path):
 
 
 def load_label_folder(folder):
-    """Read a folder of label images, or its sub-folder ``labels`` if it holds none itself.
+    """Read a folder of label images, or its subfolder ``labels`` if it holds none itself.
 
-    Beside ``<image id>_cp_masks`` a file ``<image id>`` is taken for the image itself.
+    A file ``<image id>`` beside ``<image id>_cp_masks`` is taken to be the image itself.
 
     Returns:
         :class:`Predictions` without a score threshold: every label counts.
@@ -108,7 +108,7 @@ def load_label_folder(folder):
 
 
 def _label_files(folder):
-    """(label images in a folder, by name, and one line about those that were passed over)."""
+    """(label images in a folder, sorted by name, and a line about files that were skipped)."""
     try:
         names = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
     except OSError as error:
@@ -138,7 +138,7 @@ def _scores_json(path):
 
 
 def _scores_csv(path):
-    """{label: score} of a CSV file: comma, semicolon or tab, with or without a byte order mark, 1 or 1.0."""
+    """{label: score} of a CSV file, whatever its delimiter and decimal mark."""
     try:
         rows = [
             [row[column].replace(",", ".") for column in ("label", "score")]  # decimal commas

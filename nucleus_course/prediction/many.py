@@ -1,4 +1,4 @@
-"""What is done with each of many images: read, detect, measure, write; whatever happens to one of them."""
+"""What is done with each of many images: read, detect, measure, write. A failure of one does not stop the rest."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def say_aside(line: str) -> None:
 
 
 class Work:
-    """A model, where its results go, and how images are read and looked at.
+    """A model, where its results go, and how images are read.
 
     Args:
         model: :class:`~nucleus_course.prediction.segmenter.Segmenter`.
         results: :class:`~nucleus_course.prediction.results.ResultsFolder`.
         threshold: the score from which detections count.
         overlay: whether to draw the outlines.
-        reading: the choices of :func:`~nucleus_course.data.read.read_image`.
+        reading: options of :func:`~nucleus_course.data.read.read_image`.
         how: options of :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
         outputs: :class:`~nucleus_course.prediction.outputs.Outputs`.
     """
@@ -43,12 +43,12 @@ class Work:
 
     @property
     def takes_slides(self) -> bool:
-        """Whether large images are looked at piece by piece: by a Mask R-CNN with the canonical input."""
+        """Whether large images are processed piece by piece: with a Mask R-CNN on the canonical input."""
         looks = self.how.get("input") or getattr(self.model.config, "input", "")
         return getattr(self.model, "kind", "") == "mask_rcnn" and looks == "canonical"
 
     def plane(self, file: ImageFile) -> Plane | None:
-        """The slide of a file, opened and not read; None for an image to be read whole."""
+        """A slide, opened but not read; None if the image is to be read whole."""
         if not self.takes_slides:
             return None
         plane = open_plane(file.path, **self.reading)
@@ -57,7 +57,7 @@ class Work:
         return plane
 
     def one(self, file: ImageFile, note: Callable[[str], None] = say_aside) -> dict[str, Any]:
-        """Detect on one file and write its results: its row of counts.csv."""
+        """Detect in one file and write its results; returns its row of counts.csv."""
         from nucleus_course.data import to_rgb8
         from nucleus_course.prediction import slide_work
         from nucleus_course.prediction.interchange import ImagePredictions
@@ -76,7 +76,7 @@ class Work:
         said = dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning)
         for message in said:
             note(f"{file.path}: {message}")
-        rles = found.rles()  # first: the label image then has the masks pasted already
+        rles = found.rles()  # first, so that the label image reuses the pasted masks
         labels, sure = found.labelled(self.threshold)
         scores, novelty = sure.scores, found.novelty
         table = self.outputs.measure(labels, pixels, scores, sure.quality, novelty)
@@ -94,7 +94,7 @@ class Work:
 
 
 def reason(error: Exception, path: str | Path) -> str:
-    """One line on why an image could not be done; what looks like a bug shows its traceback as well."""
+    """One line on why an image failed; unexpected errors also print their traceback."""
     if isinstance(error, UserError):
         text = str(error)
     elif is_out_of_memory(error):
@@ -109,13 +109,13 @@ def reason(error: Exception, path: str | Path) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that another process needs to do the same :class:`Work`; of plain values.
+    """Everything that another process needs to do the same :class:`Work`, as plain values.
 
     Attributes:
         out: the results folder.
-        load: a function () -> model. What :func:`~nucleus_course.prediction.segmenter.open_model` takes
-            is in ``weights``, ``preset`` and ``dtype`` where it is None.
-        score_threshold: None is the model's own.
+        weights, preset, dtype: for :func:`~nucleus_course.prediction.segmenter.open_model`.
+        load: a function () -> model to use instead.
+        score_threshold: None for the model's own.
         reading, how, export, pixel_size, properties: as for :class:`Work` and
             :class:`~nucleus_course.prediction.outputs.Outputs`.
     """
@@ -148,7 +148,7 @@ class Recipe:
         return open_model(self.weights, self.preset, dtype).use_engine(self.runtime, **options)
 
     def outputs(self) -> Outputs:
-        """What is written beside labels and tables."""
+        """What is written besides labels and tables."""
         return Outputs(self.export, self.pixel_size, self.properties)
 
     def threshold(self, model) -> float:
@@ -156,7 +156,7 @@ class Recipe:
         return model.thresholds.score if self.score_threshold is None else self.score_threshold
 
     def settings(self, model) -> dict[str, Any]:
-        """What predictions.json says of the model, and what must be equal for results to share a folder."""
+        """What predictions.json records about the model, and what must be equal for results to share a folder."""
         from nucleus_course import __version__
         from nucleus_course.prediction.results import weights_digest
 
@@ -173,7 +173,7 @@ class Recipe:
         return {"info": info, "options": options | {"weights": weights_digest(model)}}
 
     def open(self, model=None, overwrite: bool = False) -> Work:
-        """The work, with its results folder begun or checked."""
+        """The work, with its results folder created or checked."""
         from nucleus_course.prediction.results import ResultsFolder
 
         model = self.model() if model is None else model
@@ -182,6 +182,6 @@ class Recipe:
         return Work(model, results, threshold, self.overlay, self.reading, self.how, self.outputs())
 
     def key(self) -> str:
-        """Text that tells it from others."""
+        """Text that identifies the recipe."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return json.dumps(values, default=str, sort_keys=True)

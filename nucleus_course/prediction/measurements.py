@@ -1,4 +1,4 @@
-"""Measurements of the nuclei in a label image: a row for each nucleus, and a row for each image."""
+"""Measurements of the nuclei in a label image: one row per nucleus, and one row per image."""
 
 import csv
 import difflib
@@ -9,7 +9,7 @@ import numpy as np
 from nucleus_course._util.errors import UserError
 from nucleus_course.data.read import plain_channels
 
-# Column -> property of skimage.measure.regionprops. Lengths are pixels, rows count down from the image's top.
+# Column -> property of skimage.measure.regionprops. Lengths are in pixels; row 0 is at the top.
 PROPERTIES = {
     "label": "label",
     "area_px": "area",
@@ -21,7 +21,7 @@ PROPERTIES = {
     "mean_brightness": "intensity_mean",
 }
 
-# What counts.csv says of how an image was seen.
+# The columns of counts.csv about how an image was normalised and resized.
 VIEW = ("polarity", "stain", "low", "high", "novelty", "scale", "warnings")
 
 
@@ -31,7 +31,7 @@ def measure_nuclei(labels, image=None, scores=None, pixel_size=None, properties=
 
 
 def to_rows(table):
-    """{column: values} as a list of dicts, one a row."""
+    """{column: values} as a list of dicts, one per row."""
     return [dict(zip(table, row)) for row in zip(*table.values())]
 
 
@@ -52,10 +52,10 @@ def measurement_table(
         image: the image as read, of any dtype, (H, W) or (H, W, C); None leaves its columns out.
         scores: (N,) floats, one for each label, in the order of the labels; None leaves the column out.
         pixel_size: side of a pixel in micrometres; None leaves the columns in micrometres out.
-        properties: names of further properties of ``skimage.measure.regionprops``, in pixels. Of those that
-            read the image, it is the mean of the channels. One of several values has a column for each.
+        properties: names of further properties of ``skimage.measure.regionprops``, in pixels. Those that
+            read the image use the mean of its channels. One with several values gets a column for each.
         channels: (name, (H, W)) of each channel of a file with several, of which ``image`` is one.
-        quality: (N,) floats as ``scores``, how sure each outline is; None leaves the column out.
+        quality: (N,) floats as ``scores``, the certainty of each outline; None leaves the column out.
         novelty: how far the image is from what the model learned; None leaves the column out.
 
     Returns:
@@ -64,17 +64,17 @@ def measurement_table(
         * the keys of :data:`PROPERTIES`: ``diameter_px`` is that of the disc of equal area, ``eccentricity`` 0 for
           a disc, ``solidity`` the share of its convex hull that a nucleus fills, ``mean_brightness`` the mean
           over its channels, in the file's own units;
-        * ``touches_edge``: whether it lies at the image's edge, which may cut it;
-        * ``score``, ``quality``; ``novelty``, which is the image's in every row;
-        * ``area_um2``, ``diameter_um``, ``centroid_x_um``, ``centroid_y_um``: from the image's upper left corner, so
-          that the first pixel's centre is at half a pixel, as in Fiji;
+        * ``touches_edge``: whether it touches the image's edge, which may cut it;
+        * ``score``, ``quality``; ``novelty``, the image's, in every row;
+        * ``area_um2``, ``diameter_um``, ``centroid_x_um``, ``centroid_y_um``: measured from the image's upper left
+          corner, so that the first pixel's centre is at half a pixel, as in Fiji;
         * ``mean_channel_1``, …: the mean of each channel of a colour image; ``mean_channel_<name>`` of each of
           ``channels``;
         * ``properties``.
 
     Raises:
-        UserError: a property that scikit-image does not have or that is no number, a wrong pixel size, or an image
-            of another size.
+        UserError: a property that scikit-image does not have or that is not a number, an invalid pixel size, or an
+            image of another size.
     """
     from skimage.measure import regionprops_table
 
@@ -130,7 +130,7 @@ def check_properties(names, with_image=True):
     """The names of scikit-image's region properties, each once.
 
     Raises:
-        UserError: naming one that there is not, or that is no number (``coords``, ``image``, …).
+        UserError: naming one that is unknown, or not a number (``coords``, ``image``, …).
     """
     from skimage.measure import regionprops, regionprops_table
 
@@ -153,7 +153,7 @@ def check_properties(names, with_image=True):
 
 
 def check_pixel_size(pixel_size):
-    """A pixel's side in micrometres as a float, or None; raises :class:`UserError` for what cannot be one."""
+    """A pixel's side in micrometres as a float, or None; raises :class:`UserError` unless it is above 0."""
     if pixel_size is None:
         return None
     size = float(pixel_size)
@@ -171,17 +171,17 @@ def check_scores(scores, ids):
 
 
 def view_columns(seen, novelty=None, scale=None, warnings=()):
-    """How an image was seen, for counts.csv.
+    """How an image was normalised and resized, for counts.csv.
 
     Args:
         seen: :class:`~nucleus_course.data.canonical.Canonical`, or None for the colour input.
         novelty: how far the image is from what the model learned, or None.
-        scale: how many times as large it was looked at, or None.
-        warnings: lines that were said of its nuclei.
+        scale: by how much it was enlarged, or None.
+        warnings: the warnings about its nuclei.
 
     Returns:
         dict: polarity, stain (yes or no), the values low and high that became black and white, novelty,
-        scale and warnings; empty where unknown.
+        scale and warnings; empty if unknown.
     """
     row = dict.fromkeys(VIEW, "")
     if seen is not None:
@@ -207,15 +207,15 @@ def count_image(file_name, shape, nuclei, seen=None):
 
 
 def columns_of(rows, first=()):
-    """``first``, and then the keys of the rows that are not in it, as they come."""
+    """``first``, then the other keys of the rows in order of appearance."""
     return list(dict.fromkeys([*first, *(key for row in rows for key in row)]))
 
 
 def to_csv(rows, columns):
     """Rows of dicts as the text of a CSV file with a header.
 
-    Numbers that are not whole get four decimals, below 1 four digits. A row without a column has an empty cell;
-    keys that are no column are left out (:func:`columns_of` gives all).
+    Fractions get four decimals, below 1 four digits. A missing key gives an empty cell; keys that are not
+    among ``columns`` are left out (:func:`columns_of` gives all).
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, "", "ignore", lineterminator="\n")

@@ -1,7 +1,7 @@
-"""napari's widget *Plugins, Nuclei, Find nuclei*: an image layer in, a layer of labels and one of outlines out.
+"""napari's widget *Plugins, Nuclei, Find nuclei*: from an image layer to a layer of labels and one of outlines.
 
-napari.yaml names :func:`find_nuclei`; napari makes the form of its signature (with magicgui), so that nothing here
-imports either.
+napari.yaml names :func:`find_nuclei`, and napari builds the form from its signature (with magicgui), so neither
+is imported here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nucleus_course.geometry.polygons import polygons_from_labels
 
 @lru_cache(maxsize=2)
 def _model(weights):
-    """The model of a name or folder; loaded once, as people press the button more than once."""
+    """The model of a name or folder, kept for the next press of the button."""
     from nucleus_course.prediction.segmenter import load
 
     return load(weights)
@@ -34,15 +34,15 @@ def find_nuclei(
 
     Args:
         image: a layer (H, W), (H, W, 3) in RGB, or (C, H, W).
-        weights: a name that ships, or a model folder.
-        channel: which of C; of no account for the other two.
-        tile: side of the tiles in pixels; 0: as the image needs.
+        weights: a shipped name, or a model folder.
+        channel: which of C; ignored for the other two shapes.
+        tile: side of the tiles in pixels; 0: automatic.
         threshold: least score; 0: the one stored with the weights.
-        outlines: whether a layer of polygons is made as well, which is slow for thousands.
+        outlines: whether to add a layer of polygons, which is slow for thousands of nuclei.
 
     Returns:
         Layers as napari takes them, (data, options, type): "labels", int32 (H, W), and "shapes", outer rings
-        (row, column). Both are as large as the image layer, and their features hold label and score.
+        (row, column). Both have the image layer's scale, and their features hold label and score.
 
     Raises:
         UserError: a layer of another shape, no such channel, or unknown weights.
@@ -53,13 +53,13 @@ def find_nuclei(
     rgb = getattr(image, "rgb", False) and len(image.scale) > 2
     scale = tuple(image.scale[-3:-1] if rgb else image.scale[-2:])
     common = {"scale": scale, "metadata": {"weights": weights}}
-    # napari counts the background as well.
+    # The first row is the background's.
     features = {"label": np.arange(len(scores) + 1), "score": np.concatenate([[np.nan], scores])}
     layers = [(labels, {"name": f"{image.name}: nuclei", "features": features, **common}, "labels")]
     if outlines:
         polygons = polygons_from_labels(labels)
         pieces = [(label, rings[0]) for label, parts in polygons.items() for rings in parts]
-        # Corners of pixels as (x, y) here, (row, column) with pixels' centres at whole numbers in napari.
+        # From (x, y) counted at pixel corners to napari's (row, column) counted at pixel centres.
         rings = [ring[:, ::-1] - 0.5 for _, ring in pieces]
         owners = np.array([label for label, _ in pieces], int)
         about = {"label": owners, "score": scores[owners - 1]}
@@ -70,7 +70,7 @@ def find_nuclei(
 
 
 def image_plane(image, channel):
-    """What of a layer is looked at: (H, W) or (H, W, 3); of a pyramid the largest level."""
+    """The plane of a layer to segment, (H, W) or (H, W, 3); of a pyramid the largest level."""
     data = image.data[0] if getattr(image, "multiscale", False) else image.data
     if getattr(image, "rgb", False) or data.ndim == 2:
         return np.asarray(data)

@@ -1,4 +1,4 @@
-"""What is written beside labels and tables: formats of other programs, units, further properties."""
+"""What is written besides labels and tables: other programs' formats, units, further properties."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Outputs:
     """The three options, checked before anything is detected.
 
     Raises:
-        UserError: an unknown format or property, a package that is missing, a pixel size that is none.
+        UserError: an unknown format or property, a missing package, or an invalid pixel size.
     """
 
     def __init__(self, export: str, pixel_size: float | None, properties: str) -> None:
@@ -21,7 +21,7 @@ class Outputs:
         self.properties = check_properties(p.strip() for p in properties.split(",") if p.strip())
 
     def settings(self) -> dict[str, Any]:
-        """What must be equal for results to share a folder; nothing for an option that is not used."""
+        """What must be equal for results to share a folder."""
         asked = {"export": self.formats, "properties": self.properties}
         return {name: list(v) or None for name, v in asked.items()} | {
             "pixel_size": self.pixel_size
@@ -54,7 +54,7 @@ class Outputs:
         write_exports(folder, stem, labels, scores, self.formats, size, pixels.values, table)
 
     def write_slide(self, folder: Any, stem: str, nuclei: Any, plane: Any, table: dict) -> None:
-        """The same of a slide's :class:`~nucleus_course.prediction.slide_nuclei.Nuclei`, piece by piece."""
+        """As :meth:`write` for a slide's :class:`~nucleus_course.prediction.slide_nuclei.Nuclei`, piece by piece."""
         from nucleus_course.prediction.export_images import Pieces
         from nucleus_course.prediction.exports import Export, write_pieces
 

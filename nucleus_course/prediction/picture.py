@@ -1,4 +1,4 @@
-"""Nuclei drawn for people: outlines on an image, colours of a label image, and a notebook cell's picture."""
+"""Drawing nuclei: outlines on an image, a label image in colour, and a notebook cell's picture."""
 
 import base64
 import colorsys
@@ -12,7 +12,7 @@ from nucleus_course.data.slides import LARGE
 
 ORANGE = (230, 159, 0)  # Okabe and Ito's
 CELL_BYTES = 200_000  # of a PNG in a notebook cell, at most
-CELL_SIDES = (512, 384, 256, 160)  # pixels; any picture of the last is below CELL_BYTES
+CELL_SIDES = (512, 384, 256, 160)  # pixels; with the last, any picture is below CELL_BYTES
 
 
 def draw_outlines(image, labels):
@@ -25,8 +25,8 @@ def draw_outlines(image, labels):
 
 
 def colour_labels(labels):
-    """A label image (H, W) as (H, W, 3) uint8: neighbouring numbers far apart in hue, black background."""
-    # The golden ratio's fraction: no two hues near each other are alike.
+    """A label image (H, W) as (H, W, 3) uint8 with a black background; successive labels get distant hues."""
+    # Steps of the golden ratio spread the hues evenly.
     hues = np.arange(256) * 0.618034 % 1
     palette = [colorsys.hsv_to_rgb(hue, 0.6, 1) for hue in hues]
     colours = (np.array(palette) * 255).astype("uint8")[labels % 256]
@@ -38,8 +38,8 @@ def detections_html(found):
     """The HTML of a notebook cell: the nuclei of Detections at their operating point, with a caption.
 
     Args:
-        found: Detections or LabelDetections. The outlines are drawn on ``found.image``, or else on the image as
-            the network saw it (``found.canonical``).
+        found: Detections or LabelDetections. The outlines are drawn on ``found.image``, or else on the network's
+            input (``found.canonical``).
     """
     if found.height * found.width >= LARGE:
         sure = len(found.confident())

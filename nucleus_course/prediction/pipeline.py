@@ -1,12 +1,12 @@
 """The five steps from an image to nuclei, for Mask R-CNN. Everything that detects goes through them.
 
-1. :func:`prepare`: the image as the network's input, once a view;
+1. :func:`prepare`: the image as the network's input, once per view;
 2. ``engine.candidates``: boxes and scores, before the final NMS;
 3. :func:`select`: the final NMS, over all views;
 4. ``engine.masks``: a mask for each box that is left;
 5. :func:`assemble`: scores that count the masks, image pixels, :class:`Detections`.
 
-Steps 2 and 4 run the network: :mod:`nucleus_course.prediction.engines` has one class for each way.
+Steps 2 and 4 run the network: :mod:`nucleus_course.prediction.engines` has one class for each way to run it.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from nucleus_course.prediction import flips
 from nucleus_course.prediction.detections import Detections
 from nucleus_course.prediction.rescorer import own_scores
 
-# Detections below this score say nothing; AP on whole splits does not change without them.
+# Detections below this score are dropped: AP on whole splits does not change without them.
 MIN_SCORE = 0.02
 
 
@@ -28,7 +28,7 @@ class Prepared:
     """An image as the network takes it.
 
     Attributes:
-        input: (V, H', W', 3) float32, one row a view, padded with zeros to one of few sizes.
+        input: (V, H', W', 3) float32, one row per view, padded with zeros to one of few sizes.
         windows: (V, 2) float32, height and width before padding, network pixels.
         views: the flips, see :mod:`nucleus_course.prediction.flips`.
         shape: height and width of the image, image pixels.
@@ -52,7 +52,7 @@ def prepare(image, config, views=flips.VIEWS[:1]):
         image: (H, W), (H, W, 3) or (H, W, 4); uint8, uint16 or float; or a
             :class:`~nucleus_course.data.preprocess.View`.
         config: :class:`~nucleus_course.config.ModelConfig`.
-        views: flips to look at, see :mod:`nucleus_course.prediction.flips`.
+        views: flips to use, see :mod:`nucleus_course.prediction.flips`.
 
     Returns:
         :class:`Prepared`.
@@ -64,7 +64,7 @@ def prepare(image, config, views=flips.VIEWS[:1]):
 
 
 def prepare_picture(picture, config, views=flips.VIEWS[:1]):
-    """Step 1 for an image, or a tile of one, that is normalised already: uint8 (H, W, 3)."""
+    """Step 1 for an already normalised image or tile: uint8 (H, W, 3)."""
     network = to_network(picture, config)
     height, width = network.shape[:2]
     sides = (round_up(height, config.pad_multiple), round_up(width, config.pad_multiple))
@@ -93,7 +93,7 @@ def select(boxes, scores, nms_iou, limit):
 
 
 def drawn(boxes, scores, probs, mask):
-    """The detections with a mask cell at the threshold; without one there is nothing to draw."""
+    """The detections whose mask has a cell at the threshold; the others are empty."""
     some = (probs >= mask).any(axis=(1, 2))
     return boxes[some], scores[some], probs[some]
 
@@ -101,7 +101,7 @@ def drawn(boxes, scores, probs, mask):
 def assemble(config, shape, boxes, scores, probs, thresholds, rescorer=None):
     """Step 5: boxes (N, 4) in network pixels, scores and masks to :class:`Detections` in image pixels.
 
-    The score is the ``rescorer``'s (:mod:`nucleus_course.prediction.rescorer`), where there is one;
+    The score is the ``rescorer``'s (:mod:`nucleus_course.prediction.rescorer`), if there is one;
     else the class probability, times the mean mask probability if ``config.mask_scoring``.
     """
     boxes, scores, probs = drawn(boxes, scores, probs, thresholds.mask)
@@ -120,7 +120,7 @@ def raw_detections(model, prepared, thresholds, limit=None, least=0.0):
     Args:
         model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN`.
         prepared: :class:`Prepared`.
-        thresholds: :class:`~nucleus_course.config.Thresholds`; ``nms_iou`` is read.
+        thresholds: :class:`~nucleus_course.config.Thresholds`, for its ``nms_iou``.
         limit: most detections; None is the preset's.
         least: class probability below which a box gets no mask.
 

@@ -1,10 +1,10 @@
-"""Scores that say how well a nucleus is outlined, learned from a model's own detections after its training.
+"""Scores that predict how well a nucleus is outlined, learned from a model's own detections after its training.
 
 The class probability answers "is there a nucleus in this box?". AP and the Data Science Bowl's score ask more: is
 the mask tight, and is it the only one on its nucleus? Mask Scoring R-CNN (Huang et al. 2019) learns the mask's IoU
-inside the network. Here a few small networks learn it afterwards, from what is known of each detection, its neighbours
-included (as in Hosang et al. 2017, "Learning non-maximum suppression"): the new score is the IoU that is to
-be expected with a nucleus nobody scored higher has taken. :mod:`nucleus_course.evaluation.rescoring` fits it.
+inside the network. Here a few small networks learn it afterwards, from features of each detection and its
+neighbours (as in Hosang et al. 2017, "Learning non-maximum suppression"). The new score is the expected IoU with a
+nucleus that no higher-scored detection has taken. :mod:`nucleus_course.evaluation.rescoring` fits it.
 """
 
 import json
@@ -18,23 +18,23 @@ from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import write_file
 
 FILE, FORMAT = "rescoring.json", 1
-SURE = 0.5  # class probability of a detection to count on
-SOME = 0.05  # of one that is a little more than noise
-REACH = 4.0  # standard deviations: what lies beyond those seen in fitting counts as this far
+SURE = 0.5  # class probability of a sure detection
+SOME = 0.05  # class probability of a detection that is a little more than noise
+REACH = 4.0  # features are clipped to this many standard deviations
 
 FEATURES = (
     "class",  # log odds of the class probability
     "certainty",  # log odds of the mean mask probability inside the mask
     "sharp",  # cells at 0.7 or more per cell at 0.5 or more
     "rim",  # cells at 0.7 or more per cell at 0.3 or more
-    "fill",  # share of the mask's grid that is on
+    "fill",  # share of the mask's grid at 0.5 or more
     "elongation",  # |log(height / width)|
     "size",  # log of the square root of the box's area, network pixels
-    "relative_size",  # the same beside the median of the image's sure detections
+    "relative_size",  # the same, minus the median of the image's sure detections
     "overlap",  # largest box IoU with a detection of higher class probability
     "sureness",  # mean class probability of the image's sure detections
     "crowd",  # log(1 + sure detections)
-    "clutter",  # detections of 0.05 or more per sure one, at most 6
+    "clutter",  # detections at 0.05 or more per sure one, at most 6
 )
 
 
@@ -45,9 +45,9 @@ def mask_certainty(probs):
 
 
 def outline_quality(probs):
-    """How little a nucleus's area hinges on where its outline is drawn: (N, S, S) -> (N,) in [0, 1].
+    """How little a nucleus's area depends on where its outline is drawn: (N, S, S) -> (N,) in [0, 1].
 
-    Cells at 0.7 or more per cell at 0.3 or more: 0.9 says that a strict outline holds 90% of what a lax one does.
+    Cells at 0.7 or more per cell at 0.3 or more: at 0.9 a strict outline holds 90% of the area of a lax one.
     """
     low, high = ((probs >= cut).sum(axis=(1, 2)) for cut in (0.3, 0.7))
     return high / np.maximum(low, 1)
@@ -59,10 +59,10 @@ def own_scores(config, scores, probs):
 
 
 def describe(boxes, scores, probs):
-    """What is known of an image's detections.
+    """The features of an image's detections.
 
     Args:
-        boxes: (N, 4) float32 (y1, x1, y2, x2), network pixels, all that the final NMS left.
+        boxes: (N, 4) float32 (y1, x1, y2, x2), network pixels, all that the final NMS kept.
         scores: (N,) float32, class probabilities; probs: (N, S, S) float32, mask probabilities.
 
     Returns:
@@ -106,7 +106,7 @@ def _log_odds(p):
 
 
 def _shortest(array):
-    """An array as nested lists of the shortest decimals that are its float32 values again."""
+    """An array as nested lists of the shortest decimals that give the same float32 values."""
     short = np.vectorize(lambda v: float(str(np.float32(v))), otypes=[object])
     return short(array.astype("float32")).tolist()
 
@@ -118,7 +118,7 @@ class Rescorer:
     Attributes:
         mean, scale: (F,) of the features it was fitted to.
         hidden_kernel (E, F, K), hidden_bias (E, K), kernel (E, K), bias (E,): the layers' weights.
-        info: what it was fitted to, for people; ``flips`` is compared, see :meth:`check_flips`.
+        info: what it was fitted to; only ``flips`` is read, see :meth:`check_flips`.
     """
 
     mean: np.ndarray
@@ -134,7 +134,7 @@ class Rescorer:
         return self.scores(describe(boxes, scores, probs))
 
     def scores(self, features):
-        """(N, F) as :func:`describe` gives them -> (N,) float32."""
+        """Features (N, F) as from :func:`describe` -> (N,) float32."""
         x = np.clip((features - self.mean) / self.scale, -REACH, REACH)
         hidden = np.einsum("nf,efk->enk", x, self.hidden_kernel) + self.hidden_bias[:, None]
         hidden = np.maximum(hidden, 0.0)
@@ -142,7 +142,7 @@ class Rescorer:
         return (1.0 / (1.0 + np.exp(-logits))).mean(axis=0).astype("float32")
 
     def check_flips(self, flips):
-        """Warn, in one line, where images are looked at with another number of flips than in fitting."""
+        """Warn, in one line, if the number of flips is not that of the fit."""
         fitted = self.info.get("flips", flips)
         if fitted != flips:
             warnings.warn(
@@ -161,12 +161,12 @@ class Rescorer:
 
     @staticmethod
     def remove(folder):
-        """Take rescoring.json out of a model folder, if it is there."""
+        """Delete rescoring.json from a model folder, if it is there."""
         (Path(folder) / FILE).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder):
-        """The rescorer of a model folder; None where it has none.
+        """The rescorer of a model folder; None if it has none.
 
         Raises:
             UserError: the file is damaged or of another version.

@@ -1,13 +1,13 @@
-"""A folder of results that grows image by image, and that many processes may fill at once.
+"""A folder of results that many processes may fill at once, image by image.
 
     labels/<stem>.tif      a label image
-    overlays/<stem>.png    the image with outlines, where wanted
-    rows/<stem>.json       what the tables say of the image, written last: with it the image is done
-    rows/settings.json     what the results were made with
+    overlays/<stem>.png    the image with outlines, if wanted
+    rows/<stem>.json       the image's rows of the tables; written last, so an image with this file is done
+    rows/settings.json     the settings behind the results
     parts/<stem>-…/        bands of a slide, until it is done
-    predictions.json, counts.csv, measurements.csv    the tables, put together from rows/
+    predictions.json, counts.csv, measurements.csv    the tables, combined from rows/
 
-Each file is written atomically, so what a killed process leaves is complete, image by image.
+Each file is written atomically, so that a killed process leaves only complete images.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LONGEST = 200  # bytes of a stem in the name of its row file
 
 @dataclass
 class Summary:
-    """What the tables of a folder hold: ``images`` and ``nuclei``, and the rows of counts.csv."""
+    """A folder's totals: ``images`` and ``nuclei``, and the rows of counts.csv."""
 
     images: int
     nuclei: int
@@ -52,13 +52,13 @@ class ResultsFolder:
     """The results of one model with one operating point.
 
     Args:
-        path: the folder; made where there is none.
-        settings: ``{"info": …, "options": …}`` of JSON types: what predictions.json says of the
-            model, and every option that changes a result. None takes what the folder holds.
+        path: the folder; created if it does not exist.
+        settings: ``{"info": …, "options": …}`` of JSON types: what predictions.json records about the
+            model, and every option that changes a result. None takes those stored in the folder.
         overwrite: remove earlier results first.
 
     Raises:
-        UserError: the folder holds results of other settings, or none at all where ``settings`` is None.
+        UserError: the folder holds results of other settings, or none although ``settings`` is None.
     """
 
     def __init__(
@@ -89,11 +89,7 @@ class ResultsFolder:
         return sum(1 for _ in self._row_files())
 
     def done(self, file: ImageFile) -> dict[str, Any] | None:
-        """The row of an image whose results are here, made from the file as it is now; else None.
-
-        Args:
-            file: with ``path``, ``stem`` and ``file_name``, as ``predict`` finds images.
-        """
+        """The row of an image if its results are here and the file has not changed since; else None."""
         here = fingerprint(file.path)
         stem = self.named(file, here).stem
         row = self._row(stem)
@@ -104,15 +100,15 @@ class ResultsFolder:
     def named(
         self, file: ImageFile, known: str, strangers: Container[str] = (), moved: bool = True
     ) -> ImageFile:
-        """The file as its results are called here, or can be: with its folder's name where another image has its own.
+        """The file under the name that its results have here, or get: another stem if another image has its own.
 
-        An image is the same as before if it is the same file, changed or not; or another one with the same
-        content whose old place is empty: it was moved.
+        An image is known if its results come from the same path, or from a file with the same content
+        that is gone now: it was moved.
 
         Args:
             known: its :func:`fingerprint`.
-            strangers: stems that are other images' whatever their files are called.
-            moved: whether images are looked for that were moved.
+            strangers: stems that belong to other images in any case.
+            moved: whether to recognise moved images.
         """
         place, free = os.path.realpath(file.path), ""
         for stem in dict.fromkeys((file.stem, file.path.stem, *file.other_stems())):
@@ -136,17 +132,16 @@ class ResultsFolder:
         seen: dict | None = None,
         export: Callable[[str], None] | None = None,
     ) -> ImageFile:
-        """Write the results of an image; gives it as it is called here (:meth:`named`).
+        """Write the results of an image; returns the file under its name here (:meth:`named`).
 
         Args:
             found: every detection.
-            labels: (H, W) int, the label image at the operating point; or the path of one that is written
-                in this folder, which is moved.
+            labels: (H, W) int, the label image at the operating point; or the path of one in this folder,
+                which is moved into place.
             nuclei: a dict of measurements for each label.
             picture: (H, W, 3) uint8 to draw the outlines on, or None.
-            seen: how the image was seen, for counts.csv.
-            export: writes the image's files in other formats, a function of the stem
-                (:func:`~nucleus_course.prediction.exports.write_exports`).
+            seen: how the image was normalised, for counts.csv.
+            export: a function of the stem that writes the image's files in other formats.
         """
         row = {
             "source": os.path.realpath(file.path), "fingerprint": fingerprint(file.path), "height": found.height, "width": found.width,
@@ -171,11 +166,11 @@ class ResultsFolder:
         """Copy another folder's results into this one.
 
         Args:
-            taken: {stem: fingerprint} of what came from other folders before, for which images of the same name and
-                other content are others; filled.
+            taken: {stem: fingerprint} of what earlier folders gave, to tell apart images of the same name
+                and other content; extended here.
 
         Returns:
-            the stems of those that are called otherwise here, as another image has theirs.
+            the new stems of images that were renamed, because another image has theirs.
         """
         renamed = []
         for row in other._read_rows():
@@ -197,9 +192,9 @@ class ResultsFolder:
         return renamed
 
     def write_tables(self) -> Summary:
-        """Put predictions.json, counts.csv and measurements.csv together from the rows that are here.
+        """Write predictions.json, counts.csv and measurements.csv from rows/, ordered by file name.
 
-        Rows are ordered by file name. They are read one at a time, so memory does not grow with them.
+        Rows are read one at a time to save memory.
         """
         with filelock.FileLock(self.rows / ".tables.lock"):
             heads = sorted((row["file_name"], row["path"]) for row in self._read_rows())
@@ -224,7 +219,7 @@ class ResultsFolder:
                 file.write(to_csv(rows, columns).partition("\n")[2])
 
     def _write_predictions(self, place: Path, paths: list[Path]) -> None:
-        """predictions.json as :func:`~nucleus_course.prediction.interchange.to_document` has it, row by row."""
+        """predictions.json as :func:`~nucleus_course.prediction.document.to_document` gives it, row by row."""
         info = self.settings["info"]
         head = to_document(Predictions({}, info.get("score_threshold"), info))
         with open(place, "w", encoding="utf-8") as file:
@@ -243,7 +238,7 @@ class ResultsFolder:
             file.write("]}")
 
     def parts(self, file: ImageFile) -> Path:
-        """The folder of an image that is looked at band by band, until it is done."""
+        """The folder for the bands of a slide until it is done."""
         place = os.fsencode(os.path.realpath(file.path))
         return (
             self.path / "parts" / f"{file.stem[-LONGEST:]}-{hashlib.sha256(place).hexdigest()[:8]}"
@@ -279,7 +274,7 @@ class ResultsFolder:
         write_file(self._row_file(stem), json.dumps({**row, "stem": stem}))
 
     def check_same(self, earlier: dict[str, Any], settings: dict[str, Any]) -> None:
-        """Raise a UserError where the folder's results were made with other settings."""
+        """Raise a UserError if the folder's results were made with other settings."""
         for part in ("format", "info", "options"):
             old, new = earlier.get(part, {}), settings.get(part, {})
             if part == "format":
@@ -292,7 +287,7 @@ class ResultsFolder:
                     )
 
     def _clear(self) -> None:
-        """Remove the results that rows/ knows of, and the tables."""
+        """Remove the results listed in rows/, and the tables."""
         for row in list(self._read_rows()):
             for path in (row["path"], self.labels(row["stem"]), self._overlay(row["stem"])):
                 path.unlink(missing_ok=True)
@@ -303,13 +298,13 @@ class ResultsFolder:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone among the processes that write here, for as long as one image's files take."""
+        """Keep other processes from writing here."""
         with filelock.FileLock(self.rows / ".lock"):
             yield
 
 
 def weights_digest(model: Any) -> str:
-    """A hash of a model's weights, whatever file they came from."""
+    """A hash of a model's weights, independent of the file they came from."""
     digest = hashlib.sha256()
     for variable in model.network.weights:
         digest.update(np.ascontiguousarray(np.asarray(variable, "float32")).tobytes())

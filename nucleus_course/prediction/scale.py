@@ -1,8 +1,8 @@
-"""Images at another magnification than the network learned: looked at smaller or larger, answered at their own size.
+"""Images at another magnification than the network learned: resized for it, with results at their own size.
 
-A network knows nuclei of some sizes. ``Thresholds.diameters`` says which: the smallest, the one that suits it best,
-and the largest, in image pixels. With a diameter given, the image is resized so that nuclei of that diameter have
-the best one. By itself, a first look at the image as it is says how large its nuclei are.
+``Thresholds.diameters`` says which nuclei a network knows: the smallest, best and largest diameter in image
+pixels. If a diameter is given, the image is resized so that nuclei of that diameter get the best one. With
+"auto", a first pass over the image at its own size measures them.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from nucleus_course._util.errors import UserError
 from nucleus_course.prediction.detections import Detections
 
 AUTO, NONE = "auto", "none"
-LARGEST = 16.0  # an image is made at most so many times as large or small
+LARGEST = 16.0  # largest factor by which an image is enlarged or reduced
 
 
 def check_diameter(diameter):
@@ -38,7 +38,7 @@ def check_diameter(diameter):
 
 
 def median_diameter(found):
-    """The median diameter of the confident detections, that of the disc of equal area; image pixels, 0 without any."""
+    """The median diameter (of the disc of equal area) of the confident detections, image pixels; 0 without any."""
     areas = found.confident().areas
     return float(2.0 * np.sqrt(np.median(areas) / np.pi)) if len(areas) else 0.0
 
@@ -46,7 +46,7 @@ def median_diameter(found):
 def at_size(found, shape):
     """:class:`~nucleus_course.prediction.detections.Detections` of a resized picture, in pixels of the original (H, W).
 
-    ``thresholds.min_area``, which means pixels that the network sees, is brought to those of the original.
+    ``thresholds.min_area`` is converted as well.
     """
     if (found.height, found.width) == tuple(shape):
         return found
@@ -60,7 +60,7 @@ def at_size(found, shape):
 
 
 def factor_for(diameter, thresholds):
-    """How many times as large to look at an image whose nuclei have this median diameter, 1/16 to 16.
+    """The factor, 1/16 to 16, by which to resize an image whose nuclei have this median diameter.
 
     Raises:
         UserError: the model does not say which diameter it knows best.
@@ -74,10 +74,10 @@ def factor_for(diameter, thresholds):
 
 
 def look_at_scale(look, diameter, thresholds):
-    """Look at an image at the scale that suits the network.
+    """Detect at the scale that suits the network.
 
     Args:
-        look: a function factor -> Detections in image pixels, of the image seen so many times as large.
+        look: a function factor -> Detections in image pixels, of the image resized by that factor.
         diameter: as :func:`check_diameter` takes it.
         thresholds: :class:`~nucleus_course.config.Thresholds` with its ``diameters``.
 
@@ -99,8 +99,8 @@ def _at(look, factor):
 
 
 def settle(look, thresholds):
-    """Detections at the scale that a first look says: the image as it is, where its nuclei have a size that the
-    network knows; else so much larger or smaller that they have the best one."""
+    """Detections with ``diameter="auto"``: at the image's own size if its nuclei have a size that the network
+    knows; else resized so that they have the best one."""
     low, _, high = thresholds.diameters
     found = look(1.0)
     for _ in range(2):

@@ -48,7 +48,7 @@ class Segmenter:
         rescorer: :class:`~nucleus_course.prediction.rescorer.Rescorer` fitted to these weights, or None.
         novelty: :class:`~nucleus_course.data.novelty.Novelty`, what these weights learned from, or None.
         start: name of the weights it started from; None for random ones.
-        load_report: what came of loading them.
+        load_report: which weights were loaded and which were not.
     """
 
     kind, network_class, engine_class = "", None, None
@@ -73,7 +73,7 @@ class Segmenter:
 
     @property
     def engine(self):
-        """What runs the network in prediction; made on first use."""
+        """Runs the network in prediction; made on first use."""
         if self._engine is None:
             self._engine = self.engine_class(self.network)
         return self._engine
@@ -163,7 +163,7 @@ class Segmenter:
         Args:
             folder: made if it does not exist; files in it are replaced one by one.
             half: store kernels as float16.
-            max_mb: most MB a file; the weights are spread over several where they need more.
+            max_mb: largest size of one file in MB; larger weights are spread over several files.
 
         Returns:
             The folder's path.
@@ -218,23 +218,24 @@ class Segmenter:
         Args:
             image: (H, W), (H, W, 3 or 4) or (3 or 4, H, W); uint8, uint16 or float; anything NumPy
                 reads as an array, such as a dask or zarr array; or the path of a file. A list of these
-                gives a list, an iterator gives an iterator. Files and arrays that are not in memory, of 2**24 pixels
-                and more, are read and looked at piece by piece, by a Mask R-CNN with the canonical input;
-                `nucleus_course.predict_many` does so into files.
-            score_threshold: drop detections below it here. By default all above 0.02 come, as AP
-                needs them (of what is looked at piece by piece, those of the operating point); ``label_image`` and ``confident`` apply the model's operating point.
+                gives a list, an iterator gives an iterator. A Mask R-CNN with the canonical input processes
+                files and arrays on disk piece by piece from 2**24 pixels; `nucleus_course.predict_many`
+                writes such results to files.
+            score_threshold: drop detections below it here. By default all above 0.02 are returned, which AP
+                needs (after piecewise processing, only those above the operating point); ``label_image``
+                and ``confident`` apply the model's operating point.
             max_detections: most detections; by default there is no limit.
             nms_iou, mask_threshold, flips: override the model's thresholds; ``flips`` is how many of
-                the image's four flips are looked at (1: the image alone).
-            tile, overlap: pixels a side, and pixels that neighbouring tiles share. By default images
-                with a side over 768 network pixels are tiled, ``tile=0`` begins with the whole image;
-                crowded parts are looked at again in quarters.
+                the image's four flips are used (1: the image alone).
+            tile, overlap: side of a tile, and how much neighbouring tiles share, pixels. By default images
+                with a side over 768 network pixels are tiled; ``tile=0`` starts with the whole image.
+                Crowded parts are divided into quarters and processed again.
             polarity: how nuclei look, "bright" or "dark"; "auto" lets the canonical input decide.
             input: "canonical" or "colour" instead of what the model learned with.
-            diameter: median diameter of the nuclei, image pixels: the image is looked at so much smaller or
-                larger that they have the size the network knows best. "auto": by a first look, where its
-                nuclei are smaller or larger than the network knows. By default as it is.
-            progress: whether to show a progress bar; by default where there are many tiles.
+            diameter: median diameter of the nuclei, image pixels. The image is resized so that they have the
+                size the network knows best. "auto": measured in a first pass, and resized only if they are
+                smaller or larger than the network knows. By default nothing is resized.
+            progress: whether to show a progress bar; by default if there are many tiles.
 
         Returns:
             :class:`~nucleus_course.prediction.detections.Detections`, or LabelDetections of a U-Net;
@@ -329,7 +330,7 @@ def open_model(weights, preset=None, dtype="float32"):
         dtype: "float32" or "mixed_bfloat16".
 
     Raises:
-        UserError: nothing there, or of another architecture.
+        UserError: not found, or of another architecture.
     """
     path = Path(weights)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The nuclei of a slide: label image, measurements and run lengths from the runs of their masks, a window at a time."""
+"""The nuclei of a slide: label image, measurements and RLEs from their masks' runs, one window at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WINDOW = 1024  # side of the squares in which nuclei are measured, pixels
 
 
 def ranges(starts, counts):
-    """The indices start, start + 1, … of several ranges, one after the other."""
+    """The concatenated indices start, start + 1, … of several ranges."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
 
@@ -25,7 +25,7 @@ def ranges(starts, counts):
 class Nuclei:
     """The nuclei of a slide, best first: boxes, scores, quality, and masks as runs of pixels.
 
-    ``kept`` are those that have a label: number i of them is label i + 1. ``warnings`` are the bands'.
+    ``kept`` are the indices of those with a label, that of label i + 1 at i; ``warnings`` are the bands'.
     """
 
     def __init__(self, plan, boxes, scores, quality, masks, min_area, warnings=()):
@@ -41,7 +41,7 @@ class Nuclei:
             low[some] = np.stack([np.minimum.reduceat(v, at) for v in (row, column)], axis=1)
             ends = row + masks.length, column + 1
             high[some] = np.stack([np.maximum.reduceat(v, at) for v in ends], axis=1)
-        self.low, self.high = low, high  # rows and columns that each mask spans: from, to
+        self.low, self.high = low, high  # first and end (row, column) of each mask
         self.labels = np.arange(1, len(scores) + 1, dtype=np.int32)
         area = np.zeros(len(scores) + 1, np.int64)
         for _, window in self.windows():
@@ -51,7 +51,7 @@ class Nuclei:
         self.kept = np.flatnonzero(keep)
 
     def window(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
-        """A rectangle of the label image: int32; where masks overlap the higher score keeps the pixel."""
+        """A rectangle of the label image, int32; where masks overlap, the higher score keeps the pixel."""
         near = (self.low < (bottom, right)).all(axis=1) & (self.high > (top, left)).all(axis=1)
         index = np.flatnonzero(near & (self.labels > 0))
         counts = self.first[index + 1] - self.first[index]
@@ -62,12 +62,12 @@ class Nuclei:
         column, row = np.divmod(pixel, self.plan.height)
         inside = (row >= top) & (row < bottom) & (column >= left) & (column < right)
         found = np.zeros((bottom - top, right - left), np.int32)
-        worst_first = np.flatnonzero(inside)[::-1].copy()  # NumPy turns what runs backwards
+        worst_first = np.flatnonzero(inside)[::-1].copy()  # NumPy may reorder a reversed view
         found[row[worst_first] - top, column[worst_first] - left] = label[worst_first]
         return found
 
     def windows(self, side: int = WINDOW) -> Iterator[tuple[tuple[int, int, int, int], np.ndarray]]:
-        """Squares that divide the image, row by row: ((top, left, bottom, right), label image)."""
+        """Yield ((top, left, bottom, right), label image) of squares that partition the image, row by row."""
         height, width = self.plan.shape
         for top in range(0, height, side):
             for left in range(0, width, side):
@@ -81,17 +81,17 @@ class Nuclei:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of a label image: 16 bits, or 32 above 65,535 labels."""
+        """Of the label image: 16 bits, or 32 above 65,535 labels."""
         return np.dtype("uint16" if len(self.kept) <= 65535 else "uint32")
 
     def read(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
-        """:meth:`window` in the label image's own type."""
+        """:meth:`window` as :attr:`dtype`."""
         return self.window(top, left, bottom, right).astype(self.dtype)
 
     def groups(self) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-        """Yield ((top, left), labels (h, w)): rectangles with some nuclei, each nucleus whole in one of them.
+        """Yield ((top, left), labels (h, w)): rectangles that hold whole nuclei, each nucleus once.
 
-        A nucleus is in the group of the square of :data:`WINDOW` pixels in which it begins.
+        Nuclei whose upper left corners lie in the same square of :data:`WINDOW` pixels form a group.
         """
         home = self.low[self.kept] // WINDOW
         for cell in np.unique(home, axis=0):
@@ -102,11 +102,11 @@ class Nuclei:
             yield (int(top), int(left)), chosen[self.window(top, left, bottom, right)]
 
     def write_labels(self, path: Path) -> None:
-        """Write the label image as a compressed TIFF in tiles; BigTIFF where it may need more than 4 GB."""
+        """Write the label image as a compressed TIFF in tiles; BigTIFF if it may exceed 4 GB."""
         write_tiff(path, self)
 
     def rles(self) -> list[dict[str, Any]]:
-        """COCO's run lengths of each mask."""
+        """COCO's compressed run-length encoding of each mask."""
         areas = np.zeros(len(self.scores), np.int64)
         return rles_from_runs(dataclasses.replace(self.masks, areas=areas), *self.plan.shape)
 
@@ -133,7 +133,7 @@ class Nuclei:
 
 
 def moved(table: dict[str, list], top: int, left: int) -> dict[str, list]:
-    """A table of measurements with its places in the pixels of an image in which its window begins at (top, left)."""
+    """A table of measurements of a window that starts at (top, left), with positions in the whole image."""
     size = None
     if table.get("centroid_x_um"):
         size = table["centroid_x_um"][0] / (table["centroid_column"][0] + 0.5)

@@ -1,4 +1,4 @@
-"""One slide of a results folder: begun, looked at band by band, and finished; each in any process."""
+"""The steps of processing one slide: begin, one band after the other, finish; each can run in any process."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 
 def thresholds_of(work: Work) -> Thresholds:
-    """The model's, with the flips that are asked for."""
+    """The model's thresholds, with the flips of the options."""
     flips = work.how.get("flips")
     point = work.model.thresholds
     return point if flips is None else dataclasses.replace(point, flips=flips)
 
 
 def begin(work: Work, file: ImageFile, plane: Plane) -> Parts:
-    """Plan the slide, and open the folder of its bands; those of an earlier start stay."""
+    """Plan the slide, and open the folder of its bands; those of an interrupted run are kept."""
     plan = plan_slide(work.model, plane, thresholds_of(work), work.threshold, work.how)
     return Parts(work.results.parts(file), plan, fingerprint(file.path))
 
 
 def reopen(work: Work, file: ImageFile) -> Parts:
-    """The folder that another process began."""
+    """The folder of bands that :func:`begin` opened, perhaps in another process."""
     folder = work.results.parts(file)
     values = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     known = values.pop("fingerprint")
@@ -46,13 +46,13 @@ def reopen(work: Work, file: ImageFile) -> Parts:
 
 
 def band(work: Work, file: ImageFile, plane: Plane, number: int, *advance: Callable) -> list[str]:
-    """Look at one band of a slide that is begun; gives the warnings. ``advance`` is called after each tile."""
+    """Detect in one band; returns the warnings. ``advance`` is called after each tile."""
     parts = reopen(work, file)
     return detect_band(work.model, plane, thresholds_of(work), parts, number, *advance)
 
 
 def do_slide(work: Work, file: ImageFile, plane: Plane, note: Callable) -> dict[str, Any]:
-    """Detect on a slide and write its results: its row of counts.csv."""
+    """Detect in a slide and write its results; returns its row of counts.csv."""
     parts = begin(work, file, plane)
     bands, missing = parts.plan.bands(), parts.missing()
     tiles = sum(len(one) for one in bands)
@@ -72,7 +72,7 @@ def do_slide(work: Work, file: ImageFile, plane: Plane, note: Callable) -> dict[
 def finish(
     work: Work, file: ImageFile, plane: Plane, parts: Parts, note: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Put a slide's bands together and write its results: its row of counts.csv."""
+    """Merge a slide's bands and write its results; returns its row of counts.csv."""
     plan, point = parts.plan, thresholds_of(work)
     least = point.min_area and max(1, round(point.min_area / plan.factor**2))
     nuclei = gather(parts, point.nms_iou, least)

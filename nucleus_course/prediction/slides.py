@@ -1,12 +1,12 @@
-"""Slides: images too large to hold, looked at band by band, measured and written piece by piece.
+"""Slides: images too large for memory, processed band by band, measured and written piece by piece.
 
-    plan = plan_slide(model, plane, ...)          how it is seen, and its tiles
-    for number in range(plan.bands): detect_band(...)    detections of a row of tiles, into a file of their own
-    nuclei = gather(...)                          all bands, merged as the tiles of any image are
-    nuclei.write_labels(...), nuclei.measure(...) from the masks' runs, a window at a time
+    plan = plan_slide(model, plane, ...)          normalisation, scale and tiles
+    for number in range(len(plan.bands())): detect_band(...)    the detections of a row of tiles, to a file
+    nuclei = gather(...)                          all bands, merged like the tiles of any image
+    nuclei.write_labels(...), nuclei.measure(...) from the masks' runs, one window at a time
 
-Memory holds one tile's picture, one band's detections, and of every nucleus its box and the runs of its mask
-(about 0.5 kB): never a mask of the image's size. A band that is written is not looked at again.
+Memory holds one tile's picture, one band's detections, and every nucleus's box and runs (about 0.5 kB), but
+no mask of the image's size. Bands that are done are skipped after an interruption.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from nucleus_course.prediction.rescorer import outline_quality
 from nucleus_course.prediction.slide_nuclei import Nuclei, ranges
 from nucleus_course.prediction.tiles import SHOWN, Look, Tile, grid, merge, near_core, tile_sizes
 
-LOOKS = 6  # squares that say how large the nuclei are
+LOOKS = 6  # squares in which the nuclei's size is measured
 PIECEWISE = (
     f"looked at piece by piece: range and polarity are those of {BLOCKS} squares of {BLOCK} pixels, "
     "and detections below the score of {:.2f} are not kept"
 )
 FORMAT = 2  # of the bands' files
-MOST = 2**32 - 1  # pixels that run lengths count
+MOST = 2**32 - 1  # pixels; COCO's run lengths are 32-bit
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a slide is looked at; of plain values, so that other processes can take part.
+    """How a slide is processed, as plain values for other processes.
 
     Attributes:
         height, width: its size, pixels.
         seen: the fields of :class:`~nucleus_course.data.canonical.Canonical` without the image.
         novelty: the median over the sample, or None.
-        factor: how many times as large the network sees it.
+        factor: by how much it is enlarged for the network.
         core, margin: of the tiles, pixels.
         score_threshold: detections below it are left out.
     """
@@ -77,7 +77,7 @@ class Plan:
 
     @property
     def canonical(self) -> Canonical:
-        """How the slide is seen; its image is one pixel that stands for nothing."""
+        """How the slide is normalised; its image is a single meaningless pixel."""
         return Canonical(np.zeros((1, 1), np.uint8), **self.seen)
 
     def bands(self) -> list[list[Tile]]:
@@ -91,18 +91,18 @@ class Plan:
 def plan_slide(
     model: Any, plane: Plane, thresholds: Thresholds, score_threshold: float, how: dict[str, Any]
 ) -> Plan:
-    """Decide, from a sample of it, how a slide is seen and at what scale.
+    """Decide, from a sample of a slide, how it is normalised and at what scale.
 
     Args:
         model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN` with the canonical input.
         plane: the slide.
-        thresholds: the operating point, with the flips that are looked at.
+        thresholds: the operating point, with the number of flips.
         score_threshold: the least score that counts.
         how: options of :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`: polarity, diameter,
-            tile and overlap are read.
+            tile and overlap are used.
 
     Raises:
-        UserError: too large, a label image, or wrong options.
+        UserError: too large, a label image, or invalid options.
     """
     height, width = plane.shape
     if height * width > MOST:
@@ -124,7 +124,7 @@ def plan_slide(
 
 
 def _factor(model, thresholds, pictures, diameter):
-    """The scale that suits the squares of the sample that show most."""
+    """The scale that suits the squares of the sample with most contrast."""
     diameter = scale.check_diameter(diameter)
     if isinstance(diameter, float):
         return scale.factor_for(diameter, thresholds)
@@ -149,22 +149,22 @@ def _factor(model, thresholds, pictures, diameter):
 
 @dataclass
 class Sizes:
-    """Areas of confident detections, image pixels, at a scale: what :func:`scale.settle` needs of Detections."""
+    """Areas of confident detections, image pixels, at a scale: the part of Detections that :func:`scale.settle` uses."""
 
     areas: np.ndarray
     scale: float = 1.0
 
     def confident(self):
-        """Itself: they are."""
+        """Itself: all of them are confident."""
         return self
 
 
 class Parts:
-    """The files that the bands of one slide are written to, so that a stopped one goes on.
+    """The files of the bands of one slide, so that an interrupted run can continue.
 
     Args:
-        folder: of this slide alone; made where there is none.
-        plan: with any other plan, or another ``fingerprint`` of the image, what is there is removed.
+        folder: for this slide alone; created if missing.
+        plan: bands made with another plan, or another ``fingerprint`` of the image, are removed.
     """
 
     def __init__(self, folder: Path, plan: Plan, fingerprint: str, fresh: bool = False) -> None:
@@ -182,13 +182,13 @@ class Parts:
         return self.folder / f"band-{number:05d}.npz"
 
     def missing(self) -> list[int]:
-        """Bands that are not done."""
+        """The numbers of the bands that are not done."""
         return [n for n in range(len(self.plan.bands())) if not self.path(n).is_file()]
 
     def remove(self) -> None:
-        """Remove them."""
+        """Remove the files."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # slides of others
+        with contextlib.suppress(OSError):  # it holds other slides
             self.folder.parent.rmdir()
 
 
@@ -200,7 +200,7 @@ def detect_band(
     number: int,
     advance: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """Look at a band's tiles and write what they hold; gives the warnings. ``advance`` is called after each tile."""
+    """Detect in a band's tiles and write the results; returns the warnings. ``advance`` is called after each tile."""
     plan = parts.plan
     look = _look(model, plane, plan, thresholds)
     rows: list[dict[str, np.ndarray]] = []
@@ -226,13 +226,13 @@ def detect_band(
 def predict_slide(
     model, image, thresholds, *, score_threshold=None, max_detections=None, progress=None, **how
 ):
-    """Nuclei in a large image of which only pieces are read, in this process.
+    """Nuclei in a large image that is read piece by piece, in this process.
 
     Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
 
     Returns:
-        :class:`~nucleus_course.prediction.detections.Detections`, those from ``score_threshold`` on, by default the
-        operating point's; None for an image that is to be looked at whole.
+        :class:`~nucleus_course.prediction.detections.Detections` from ``score_threshold`` on, by default the
+        operating point's; None if the image is to be read whole.
     """
     looks = how.get("input") or getattr(model.config, "input", "")
     plane = None
@@ -262,7 +262,7 @@ def predict_slide(
 
 
 def _look(model, plane, plan, thresholds):
-    """A :class:`~nucleus_course.prediction.tiles.Look` at the slide."""
+    """A :class:`~nucleus_course.prediction.tiles.Look` at a slide."""
     seen = plan.canonical
 
     def view(top, left, bottom, right):
@@ -273,7 +273,7 @@ def _look(model, plane, plan, thresholds):
 
 
 def _row(near, plan, mask_threshold):
-    """The columns that a tile adds: its detections of enough score, their masks as runs."""
+    """The columns that a tile adds: its detections above the score threshold, with masks as runs."""
     own, cut, boxes, scores, probs, spans = near
     sure = scores >= plan.score_threshold
     own, cut, boxes, scores = own[sure], cut[sure], boxes[sure], scores[sure]
@@ -288,11 +288,11 @@ def _row(near, plan, mask_threshold):
 
 
 def gather(parts: Parts, nms_iou: float, min_area: int) -> Nuclei:
-    """The nuclei of all bands: the tiles merged, the best first.
+    """The nuclei of all bands, merged, best first.
 
     Args:
         nms_iou: as for :func:`~nucleus_course.prediction.tiles.merge`.
-        min_area: nuclei left with fewer pixels are no label, image pixels.
+        min_area: nuclei left with fewer image pixels get no label.
     """
     columns: dict[str, list[np.ndarray]] = {}
     for number in range(len(parts.plan.bands())):

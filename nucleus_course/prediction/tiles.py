@@ -1,9 +1,9 @@
 """Images of any size, and with any number of nuclei: tile by tile, and merged as if untiled.
 
-The whole image is normalised first, so every tile is seen with the image's own statistics. Each tile
-has a core, and the cores divide the image; a tile also sees a margin around its core, so that a
-nucleus whose centre lies in the core is seen whole. Where a tile holds more nuclei than the network's
-fixed numbers of proposals serve well, it is looked at again in quarters.
+The whole image is normalised first, so every tile has the image's statistics. Each tile has a core, and
+the cores partition the image. A tile also sees a margin around its core, so that a nucleus whose centre
+lies in the core is seen whole. A tile with more nuclei than the network's fixed number of proposals can
+cover is divided into quarters and processed again.
 """
 
 import math
@@ -22,19 +22,19 @@ from nucleus_course.prediction.detections import Detections
 from nucleus_course.prediction.pipeline import assemble, prepare_picture, raw_detections
 
 CORE = 512  # side of a tile's core, network pixels
-MARGIN = 64  # what a tile sees around its core: half of the largest nucleus that is surely whole
-UNTILED = 768  # images with no side longer than this are looked at whole
-SMALLEST = 96  # sides of a core below which a crowded tile is not divided again
-CROWDED = 200  # sure detections in a tile from which proposals may have run out
+MARGIN = 64  # seen around the core, network pixels: half of the largest nucleus surely whole
+UNTILED = 768  # images with no longer side are not tiled, network pixels
+SMALLEST = 96  # crowded tiles with a smaller core are not divided again
+CROWDED = 200  # with more sure detections in a tile, proposals may have run out
 SURE = 0.5  # class probability of a sure detection
 SHARED = 8  # pixels around a core in which its neighbour's detections count as well
-INSIDE = 0.6  # share of a cut piece that lies in another nucleus, from which it is a part of it
-SHOWN = 12  # tiles from which on a progress bar shows
+INSIDE = 0.6  # a cut detection with this share inside another one is part of it
+SHOWN = 12  # a progress bar is shown from this many tiles on
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One piece of an image, in image pixels: the core it answers for, as (top, left, bottom, right)."""
+    """One piece of an image: its core (top, left, bottom, right), image pixels."""
 
     core: tuple
 
@@ -92,7 +92,7 @@ def predict_image(
 
 
 def _look(model, picture, thresholds, score_threshold, tile, overlap, progress, factor):
-    """Detections of a normalised picture uint8 (H, W, 3), each tile of it seen ``factor`` times as large."""
+    """Detections of a normalised picture uint8 (H, W, 3), each tile resized by ``factor``."""
     core, margin = tile_sizes(model.config, tile, overlap, factor)
     shape = picture.shape[:2]
     whole = max(shape) * model.config.upsample * factor <= UNTILED if tile is None else core is None
@@ -110,12 +110,12 @@ def _look(model, picture, thresholds, score_threshold, tile, overlap, progress, 
 
 
 def tile_sizes(config, tile=None, overlap=None, factor=1.0):
-    """Side of a core and margin, image pixels, from what a user asks for.
+    """Side of a core and margin, image pixels, from a user's options.
 
     Args:
         tile: side of what a tile sees, image pixels; None is automatic, 0 is no tiles.
         overlap: pixels that neighbouring tiles share; None is automatic.
-        factor: how many times as large the image is looked at.
+        factor: by how much the image is enlarged.
 
     Returns:
         (core, margin); a core of None for no tiles.
@@ -143,23 +143,23 @@ class Look:
     Args:
         model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN`.
         shape: (H, W) of the image.
-        view: a function (top, left, bottom, right) -> uint8 (h, w, 3), that part of it, normalised.
+        view: a function (top, left, bottom, right) -> uint8 (h, w, 3), that part of the image, normalised.
         thresholds: :class:`~nucleus_course.config.Thresholds`.
-        score_threshold: detections below it are not wanted, or None.
+        score_threshold: detections below it are not needed; or None.
         margin: what a tile sees around its core, pixels.
-        factor: how many times as large the network sees it.
+        factor: by how much the image is enlarged for the network.
     """
 
     def __init__(self, model, shape, view, thresholds, score_threshold, margin, factor=1.0):
         self.model, self.shape, self.view, self.thresholds = model, shape, view, thresholds
         self.config, self.margin, self.factor = model.config, margin, factor
-        # A network's own score is its class probability or less, so boxes below need no mask.
+        # Without a rescorer the score is at most the class probability: boxes below need no mask.
         ready = score_threshold is not None and model.rescorer is None
         self.least = score_threshold if ready else 0.0
         self.crowded, self.parts = 0, []
 
     def at(self, tile):
-        """Detect in a tile, or in its quarters where it is crowded."""
+        """Detect in a tile, or in its quarters if it is crowded."""
         box = tile.seen(self.shape, self.margin)
         view = self.view(*box)
         picture = resized(view, self.factor)
@@ -178,7 +178,7 @@ class Look:
         self.parts.append((tile, box, scale.at_size(found, view.shape[:2])))
 
     def warn(self):
-        """Say where nuclei may be missing."""
+        """Warn if nuclei may be missing."""
         if self.crowded:
             warnings.warn(
                 f"{self.crowded} regions hold more than {CROWDED} nuclei on less than {2 * SMALLEST} pixels: "
@@ -200,9 +200,9 @@ class Look:
 
 
 def near_core(tile, box, found, shape, factor=1.0):
-    """What a tile has a say in: its detections with their centre in its core or close by, in the image's pixels.
+    """A tile's detections with their centre in or near its core, in the image's pixels.
 
-    Farther out the neighbour sees more, and has the say alone.
+    Those farther out are left to the neighbour, which sees more of them.
 
     Returns:
         own, cut (N,) bool as :func:`merge` takes them, boxes (N, 4), scores (N,), mask_probs (N, S, S),
@@ -226,10 +226,10 @@ def _cut(boxes, seen, shape, reach):
 
 
 def merge(boxes, scores, owners, own, cut, nms_iou):
-    """Which detections of overlapping tiles stay.
+    """Which detections of overlapping tiles are kept.
 
-    Of two tiles' detections of one nucleus, the tile in whose core it lies has the say. What a tile's
-    edge cuts stays only where no whole detection covers it.
+    If two tiles detect the same nucleus, the one with its centre in the core is kept. A detection that a
+    tile's edge cuts is kept only if no whole detection covers it.
 
     Args:
         boxes: (N, 4), pixels of the whole image; scores: (N,).
@@ -238,7 +238,7 @@ def merge(boxes, scores, owners, own, cut, nms_iou):
         nms_iou: box IoU above which two tiles' detections are one nucleus.
 
     Returns:
-        Indices that stay, (K,) int.
+        Indices that are kept, (K,) int.
     """
     cells, kept, size = {}, [], 128.0
     for index in np.lexsort((-scores, ~own, cut)):

@@ -1,4 +1,4 @@
-"""Every intermediate of one prediction, by name, for people who want to look."""
+"""Every intermediate of one prediction, by name."""
 
 import numpy as np
 from keras import ops
@@ -35,18 +35,17 @@ def _describe(value):
 def trace_image(model, image, *, polarity="auto", input=None, diameter=None):
     """Every intermediate of one prediction, by name, as NumPy arrays without the batch axis.
 
-    The plain network runs, in one view, so numbers are those of the teaching code.
-
-    Boxes are network pixels ((y1, x1, y2, x2) float32), but for ``detections``, which are image pixels.
-    With a ``diameter`` (as for ``predict``) the image is looked at ``scale`` times as large.
+    The plain network runs, in one view, so the numbers are those of the teaching code. Boxes are float32
+    (y1, x1, y2, x2) in network pixels; ``detections`` are in image pixels. With a ``diameter`` (as for
+    ``predict``) the image is resized by the factor ``scale``.
 
     Returns:
         :class:`Trace` with ``image``, ``canonical`` (what was decided about polarity, stain and range;
-        None where the input is colour), ``input``, ``window``, ``scale``, ``stages`` (C2..C5), ``pyramid`` (P2..P6),
+        None if the input is colour), ``input``, ``window``, ``scale``, ``stages`` (C2..C5), ``pyramid`` (P2..P6),
         ``anchors`` (A, 4), ``rpn_logits`` (A, 2), ``rpn_scores`` (A,), ``rpn_deltas`` (A, 4), ``proposals``
         (P, 4), ``proposal_scores`` (P,), ``proposal_levels`` (P,), ``pooled`` (P, 7, 7, C),
         ``class_logits`` (P, 2) and ``box_deltas`` (P, 4) of the box head's first pass, ``class_scores`` (P,)
-        and ``boxes`` (P, 4) of its last, ``kept`` (D,) indices that the final NMS leaves, ``mask_boxes``
+        and ``boxes`` (P, 4) of its last, ``kept`` (D,) indices that the final NMS keeps, ``mask_boxes``
         (D, 4), ``mask_pooled`` (D, 14, 14, C), ``mask_logits`` (D, 28, 28), ``detections``.
     """
     network, config, thresholds = model.network, model.config, model.thresholds

@@ -13,10 +13,10 @@ from nucleus_course.prediction.pipeline import round_up
 from nucleus_course.prediction.scale import check_diameter
 
 TILE = 1024  # larger images are predicted in tiles, network pixels
-MARGIN = 96  # what a tile sees beyond its own part; most of the network's view
+MARGIN = 96  # pixels around a tile that are seen as well; most of the receptive field
 
-INTERIOR = 0.5  # probability from which a pixel is taken as interior
-DEPTH = 1.0  # pixels: a waist of the interior deeper than that separates two nuclei
+INTERIOR = 0.5  # probability from which a pixel counts as interior
+DEPTH = 1.0  # pixels; a deeper waist of the interior separates two nuclei
 
 
 def predict_pixels(
@@ -34,8 +34,8 @@ def predict_pixels(
     """Nuclei in one image, at its own size, as
     :class:`~nucleus_course.prediction.label_detections.LabelDetections`.
 
-    Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`. NMS does not apply,
-    and tiles are the U-Net's own. It has no scale to settle on: a ``diameter`` in pixels is refused.
+    Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`, without those for NMS and
+    tiles. A ``diameter`` in pixels is refused.
     """
     if isinstance(check_diameter(diameter), float):
         raise UserError(
@@ -53,7 +53,7 @@ def predict_pixels(
 
 
 def pixel_maps(model, image, views=1):
-    """Probabilities that a pixel is nucleus and interior, (H, W, 2) float32, the mean over ``views`` flips."""
+    """Probabilities of nucleus and of interior for each pixel, (H, W, 2) float32, averaged over ``views`` flips."""
     seen = see(image, model.config).pixels
     network = to_network(seen, model.config)
     turned = [(flips.flip_image(network, flip), flip) for flip in flips.VIEWS[:views]]
@@ -64,7 +64,7 @@ def pixel_maps(model, image, views=1):
 
 
 def _tiled(model, image):
-    """The maps of a prepared image (H, W, 3), tile by tile where it is large: (H, W, 2)."""
+    """The maps of a prepared image (H, W, 3), tile by tile if it is large: (H, W, 2)."""
     height, width = image.shape[:2]
     out = np.empty((height, width, 2), "float32")
     for top in range(0, height, TILE):
@@ -78,13 +78,13 @@ def _tiled(model, image):
 
 
 def _padded(image, config):
-    """Few sizes, so that few are compiled; mirrored, because the network has never seen a grey rim."""
+    """The image padded to one of few sizes, so that few are compiled; mirrored, for the network has seen no grey edges."""
     sides = [(0, round_up(side, config.pad_multiple) - side) for side in image.shape[:2]]
     return np.pad(image, [*sides, (0, 0)], mode="symmetric")
 
 
 class UNetEngine:
-    """Runs a U-Net on the backend that Keras uses, compiled once a shape."""
+    """Runs a U-Net on the backend that Keras uses, compiled once per shape."""
 
     def __init__(self, network):
         self._maps = compiled(lambda x: ops.sigmoid(network.network(x)), network)
@@ -99,12 +99,12 @@ def objects_from_maps(
 ):
     """Nuclei from the two maps.
 
-    Every connected piece of the interior starts a nucleus, or several where it has a waist
-    (:func:`~nucleus_course.geometry.watershed.separate`); a watershed on the interior's probability then shares the pixels that
-    are nucleus out among them. A piece of nucleus without interior, too small for one, is a nucleus of its own.
+    Every connected piece of the interior is the seed of a nucleus, or of several if it has a waist
+    (:func:`~nucleus_course.geometry.watershed.separate`). A watershed on the interior's probability assigns the
+    nucleus pixels to the seeds. A piece too small for an interior becomes a nucleus of its own.
 
-    The score is the mean probability of nucleus over its pixels times the largest probability of interior in it: low
-    for a faint smear, and for a body in which the network saw no clear inside.
+    The score is the mean nucleus probability over its pixels times its largest interior probability: low for
+    faint smears and for objects without a clear interior.
 
     Args:
         nucleus, interior: (H, W) float in [0, 1].
@@ -117,7 +117,7 @@ def objects_from_maps(
 
     mask = nucleus >= mask_threshold
     seeds = separate(mask & (interior >= interior_threshold), depth)
-    # Neighbours across corners too: then a nucleus gets its whole outer ring before any other reaches it.
+    # With neighbours across corners a nucleus gets its whole outer ring before another reaches it.
     labels = watershed(-interior, seeds, mask=mask, connectivity=2)
     rest, _ = label(mask & (labels == 0))
     labels = np.where(rest > 0, rest + labels.max(initial=0), labels).astype("int32")

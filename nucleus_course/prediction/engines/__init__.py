@@ -1,4 +1,4 @@
-"""Ways to run a trained network: fast on the Keras backend, on OpenVINO, and as ONNX files.
+"""Ways to run a trained network: fast on the Keras backend, on OpenVINO, or exported to ONNX.
 
 An engine has ``candidates(prepared)`` and ``masks(pyramid, boxes, prepared)``; see
 :class:`~nucleus_course.prediction.engines.keras_fast.KerasEngine`. The packages ``onnx`` and
@@ -10,7 +10,7 @@ def need(package):
     """Import an optional package by name.
 
     Raises:
-        UserError: it is not installed; the message says how to.
+        UserError: it is not installed; the message says how to install it.
     """
     import importlib
 

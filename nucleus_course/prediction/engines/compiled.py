@@ -1,21 +1,21 @@
-"""Compile a function of arrays on whatever backend Keras runs on."""
+"""Compile a function of arrays on the backend that Keras uses."""
 
 import keras
 from keras import ops
 
 
 def needs_fixed_shapes():
-    """Whether each length of an array is compiled anew, so that lengths are better rounded up (JAX)."""
+    """Whether every new array length is compiled again (JAX), so that lengths are better rounded up."""
     return keras.backend.backend() == "jax"
 
 
 def compiled(function, model, free=0):
-    """``function(*arrays)`` traced once a shape: tf.function, jax.jit, or plain on torch; no gradients.
+    """``function(*arrays)`` traced once per shape: tf.function, jax.jit, or plain on torch; no gradients.
 
-    Under TensorFlow the first axis of the first ``free`` arrays is left open, so that no length is traced anew.
+    Under TensorFlow the first axis of the first ``free`` arrays may have any length without a new trace.
 
     The model's variables are read at each call, also on JAX, where a jitted function would otherwise keep
-    the values of the first one. Arrays go in as NumPy or tensors and come out as tensors.
+    the values of the first call. Arrays go in as NumPy or tensors and come out as tensors.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":

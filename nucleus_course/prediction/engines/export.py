@@ -1,4 +1,4 @@
-"""A model as files for other runtimes: ONNX, or OpenVINO's own format."""
+"""Export a model for other runtimes: as ONNX, or in OpenVINO's own format."""
 
 import json
 import os
@@ -16,16 +16,16 @@ GRAPHS = ("detector", "masks")
 
 
 def export_model(model, folder, format="onnx", size=512):
-    """Write ``detector`` and ``masks`` for images of one size, float32, and ``export.json`` that tells their use.
+    """Write ``detector`` and ``masks`` for images of one size, float32, and ``export.json``, which describes them.
 
-    ``detector``: image (1, size, size, 3) as :func:`nucleus_course.data.preprocess.to_network` makes it, window
+    ``detector``: image (1, size, size, 3) from :func:`nucleus_course.data.preprocess.to_network`, window
     (1, 2) float32 height and width without padding -> p2..p5, boxes (P, 4) by falling score, scores (P,), before
-    the final NMS. ``masks``: p2..p5 and the boxes (M, 4) that NMS left -> masks (M, S, S). Where the model has a
-    rescorer, its ``rescoring.json`` comes along, for the score threshold is one of its scores.
+    the final NMS. ``masks``: p2..p5 and the boxes (M, 4) that NMS kept -> masks (M, S, S). If the model has a
+    rescorer, its ``rescoring.json`` is written too, because the score threshold applies to its scores.
 
     Args:
         model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN` on any backend.
-        folder: made if it is missing.
+        folder: created if missing.
         format: ``onnx`` (.onnx) or ``openvino`` (.xml and .bin).
         size: side of the input in network pixels, which are image pixels times the preset's ``upsample``.
 
@@ -33,7 +33,7 @@ def export_model(model, folder, format="onnx", size=512):
         Paths of the files written.
 
     Raises:
-        UserError: unknown format, a size the network cannot have, packages missing, not a Mask R-CNN.
+        UserError: unknown format, unsuitable size, missing packages, or not a Mask R-CNN.
     """
     from nucleus_course.prediction.engines.onnx_model import MaskRCNNWriter, require_mask_rcnn
 
@@ -62,7 +62,7 @@ def export_model(model, folder, format="onnx", size=512):
 
 
 def description(model, format, size):
-    """What a program needs to know to use the files: inputs, outputs, preprocessing, thresholds."""
+    """What a program needs to use the files: inputs, outputs, preprocessing, thresholds."""
     from nucleus_course import __version__
 
     return {
@@ -83,7 +83,7 @@ def description(model, format, size):
 
 
 def _scores(model):
-    """How the detector's scores become those that ``thresholds.score`` is one of."""
+    """How the detector's scores become those to which ``thresholds.score`` applies."""
     if model.rescorer is not None:
         call = "nucleus_course.prediction.rescorer.Rescorer.load(folder)(boxes, scores, masks)"
         return f"after the masks: {call}, from {rescoring.FILE}, with NumPy alone"

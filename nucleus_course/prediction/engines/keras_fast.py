@@ -1,10 +1,9 @@
 """The forward pass of Mask R-CNN, made fast for prediction on the Keras backend.
 
-:class:`FastForward` gives what the plain network gives, up to rounding, in less time. It takes
-:class:`~nucleus_course.models.mask_rcnn.network.MaskRCNNNetwork` as it is and replaces four parts:
-BatchNorm is folded into convolutions, the RPN's two 1x1 convolutions become one, RoIAlign is one
-TensorFlow kernel, and the mask head computes the nucleus class alone. Tests hold each equal to the
-plain one.
+:class:`FastForward` computes the same as
+:class:`~nucleus_course.models.mask_rcnn.network.MaskRCNNNetwork`, up to rounding, in less time. It replaces
+four parts: BatchNorm is folded into convolutions, the RPN's two 1x1 convolutions become one, RoIAlign is one
+TensorFlow kernel, and the mask head computes the nucleus class alone. Tests compare each with the plain one.
 """
 
 import keras
@@ -20,7 +19,7 @@ from nucleus_course.prediction.engines.compiled import compiled, needs_fixed_sha
 from nucleus_course.prediction.engines.folded import add_bias, convolve, fold, run_folded
 from nucleus_course.prediction.engines.roi_align_fast import crop_roi_align
 
-# Where every length is compiled anew, the mask head runs on one of few lengths.
+# If every new length is compiled again, the mask head runs on one of these.
 MASK_BUCKETS = (16, 48, 128, 256, 400)
 
 
@@ -54,9 +53,9 @@ class FastForward:
         return x[..., : ends[0].filters], x[..., ends[0].filters :]
 
     def pool(self, pyramid, boxes, batch_index, size, samples=1, beyond=False):
-        """As the network's, by one kernel where the backend has it.
+        """As the network's, by one kernel if the backend has it.
 
-        ``beyond`` says that boxes may reach over the image's edge.
+        ``beyond``: boxes may reach beyond the image's edge.
         """
         if keras.backend.backend() != "tensorflow":
             return self.network.pool(pyramid, boxes, batch_index, size, samples)
@@ -65,7 +64,7 @@ class FastForward:
         return crop_roi_align(pyramid[:4], boxes, batch_index, size, samples=samples, **options)
 
     def pool_masks(self, pyramid, boxes, batch_index):
-        """The mask head's input for boxes (M, 4) that are dilated already: (M, 14, 14, C)."""
+        """The mask head's input for already dilated boxes (M, 4): (M, 14, 14, C)."""
         beyond = self.config.mask_roi_scale > 1.0
         return self.pool(pyramid, boxes, batch_index, self.config.mask_pool, beyond=beyond)
 
@@ -78,8 +77,8 @@ class FastForward:
 def nucleus_logits(head, pooled):
     """The mask head's nucleus class alone: (M, 14, 14, C) -> logits (M, 28, 28), float32.
 
-    BatchNorm is folded, and the doubling is one matrix product a cell: with a 2x2 kernel and a stride
-    of 2 no two input cells meet in an output cell. Wide float32 convolutions go Winograd's way on a CPU.
+    BatchNorm is folded. The transposed convolution is one matrix product per cell, because with a 2x2 kernel
+    and stride 2 each output cell has one input cell. Wide float32 convolutions use Winograd's method on a CPU.
     """
     layers = list(zip(head.convolutions, head.norms or [None] * len(head.convolutions)))
     if not winograd.pays(head.convolutions):
@@ -103,7 +102,7 @@ def nucleus_logits(head, pooled):
 
 
 def _doubled(head, x):
-    """The doubling and the last 1x1 convolution: (M, 14, 14, C) -> logits (M, 28, 28), float32."""
+    """The transposed and the last 1x1 convolution: (M, 14, 14, C) -> logits (M, 28, 28), float32."""
     side, width = head.input_shape_[1], head.deconv.filters
     kernel = ops.transpose(head.deconv.kernel, (3, 0, 1, 2))  # (in, row, column, out)
     kernel = ops.cast(ops.reshape(kernel, (-1, 4 * width)), x.dtype)
@@ -116,7 +115,7 @@ def _doubled(head, x):
 
 
 def bucket_count(count, limit):
-    """Rows the mask head runs on for ``count`` detections where its input must have one of few lengths."""
+    """``count`` detections rounded up to one of few lengths for the mask head."""
     for size in MASK_BUCKETS:
         if count <= size:
             return min(size, max(limit, count))
@@ -124,7 +123,7 @@ def bucket_count(count, limit):
 
 
 class KerasEngine:
-    """Runs a Mask R-CNN on the backend that Keras uses, each part compiled once a shape."""
+    """Runs a Mask R-CNN on the backend that Keras uses, each part compiled once per shape."""
 
     def __init__(self, network):
         self.config = network.config
@@ -147,7 +146,7 @@ class KerasEngine:
             orientation, scores (V, P), -1 for padding.
         """
         found = []
-        # One view after the other: a batch of them is no faster on a CPU and takes their sum in memory.
+        # One view after the other: a batch is no faster on a CPU and takes more memory.
         for i in range(len(prepared.views)):
             found.append(self._candidates(prepared.input[i : i + 1], prepared.windows[i : i + 1]))
         pyramids, boxes, scores = zip(*found)
@@ -158,7 +157,7 @@ class KerasEngine:
         return pyramid if len(pyramids) > 1 else pyramids[0], np.stack(boxes), scores
 
     def masks(self, pyramid, boxes, prepared):
-        """Mask probabilities (M, S, S) for boxes (M, 4) in network pixels, the views' mean."""
+        """Mask probabilities (M, S, S) for boxes (M, 4) in network pixels, averaged over the views."""
         views, count, size = prepared.views, len(boxes), self.config.mask_size
         if count == 0:
             return np.zeros((0, size, size), "float32")

@@ -1,10 +1,10 @@
 """Mask R-CNN as ONNX graphs for one image of one size, in float32.
 
-Two graphs are a whole detector for anyone's ONNX runtime: ``detector`` and ``masks`` compute what
-:meth:`MaskRCNN.candidates` and :meth:`MaskRCNN.mask_logits` do. ``trunk``, ``proposals``, ``box_head`` and
-``mask_head`` are parts of them that hold either convolutions or boxes, so that the former may run in half
-precision. Boxes are (N, 4) float32 (y1, x1, y2, x2) in network pixels, the pyramid's levels (1, H_l, W_l, C),
-both as in Keras.
+Two graphs are a whole detector for any ONNX runtime: ``detector`` and ``masks`` compute the same as
+:meth:`MaskRCNNNetwork.candidates` and :meth:`MaskRCNNNetwork.mask_logits`. ``trunk``, ``proposals``,
+``box_head`` and ``mask_head`` are parts of them with either convolutions or boxes, so that the convolutions
+may run in half precision. Boxes are (N, 4) float32 (y1, x1, y2, x2) in network pixels, the pyramid's levels
+(1, H_l, W_l, C), both as in Keras.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ from nucleus_course.models.mask_rcnn.proposals import level_budget
 from nucleus_course.models.weights.folder import kind_of
 from nucleus_course.prediction.engines.onnx_writer import Graph, array, norm_terms, write_functional
 
-LOW = -1e9  # score of what takes part in nothing
-LEVELS = (2, 3, 4, 5)  # that RoIs are pooled from
+LOW = -1e9  # score of boxes that are excluded
+LEVELS = (2, 3, 4, 5)  # the levels that RoIs are pooled from
 
 
 def require_mask_rcnn(model):
@@ -43,7 +43,7 @@ class MaskRCNNWriter:
 
     @property
     def margins(self):
-        """Cells a level that a mask's box, grown by ``mask_roi_scale``, may reach beyond the image."""
+        """Cells by which a mask's box, grown by ``mask_roi_scale``, may reach beyond the image; one per level."""
         reach = max(0.5 * (self.config.mask_roi_scale - 1.0), 0)
         return [int(np.ceil(reach * max(shape))) + (reach > 0) for shape in self.shapes[:4]]
 
@@ -57,7 +57,7 @@ class MaskRCNNWriter:
         boxes, valid = self.write_proposals(g, scores, deltas, window)
         limits = self._limits(g, window)
         for _ in range(self.config.box_passes):
-            # Pooling goes level by level, so boxes come back in another order; they are sorted at the end.
+            # Pooling goes level by level, which changes the order of the boxes; they are sorted at the end.
             pooled, order = self.write_pool(g, pyramid, boxes, self.config.box_pool, samples=2)
             order = g.reshape(order, self.places)
             boxes, valid = g.gather(boxes, order), g.gather(valid, order)
@@ -156,7 +156,7 @@ class MaskRCNNWriter:
         for feature in pyramid:
             y = g.convolution(feature, shared.kernel, shared.bias, padding="same")
             y = g.node("Relu", y)
-            # Only the difference of the two logits counts: one channel a ratio instead of two.
+            # Only the difference of the two logits counts: one channel per ratio instead of two.
             score = g.convolution(y, kernel[..., 1::2] - kernel[..., ::2], bias[1::2] - bias[::2])
             scores.append(g.reshape(g.channels_last(score), -1))
             delta = g.convolution(y, shifts.kernel, shifts.bias)
@@ -190,7 +190,7 @@ class MaskRCNNWriter:
         return boxes, valid
 
     def write_levels(self, g, boxes):
-        """Boxes (N, 4) to the RoIs of each level, [(N_l, 4) x1, y1, x2, y2], and [(N_l,)]: whose they are."""
+        """Boxes (N, 4) to the RoIs of each level, [(N_l, 4) x1, y1, x2, y2], and their indices [(N_l,)]."""
         y1, x1, y2, x2 = g.node("Split", boxes, np.ones(4, int), outputs=4, axis=1)
         height, width = (g.node("Max", g.node("Sub", b, a), 0.0) for a, b in ((y1, y2), (x1, x2)))
         side = g.node("Sqrt", g.node("Max", g.node("Mul", height, width), 1e-6))
@@ -204,10 +204,10 @@ class MaskRCNNWriter:
         return [g.gather(corners, index) for index in order], order
 
     def write_pool(self, g, pyramid, boxes, size, samples=1, margins=(0, 0, 0, 0)):
-        """RoIAlign: boxes (N, 4) -> pooled (N, size, size, C), level by level, and order (N,): whose they are.
+        """RoIAlign: boxes (N, 4) -> pooled (N, size, size, C), level by level, and their indices (N,).
 
-        ``margins`` repeats each map's rim that many cells out, for boxes that reach beyond the image: ONNX'
-        operator reads zeros there.
+        ``margins`` pads each map with its edge values by that many cells, for boxes that reach beyond the
+        image: ONNX's operator reads zeros there.
         """
         crops, strides = [], self.config.strides
         rois, order = self.write_levels(g, boxes)
@@ -225,7 +225,7 @@ class MaskRCNNWriter:
         return pooled, g.node("Concat", *order, axis=0)
 
     def write_box_head(self, g, x):
-        """(P, 7, 7, C) -> the two logits' difference (P,), the nucleus class' deltas (P, 4)."""
+        """(P, 7, 7, C) -> the difference of the two logits (P,), the nucleus class's deltas (P, 4)."""
         head = self.network.box_head
         x = g.reshape(x, self.places, self.config.box_pool**2 * self.config.pyramid_channels)
         for i, layer in enumerate(head.fc):
@@ -281,12 +281,12 @@ class MaskRCNNWriter:
         return self._box(g, centre, g.node("Mul", g.node("Mul", size, growth), 0.5))
 
     def _nms(self, g, boxes, scores, count, iou):
-        """Greedy NMS: (count,) bool, True for what is kept; scores of ``LOW`` take no part."""
+        """Greedy NMS: (count,) bool, True for boxes that are kept; scores of ``LOW`` are excluded."""
         boxes, scores = g.reshape(boxes, 1, count, 4), g.reshape(scores, 1, 1, count)
         limits = np.array([count]), np.array([iou], "float32"), np.array([LOW / 10], "float32")
         chosen = g.node("NonMaxSuppression", boxes, scores, *limits)
         index = g.node("Gather", chosen, np.array([2]), axis=1)  # (K, 1)
-        # OpenVINO pads the list with -1: those land in a place more, which is cut off.
+        # OpenVINO pads the list with -1: these go to one extra place, which is cut off.
         index = g.node("Where", g.node("Less", index, 0), count, index)
         ones = g.node("Cast", g.node("GreaterOrEqual", g.reshape(index, -1), 0), to=1)
         hits = g.node("ScatterND", np.zeros(count + 1, "float32"), index, ones)

@@ -1,8 +1,8 @@
-"""Writing an ONNX graph: nodes, constants, and the layers that trunk and pyramid are made of.
+"""Writing an ONNX graph: nodes, constants, and the layers of trunk and pyramid.
 
-The graph is written from the layers and their weights, not traced from a backend: it is the same from
-TensorFlow, JAX and torch, takes a second, and BatchNorm is folded into the convolution before it.
-Feature maps are (1, C, H, W) inside, as ONNX wants them.
+The graph is written from the layers and their weights, not traced, so it is the same on every backend and
+takes a second. BatchNorm is folded into the convolution before it. Feature maps are (1, C, H, W), as ONNX
+requires.
 """
 
 import numpy as np
@@ -10,20 +10,20 @@ import numpy as np
 from nucleus_course.prediction.engines import need
 
 OPSET = 17
-PADDING = {"same": "SAME_UPPER", "valid": "VALID"}  # Keras' words in ONNX
+PADDING = {"same": "SAME_UPPER", "valid": "VALID"}  # Keras's names in ONNX
 
 
 class Graph:
-    """An ONNX graph under construction. Tensors go by name; every method gives the name of its result."""
+    """An ONNX graph under construction. Tensors are named; every method returns the name of its result."""
 
     def __init__(self, name):
         self.onnx = need("onnx")
         self.name = name
         self.nodes, self.constants, self.inputs, self.outputs = [], {}, [], []
-        self.folded = {}  # output of a convolution -> its weight's and bias' names
+        self.folded = {}  # output of a convolution -> names of its weight and bias
 
     def node(self, kind, *inputs, outputs=1, **attributes):
-        """Add a node; arrays among the inputs become constants. Gives its output's name, or a tuple of names."""
+        """Add a node; arrays among the inputs become constants. Returns its output's name, or a tuple of names."""
         names = [x if isinstance(x, str) else self.constant(x) for x in inputs]
         name = f"{kind.lower()}_{len(self.nodes)}"
         results = [name] if outputs == 1 else [f"{name}_{i}" for i in range(outputs)]
@@ -44,7 +44,7 @@ class Graph:
         return name
 
     def output(self, tensor, name, shape, dtype="float32"):
-        """Declare a tensor an output under a name."""
+        """Declare a tensor as a named output."""
         self.nodes.append(self.onnx.helper.make_node("Identity", [tensor], [name]))
         self.outputs.append(self._value(name, shape, dtype))
 
@@ -66,7 +66,7 @@ class Graph:
     # ------------------------------------------------------------------ often needed
 
     def reshape(self, x, *shape):
-        """``x`` in another shape; -1 is what is left."""
+        """``x`` in another shape; -1 is inferred."""
         return self.node("Reshape", x, np.array(shape))
 
     def gather(self, x, index):
@@ -92,7 +92,7 @@ class Graph:
     # ------------------------------------------------------------------ layers
 
     def convolution(self, x, kernel, bias=None, stride=1, padding="valid"):
-        """Keras' kernel (kh, kw, in, out) on (N, in, H, W)."""
+        """A Keras kernel (kh, kw, in, out) on (N, in, H, W)."""
         kernel = array(kernel)
         weight = self.constant(kernel.transpose(3, 2, 0, 1))
         bias = self.constant(np.zeros(kernel.shape[3]) if bias is None else array(bias))
@@ -102,7 +102,7 @@ class Graph:
         return y
 
     def fold_norm(self, y, layer):
-        """BatchNorm at inference is a scale and a shift a channel: into the weights of the convolution ``y``."""
+        """Fold a BatchNorm's scale and shift of each channel into the weights of the convolution ``y``."""
         weight, bias = self.folded.pop(y)
         scale, shift = norm_terms(layer)
         self.constants[weight] = self.constants[weight] * scale[:, None, None, None]
@@ -128,7 +128,7 @@ def norm_terms(layer):
 
 
 def write_functional(graph, model, inputs):
-    """Write a functional Keras model of convolutions, BatchNorm, ReLU, sums, pooling, padding, doubling.
+    """Write a functional Keras model of convolutions, BatchNorm, ReLU, sums, pooling, padding, upsampling.
 
     Args:
         inputs: a tensor name for each of the model's inputs.

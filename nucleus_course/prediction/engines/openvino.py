@@ -1,7 +1,7 @@
-"""Prediction through OpenVINO: the same pieces as :class:`~nucleus_course.prediction.engines.keras_fast.KerasEngine`, compiled for CPUs.
+"""Prediction with OpenVINO: the same steps as :class:`~nucleus_course.prediction.engines.keras_fast.KerasEngine`, compiled for CPUs.
 
-In float32 its detections are Keras' to within rounding. Where the CPU computes in bfloat16 itself
-(AVX512_BF16, AMX), trunk and heads may run in it, at up to twice the speed; boxes never do.
+In float32 its detections equal those of Keras up to rounding. On CPUs with native bfloat16 (AVX512_BF16,
+AMX), trunk and heads may run in it, at up to twice the speed; boxes never do.
 """
 
 from collections import OrderedDict
@@ -21,18 +21,18 @@ from nucleus_course.prediction.engines.onnx_model import LEVELS, MaskRCNNWriter,
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
-SIZES_KEPT = 4  # compiled input sizes; the one longest unused goes first
+SIZES_KEPT = 4  # compiled input sizes; the least recently used is dropped
 
 
 class OpenVINOEngine:
-    """A model's prediction on OpenVINO; weights are taken over as they are when an image of a size is
-    first met: make it anew after changing them.
+    """Runs a model on OpenVINO. Its weights are copied at the first image of each size, so make a new engine
+    after changing them.
 
     Args:
         model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN` on any backend.
-        precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the CPU computes in it.
-        threads: CPU threads; by default one a core.
-        cache: folder for compiled graphs, so that the next process starts faster; None keeps none.
+        precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 if the CPU has it.
+        threads: CPU threads; by default one per core.
+        cache: folder for compiled graphs, so that the next process starts faster; None for no cache.
 
     Raises:
         UserError: ``openvino`` or ``onnx`` is not installed, the model is not a Mask R-CNN, or an
@@ -57,7 +57,7 @@ class OpenVINOEngine:
         if cache:
             self.options["CACHE_DIR"] = str(cache)
         self._sizes = OrderedDict()
-        # RoIAlign on the backend takes a quarter of the time of OpenVINO's for boxes, a tenth for masks.
+        # RoIAlign on the Keras backend takes a quarter of OpenVINO's time for boxes, a tenth for masks.
         self._pool = compiled(self._box_pool, model.network, free=1)
         self._pool_masks = compiled(self._mask_pool, model.network, free=1)
 
@@ -85,8 +85,8 @@ class OpenVINOEngine:
                 "mask_head": self._compile(writer.mask_head(), self.precision),
             }
             self._sizes[key] = SimpleNamespace(
-                # The trunk gets a request an image, since the pyramid outlives the call; the others, whose
-                # outputs are used up at once, keep theirs and the memory they fill.
+                # The trunk gets a new request for each image, since the pyramid outlives the call. The
+                # others' outputs are used at once, so they reuse one request and its memory.
                 trunk=self._compile(writer.trunk(), self.precision),
                 **{name: graph.create_infer_request() for name, graph in parts.items()},
             )
@@ -138,15 +138,15 @@ class OpenVINOEngine:
         return total / len(views)
 
     def _view_masks(self, graphs, trunk, rows):
-        """Mask probabilities (M, S, S) of one view for boxes (M, 4) that are dilated already."""
+        """Mask probabilities (M, S, S) of one view for already dilated boxes (M, 4)."""
         pooled = ops.convert_to_numpy(self._pool_masks(rows, *_pyramid(trunk)))
         return _run(graphs.mask_head, {"pooled": pooled}).get_tensor("masks").data
 
 
 def _run(graph, arrays, tensors=None):
-    """Run a compiled graph, or a request made of one, on arrays and on other graphs' tensors, which are not copied.
+    """Run a compiled graph, or a request of one, on arrays and on other graphs' tensors, which are not copied.
 
-    Gives the request, whose outputs stand until it runs again.
+    Returns the request; its outputs are valid until it runs again.
     """
     request = graph.create_infer_request() if hasattr(graph, "create_infer_request") else graph
     for name, tensor in (tensors or {}).items():

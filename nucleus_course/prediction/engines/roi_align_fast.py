@@ -10,22 +10,22 @@ from nucleus_course.models.mask_rcnn.roi_align import roi_align
 def crop_roi_align(
     features, boxes, batch_index, size, *, strides, samples=1, canonical_size=224.0, beyond=False
 ):
-    """As :func:`~nucleus_course.models.mask_rcnn.roi_align.roi_align`, through ``tf.image.crop_and_resize``.
+    """As :func:`~nucleus_course.models.mask_rcnn.roi_align.roi_align`, with ``tf.image.crop_and_resize``.
 
     Four gathers and their weighted sum write every sample a dozen times, 200 MB each for a thousand boxes;
-    this kernel writes it once. Shapes inside depend on the boxes, so neither XLA nor JAX can have it, and
-    sums are rounded otherwise (by about 1e-4 of the features).
+    this kernel writes it once. Shapes depend on the boxes, so it does not run under XLA or JAX, and rounding
+    differs (by about 1e-4 of the features).
 
     Args:
-        beyond: whether boxes may reach over the image's edge, as dilated ones do. The kernel reads 0 beyond the
-            map, so boxes with a sample there take the four gathers. Where none can, maps get a rim of one
-            cell instead, for samples may lie half a cell out.
+        beyond: whether boxes may reach beyond the image's edge, as dilated ones do. The kernel reads 0 beyond
+            the map, so boxes with a sample there use the four gathers. Otherwise maps are padded by one
+            cell, because samples may lie half a cell outside.
     """
     import tensorflow as tf
 
     level = pyramid_level(boxes, canonical_size, 2, 1 + len(features)) - 2
     points, rim = size * samples, 0 if beyond else 1
-    # The kernel takes the first and the last sample, as shares of the map, and puts the others between.
+    # The kernel takes the first and the last sample, as fractions of the map, and spaces the others evenly.
     side = boxes[:, 2:] - boxes[:, :2]
     ends = tf.concat(
         [boxes[:, :2] + side * (0.5 / points), boxes[:, 2:] - side * (0.5 / points)], axis=1

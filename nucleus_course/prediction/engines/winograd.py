@@ -1,10 +1,10 @@
 """The mask head's 3x3 convolutions with a third of their multiplications (Lavin and Gray 2016), for prediction.
 
-Winograd's F(4x4, 3x3) computes tiles of 4 x 4 outputs from 6 x 6 inputs with 36 products instead of 144 a pair of
-channels. Products become matrix products over all tiles; what comes before and after are sums, written here as two small
-matrix products an axis. That pays where channels are many and maps small and alike, as in the mask head on 14 x 14
-cells. Sums are rounded otherwise, by about 1e-5 of the values, so it is for float32 alone: in bfloat16 the
-differences of inputs would lose what they are to tell.
+Winograd's F(4x4, 3x3) computes tiles of 4 x 4 outputs from 6 x 6 inputs with 36 products per pair of channels instead
+of 144. The products become matrix products over all tiles; the sums before and after them are written here as two small
+matrix products per axis. That pays with many channels and small maps of one size, as in the mask head on 14 x 14
+cells. Rounding differs by about 1e-5 of the values; in bfloat16 the error would be too large, so it is for float32
+alone.
 """
 
 import functools
@@ -14,8 +14,8 @@ import numpy as np
 from keras import ops
 
 TILE, REACH = 4, 6  # outputs and inputs of a tile along an axis
-CHUNK = 16  # maps at a time: what lies between the products (9 MB at 256 channels) stays in the processor's cache
-FEWEST_CHANNELS = 128  # with fewer the sums take longer than the products they save
+CHUNK = 16  # maps at a time, so that intermediates (9 MB at 256 channels) stay in the cache
+FEWEST_CHANNELS = 128  # with fewer, the sums take longer than the products they save
 
 # Lavin and Gray 2016, section 4.1.
 _INPUT = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
@@ -38,7 +38,7 @@ def pays(layers):
 
 @functools.cache
 def axis_transforms(side):
-    """Along an axis of ``side`` cells, padded with zeros as "same" does: cells to tiles, and tiles to cells.
+    """The transforms along an axis of ``side`` cells with "same" zero padding: cells to tiles, and tiles to cells.
 
     Returns:
         (6 T, side) and (side, 6 T) float32 for T = ceil(side / 4) tiles; tile t's f-th sum is row, or column, f T + t.
@@ -49,7 +49,7 @@ def axis_transforms(side):
         split[:, tile, TILE * tile : TILE * tile + REACH] = _INPUT
         for row in range(min(TILE, side - TILE * tile)):
             join[TILE * tile + row, :, tile] = _OUTPUT[row]
-    split = split[:, :, 1 : 1 + side]  # what reads the zeros around the map reads nothing
+    split = split[:, :, 1 : 1 + side]  # without the columns for the zero padding
     return split.reshape(-1, side).astype("float32"), join.reshape(side, -1).astype("float32")
 
 

@@ -1,4 +1,4 @@
-"""The evaluation room: predictions of any model, every metric, and where a model fails.
+"""Evaluation: every metric for the predictions of any model, and where a model fails.
 
 The names below are loaded on first use.
 """

@@ -1,21 +1,21 @@
 """The classical baseline: Otsu's threshold and a watershed on the distance transform, no learning.
 
-Otsu 1979 splits grey levels into two classes; Vincent and Soille 1991 is the watershed. The steps:
+Otsu 1979 splits grey levels into two classes; the watershed is Vincent and Soille's (1991). The steps:
 
 1. grey values (mean of the channels), smoothed by a Gaussian of ``sigma`` pixels;
-2. one threshold an image (Otsu's) cuts bright from dark. Nuclei are the side that the image's border and
-   median are *not* on: fluorescence is bright on dark, stained tissue dark on bright;
-3. holes are filled, pieces under ``min_area`` pixels go;
+2. Otsu's threshold separates bright from dark. Nuclei are on the side where the image's border and median
+   are *not*: fluorescence is bright on dark, stained tissue dark on bright;
+3. holes are filled, and pieces under ``min_area`` pixels removed;
 4. touching nuclei: every maximum of the distance to the background that stands ``depth`` pixels above the
-   saddle to a higher one is a nucleus, and a watershed shares the foreground out among them.
+   saddle to a higher one is a nucleus, and a watershed divides the foreground among them.
 
-**Score.** The method gives none, and average precision wants one. Here it is the nucleus' contrast: how far
-its mean grey value lies beyond the threshold, as a share of the farthest that any pixel of the image does, so
-0 (barely there) to 1. Nothing is learned, so the number is only an order, no probability.
+**Score.** The method gives none, but average precision needs one. Here it is the nucleus's contrast: how far
+its mean grey value lies beyond the threshold, as a share of the image's largest such distance; from 0 (hardly
+visible) to 1. It ranks the nuclei but is no probability.
 
 **Parameters.** Those of :class:`OtsuConfig` gave the highest ``dsb_score`` (47.3) of the 36 combinations in
 :data:`GRID` on every fifth image of the *train* split of BBBC038 (:func:`search_otsu`; ``nucleus-course baseline
-otsu --search`` repeats it). The validation split had no part in it.
+otsu --search`` repeats it). The validation split was not used.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ SEARCH_STEP = 5  # every fifth image of train
 
 
 def foreground(grey):
-    """Otsu's threshold of a grey image and the side of it that nuclei are on.
+    """Otsu's threshold of a grey image, and the side on which the nuclei are.
 
     Args:
         grey: (H, W) float.
@@ -92,8 +92,8 @@ def segment_otsu(image, config=OtsuConfig()):
 
 
 def contrast_scores(labels, grey, threshold, bright=True):
-    """(N,) in [0, 1]: mean grey value beyond the threshold, as a share of the image's farthest, per label in rising order."""
-    # a filled hole is not beyond
+    """(N,) in [0, 1]: how far each label's mean lies beyond the threshold, over the image's largest such distance."""
+    # Filled holes count as 0.
     beyond = np.maximum(grey - threshold if bright else threshold - grey, 0)
     areas = np.bincount(labels.ravel())
     present = np.flatnonzero(areas[1:]) + 1
@@ -119,7 +119,7 @@ def search_otsu(dataset, grid=None, step=SEARCH_STEP, metric="dsb_score", progre
     """Try every combination of parameters on part of a data set.
 
     Args:
-        dataset: the train split: parameters chosen on the images that are reported on flatter the baseline.
+        dataset: the train split: the validation split would flatter the baseline.
         grid: {parameter: candidates}, by default :data:`GRID`.
         step: take every ``step``-th image.
         metric: one of those at the operating point, such as dsb_score, f1_50, mean_mask_iou, aji.

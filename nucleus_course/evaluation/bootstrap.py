@@ -1,12 +1,12 @@
-"""How sure a number is: intervals from resampling images.
+"""Confidence intervals by the bootstrap over images.
 
 A bootstrap sample draws as many images as there are, with replacement; a metric's interval holds the
-middle 95% of its values over many samples (Efron & Tibshirani 1993, chapter 13). To draw an image k
-times is to give it the weight k, so nothing is matched again: sums are weighted, and COCO's precision
-is accumulated with weights.
+middle 95% of its values over many samples (Efron & Tibshirani 1993, chapter 13). An image drawn k times
+gets the weight k, so nothing is matched again: sums are weighted, and COCO's precision is accumulated
+with weights.
 
-Nuclei of one image are not independent, so images are drawn, not nuclei. Near-duplicate images are not
-independent either: give their groups, and whole groups are drawn.
+Nuclei in one image are not independent, so images are drawn, not nuclei. Near-duplicate images are not
+independent either: with ``groups``, whole groups are drawn.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def draw_weights(images, replicates, seed=0, groups=None):
 
     Args:
         images: how many there are.
-        groups: (images,) group numbers; whole groups are drawn then. None draws images.
+        groups: (images,) group numbers, to draw whole groups. None draws images.
 
     Returns:
         (replicates, images) int64. Without groups every row sums to ``images``.
@@ -71,7 +71,7 @@ def _coco(table, weights):
 
 
 def percentile_interval(values, level=0.95):
-    """(low, high) that hold the middle ``level`` of values; undefined ones are left out, None if none is left.
+    """(low, high) around the middle ``level`` of the values; NaNs are left out, None if none is left.
 
     >>> percentile_interval([0, 1, 2, 3, 4, np.nan], level=0.5)
     (1.0, 3.0)
@@ -98,9 +98,9 @@ class Comparison:
     Attributes:
         first, second: their names.
         metrics: {key: {"first", "second", "difference" (second - first), "low", "high", "share"}}; low and high
-            bound the difference, ``share`` is the part of samples in which the second is better (ties count
-            half). None where undefined.
-        images, replicates, seed, level: how it was made.
+            bound the difference, ``share`` is the share of samples in which the second is better (ties count
+            half). None if undefined.
+        images, replicates, seed, level: of the bootstrap.
         warnings: texts.
     """
 
@@ -138,13 +138,13 @@ def compare(
 ):
     """Paired bootstrap: is the second model better than the first on these images?
 
-    Both are resampled with the same images, so what makes an image hard for both cancels.
+    Both are resampled with the same images, so the difficulty of an image cancels.
 
     Args:
         first, second: :class:`~nucleus_course.prediction.interchange.Predictions`, each at its own operating point, or
             reports fresh from ``evaluate`` on this data set.
         groups: {image id: group} or (images,) groups that are drawn whole, e.g. ``dataset.groups``.
-        names: two names; those of the predictions where None.
+        names: two names; None takes those of the predictions.
 
     Returns:
         :class:`Comparison`.
@@ -183,5 +183,5 @@ def compare(
 
 
 def in_order(groups, ids):
-    """Groups in the order of ``ids``, from {id: group} or a list in that order already."""
+    """Groups in the order of ``ids``, from {id: group}; a list is returned as it is."""
     return [groups[i] for i in ids] if isinstance(groups, dict) else groups

@@ -1,8 +1,8 @@
-"""A report by source: how good a model is on each experiment, and on the experiments that it never met.
+"""A report by source: how good a model is on each experiment, and on experiments it has not seen.
 
-A data set's mean is that of its most frequent experiment. Here every source counts once: the metrics of each are those
-of its images as a data set of their own, and the mean is taken over sources. Intervals come from images drawn with
-replacement within each source (a stratified bootstrap); with a second model both are scored on the same draws.
+The largest experiments dominate a data set's mean. Here every source counts once: it is scored as a data set of its
+own, and the mean is taken over sources. Intervals come from images drawn with replacement within each source (a
+stratified bootstrap); a second model is scored on the same draws.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class SourceTable:
     Attributes:
         sources: {source: {"images": n, "met": bool, "first": {key: value}, "second": the same or None}}.
         means: {"unseen" | "seen" | "all": {key: {"first", "second", "difference", "low", "high"}}}, over the sources
-            that the model never met, those that it did, and all, each counted once. ``difference`` is first minus
+            that the model has not seen, those that it has, and all, each counted once. ``difference`` is first minus
             second; ``low`` and ``high`` bound it, or with one model the mean itself.
         names: of the one or two models.
         replicates, seed, level: of the bootstrap.
@@ -51,13 +51,13 @@ def by_source(report, sources, met=(), other=None, *, replicates=1000, seed=0, l
     """The :class:`SourceTable` of a report, and of a second model's on the same images.
 
     Args:
-        report, other: fresh from ``evaluate``, so that they hold their matches.
+        report, other: from ``evaluate``, not from a file, because the matches are needed.
         sources: {image id: source}; images without one are left out.
         met: the sources that the first model learned from.
         replicates: bootstrap samples.
 
     Raises:
-        UserError: a report was loaded from a file, the two cover other images, or no image has a source.
+        UserError: a report was loaded from a file, the two cover different images, or no image has a source.
     """
     reports = [report] + ([other] if other is not None else [])
     if any(r.scores is None for r in reports):
@@ -102,7 +102,7 @@ def by_source(report, sources, met=(), other=None, *, replicates=1000, seed=0, l
 
 
 def _kinds(rows):
-    """{"unseen", "seen", "all": sources of that kind}, without kinds that have none."""
+    """{"unseen" | "seen" | "all": sources}, without empty ones."""
     unseen = [name for name, row in rows.items() if not row["met"]]
     seen = [name for name, row in rows.items() if row["met"]]
     return {

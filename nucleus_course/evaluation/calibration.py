@@ -12,15 +12,15 @@ def reliability(scores, bins=10):
 
     Args:
         scores: list of :class:`~nucleus_course.evaluation.scoring.ImageScore`; all detections count, without threshold.
-        bins: of equal width over [0, 1].
+        bins: number of bins of equal width over [0, 1].
 
     Returns:
-        dict: ``bins`` [{"low", "high", "count", "score" (mean), "precision"}], the last two None where count is 0;
-        ``ece``, the mean distance of score and precision, bins weighted by their counts; ``brier``, the mean
-        squared distance of score and truth; ``detections``. Fractions; None without detections.
+        dict: ``bins`` [{"low", "high", "count", "score" (mean), "precision"}], the last two None if count is 0;
+        ``ece``, the mean distance between score and precision, weighted by the bins' counts; ``brier``, the mean
+        squared distance between score and truth; ``detections``. Fractions; None without detections.
 
     Raises:
-        UserError: if a score is outside [0, 1] and so cannot be read as a probability.
+        UserError: a score outside [0, 1], which cannot be a probability.
     """
     values = np.concatenate([s.matches.scores for s in scores] + [np.zeros(0)])
     right = np.concatenate([s.matches.nucleus[0] >= 0 for s in scores] + [np.zeros(0, bool)])

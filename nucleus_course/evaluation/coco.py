@@ -1,9 +1,8 @@
 """COCO's average precision, from the matches of each image.
 
-An image is matched once (:class:`CocoMatches`), and precision is accumulated from the matches as
-often as wanted: for a subset of images, for a bootstrap sample (an image counts as often as it was
-drawn), for a cap other than 100. With all images counted once the result equals that of
-``pycocotools``, which the tests run beside it.
+An image is matched once (:class:`CocoMatches`). Precision can then be accumulated many times: for a
+subset of images, for a bootstrap sample (an image counts as often as it was drawn), for a cap other than
+100. With every image counted once, the result equals that of ``pycocotools``, as the tests check.
 
 Lin et al. 2014, Microsoft COCO; https://cocodataset.org/#detection-eval.
 """
@@ -26,9 +25,9 @@ class CocoMatches:
 
     Attributes:
         nuclei: how many there are.
-        scores: (D,) float64, falling; D is at most ``MAX_DETECTIONS``.
-        nucleus: (10, D) int64, for each IoU threshold the nucleus a detection matched, or -1.
-        order: (D,) int64, where each detection stands in the predictions.
+        scores: (D,) float64, in falling order; D is at most ``MAX_DETECTIONS``.
+        nucleus: (10, D) int64, for each IoU threshold the nucleus that a detection matched, or -1.
+        order: (D,) int64, the index of each detection in the predictions.
         iou: (D, nuclei) float64.
     """
 
@@ -61,12 +60,12 @@ def match_image(iou, scores, max_detections=MAX_DETECTIONS):
 
 
 class PrecisionTable:
-    """Detections of many images in order of score, ready to be accumulated again and again.
+    """Detections of many images in order of score, to accumulate precision from.
 
     Args:
         matches: list of :class:`CocoMatches`, one for each image, in the order of the data set (which
-            settles ties between images, as in COCO).
-        max_detections: at most so many for each image.
+            breaks ties between images, as in COCO).
+        max_detections: cap for each image.
     """
 
     def __init__(self, matches, max_detections=MAX_DETECTIONS):
@@ -84,10 +83,10 @@ class PrecisionTable:
         """Interpolated precision at the 101 recall points.
 
         Args:
-            weights: (images,) how often each image counts; once where None.
+            weights: (images,) how often each image counts; None counts each once.
 
         Returns:
-            (10, 101) float64, a row for each IoU threshold; NaN where there is no nucleus.
+            (10, 101) float64, a row for each IoU threshold; NaN without nuclei.
         """
         weights = np.ones(self.nuclei.size) if weights is None else np.asarray(weights, np.float64)
         nuclei = float(weights @ self.nuclei)

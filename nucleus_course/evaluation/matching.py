@@ -1,10 +1,10 @@
 """Overlap of masks, and which detection is matched with which nucleus.
 
-Everything here takes and returns plain arrays: rows are detections, columns are nuclei. Three
-matchings are in use, because the field's metrics use three:
+Everything here takes and returns plain arrays: rows are detections, columns are nuclei. The field's metrics use
+three kinds of matching:
 
-* :func:`score_order_match`, COCO's: detections in order of score, each takes the best nucleus still free.
-* :func:`pairs_above`: where masks do not overlap, an IoU above one half leaves no choice, so no order is
+* :func:`score_order_match`, COCO's: in order of score, each detection takes the best nucleus still free.
+* :func:`pairs_above`: if masks do not overlap, pairs with an IoU above one half are unique, so no order is
   needed (Kirillov et al. 2019, section 4.1).
 * :func:`best_assignment`: one to one with the largest total IoU (the Hungarian method).
 """
@@ -56,7 +56,7 @@ def shared_pixels(runs, labels):
 
 
 def iou_from_shared(shared, areas, nucleus_areas):
-    """(D, G) float64 IoU from shared pixels (D, G) and areas (D,), (G,); 0 where both are empty.
+    """(D, G) float64 IoU from shared pixels (D, G) and areas (D,), (G,); 0 if both are empty.
 
     >>> iou_from_shared(np.array([[3]]), np.array([4]), np.array([5]))
     array([[0.5]])
@@ -66,7 +66,7 @@ def iou_from_shared(shared, areas, nucleus_areas):
 
 
 def iou_from_overlap(overlap):
-    """(D, G) float64 IoU from an :func:`overlap_matrix`; 0 for labels that hold no pixel."""
+    """(D, G) float64 IoU from an :func:`overlap_matrix`; 0 for labels without pixels."""
     return iou_from_shared(overlap[1:, 1:], overlap[1:].sum(1), overlap[:, 1:].sum(0))
 
 
@@ -94,7 +94,7 @@ def score_order_match(iou, thresholds):
         thresholds: (T,) IoU at or above which a pair matches.
 
     Returns:
-        (T, D) int64: the nucleus that a detection matched, or -1. Of equal IoUs the last nucleus is taken.
+        (T, D) int64: the nucleus that a detection matched, or -1. Among equal IoUs the last nucleus is taken.
 
     >>> score_order_match([[0.6, 0.7], [0.0, 0.8], [0.9, 0.0]], [0.5, 0.75])
     array([[ 1, -1,  0],
@@ -105,7 +105,7 @@ def score_order_match(iou, thresholds):
     match = np.full((thresholds.size, iou.shape[0]), -1, np.int64)
     if iou.size == 0:
         return match
-    # only pairs above the lowest threshold can match: for masks these are one or two per detection
+    # Only pairs above the lowest threshold can match: for masks, one or two per detection.
     rows, columns = np.nonzero(iou >= thresholds.min())
     bounds = np.searchsorted(rows, np.arange(iou.shape[0] + 1))
     candidates = []
@@ -128,10 +128,10 @@ def score_order_match(iou, thresholds):
 def pairs_above(iou, threshold):
     """Pairs (detections (P,), nuclei (P,)) with an IoU strictly above ``threshold``.
 
-    One to one if masks do not overlap among detections nor among nuclei, and the threshold is 0.5 or more.
+    The pairs are one to one if neither detections nor nuclei overlap among themselves.
 
     Raises:
-        ValueError: for a threshold below 0.5, where the pairs need not be one to one.
+        ValueError: a threshold below 0.5, which does not ensure that.
 
     >>> pairs_above([[0.5, 0.0], [0.0, 0.6]], 0.5)
     (array([1]), array([1]))
@@ -142,7 +142,7 @@ def pairs_above(iou, threshold):
 
 
 def best_assignment(iou):
-    """One-to-one pairs (detections (P,), nuclei (P,)) of the largest total IoU; pairs that share nothing are left out.
+    """One-to-one pairs (detections (P,), nuclei (P,)) with the largest total IoU; pairs with an IoU of 0 are left out.
 
     >>> best_assignment([[0.6, 0.5], [0.5, 0.0]])
     (array([0, 1]), array([1, 0]))

@@ -1,8 +1,8 @@
 """The metrics of the protocol, each defined once.
 
 Every metric but COCO's is a function of sums over images. So an image is reduced to one row of numbers
-(:data:`COLUMNS`), and values for an image, a type, the data set or ten thousand bootstrap samples all
-come from :func:`values_from_sums`. docs/metrics.md states the definitions and the rules for empty images.
+(:data:`COLUMNS`), from which :func:`values_from_sums` computes the metrics of an image, a type, the data
+set or ten thousand bootstrap samples. docs/metrics.md states the definitions and the rules for empty images.
 """
 
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ import numpy as np
 
 from nucleus_course.evaluation.matching import best_assignment, iou_from_overlap
 
-# decimals, not sums of 0.05: an IoU of exactly 7/10 must not be above 0.7
+# Exact decimals, not sums of 0.05: an IoU of 7/10 must not be above 0.7.
 IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
 
-DEFINITIONS_VERSION = 1  # raise it when a number in an old report would come out differently
+DEFINITIONS_VERSION = 1  # raise it when a metric in an old report would change
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's name in reports, a short label for tables, and what it is in one line."""
+    """A metric's key in reports, a short label for tables, and a description in one line."""
 
     key: str
     label: str
@@ -59,8 +59,8 @@ COLUMNS = (
     "dsb_score",  # the image's own value, a fraction
     "aji_shared",
     "aji_union",
-    "matterport_ap",  # the image's own value, a fraction; 0 where undefined
-    "matterport_images",  # 1 where it is defined
+    "matterport_ap",  # the image's own value, a fraction; 0 if undefined
+    "matterport_images",  # 1 if it is defined
 )
 _AT = {name: i for i, name in enumerate(COLUMNS)}
 
@@ -71,7 +71,7 @@ def column(table, name):
 
 
 def ratio(part, whole):
-    """part / whole; 0 / 0, two empty sets that agree, is 1.
+    """part / whole; 0 / 0 is 1, because two empty sets agree.
 
     >>> ratio([1, 0, 0], [2, 3, 0])
     array([0.5, 0. , 1. ])
@@ -91,9 +91,9 @@ def _mean(total, count):
 def aggregated_jaccard(overlap):
     """Shared pixels and union of the aggregated Jaccard index.
 
-    Kumar et al. 2017, algorithm 1: every nucleus takes the detection of the largest IoU (a detection may be taken
-    twice; the first of equals); detections nobody took add their area to the union. A nucleus that meets no
-    detection adds its own area.
+    Kumar et al. 2017, algorithm 1: every nucleus takes the detection with the largest IoU (the first among equals;
+    a detection may be taken twice). Detections that are not taken add their area to the union, as do nuclei
+    without a detection.
 
     Args:
         overlap: (D + 1, G + 1) from :func:`~nucleus_course.evaluation.matching.overlap_matrix`.
@@ -122,16 +122,15 @@ def aggregated_jaccard(overlap):
 def matterport_average_precision(hits, nuclei):
     """AP of one image as Matterport's Mask_RCNN computes it (``mrcnn/utils.py``, ``compute_ap``).
 
-    Area under the precision-recall steps, precision made to fall; IoU 0.5 or more is a match, detections in
-    order of score, each nucleus matched once. (Early versions of that file let a second detection match
-    the nucleus that the first one had.)
+    Area under the precision-recall steps, with precision made to fall; matches from an IoU of 0.5, detections in
+    order of score, each nucleus matched once. (Early versions of that file could match a nucleus twice.)
 
     Args:
         hits: (D,) bool, detections in falling order of score.
         nuclei: how many the image holds.
 
     Returns:
-        A fraction, or None without nuclei: there is no recall then.
+        A fraction, or None without nuclei, where recall is undefined.
 
     >>> round(matterport_average_precision([True, False, True], nuclei=4), 3)
     0.417
@@ -151,7 +150,7 @@ def image_sums(overlap, ap_hits=None, columns=None):
         overlap: (D + 1, G + 1) pixels shared by the operating point's detections and the nuclei; labels without pixels
             do not count.
         ap_hits: (D',) bool, whether each detection, by falling score and without threshold, matched at IoU 0.5.
-        columns: names that will be used; the costly ones are left 0 if they are not among them.
+        columns: names of the columns needed; costly ones that are not among them stay 0.
 
     Returns:
         (len(COLUMNS),) float64.
@@ -201,10 +200,10 @@ def values_from_sums(sums):
     """All metrics but COCO's, in percent, from sums of rows.
 
     Args:
-        sums: (..., len(COLUMNS)), e.g. one row an image, their total, or one row a bootstrap sample.
+        sums: (..., len(COLUMNS)), e.g. one row per image, their total, or one row per bootstrap sample.
 
     Returns:
-        {key: (...,) float64}; NaN where a mean has nothing to average.
+        {key: (...,) float64}; NaN for the mean of nothing.
 
     >>> from nucleus_course.evaluation.matching import overlap_matrix
     >>> found, truth = np.array([[1, 1, 0, 2]]), np.array([[1, 1, 1, 0]])

@@ -1,4 +1,4 @@
-"""``evaluate``: a data set and predictions in, a :class:`Report` with every metric out."""
+"""``evaluate``: from a data set and predictions to a :class:`Report` with every metric."""
 
 from dataclasses import dataclass, field
 
@@ -20,7 +20,7 @@ from nucleus_course.prediction.interchange import Predictions, read_json, write_
 
 @dataclass
 class Report:
-    """Every metric of the protocol, of one model on one set of images; percent, None where undefined.
+    """Every metric of the protocol, of one model on one set of images; percent, None if undefined.
 
     Attributes:
         metrics: {key: value} over the data set.
@@ -55,11 +55,11 @@ class Report:
     scores: list = field(default=None, repr=False)
 
     def to_dict(self):
-        """What report.json holds: everything but ``scores``."""
+        """The contents of report.json: everything but ``scores``."""
         return {key: value for key, value in vars(self).items() if key != "scores"}
 
     def save(self, path):
-        """Write report.json, whole or not at all."""
+        """Write report.json atomically."""
         write_json(path, self.to_dict(), indent=1)
 
     @classmethod
@@ -109,9 +109,9 @@ def evaluate(
 
     Args:
         dataset: has ``ids`` and, for each id, a record with ``labels`` ((H, W) int32, 0 background) and ``type``.
-        predictions: :class:`Predictions`, or the path of something that loads as such.
-        score_threshold: operating point; None takes the one of the predictions. Detections scored at or above it count.
-        min_area: smallest detection in pixels, after overlaps are resolved; None takes the one of the predictions (or 0).
+        predictions: :class:`Predictions`, or a path for :meth:`Predictions.load`.
+        score_threshold: operating point, the least score that counts; None takes that of the predictions.
+        min_area: smallest detection in pixels, after overlaps are resolved; None takes that of the predictions (or 0).
         bootstrap: number of samples for the intervals; 1000 is usual, 0 gives no intervals.
         groups: {image id: group}, drawn whole in the bootstrap, e.g. ``dataset.groups`` for near-duplicates.
 
@@ -119,7 +119,7 @@ def evaluate(
         :class:`Report`.
 
     Raises:
-        PredictionsError: if predictions do not fit the data set; the message names the image.
+        PredictionsError: predictions that do not fit the data set; the message names the image.
     """
     if not isinstance(predictions, Predictions):
         predictions = Predictions.load(predictions)
@@ -137,7 +137,7 @@ def evaluate(
 
 
 def report_of(dataset, predictions, scores, point, warnings):
-    """A :class:`Report` from images that are matched already."""
+    """A :class:`Report` from matched images."""
     by_type = {}
     for score in scores:
         by_type.setdefault(score.type, []).append(score)

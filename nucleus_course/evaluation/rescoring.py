@@ -1,4 +1,4 @@
-"""Fit a :class:`~nucleus_course.prediction.rescorer.Rescorer` to a model's detections on images whose nuclei are known."""
+"""Fit a :class:`~nucleus_course.prediction.rescorer.Rescorer` to a model's detections on annotated images."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ from nucleus_course.prediction.detections import Detections
 from nucleus_course.prediction.pipeline import drawn, prepare, raw_detections
 from nucleus_course.prediction.rescorer import FEATURES, REACH, Rescorer, describe, own_scores
 
-FEWEST = 200  # detections: fewer say too little about 12 features
+FEWEST = 200  # detections: with fewer, 12 features cannot be fitted
 
 
 @dataclass(frozen=True)
 class MatchedDetections:
-    """A model's detections on one image, beside its nuclei.
+    """A model's detections on one image, compared with its nuclei.
 
     Attributes:
         features: (D, F) float32, see :func:`~nucleus_course.prediction.rescorer.describe`.
@@ -35,10 +35,10 @@ class MatchedDetections:
 
 
 def match_detections(model, dataset, progress=True):
-    """What a model finds on images whose nuclei are known: a list of :class:`MatchedDetections`, one for each image.
+    """A model's detections on annotated images: a list of :class:`MatchedDetections`, one for each image.
 
     Args:
-        model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN`; its thresholds say how often images are flipped.
+        model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN`; its thresholds give the number of flips.
         dataset: :class:`~nucleus_course.data.Dataset`.
     """
     seen, config, thresholds = [], model.config, model.thresholds
@@ -57,9 +57,10 @@ def match_detections(model, dataset, progress=True):
 
 
 def matched_iou(iou, scores):
-    """IoU (D, G) -> (D,) float32: each detection's with the nucleus it takes by COCO's rule at 0.5, 0 without one.
+    """(D,) float32: each detection's IoU with the nucleus that it matches by COCO's rule at 0.5, 0 without one.
 
-    In order of score (D,) each takes the best nucleus that is still free.
+    Args:
+        iou: (D, G); scores: (D,), in whose order the detections take their nuclei.
     """
     matches = match_image(iou, scores, max_detections=len(scores))
     quality = np.zeros(len(scores), "float32")
@@ -69,17 +70,17 @@ def matched_iou(iou, scores):
 
 
 def average_precision(seen, rescorer=None):
-    """COCO's AP (percent) of what :func:`match_detections` gave, with its own scores or a rescorer's."""
+    """COCO's AP (percent) of the output of :func:`match_detections`, with its own scores or a rescorer's."""
     scores = [s.scores if rescorer is None else rescorer.scores(s.features) for s in seen]
     table = PrecisionTable([match_image(s.iou, own) for s, own in zip(seen, scores)])
     return 100.0 * average_precisions(table.precision())[0]
 
 
 def mean_score_and_iou(seen, rescorer, least=0.5):
-    """Mean score, and mean IoU with the matched nucleus, of the detections that a rescorer gives ``least`` or more.
+    """Mean score, and mean IoU with the matched nucleus, of the detections to which a rescorer gives ``least`` or more.
 
-    Where the first is larger, the rescorer was fitted to better detections than these, as those on a
-    model's own training images are.
+    A larger mean score shows that the rescorer was fitted to better detections than these, such as those on the
+    model's own training images.
 
     Returns:
         Two floats in [0, 1]; NaN without such detections.
@@ -92,16 +93,16 @@ def mean_score_and_iou(seen, rescorer, least=0.5):
 
 
 def fit_rescorer(seen, *, networks=5, hidden=16, epochs=30, seed=0, info=None, progress=True):
-    """Fit the expected IoU of each detection: cross-entropy with the IoU as a soft label, AdamW, a cosine.
+    """Fit the expected IoU of each detection: cross-entropy with the IoU as a soft label, AdamW, cosine schedule.
 
     Args:
         seen: list of :class:`MatchedDetections`.
         networks: how many to average; the scores of a single one depend on its seed.
-        hidden: units of each one's hidden layer.
-        info: what to keep in the rescorer's file for people to read.
+        hidden: units of each hidden layer.
+        info: notes for people, kept in the rescorer's file.
 
     Raises:
-        UserError: too few detections, or none of them right, or none wrong.
+        UserError: too few detections, none right, or none wrong.
     """
     none = np.zeros((0, len(FEATURES)), "float32")
     features = np.concatenate([none, *(s.features for s in seen)])
@@ -122,7 +123,7 @@ def fit_rescorer(seen, *, networks=5, hidden=16, epochs=30, seed=0, info=None, p
 
 
 def _fit(x, quality, hidden, epochs, seed):
-    """The layers' weights of one network, as Keras gives them. The seed touches nothing global."""
+    """The layers' weights of one network, as Keras gives them. No global seed is set."""
     import keras
 
     order = np.random.default_rng(seed).permutation(len(x))

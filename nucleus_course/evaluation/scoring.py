@@ -1,7 +1,7 @@
-"""Match every image of a data set once; all numbers are made from what is kept here.
+"""Match every image of a data set once; all metrics are computed from the result.
 
 Of a data set only ``ids`` and, for each id, a record with ``labels`` ((H, W) integers, 0 background)
-and ``type`` are used, so anything that has those will do.
+and ``type`` are used, so any object that has those will do.
 """
 
 from dataclasses import dataclass
@@ -44,14 +44,14 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class Compared:
-    """An image's predictions beside its nuclei, compared once.
+    """An image's predictions, compared with its nuclei.
 
     Attributes:
         image: the :class:`~nucleus_course.prediction.interchange.ImagePredictions`.
         labels: (H, W) int32, the nuclei, 1..G.
         point: (H, W) int32, the detections at the operating point, i + 1 for detection i.
         shared: (N, G) int64, pixels that each whole mask shares with each nucleus.
-        overlap: (D + 1, G + 1) int64, the same of ``point``, see
+        overlap: (D + 1, G + 1) int64, the same for ``point``, see
             :func:`~nucleus_course.evaluation.matching.overlap_matrix`.
     """
 
@@ -65,8 +65,8 @@ class Compared:
 def align(dataset, predictions):
     """Pair the images of a data set with their predictions.
 
-    An image without predictions counts as one without detections, predictions for other images are
-    left out; both are warned of. No image in common is an error.
+    An image without predictions counts as one without detections, and predictions for other images are
+    left out; both give a warning. No image in common is an error.
 
     Returns:
         (pairs, warnings): a list of (image id, :class:`ImagePredictions` or None) in the data set's order; texts.
@@ -103,7 +103,7 @@ def _some(names, at_most=3):
 
 
 def operating_point(predictions, score_threshold=None, min_area=None):
-    """The thresholds an evaluation uses: those given, else those stored with the predictions, else none.
+    """The thresholds of an evaluation: those given, else those stored with the predictions, else none.
 
     Returns:
         (dict(score_threshold, min_area, source), warnings).
@@ -132,7 +132,7 @@ def operating_point(predictions, score_threshold=None, min_area=None):
 
 
 def compare_image(image_id, record, image, score_threshold=None, min_area=0):
-    """Decode an image's predictions and lay them over its nuclei: :class:`Compared`.
+    """Decode an image's predictions and compare them with its nuclei: :class:`Compared`.
 
     Args:
         record: has ``labels``.
@@ -160,7 +160,7 @@ def compare_image(image_id, record, image, score_threshold=None, min_area=0):
 
 
 def score_image(image_id, record, compared):
-    """The :class:`ImageScore` of an image that is compared already; ``record`` has its ``type``."""
+    """The :class:`ImageScore` of a compared image; ``record`` has its ``type``."""
     image, areas = compared.image, compared.image.runs().areas
     best = np.argsort(-image.scores, kind="stable")[:MAX_DETECTIONS]
     nucleus_areas = np.bincount(compared.labels.ravel(), minlength=1)[1:]
@@ -185,7 +185,7 @@ def score_images(dataset, predictions, score_threshold, min_area, progress=False
 
 
 def cautions(scores):
-    """What a reader of the numbers should know about these predictions: a list of texts."""
+    """Warnings for readers of the numbers: a list of texts."""
     found = []
     over = [s.image_id for s in scores if s.candidates > MAX_DETECTIONS]
     if over:

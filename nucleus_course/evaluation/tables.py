@@ -35,7 +35,7 @@ def _caption(report):
 
 
 def _grid(title, caption, first, *others, fold=False):
-    """A table of 80 columns: the ``first`` set left, the others right; ``fold`` breaks long headers."""
+    """A table 80 characters wide, the ``first`` column aligned left, the others right; ``fold`` breaks long headers."""
     table = Table(
         title=title, caption=caption or None, box=box.SIMPLE_HEAD, width=WIDTH, title_justify="left",
         caption_justify="left", pad_edge=False,
@@ -47,7 +47,7 @@ def _grid(title, caption, first, *others, fold=False):
 
 
 def metrics_table(report):
-    """Metric, value, interval (where there is one) and definition."""
+    """Metric, value, interval (if computed) and definition."""
     level = f"{100 * report.bootstrap.get('level', 0.95):g}% interval"
     names = ("value", level) if report.intervals else ("value",)
     table = _grid(_title(report), _caption(report), "metric", *names)
@@ -142,7 +142,7 @@ def _gain(value):
 
 
 def breakdown_table(analysis, by):
-    """For each bin of a property: nuclei, how many were found and how the rest were lost; detections, how many right."""
+    """For each bin of a property: the nuclei, how many were found, how the rest were lost, and the share of right detections."""
     rows = analysis.breakdown(by)
     lost = ("poor boundary", "missed", "split", "merged", "cut by the edge")
     names = ("nuclei", "found", *(kind.split(" ")[0] for kind in lost), "right")

@@ -1,11 +1,10 @@
 """Choose the operating point on a validation split.
 
-The higher score keeps the pixel, so what a detection keeps depends on better detections only. A lower
-threshold adds detections and changes none that were there. So each image is compared with its truth
-once, without a threshold, and every score threshold and minimum area selects rows of that one table: a
-hundred thresholds cost little more than one.
+Where detections overlap, the higher score keeps the pixel, so a lower threshold adds detections and
+changes no others. Each image is therefore compared with its truth once, without a threshold, and every
+score threshold and minimum area selects rows of that table: a hundred thresholds cost little more than one.
 
-NMS IoU and mask threshold change the detections themselves. For those the caller gives a function that
+NMS IoU and mask threshold change the detections themselves; for those the caller gives a function that
 predicts.
 """
 
@@ -46,7 +45,7 @@ class OperatingPoints:
         for image_id, image in track(pairs, "comparing", show=progress):
             compared = compare_image(image_id, dataset[image_id], image)
             overlap, scores = compared.overlap, compared.image.scores
-            # detections behind the last one that kept a pixel are not in the matrix
+            # The matrix ends with the last detection that kept a pixel.
             by_score = np.argsort(-scores[: len(overlap) - 1], kind="stable")
             rows = overlap[1:][by_score]
             self._images.append((overlap.sum(0), rows, scores[by_score], rows.sum(1)))
@@ -95,12 +94,12 @@ def check_metrics(*names):
 
 @dataclass
 class ThresholdChoice:
-    """Thresholds that were best, and everything that was tried.
+    """The best thresholds, and everything that was tried.
 
     Attributes:
         thresholds: :class:`~nucleus_course.config.Thresholds`, with the metric, split, data set and value reached.
-        tried: list of {"score", "min_area", "nms_iou", "mask", "value"}, percent; for each set of predictions the best
-            minimum area's whole score curve.
+        tried: list of {"score", "min_area", "nms_iou", "mask", "value"}, percent; for each set of predictions the
+            score curve at the best minimum area.
         warnings: texts.
     """
 
@@ -132,15 +131,15 @@ def choose_thresholds(
     """Thresholds that give the best value of a metric on a data set.
 
     Score threshold and minimum area are searched together, for every set of predictions. NMS IoU and mask
-    threshold are searched one after the other, each from the best so far, because every candidate costs a prediction
-    of the whole split. Among equal values the middle one is taken; among minimum areas the smallest.
+    threshold are searched one after the other, each from the best so far, because every candidate needs a prediction
+    of the whole split. Among equal score thresholds the middle one is taken; among minimum areas the smallest.
 
     Args:
         dataset: as for ``evaluate``.
         predictions: made with ``start``'s NMS IoU and mask threshold, with low scores kept; not needed with ``predict``.
-        metric: one of the operating point's: dsb_score, f1_50, f1_70, pq, aji, mean_mask_iou, ...
-        at_least: {"mean_mask_iou": 78.0}: only operating points that reach these values of other metrics count.
-        predict: ``predict(nms_iou, mask_threshold) -> Predictions``; needed where ``nms_ious`` or ``masks`` are given.
+        metric: one that depends on the operating point: dsb_score, f1_50, f1_70, pq, aji, mean_mask_iou, ...
+        at_least: such as {"mean_mask_iou": 78.0}: only operating points that reach these values count.
+        predict: ``predict(nms_iou, mask_threshold) -> Predictions``; needed for ``nms_ious`` and ``masks``.
         start: :class:`~nucleus_course.config.Thresholds` to start from.
 
     Returns:
@@ -201,7 +200,7 @@ def choose_thresholds(
 
 
 def _middle_of_best(values):
-    """Index of the largest value; of a run of equal ones the middle, the farthest from where it falls off."""
+    """Index of the largest value; in a run of equal ones the middle, farthest from where it falls."""
     values = np.nan_to_num(values, nan=-1.0)
     first = int(np.argmax(values))
     last = first

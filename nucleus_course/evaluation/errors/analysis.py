@@ -1,8 +1,8 @@
-"""Where a model fails: every detection and nucleus in one class, and what they are like.
+"""Where a model fails: the class and the features of every detection and nucleus.
 
-Classes are given at the operating point (:mod:`nucleus_course.evaluation.errors.taxonomy` has the rules), so the matched ones are
-exactly the true positives of ``f1_50``, the other detections its false positives and the other nuclei its false
-negatives. What the errors cost in average precision is a second question, asked of all detections
+Objects are classified at the operating point (:mod:`nucleus_course.evaluation.errors.taxonomy` has the rules), so the
+matched ones are the true positives of ``f1_50``, the other detections its false positives and the other nuclei its
+false negatives. What the errors cost in average precision is computed from all detections
 (:mod:`nucleus_course.evaluation.errors.costs`).
 """
 
@@ -36,15 +36,15 @@ class ErrorAnalysis:
 
     Attributes:
         report: the :class:`~nucleus_course.evaluation.report.Report` on the same matches.
-        nuclei, detections: columns of equal length, one row an object: ``image`` (id), ``type``, ``label`` (in the truth
+        nuclei, detections: columns of equal length, one row per object: ``image`` (id), ``type``, ``label`` (in the truth
             with labels 1..n; in ``label_image`` of the predictions at the operating point), ``class`` (index into
-            ``CLASSES``), ``iou`` (with its partner; without one, the largest with anything), ``score`` (a nucleus has
-            its partner's, NaN without), ``area``, ``box``, and the features ``size``, ``crowding``, ``edge``,
-            ``contrast`` of :mod:`~nucleus_course.evaluation.errors.features`.
+            ``CLASSES``), ``iou`` (with its partner; without one, the largest with any object), ``score`` (a nucleus has
+            its partner's, or NaN), ``area``, ``box``, and the features ``size``, ``crowding``, ``edge``, ``contrast`` of
+            :mod:`~nucleus_course.evaluation.errors.features`.
         costs: see :func:`~nucleus_course.evaluation.errors.costs.error_costs`.
-        calibration: see :func:`~nucleus_course.evaluation.calibration.reliability`; None where scores are no probabilities.
+        calibration: see :func:`~nucleus_course.evaluation.calibration.reliability`; None if scores are no probabilities.
         suppressed: detections above the threshold that kept too few pixels to count; in no class.
-        classified: what the costs were made from, one :class:`~nucleus_course.evaluation.errors.costs.Classified` an image.
+        classified: the input of the costs, one :class:`~nucleus_course.evaluation.errors.costs.Classified` per image.
     """
 
     report: Report
@@ -81,7 +81,7 @@ class ErrorAnalysis:
 
         Args:
             by: "type" (of image), "size" (equivalent diameter), "crowding" (gap to the nearest neighbour), "edge"
-                (distance to the border) or "contrast". A detection is measured by itself, not by its nucleus.
+                (distance to the border) or "contrast". Detections are measured themselves, not their nuclei.
         """
         result = {}
         for kind, table in (("nuclei", self.nuclei), ("detections", self.detections)):
@@ -103,7 +103,7 @@ class ErrorAnalysis:
         return result
 
     def worst_images(self, count=10, metric="dsb_score"):
-        """The images of the lowest value: [{"image", "type", "value", "tp", "fp", "fn"}], worst first."""
+        """The images with the lowest values: [{"image", "type", "value", "tp", "fp", "fn"}], worst first."""
         known = [
             (row[metric], i) for i, row in self.report.images.items() if row[metric] is not None
         ]
@@ -114,7 +114,7 @@ class ErrorAnalysis:
         ]
 
     def worst_nuclei(self, count=10, margin=16):
-        """Nuclei without a partner, the least overlapped first and of those the largest; rows with a crop window."""
+        """Nuclei without a partner, by rising IoU and then by falling area; rows with a crop window."""
         lost = np.flatnonzero(self.nuclei["class"] != MATCHED)
         order = lost[
             np.lexsort([-self.nuclei["area"][lost], np.round(self.nuclei["iou"][lost], 3)])
@@ -149,7 +149,7 @@ class ErrorAnalysis:
         }
 
     def to_dict(self):
-        """All of it but the single objects, as plain JSON types."""
+        """Everything but the single objects, as plain JSON types."""
         return {
             "name": self.report.name, "dataset": self.report.dataset, "split": self.report.split,
             "operating_point": self.report.operating_point, "counts": self.counts, "totals": self.totals,
@@ -179,7 +179,7 @@ def analyse_errors(dataset, predictions, *, score_threshold=None, min_area=None,
     """Find out where predictions fail.
 
     Args:
-        dataset: as for ``evaluate``; a record's ``image`` ((H, W, 3) uint8), where there is one, gives the contrast.
+        dataset: as for ``evaluate``; the contrast needs a record's ``image`` ((H, W, 3) uint8).
         predictions, score_threshold, min_area: as for ``evaluate``.
 
     Returns:
@@ -236,7 +236,7 @@ def _analyse_image(picture, compared, score):
     areas = image.runs().areas
     painted = image.label_image(None)
     left = np.bincount(painted.ravel(), minlength=len(image) + 1)[1:]
-    lost = (areas - left) / np.maximum(areas, 1)  # what is gone went to better scores
+    lost = (areas - left) / np.maximum(areas, 1)  # to detections with better scores
     boxes = boxes_from_rles(image.rles)
     edge = (boxes[:, :2] <= 0).any(1) | (boxes[:, 2:] >= labels.shape).any(1)
     edge &= areas > 0
@@ -246,7 +246,7 @@ def _analyse_image(picture, compared, score):
         return classify(shared[of], areas[of], truth["area"], match, lost[of], edge[of], lying)
 
     rows = object_features(compared.point, picture)
-    here = rows["label"] - 1  # which detections these are
+    here = rows["label"] - 1  # indices of the detections
     iou = iou_from_overlap(compared.overlap)[here]
     match = np.full(here.size, -1)
     at, partner = pairs_above(iou, MATCH_IOU)

@@ -1,10 +1,9 @@
-"""What each class of error costs: fix it, and see what the average precision becomes.
+"""What each class of error costs: the average precision if it were fixed.
 
-After Bolya et al. 2020 (TIDE), section 2.2. The classes are those of :mod:`nucleus_course.evaluation.errors.taxonomy`, for all
-detections without threshold, matched in order of score at IoU 0.5 as in AP. A class is fixed by one rule: every
-nucleus in it goes to the best-scored detection of the class that overlaps it, with an IoU of 1; nuclei and detections
-of the class that are left over are taken out. The costs of two classes do not add up to the cost of both: fixing
-all at once gives 100.
+After Bolya et al. 2020 (TIDE), section 2.2. The classes are those of :mod:`nucleus_course.evaluation.errors.taxonomy`,
+for all detections without threshold, matched in order of score at IoU 0.5 as in AP. To fix a class, each of its nuclei
+is given to the best-scored detection of the class that overlaps it, with an IoU of 1; the remaining nuclei and
+detections of the class are removed. The costs do not add up: fixing all classes at once gives an AP of 100.
 """
 
 from dataclasses import dataclass
@@ -19,13 +18,13 @@ from nucleus_course.evaluation.coco import (
 )
 from nucleus_course.evaluation.errors.taxonomy import CLASSES, MATCHED
 
-# Matched pairs at an IoU below 1: no error at 0.5, but it costs coco_ap.
+# Matched pairs with an IoU below 1: no error at 0.5, but they lower coco_ap.
 BOUNDARY = "boundary of the matched"
 
 
 @dataclass(frozen=True)
 class Classified:
-    """One image for the costs: COCO's matches, and the class of every detection (in score order) and nucleus."""
+    """One image: COCO's matches, and the class of every detection (in score order) and nucleus."""
 
     matches: CocoMatches
     detection_class: np.ndarray

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.ndimage import distance_transform_edt, find_objects
 
-REACH = 10  # pixels around an object in which neighbours are looked for
-RING = 5  # pixels around an object that contrast compares it with
+REACH = 10  # pixels around an object in which neighbours count
+RING = 5  # pixels around an object that give its background
 
 # feature -> (upper edges of the bins, names of the bins)
 BINS = {
@@ -27,9 +27,9 @@ def object_features(labels, image=None):
 
     Returns:
         dict of arrays (n, ...): ``label``; ``area`` (pixels); ``size`` (equivalent diameter, pixels); ``box`` (y1, x1,
-        y2, x2), int64; ``crowding`` (pixels between it and the nearest other object, inf beyond ``REACH``); ``edge``
-        (pixels between its box and the border); ``contrast`` (absolute difference of mean grey to the background
-        within ``RING`` pixels, 0 to 1; NaN without image or background).
+        y2, x2), int64; ``crowding`` (pixels to the nearest other object, inf beyond ``REACH``); ``edge`` (pixels
+        between its box and the border); ``contrast`` (absolute difference of its mean grey value to that of the
+        background within ``RING`` pixels, 0 to 1; NaN without image or background).
     """
     height, width = labels.shape
     grey = None
@@ -50,7 +50,7 @@ def object_features(labels, image=None):
         if others.any() or grey is not None:
             distance = distance_transform_edt(~own)
             if others.any():
-                gap = distance[others].min() - 1  # neighbours are 1 apart, with nothing between
+                gap = distance[others].min() - 1  # touching pixels have the distance 1
             ring = (distance <= RING) & (crop == 0)
             if grey is not None and ring.any():
                 values = grey[rows, columns]

@@ -1,21 +1,21 @@
 """Why a detection or a nucleus has no partner: one class for each, by rules applied in a fixed order.
 
-The classes follow Bolya et al. 2020 (TIDE, arXiv:2008.08115) where they can (its localisation error is *poor boundary*
-here, its background error *spurious*) and add what matters for nuclei: split, merged, and cut by the edge.
+The classes follow Bolya et al. 2020 (TIDE, arXiv:2008.08115) where possible (its localisation error is *poor boundary*
+here, its background error *spurious*) and add those that matter for nuclei: split, merged, and cut by the edge.
 
-A matched pair is *matched*. For a **detection** without a nucleus, the first that holds:
+A matched pair is *matched*. For a **detection** without a nucleus, the first rule that holds:
 
-1. *duplicate*: its IoU is above 0.5 with a nucleus that another detection has, or more than half of it lies
+1. *duplicate*: its IoU is above 0.5 with a nucleus that another detection matched, or more than half of it lies
    on better-scored detections;
 2. *merged*: it covers more than half of each of two or more nuclei;
-3. *split*: more than half of it lies in one nucleus in which another detection also lies by more than half;
+3. *split*: more than half of it lies in one nucleus, as does more than half of another detection;
 4. *cut by the edge*: it touches the border of the image;
 5. *poor boundary*: its IoU with some nucleus is at least 0.1;
 6. *spurious*: anything else.
 
-For a **nucleus** without a detection: *merged* (a detection that covers more than half of it also does so of another
-nucleus), *split* (two or more detections lie in it by more than half), *cut by the edge*, *poor boundary* (IoU
-of at least 0.1 with some detection), *missed*.
+For a **nucleus** without a detection: *merged* (a detection covers more than half of it and of another nucleus),
+*split* (two or more detections lie in it by more than half), *cut by the edge*, *poor boundary* (IoU of at least 0.1
+with some detection), *missed*.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ def classify(shared, areas, nucleus_areas, match, lost, at_edge, nucleus_at_edge
     Args:
         shared: (D, G) pixels that each detection's whole mask shares with each nucleus.
         areas, nucleus_areas: (D,), (G,) pixels.
-        match: (D,) int, the nucleus each detection is matched with, or -1; one to one.
+        match: (D,) int, the nucleus that each detection is matched with, or -1; one to one.
         lost: (D,) fraction of each mask that lies on better-scored detections.
         at_edge, nucleus_at_edge: (D,), (G,) bool, whether it touches the border of the image.
 

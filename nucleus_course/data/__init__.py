@@ -1,7 +1,6 @@
-"""The data room: reading, linting, caching, splitting and augmenting nucleus images.
+"""Data: reading, linting, caching, splitting and augmenting nucleus images.
 
-The names below are loaded on first use, so that importing this package (as ``config`` does for
-:class:`AugmentConfig`) costs nothing.
+The names below are loaded on first use.
 """
 
 from nucleus_course._util.lazy import lazy

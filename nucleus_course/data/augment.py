@@ -1,14 +1,13 @@
-"""Random crops and everything that varies them, image and label map kept aligned.
+"""Random crops and their augmentation, with image and label map kept aligned.
 
-One draw does: choose a place, a rotation, a scale and flips; cut the region that they need out of
-the image; warp it once (image bilinear, labels nearest); then change colours, blur and noise on the
-small crop only. The paper's four are random crops, rotations, Gaussian blur and horizontal and
-vertical flips (Johnson 2018, section 2); all else is off by default. Flips, blur, contrast, gamma
-and inversion are imgaug's functions; crop, rotation and scale are one matrix, because imgaug's own
-chain would interpolate several times.
+Each crop gets a random place, rotation, scale and flips. The region needed is cut out of the image and
+warped once (image bilinear, labels nearest); then colours, blur and noise are changed on the small crop.
+The paper's four augmentations are random crops, rotations, Gaussian blur, and horizontal and vertical
+flips (Johnson 2018, section 2); all others are off by default. Flips, blur, contrast, gamma and inversion
+are imgaug's functions; crop, rotation and scale are one matrix, because a chain of imgaug's would
+interpolate several times.
 
-Everything random comes from the (seed, epoch, index) of the call, so results do not depend on
-threads or their order.
+All random numbers come from the (seed, epoch, index) of the call, so results do not depend on threads.
 """
 
 import numpy as np
@@ -18,13 +17,13 @@ from nucleus_course.data.read import is_grey
 
 
 class Augmenter:
-    """Draws ``size`` x ``size`` crops after an :class:`AugmentConfig`; safe to share by threads.
+    """Draws ``size`` x ``size`` crops according to an :class:`AugmentConfig`; thread-safe.
 
     ``augmenter(image, labels, seed)`` takes an image uint8 (H, W, 3), its label map int32 (H, W)
     and a seed (seed, epoch, index) of non-negative integers, and returns (image uint8
-    (size, size, 3), labels int32 (size, size)). Ids survive: a nucleus keeps the id it has in
-    ``labels``, so ids may have gaps. If the crop cuts a nucleus into pieces, they keep its id;
-    a mirrored copy that does not touch its original gets a new id above all others.
+    (size, size, 3), labels int32 (size, size)). A nucleus keeps the id it has in ``labels``, so ids
+    may have gaps. If the crop cuts a nucleus into pieces, they keep its id; a mirrored copy that does
+    not touch its original gets a new id above all others.
     """
 
     def __init__(self, config, size):
@@ -62,11 +61,11 @@ class _Draw:
             random.random() < config.flip_horizontal,
         )
         where = random.random(2) if config.crop else np.array([0.5, 0.5])
-        # The crop's centre, such that the unturned crop lies inside the image where it fits.
+        # The crop's centre; the crop lies inside the image, before rotation, if it fits.
         self.centre = np.empty(2)
         for axis in range(2):
             room = shape[axis] - size / self.zoom
-            if self.zoom == 1:  # whole pixels, which need no interpolation; each place as likely
+            if self.zoom == 1:  # whole pixels need no interpolation; all places are equally likely
                 start = (
                     min(int(where[axis] * (room + 1)), room)
                     if room > 0 and config.crop
@@ -84,7 +83,7 @@ class _Draw:
             self.shifts = random.normal(0, config.elastic, (knots, knots, 2)).astype(np.float32)
 
     def matrix(self):
-        """2x3: output (x, y, 1) of pixel centres to input (x, y), for cv2 (integer = pixel centre)."""
+        """2x3, from output (x, y, 1) to input (x, y), in cv2's convention (integers are pixel centres)."""
         cos, sin = np.cos(self.angle) / self.zoom, np.sin(self.angle) / self.zoom
         linear = np.array([[cos, -sin], [sin, cos]])
         middle = np.full(2, (self.size - 1) / 2)
@@ -99,7 +98,7 @@ class _Draw:
 
     def home(self, shape):
         """Bool (size, size): the output pixels that show the image itself, not its mirrored edge;
-        None when that is all of them."""
+        None if all do."""
         columns, rows = self._coordinates() if not self.exact else self._whole_coordinates()
         inside = (
             (columns > -0.5) & (columns < shape[1] - 0.5) & (rows > -0.5) & (rows < shape[0] - 0.5)
@@ -126,7 +125,7 @@ class _Draw:
         return np.broadcast_arrays(left + steps[None, :], top + steps[:, None])
 
     def _slice(self, array):
-        """Whole pixels: a slice, padded where the image ends."""
+        """The crop as a slice of whole pixels, padded beyond the image."""
         starts, pads, parts = self._start(), [], []
         for start, length in zip(starts, array.shape):
             low, high = max(start, 0), min(start + self.size, length)
@@ -159,11 +158,11 @@ class _Draw:
         reflect = self.config.border == "reflect"
         mode = cv2.BORDER_REFLECT if reflect else cv2.BORDER_CONSTANT
         columns, rows = self._coordinates()
-        # Only the part that is needed goes to OpenCV, which limits maps to 32,767 pixels.
+        # Pass only the part that is needed: OpenCV allows sides of up to 32,767 pixels.
         margin = self.size if reflect else 2
         top, left = max(int(rows.min()) - margin, 0), max(int(columns.min()) - margin, 0)
         bottom, right = int(rows.max()) + margin + 1, int(columns.max()) + margin + 1
-        if reflect:  # a mirror needs the true edge: cut only sides that the crop does not reach
+        if reflect:  # a mirror needs the true edge: cut only sides that are out of reach
             top = 0 if rows.min() < 0 else top
             left = 0 if columns.min() < 0 else left
         image = np.ascontiguousarray(image[top:bottom, left:right])
@@ -173,7 +172,7 @@ class _Draw:
         picture = cv2.remap(
             image, columns, rows, cv2.INTER_LINEAR, borderMode=mode, borderValue=fill
         )
-        # Nearest by whole numbers, since OpenCV's own rounding works in steps of 1/32 pixel.
+        # Nearest neighbour in NumPy, since OpenCV rounds coordinates to 1/32 pixel.
         truth = _take(
             labels, np.rint(rows).astype(np.int64), np.rint(columns).astype(np.int64), reflect
         )
@@ -181,7 +180,7 @@ class _Draw:
 
 
 def _take(labels, rows, columns, reflect):
-    """Label of each place; beyond the edge the mirrored one, or background."""
+    """The label at each place; beyond the edge the mirrored one, or background."""
     height, width = labels.shape
     if reflect:
         rows, columns = _mirror(rows, height), _mirror(columns, width)
@@ -215,8 +214,8 @@ def _split_mirrored(labels, home, largest):
 
 
 def _drop_slivers(labels, whole, config, zoom):
-    """Background for what the crop's border cut to less than config allows; the rest stays as it is.
-    Mirrored copies have no whole to compare with: only ``min_area`` counts for them."""
+    """Make nuclei background that the crop's border cut to less than config allows. For mirrored copies,
+    which have no whole to compare with, only ``min_area`` counts."""
     after = np.bincount(labels.ravel())
     before = np.bincount(np.asarray(whole).ravel(), minlength=after.size)[: after.size] * zoom**2
     sliver = np.zeros(after.size, bool)
@@ -231,8 +230,8 @@ def _drop_slivers(labels, whole, config, zoom):
 
 
 def _recolour(image, config, random):
-    """Colours, blur and noise on a crop uint8 (size, size, 3). Draws are made even when a change is
-    not applied, so that one option does not shift another's random numbers."""
+    """Colours, blur and noise on a crop uint8 (size, size, 3). Random numbers are drawn even for changes
+    that are off, so that one option does not shift another's."""
     from imgaug.augmenters import arithmetic, blur, contrast
 
     draws = random.random(8)
@@ -253,7 +252,7 @@ def _recolour(image, config, random):
         gain, shift = 1 + config.contrast * signed[3], 255 * config.brightness * signed[4]
         table = np.clip(np.rint((np.arange(256) - middle) * gain + middle + shift), 0, 255)
         image = table.astype(np.uint8)[image]
-    own = random.spawn(4)  # leaves the generator where it is
+    own = random.spawn(4)  # does not advance the generator
     image = disturb.haze(disturb.uneven_light(image, config, own[0]), config, own[1])
     if draws[5] < config.invert:
         image = arithmetic.invert(image)
@@ -275,7 +274,7 @@ def _recolour(image, config, random):
 
 
 def _stain(image, gain, offset):
-    """Gain and offset of each channel's optical density -log10((v + 1) / 256), by table."""
+    """Change gain and offset of each channel's optical density -log10((v + 1) / 256), by a table."""
     density = -np.log10((np.arange(256) + 1) / 256.0)
     levels = 256 * 10 ** -(density[:, None] * np.maximum(gain, 0) + offset) - 1
     table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
@@ -283,7 +282,7 @@ def _stain(image, gain, offset):
 
 
 def _hue_saturation(image, angle, saturation):
-    """Turn and stretch the chroma plane of YIQ: luminance stays."""
+    """Rotate and scale the chroma plane of YIQ; luminance does not change."""
     import cv2
 
     to_yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])

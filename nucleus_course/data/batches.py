@@ -14,16 +14,16 @@ from nucleus_course.presets import gentle
 
 
 class TrainingBatches(keras.utils.PyDataset):
-    """Batches of the epoch ``self.epoch``, the same for the same (seed, epoch, index) whatever the threads do.
+    """Batches of the epoch ``self.epoch``, which depend only on (seed, epoch, index), not on threads.
 
-    Whoever trains sets ``epoch`` before each: Keras' hooks do not say it, for ``fit`` calls ``on_epoch_end``
-    once before the first batch, too.
+    The training loop sets ``epoch``. Keras's hooks cannot: ``fit`` calls ``on_epoch_end`` once before the
+    first batch, too.
 
     Args:
-        dataset: :class:`~nucleus_course.data.Dataset`; decoded into memory on the first use.
-        preset: :class:`~nucleus_course.config.Preset`; its model, training and augmentation parts are read.
+        dataset: :class:`~nucleus_course.data.Dataset`; decoded into memory at once.
+        preset: :class:`~nucleus_course.config.Preset`, for its model, training and augmentation.
         seed: overrides ``preset.training.seed``.
-        epoch: the epoch to give.
+        epoch: the first epoch.
 
     An item is ``({"image", "labels", "boxes", "ids"},)``: image (B, crop, crop, 3) float32, labels
     (B, crop, crop) int32, boxes (B, G, 4) float32 network pixels, ids (B, G) int32, 0 for padding.
@@ -46,14 +46,14 @@ class TrainingBatches(keras.utils.PyDataset):
         self.augmenters = [
             Augmenter(a, int(side)) for a in (preset.augment, gentle(preset.augment))
         ]
-        self.gentle = False  # the training loop's: whether the gentle augmentation is on
+        self.gentle = False  # set by the training loop: use the gentle augmentation
         self.weights = _weights(
             [dataset.types[i] for i in self.ids], training.balance_types, training.type_factors
         )
         self.images = {}
         self._order = (None, None)
         self._lock = threading.Lock()
-        self.finished = {}  # index -> when its batch was ready, for measuring the waiting
+        self.finished = {}  # index -> time at which its batch was ready, to measure waiting
 
     def __len__(self):
         return self.training.steps_per_epoch or -(-len(self.ids) // self.batch_size)
@@ -96,12 +96,12 @@ class TrainingBatches(keras.utils.PyDataset):
         return {"image": image, "labels": labels.astype("int32"), "boxes": boxes, "ids": ids}
 
     def _views(self, pick):
-        """What the network may see of an image: a tuple of uint8 (H, W, 3), and its labels.
+        """The views of an image, a tuple of uint8 (H, W, 3), and its labels.
 
-        In canonical grey, stained tissue has several views, each with other weights of red, green and blue: the next
-        laboratory's dyes are not these.
+        In canonical grey, stained tissue has several views with different weights of red, green and blue, because
+        other laboratories use other dyes.
         """
-        if pick not in self.images:  # two threads may both do it: the result is the same
+        if pick not in self.images:  # if two threads do this, the result is the same
             record = self.records[pick]
             seen = see(record.raw, self.config)
             images = (seen.pixels,)
@@ -112,9 +112,9 @@ class TrainingBatches(keras.utils.PyDataset):
 
 
 def _weights(types, balance, factors=None):
-    """Probability of each image; ``balance`` moves from image by image (None) to type by type (1).
+    """Probability of each image. ``balance`` goes from 0, all images equal (None), to 1, all types equal.
 
-    ``factors`` then multiplies the shares of the types it names; those that the data lack count for nothing.
+    ``factors`` then multiplies the shares of the types that it names; types that do not occur are ignored.
     """
     names, inverse, counts = np.unique(types, return_inverse=True, return_counts=True)
     factors = np.array([(factors or {}).get(str(name), 1.0) for name in names])
@@ -126,7 +126,7 @@ def _weights(types, balance, factors=None):
 
 
 def _systematic(weights, count, rng):
-    """``count`` positions drawn so that each comes up weights * count times, give or take one; shuffled."""
+    """``count`` positions, shuffled, each drawn weights * count times, rounded up or down."""
     edges = np.cumsum(weights[(turn := rng.permutation(len(weights)))])
     ticks = (np.arange(count) + rng.random()) / count
     picks = turn[np.minimum(np.searchsorted(edges, ticks), len(weights) - 1)]

@@ -1,8 +1,8 @@
 """The files of BBBC038's layout, in a zip or a folder.
 
-An image is ``<id>/images/<id>.png``; its nuclei are one mask file each in ``<id>/masks/``. Folders
-above ``<id>`` (such as ``stage1_train/``) do not matter. This module finds the files and what is
-wrong with their names; decoding is :mod:`nucleus_course.data.decode`'s.
+An image is ``<id>/images/<id>.png``; each of its nuclei has a mask file in ``<id>/masks/``. Folders
+above ``<id>`` (such as ``stage1_train/``) do not matter. This module finds the files and reports what is
+wrong with their names; :mod:`nucleus_course.data.decode` decodes them.
 """
 
 import hashlib
@@ -28,10 +28,14 @@ READ = "masks, label images, ImageJ ROIs, QuPath GeoJSON, COCO, LabelMe and VIA 
 
 @dataclass
 class ImageFiles:
-    """The files of one image: names inside the source. ``image`` is "" when only masks exist; ``rivals``
-    counts the images that lie there where there are several and none is called by the id; ``annotation`` is an
-    :class:`~nucleus_course.data.annotations.shapes.Annotation` where nuclei are no mask files;
-    ``unread`` are the files among the masks that are no image that can be read."""
+    """The files of one image, by name inside the source.
+
+    Attributes:
+        image: "" if there are only masks.
+        rivals: how many images share the folder, if there are several and none is named after the id.
+        annotation: :class:`~nucleus_course.data.annotations.shapes.Annotation`, instead of mask files.
+        unread: files among the masks that are no readable image.
+    """
 
     image_id: str
     image: str = ""
@@ -44,8 +48,8 @@ class ImageFiles:
 
 class Source:
     """A zip or a folder: ``entries`` (id -> ImageFiles, sorted by id), ``issues`` about names,
-    ``read(name)`` (thread-safe), ``fingerprint`` (changes whenever a file changes), ``names`` of all files, a zarr folder
-    being one. What is read is bytes, or the path of an image that can only be read from one: zarr, CZI, LIF, ND2."""
+    ``read(name)`` (thread-safe), ``fingerprint`` (changes whenever a file changes), ``names`` of all files, where a
+    zarr folder counts as one. ``read`` gives bytes, or a path for formats that need one: zarr, CZI, LIF, ND2."""
 
     annotations = ""
 
@@ -63,7 +67,7 @@ class Source:
         pass
 
     def _is_picture(self, name):
-        """Whether a file of an unknown ending is an image, if of a kind that decoding will refuse by name."""
+        """Whether a file with an unknown ending is an image, perhaps of a kind that decoding refuses."""
         try:
             data = self.read(name)
         except Exception:  # archives fail in many ways
@@ -228,7 +232,7 @@ class FolderSource(Source):
                 for path in sorted(whole.rglob("*")) if whole.is_dir() else [whole]:
                     stat = os.stat(path)
                     lines.append(f"{name} {path.name} {stat.st_size} {stat.st_mtime_ns}")
-            except OSError:  # a link to nowhere: if it is an image, reading it will say so
+            except OSError:  # a broken link: reading it as an image will report it
                 lines.append(f"{name} is not there")
         return _digest(lines)
 
@@ -236,9 +240,9 @@ class FolderSource(Source):
 def open_source(path, annotations="auto"):
     """Open a zip or folder with images and their annotations, in any format that is read.
 
-    Images without masks get them from a solution table beside them, if there is one. ``path`` may be
-    an annotation file, too: it and the images of its folder are taken. ``annotations`` names the format, see
-    :func:`~nucleus_course.data.annotations.parse_format`. Raises :class:`UserError` when it is
+    Images without masks get them from a solution table beside them, if there is one. ``path`` may also be
+    an annotation file, for the images in its folder. ``annotations`` names the format, see
+    :func:`~nucleus_course.data.annotations.parse_format`. Raises :class:`UserError` if the source is
     missing, empty or something else.
     """
     from nucleus_course.data.annotations import with_annotations
@@ -294,7 +298,7 @@ def _open_file(path):
 
 
 def _pairs(entries, image_id, images):
-    """Split a home with many images and a mask file of the same name for each into an entry an image."""
+    """Split a folder of several images, each with a mask file of its name, into one entry per image."""
     masks = {}
     for name in entries[image_id].masks:
         masks.setdefault(LABEL_ENDING.sub("", PurePosixPath(name).stem), []).append(name)
@@ -311,7 +315,7 @@ def _pairs(entries, image_id, images):
 
 
 def _hint(names):
-    """What else lies there, where people keep annotations: folders by other names, other formats."""
+    """A hint about other files that may hold annotations: folders with other names, other formats."""
     paths = [PurePosixPath(name) for name in names]
     paths = [path for path in paths if not is_junk(path.parts)]
     homes = {path.parts[:-2] for path in paths if path.parent.name == "images"}
@@ -327,7 +331,7 @@ def _hint(names):
 
 
 def source_name(path):
-    """What a source is called: a folder's whole name (``v1.2``), a file's without its ending."""
+    """The name of a source: a folder's whole name (``v1.2``), a file's without its ending."""
     path = Path(os.path.abspath(path))  # "." has a name too
     return path.name if path.is_dir() else path.stem
 

@@ -1,4 +1,4 @@
-"""From a source to its cache: every image and its nuclei decoded once."""
+"""From a source to its cache: every image and its nuclei are decoded once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -42,7 +42,7 @@ def open_store(
 
 
 def _decode_all(files_of, name, progress, workers, allow_empty, reading):
-    """Decode every image of a source: the cache's index and its PNGs."""
+    """Decode every image of a source: returns the cache's index and its PNGs."""
     entries = [entry for entry in files_of.entries.values() if entry.image]
     labelled = (any(e.masks for e in entries) or files_of.annotations) and not allow_empty
 

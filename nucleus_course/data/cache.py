@@ -1,10 +1,10 @@
 """The decoded data set in one file, keyed to its source.
 
 The file is an uncompressed zip: ``index.json`` first, then the PNGs of each image: the picture (one
-channel if grey), the uint16 label map, and the raw values where they have more than 8 bits. It appears under its name by an atomic rename, complete
-or not at all, so a kill half way leaves only a temporary file and two processes at once merely do
-the work twice. Its name holds the source's fingerprint (path, size, time) and the format version:
-a changed source or a newer package never meets an old cache.
+channel if grey), the uint16 label map, and the raw values if they have more than 8 bits. It is written
+atomically: a killed process leaves only a temporary file, and two processes at once do the work twice.
+Its name holds the source's fingerprint (path, size, time) and the format version, so that a changed
+source or a newer package gets a new cache.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ import numpy as np
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import atomic_write, remove_stale
 
-FORMAT = 8  # raise it whenever decoding, linting, names or image types change; tests/data/test_cache.py notices most
+FORMAT = 8  # raise it whenever decoding, linting, names or image types change (see test_cache.py)
 ENVIRONMENT = "NUCLEUS_COURSE_CACHE"
 
 
 def cache_folder(cache_dir=None):
-    """Where caches lie: the argument, else $NUCLEUS_COURSE_CACHE, else the user's cache folder."""
+    """The folder of caches: the argument, else $NUCLEUS_COURSE_CACHE, else the user's cache folder."""
     if cache_dir is not None:
         return Path(cache_dir).expanduser()
     if os.environ.get(ENVIRONMENT):
@@ -70,7 +70,7 @@ def decode(data):
 
 
 class MemoryStore:
-    """The same contents in memory, for when no cache can be written."""
+    """The same contents in memory, if no cache can be written."""
 
     path = None
 
@@ -111,7 +111,7 @@ class FileStore:
 
 
 def open_cache(path):
-    """A :class:`FileStore`, or None when there is no sound cache at ``path``."""
+    """A :class:`FileStore`, or None if there is no intact cache at ``path``."""
     try:
         return FileStore(path)
     except (OSError, zipfile.BadZipFile, KeyError, ValueError):
@@ -119,8 +119,7 @@ def open_cache(path):
 
 
 def write_cache(path, index, blobs):
-    """Write the cache and open it. When that fails (no permission, disk full) warn once, leave no
-    half file behind, and go on in memory."""
+    """Write the cache and open it. If that fails (no permission, disk full), warn once and go on in memory."""
     path = Path(path)
     try:
         with atomic_write(path) as place:
@@ -137,17 +136,17 @@ def write_cache(path, index, blobs):
 
 def _write_zip(file, index, blobs):
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        # ZipInfo has one date for all times: the same source gives the same bytes.
+        # ZipInfo has a fixed date, so that the same source gives the same bytes.
         archive.writestr(zipfile.ZipInfo("index.json"), json.dumps(index))
         for name, data in blobs.items():
             archive.writestr(zipfile.ZipInfo(name), data)
 
 
 def _sweep(path):
-    """Remove older caches of the same source, and what killed processes left behind."""
+    """Remove older caches of the same source, and temporary files of killed processes."""
     remove_stale(path.parent)
     family = path.stem.rsplit("-", 1)[0]
     for other in path.parent.glob(f"{family}-*.zip"):
         if other != path:
-            with contextlib.suppress(OSError):  # another process' file, or gone by now
+            with contextlib.suppress(OSError):  # in use by another process, or gone already
                 other.unlink()

@@ -1,21 +1,22 @@
-"""One look for every image: nuclei bright on a dark background, in grey, whatever stain and camera made it.
+"""One normal form for every image: nuclei bright on a dark background, in grey, whatever the stain and the camera.
 
-A network that has learned from one laboratory's colours meets others. :func:`canonical` takes away what differs for
-no good reason and keeps shape: which way round the brightness goes, what colour the stain has, how the values are
-scaled. Training and prediction call this one function. It works on the values as stored, of any type and depth.
+Laboratories differ in stains, cameras and exposures. :func:`canonical` removes these differences and keeps the shapes:
+it normalises polarity, colour and range. Training and prediction use this one function. It works on the values as
+stored, of any type and depth.
 
-1. **Polarity.** Are nuclei brighter or darker than what is around them? Four measures vote, and each of them turns
-   its sign when the image is inverted. Three ask, at three scales, whether the places where brightness bulges
-   (both principal curvatures of one sign) bulge up or down: nuclei are convex, what lies between them is not. One asks
-   whether texture grows with brightness: nuclei have more of it. None of them asks how much of the field is light,
-   so a field full of nuclei does not turn them. In a colour image a fifth voice counts as much as those together:
-   dye takes light away, so where a stained section is darker it is more colourful; where fluorescence is brighter it is.
+1. **Polarity.** Are nuclei brighter or darker than their surroundings? Four measures vote, each of which changes sign
+   if the image is inverted. Three of them, at three scales, compare upward and downward bulges of the brightness (both
+   principal curvatures of one sign): nuclei are convex, the gaps between them are not. One tests whether texture grows
+   with brightness, as nuclei have more of it. None depends on the share of the field that is bright, so a field full
+   of nuclei is no problem. In a colour image a fifth vote counts as much as the others together: dye absorbs light, so
+   darker parts of a stained section are more colourful; in fluorescence, brighter parts are.
 2. **Grey.** Stained tissue (colour, dark nuclei): mostly the red channel, where haematoxylin is dark and eosin
-   is not. All else: the mean of the channels, or the one channel that shows something.
-3. **Range.** After a 3 x 3 median, which hot pixels do not survive, the 0.5th percentile becomes 0 and the 99.95th 1;
-   pixels above that in dark surroundings take their median. Burnt-in scale bars do not count. Noise is not blown up: the range is at least six times its standard deviation.
-4. **Power.** Where the median ends up below a quarter, values are raised to the power that would bring it there,
-   but to 0.6 at the lowest: dim nuclei beside a bright one are lifted, the background is not.
+   is not. Other images: the mean of the channels, or the only channel with a signal.
+3. **Range.** After a 3 x 3 median, which removes hot pixels, the 0.5th percentile becomes 0 and the 99.95th 1; brighter
+   pixels in dark surroundings are replaced by their median. Burnt-in scale bars are ignored. The range is at least six
+   standard deviations of the noise, so that noise is not amplified.
+4. **Power.** If the median is then below a quarter, values are raised to the power that would bring it there, but at
+   least 0.6: this lifts dim nuclei beside bright ones.
 """
 
 from dataclasses import dataclass
@@ -28,16 +29,16 @@ from nucleus_course.data.read import plain_channels
 POLARITIES = ("auto", "bright", "dark")
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.95
 STAIN_WEIGHTS = (0.6, 0.3, 0.1)  # of red, green and blue in stained tissue
-# also shown in training
+# Further weights, used in training.
 TRAINING_STAINS = (
     (1.0, 0.0, 0.0),
     (1 / 3, 1 / 3, 1 / 3),
     (0.4, 0.6, 0.0),
 )
-COLOURFUL = 0.03  # mean of largest minus smallest channel, as a share of the image's range
-NOISE_RANGE = 6.0  # standard deviations of the noise that the range spans at least
-SPIKE, SPIKED = 3.0, 0.03  # a hot pixel stands out by so many ranges; share of pixels that may
-QUANTA = 8.0  # steps of an integer image that the range spans at least
+COLOURFUL = 0.03  # least mean of largest minus smallest channel, as a share of the image's range
+NOISE_RANGE = 6.0  # least range, in standard deviations of the noise
+SPIKE, SPIKED = 3.0, 0.03  # hot pixels exceed so many ranges; largest share of such pixels
+QUANTA = 8.0  # least range of an integer image, in steps
 LEAST_POWER, LIFTED = 0.6, 0.25
 BAR = (3, 20)  # pixels: the smallest scale bar
 SIDE = 256  # pixels: larger images are reduced to it for the votes
@@ -45,17 +46,17 @@ SIDE = 256  # pixels: larger images are reduced to it for the votes
 
 @dataclass(frozen=True, repr=False)
 class Canonical:
-    """An image as the network sees it, and what was decided on the way.
+    """An image in canonical form, and how it was obtained.
 
     Attributes:
         image: uint8 (H, W), nuclei bright.
         polarity: "bright" or "dark": how nuclei look in the image as stored.
         stain: whether it was taken for stained tissue.
-        low, high: the grey values, in the image's own units, that became 0 and 255; ``low`` is the larger one where
+        low, high: the grey values, in the image's own units, that became 0 and 255; ``low`` is the larger one if
             nuclei are dark.
-        evidence: the votes' mean in [-1, 1], above 0 for bright nuclei; near 0 the rule is unsure.
-        channel: the one channel of a colour image that was looked at; None where all were, or where it is grey.
-        power: what the values were raised to, 1 for none.
+        evidence: the mean vote in [-1, 1], above 0 for bright nuclei; near 0 the decision is unsure.
+        channel: the only channel used of a colour image; None if all were used, or if it is grey.
+        power: the exponent applied to the values, 1 for none.
     """
 
     image: np.ndarray
@@ -74,7 +75,7 @@ class Canonical:
 
     @property
     def rgb(self):
-        """The image as uint8 (H, W, 3), three equal channels that share one memory: not to be written to."""
+        """The image as uint8 (H, W, 3): a read-only view with three equal channels."""
         return np.broadcast_to(self.image[..., None], (*self.image.shape, 3))
 
 
@@ -82,8 +83,8 @@ def canonical(image, polarity="auto", stain_weights=STAIN_WEIGHTS):
     """An image's :class:`Canonical` form.
 
     Args:
-        image: (H, W), (H, W, 1 to 4) or (3|4, H, W), of any integer, float or bool type; alpha does not count.
-        polarity: "auto", or "bright" or "dark" where you know how nuclei look in it.
+        image: (H, W), (H, W, 1 to 4) or (3|4, H, W), of any integer, float or bool type; alpha is ignored.
+        polarity: "auto", or "bright" or "dark" if you know how nuclei look in it.
         stain_weights: shares of red, green and blue in stained tissue.
 
     Raises:
@@ -115,17 +116,17 @@ def canonical(image, polarity="auto", stain_weights=STAIN_WEIGHTS):
 
 
 def canonical_piece(image, like, stain_weights=STAIN_WEIGHTS):
-    """A piece of an image, in the form that the whole of it has: uint8 (h, w), nuclei bright.
+    """A piece of an image, normalised like the whole: uint8 (h, w), nuclei bright.
 
     Args:
         image: as for :func:`canonical`: part of a larger image, of the same type.
-        like: :class:`Canonical` of the whole, or of a sample of it; nothing is decided anew.
+        like: :class:`Canonical` of the whole image, or of a sample of it.
         stain_weights: as for :func:`canonical`.
 
     Raises:
         UserError: NaN or infinite values.
 
-    The pixels are those of the whole image, but for hot pixels where the piece is cut:
+    The pixels equal those of the whole image, except hot pixels at the cut:
 
     >>> import numpy as np
     >>> from nucleus_course.data.canonical import canonical, canonical_piece
@@ -155,7 +156,7 @@ def canonical_piece(image, like, stain_weights=STAIN_WEIGHTS):
 
 
 def _to_grey_levels(grey, low, high, power):
-    """The stretch and the power: float32 (H, W) -> uint8."""
+    """Apply range and power: float32 (H, W) -> uint8."""
     import cv2
 
     scaled = np.clip((grey - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
@@ -165,8 +166,8 @@ def _to_grey_levels(grey, low, high, power):
 
 
 def _values(image):
-    """float32 (H, W) or (H, W, 3), one channel where only one shows anything or all are equal; and the step between
-    neighbouring values (1 for integers, 0 for floats); what was taken off all values; and the channel, or None."""
+    """The values as float32 (H, W) or (H, W, 3), one channel if all are equal or only one has a signal; the step
+    between values (1 for integers, 0 for floats); the offset that was subtracted; and the channel, or None."""
     image = plain_channels(image)
     if image.dtype.kind not in "buif":
         raise UserError(f"the image must hold numbers, not {image.dtype}")
@@ -175,15 +176,15 @@ def _values(image):
         raise UserError("the image holds NaN or infinite values; replace them first")
     channel = _only_channel(image) if image.ndim == 3 else None
     image = image if channel is None else image[..., channel]
-    # float32 cannot tell apart what float64 can, far from zero
+    # Far from zero, float32 is too coarse for values of 64 bits.
     offset = image.min() if image.dtype.itemsize > 4 else 0
     values = (image - offset if offset else image).astype(np.float32)
     return np.ascontiguousarray(values), step, float(offset), channel
 
 
 def _only_channel(image):
-    """The one channel of (H, W, 3) that tells all: where the three are equal, or where the others' ranges are less
-    than an eighth of its own. None where there is none."""
+    """The one channel of (H, W, 3) that suffices, because all three are equal or the others' ranges are less than an
+    eighth of its own; else None."""
     if all(
         np.array_equal(part[..., 0], part[..., c])
         for part in (image[::16, ::16], image)
@@ -196,7 +197,7 @@ def _only_channel(image):
 
 
 def _percentiles(values, wanted, whole):
-    """``np.percentile``; by counting where the values are whole numbers of no great range, in a fifth of the time."""
+    """``np.percentile``; whole numbers of a small range are counted, in a fifth of the time."""
     low = float(values.min())
     if not whole or float(values.max()) - low > 65535:
         return np.percentile(values, wanted)
@@ -206,7 +207,7 @@ def _percentiles(values, wanted, whole):
 
 
 def count_percentiles(counts, wanted):
-    """``np.percentile`` of whole numbers of which ``counts[v]`` are v."""
+    """``np.percentile`` of whole numbers, of which ``counts[v]`` have the value v."""
     ends = np.cumsum(counts)
     place = np.asarray(wanted) / 100.0 * (ends[-1] - 1)
     low = np.searchsorted(ends, np.floor(place), side="right")
@@ -224,7 +225,7 @@ def _colour(values):
 
 
 def _evidence(grey, chroma, whole):
-    """The votes' mean in [-1, 1]; above 0 nuclei are bright. Inverting the image turns its sign."""
+    """The mean vote in [-1, 1]; above 0 nuclei are bright. Inverting the image changes its sign."""
     import cv2
 
     scale = SIDE / max(grey.shape)
@@ -254,7 +255,7 @@ def _evidence(grey, chroma, whole):
 
 
 def _bulge(smooth):
-    """Upward minus downward bulges over their sum, in [-1, 1], of a smooth image; a bulge weighs the root of its
+    """Upward minus downward bulges of a smooth image over their sum, in [-1, 1], weighted by the square root of the
     Gaussian curvature."""
     import cv2
 
@@ -267,21 +268,21 @@ def _bulge(smooth):
 
 
 def _correlation(one, other):
-    """Pearson correlation of two arrays of one shape; 0 where one of them is flat."""
+    """Pearson correlation of two arrays of one shape; 0 if one of them is constant."""
     one, other = one - one.mean(), other - other.mean()
     scale = float(np.sqrt((one**2).sum() * (other**2).sum()))
     return float((one * other).sum()) / scale if scale > 1e-12 else 0.0
 
 
 def _range(grey, step, whole):
-    """The values that become 0 and 1 of an image whose nuclei are bright, and the image without its hot pixels."""
+    """The values that become 0 and 1 in an image with bright nuclei, and the image without its hot pixels."""
     import cv2
 
     plain = cv2.medianBlur(grey, 3)
     wider = cv2.medianBlur(grey, 5) if grey.dtype == np.float32 else plain
     spikes = grey - plain > SPIKE * max(float(np.ptp(wider)), 1e-30)
     if np.count_nonzero(spikes) > SPIKED * grey.size:
-        # So many that some meet: values below zero, say, that became the largest.
+        # So many that some are adjacent, such as negative values that wrapped to large ones.
         grey = np.where(grey - wider > SPIKE * max(float(np.ptp(wider)), 1e-30), wider, grey)
         plain = cv2.medianBlur(grey, 3)
     burnt = _burnt_in(plain)
@@ -295,8 +296,8 @@ def _range(grey, step, whole):
 
 
 def _noise(grey):
-    """Standard deviation of the pixel noise, by the median answer to a mask that planes and edges hardly answer to
-    (Immerkaer 1996), so that a few hot pixels do not count."""
+    """Standard deviation of the pixel noise: the median response to a filter that planes and edges hardly excite
+    (Immerkaer 1996), so that a few hot pixels do not matter."""
     import cv2
 
     if min(grey.shape) < 3:
@@ -307,17 +308,17 @@ def _noise(grey):
 
 
 def _burnt_in(grey):
-    """Bool (H, W), the pixels of scale bars and what is written beside them; None where there are none.
+    """Bool (H, W), the pixels of scale bars and their lettering; None if there are none.
 
     A bar is a rectangle filled with the image's largest or smallest value: at least 3 x 20 pixels, five times as
-    long as high, and at least 95% of its bounding box. Nuclei that a camera saturates are no rectangles.
+    long as high, and at least 95% of its bounding box. Saturated nuclei are no rectangles.
     """
     import cv2
 
     found = None
     for extreme in (grey.max(), grey.min()):
         same = grey == extreme
-        # too few; or a background, or saturation
+        # Too few pixels for a bar; or so many that they are background or saturation.
         if not BAR[0] * BAR[1] <= np.count_nonzero(same) <= 0.05 * same.size:
             continue
         _, _, stats, _ = cv2.connectedComponentsWithStats(same.astype(np.uint8), connectivity=4)

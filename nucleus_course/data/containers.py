@@ -1,6 +1,6 @@
-"""Images that are not one plain file: zarr folders, and the files of microscopes' vendors, which bioio reads.
+"""Images that are not one plain file: zarr folders, and microscope vendors' files, read by bioio.
 
-Both give :class:`~nucleus_course.data.files.Pixels` of the plane asked for; no other plane is read.
+Both give :class:`~nucleus_course.data.files.Pixels` of the chosen plane; no other plane is read.
 """
 
 from pathlib import Path, PurePosixPath
@@ -11,7 +11,7 @@ from nucleus_course._util.errors import UserError
 from nucleus_course.data.files import Pixels, check_size, name_channels
 from nucleus_course.data.planes import choose_number, choose_planes, project
 
-# kind -> what it is called, the package that reads it
+# kind -> description, the package that reads it
 VENDORS = {
     "czi": ("a Zeiss CZI file", "bioio-czi"),
     "lif": ("a Leica LIF file", "bioio-lif"),
@@ -32,7 +32,7 @@ def is_zarr(path):
 
 
 def without_zarr(names):
-    """The names of an archive's files, in which each zarr image is one name, its folder's.
+    """The names of an archive's files, with each zarr image as one name, that of its folder.
 
     >>> without_zarr(["a.png", "b.zarr/.zgroup", "b.zarr/0/.zarray", "b.zarr/0/0.0"])
     ['a.png', 'b.zarr']
@@ -56,14 +56,14 @@ def decode_zarr(path, wanted):
         wanted: the choices of :func:`~nucleus_course.data.read.read_image`.
 
     Raises:
-        UserError: zarr is missing or the folder damaged, no axes, or a choice that is the user's.
+        UserError: zarr is missing, the folder is damaged, the axes are unknown, or the user has to choose.
     """
     return _zarr_plane(path, *open_zarr(path, wanted))
 
 
 def open_zarr(path, wanted):
-    """The array of a zarr image, not read: (array, axes, names of the channels, pixel size in micrometres or None,
-    the choices that are left); arguments and errors as for :func:`decode_zarr`."""
+    """The array of a zarr image, unread: (array, axes, names of the channels, pixel size in micrometres or None,
+    remaining choices); arguments and errors as for :func:`decode_zarr`."""
     try:
         import zarr
     except ImportError:
@@ -121,7 +121,7 @@ def _ome(node):
 
 
 def _array_axes(path, array, about):
-    """The axes of a bare array: as it names them, or rows and columns where there are two."""
+    """The axes of a bare array: its own names, or rows and columns if there are two."""
     named = about.get("_ARRAY_DIMENSIONS") or getattr(array.metadata, "dimension_names", None)
     if not named and array.ndim == 2:
         return "YX"
@@ -178,7 +178,7 @@ def decode_vendor(path, kind, wanted):
         path: the file; kind: a key of :data:`VENDORS`; wanted: as for :func:`decode_zarr`.
 
     Raises:
-        UserError: a package is missing, the file is damaged, or a choice is the user's.
+        UserError: a package is missing, the file is damaged, or the user has to choose.
     """
     called, package = VENDORS[kind]
     if not isinstance(path, (str, Path)):
@@ -232,7 +232,7 @@ def _vendor_plane(path, image, wanted):
 
 
 def _plane(name, axes, shape, names, dtype, size, wanted, take):
-    """:class:`Pixels` of the plane that ``wanted`` names; ``take(index)`` gives an array and its axes."""
+    """:class:`Pixels` of the plane that ``wanted`` names; ``take(index)`` returns an array and its axes."""
     sizes = dict(zip(axes, shape))
     names = names if len(names) == sizes.get("C", 1) else []
     index, notes = choose_planes(name, axes, shape, names, wanted)

@@ -23,9 +23,9 @@ from nucleus_course.data.splits import split_ids
 class Record:
     """One image with its truth.
 
-    ``image`` uint8 (H, W, 3) RGB; ``labels`` int32 (H, W), 0 background and 1..n one nucleus each;
-    ``type`` one of :data:`~nucleus_course.data.image_types.IMAGE_TYPES`. ``deep`` holds what 8 bits cannot: uint16
-    (H, W) or (H, W, 3), see :func:`~nucleus_course.data.read.to_uint16`; else None.
+    ``image`` uint8 (H, W, 3) RGB; ``labels`` int32 (H, W), 0 background and 1..n the nuclei;
+    ``type`` one of :data:`~nucleus_course.data.image_types.IMAGE_TYPES`. ``deep`` holds images of more than 8 bits as
+    uint16 (H, W) or (H, W, 3), see :func:`~nucleus_course.data.read.to_uint16`; else None.
     """
 
     id: str
@@ -36,7 +36,7 @@ class Record:
 
     @property
     def raw(self):
-        """What a model should see: the ``deep`` values if there are any, else ``image``, which is for drawing."""
+        """The input for a model: the ``deep`` values if there are any, else ``image``."""
         return self.image if self.deep is None else self.deep
 
     @property
@@ -63,7 +63,7 @@ class Record:
 
 
 class Dataset:
-    """The images of one source, in the order of their ids; pixels are decoded when they are needed."""
+    """The images of one source, in the order of their ids; pixels are decoded on access."""
 
     def __init__(self, store, ids, source, split="all", whole=None):
         self._store = store
@@ -114,8 +114,8 @@ class Dataset:
         )
 
     def preload(self, workers=None):
-        """Decode everything into RAM once (grey as one channel, labels as uint16: 0.4 GB for the 664
-        images), so that training does not wait for files. Subsets made afterwards share it."""
+        """Decode everything into RAM (grey as one channel, labels as uint16: 0.4 GB for the 664 images),
+        so that training does not wait for files. Subsets made afterwards share it."""
         missing = [image_id for image_id in self.ids if image_id not in self._loaded]
         with ThreadPoolExecutor(workers or usable_cores()) as pool:
             self._loaded.update(zip(missing, pool.map(self._pixels, missing)))
@@ -124,8 +124,8 @@ class Dataset:
     def subset(self, which):
         """A :class:`Dataset` of some of these images: a list of ids, a split file, or a split name.
 
-        A name means the split of the whole source, so ``train.subset("validation")`` is an error and
-        not a tenth of the training images. Raises :class:`UserError` if nothing is left.
+        A name means a split of the whole source, so ``train.subset("validation")`` is an error, not a
+        tenth of the training images. Raises :class:`UserError` if nothing is left.
         """
         if isinstance(which, str) and which in SPLIT_NAMES:
             chosen = _split(self.whole, which)
@@ -165,8 +165,8 @@ class Dataset:
 
     @cached_property
     def groups(self):
-        """Group number of each id: near-duplicates share one (see duplicates.py). Only images of this
-        set are compared; ask the whole data set to learn about relatives across splits."""
+        """Group number of each id, which near-duplicates share (see duplicates.py). Only images of this
+        set are compared; use the whole data set to find near-duplicates across splits."""
         from nucleus_course.data.duplicates import near_duplicate_groups
 
         groups = near_duplicate_groups(self)
@@ -174,7 +174,7 @@ class Dataset:
 
     @cached_property
     def lint(self):
-        """What was found wrong with these images, and with files that became no image."""
+        """The problems of these images, and of files that gave no image."""
         whole = LintReport(
             self._store.index["source"],
             len(self.ids),
@@ -213,9 +213,9 @@ def load_dataset(
     ``channel``, ``plane``, ``time``, ``series`` and ``level`` choose what to read from files that hold several images,
     as for :func:`~nucleus_course.data.read.read_image`.
 
-    Images that cannot be used are left out and named in ``dataset.lint``; with ``strict`` they
-    raise instead. No annotation is not the same as no nuclei: an image without a masks folder is left
-    out, and a split without a single nucleus is refused. ``allow_empty`` says that such images have no nuclei.
+    Images that cannot be used are left out and named in ``dataset.lint``; with ``strict`` they raise an
+    error. Missing annotation does not mean no nuclei: an image without a masks folder is left out, and a
+    split without a single nucleus is refused, unless ``allow_empty`` says that such images have no nuclei.
 
     Raises :class:`UserError` for a source that is missing, empty or of another kind, a zip with
     names outside its folder, an unknown split, and a split without a usable image or nucleus.
@@ -256,7 +256,7 @@ def load_dataset(
 
 
 def _say(dataset, path, refused):
-    """Lines on standard error: a format that was recognised, and what is left out."""
+    """Print to standard error which format was recognised, and what is left out."""
     if dataset.annotations:
         print(f"{path}: annotations: {dataset.annotations}", file=sys.stderr)
     for issue in refused[:10]:
@@ -268,9 +268,9 @@ def _say(dataset, path, refused):
 def lint_dataset(
     source, *, cache_dir=None, progress=False, workers=None, annotations="auto", **reading
 ):
-    """Everything wrong with a source, as a :class:`LintReport`; raises only if it cannot be opened.
+    """All problems of a source, as a :class:`LintReport`; raises only if it cannot be opened.
 
-    Arguments as :func:`load_dataset`; ``reading`` are its choices of channel, plane, time, series and level.
+    Arguments as for :func:`load_dataset`; ``reading`` are its channel, plane, time, series and level.
     """
     store, path = open_store(source, cache_dir, progress, workers, False, annotations, reading)
     index = store.index
@@ -279,15 +279,15 @@ def lint_dataset(
 
 
 def _few(whole):
-    """What to do about a split of very few images."""
+    """What to do if a single image cannot be split."""
     if len(whole) > 1:
         return ""
     return "; one image cannot be split: use split 'all' (--split all) to train on it, and others to validate"
 
 
 def _split(whole, split):
-    """The ids of a split. It is taken over all ids, the refused included: one bad image must not move
-    the others from train to validation."""
+    """The ids of a split. It is taken over all ids, including refused images, so that one bad image does
+    not move others from train to validation."""
     if str(split).startswith("grouped-"):
         return split_ids(whole.ids, split, groups=whole.groups)
     return split_ids(whole._store.index["all_ids"], split)

@@ -1,9 +1,9 @@
-"""From the files of one image to its pixels and its label map, with everything odd reported.
+"""From the files of one image to its pixels and its label map, with every problem reported.
 
 Repairs (the image is used): empty masks and exact duplicates are dropped, masks with several
 channels are flattened, overlapping pixels go to the smaller nucleus (so that a small nucleus on a
-large one survives) and the overlap is counted. Refusals (the image is left out, since its truth
-would be incomplete): an unreadable image or mask, a mask of another shape, several images in one place.
+large one survives) and are counted. Refusals (the image is left out, since its truth would be
+incomplete): an unreadable image or mask, a mask of another shape, several images in one folder.
 """
 
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ MAX_NUCLEI = 65535  # the cache stores uint16 label maps
 @dataclass
 class Decoded:
     """One image: ``image`` uint8 (H, W) if grey or (H, W, 3), ``labels`` uint16 (H, W), or None and
-    the issue that says why; ``raw`` is :func:`~nucleus_course.data.read.to_uint16`'s. Ids 1..n follow the sorted names
-    of the mask files."""
+    an issue that says why; ``raw`` as from :func:`~nucleus_course.data.read.to_uint16`. Ids 1..n follow the sorted
+    names of the mask files."""
 
     image_id: str
     image: np.ndarray = None
@@ -41,8 +41,8 @@ class Decoded:
 def decode_entry(entry, read, labelled=True, reading=None):
     """Decode one :class:`~nucleus_course.data.bbbc038.ImageFiles`; never raises for bad content.
 
-    ``read(name)`` gives the bytes of a file. ``labelled`` is False for a source without any masks
-    (such as stage1_test): then an image without masks is nothing to report. ``reading`` are the choices of
+    ``read(name)`` returns the bytes of a file. ``labelled`` is False for a source without any masks (such as
+    stage1_test): then images without masks are not reported. ``reading`` are the choices of
     :func:`~nucleus_course.data.read.read_image`.
     """
     result = Decoded(entry.image_id)
@@ -98,7 +98,7 @@ def decode_entry(entry, read, labelled=True, reading=None):
 
 
 def read_bytes(read, name):
-    """``read(name)`` with the many ways in which archives and disks fail turned into UserError."""
+    """``read(name)``, with any failure as a UserError."""
     try:
         return read(name)
     except Exception as error:  # zipfile raises BadZipFile, zlib.error, RuntimeError (password) ...
@@ -110,7 +110,7 @@ class _Refused(Exception):
 
 
 def _labels(entry, read, shape, report):
-    """Label map uint16 (H, W) from the mask files of one image."""
+    """Label map uint16 (H, W) from the annotation or the mask files of one image."""
     if entry.annotation is not None:
         file = entry.annotation.file
         try:
@@ -143,7 +143,7 @@ def _labels(entry, read, shape, report):
 
 
 def _label_map(entry, nuclei, shape, report):
-    """The label map of nuclei as (name, top, left, bool array); of equal ones the first stays."""
+    """The label map of nuclei (name, top, left, bool array); of equal ones the first is kept."""
     kept, seen = [], {}
     for name, top, left, piece in nuclei:
         key = (top, left, piece.shape, piece.tobytes())
@@ -160,7 +160,7 @@ def _label_map(entry, nuclei, shape, report):
 
 
 def _paint(masks, shape, image_name, report):
-    """Paint large nuclei first, so that where two overlap the smaller keeps the pixel."""
+    """Paint large nuclei first, so that in an overlap the smaller one keeps the pixel."""
     labels = np.zeros(shape, np.uint16)
     areas = [int(np.count_nonzero(piece)) for *_, piece in masks]
     for index in sorted(range(len(masks)), key=lambda i: (-areas[i], i)):

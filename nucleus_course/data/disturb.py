@@ -1,13 +1,13 @@
-"""What a microscope, a camera and a file format do to a picture, as augmentation of crops uint8 (H, W, 3).
+"""Degradations by microscope, camera and file format, as augmentation of crops uint8 (H, W, 3).
 
-Uneven light and haze come before blur and noise, sharpening after blur, JPEG last, as in life. Each change is drawn
-from a generator of its own, so that switching one on does not change what another draws.
+Uneven light and haze come before blur and noise, sharpening after blur, JPEG last, as in reality. Each change has
+its own generator, so that switching one on does not change another.
 """
 
 import numpy as np
 
 JPEG_QUALITY = (25, 90)
-KNOTS = (2, 12)  # cells a side of a crop that haze varies over
+KNOTS = (2, 12)  # knots along a side of the crop, between which haze varies
 
 
 def uneven_light(image, config, random):
@@ -20,8 +20,8 @@ def uneven_light(image, config, random):
 
 
 def haze(image, config, random):
-    """Light from out of focus: a smooth random pattern of up to ``config.haze`` of white, laid over the crop as a
-    second exposure would be; half of the crops have none."""
+    """Light from out of focus: a smooth random pattern of up to ``config.haze`` of white, added like a second
+    exposure; half of the crops have none."""
     knots = int(random.integers(KNOTS[0], KNOTS[1] + 1))
     draws = random.random((knots, knots), np.float32)
     strength = config.haze * max(0.0, 2.0 * random.random() - 1.0)
@@ -43,7 +43,7 @@ def sharpen(image, config, random):
 
 
 def jpeg(image, config, random):
-    """The crop through a JPEG file of quality 25 to 90, with a probability of ``config.jpeg``."""
+    """The crop after JPEG compression of quality 25 to 90, with a probability of ``config.jpeg``."""
     import cv2
 
     chance, quality = random.random(), int(random.integers(*JPEG_QUALITY))
@@ -54,7 +54,7 @@ def jpeg(image, config, random):
 
 
 def _field(knots, shape):
-    """Knots (k, k) spread smoothly over an image's shape: float32 (H, W, 1)."""
+    """Knots (k, k) interpolated smoothly to an image's shape: float32 (H, W, 1)."""
     import cv2
 
     return cv2.resize(knots, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)[..., None]

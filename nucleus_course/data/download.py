@@ -1,8 +1,8 @@
 """Fetch BBBC038v1 from the Broad Institute: progress, resume, verification.
 
 The Broad Bioimage Benchmark Collection publishes no checksums for these archives, so
-:data:`CHECKSUMS` is empty: a file is checked by its length, by the checksums inside the zip, and
-against the SHA-256 that an earlier download of the same name left in ``SHA256SUMS`` beside it.
+:data:`CHECKSUMS` is empty. A file is checked by its length, by the checksums inside the zip, and
+against the SHA-256 of an earlier download in ``SHA256SUMS`` beside it.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from nucleus_course._util.progress import progress as progress_bar
 PAGE = "https://bbbc.broadinstitute.org/BBBC038"
 BASE_URL = "https://data.broadinstitute.org/bbbc/BBBC038/"
 FILES = ("stage1_train.zip", "stage1_test.zip", "stage1_solution.csv")
-CHECKSUMS = {}  # file name -> SHA-256, where the publisher states one
+CHECKSUMS = {}  # file name -> SHA-256, if the publisher states one
 RECORD = "SHA256SUMS"
 CHUNK = 1 << 15
-TIMEOUT = (15, 60)  # seconds to connect, and between two pieces
+TIMEOUT = (15, 60)  # seconds, to connect and between two pieces
 
 
 def download_bbbc038(
@@ -56,7 +56,7 @@ def download_bbbc038(
 
 @contextlib.contextmanager
 def alone(path):
-    """Keep other processes out: two that append to one partial file would spoil it."""
+    """Keep other processes out: two that append to one partial file would corrupt it."""
     import filelock
 
     lock = filelock.FileLock(path)
@@ -75,7 +75,7 @@ def alone(path):
 
 
 def _fetch(url, folder, name, checksum, progress):
-    """One file: through pooch, which verifies and renames, with a downloader that can resume."""
+    """Download one file with pooch, which verifies and renames it, and a downloader that can resume."""
     import pooch
     import requests
 
@@ -84,7 +84,7 @@ def _fetch(url, folder, name, checksum, progress):
         _record(folder, name, sha256_of(target))
         return target
     downloader = ResumingDownloader(folder / f"{name}.partial", progress)
-    # pooch makes a temporary file, which a kill leaves: here the next call finds and removes it.
+    # A killed process leaves pooch's temporary file here, where the next call removes it.
     hidden = folder / f".{name}.fetching"
     try:
         shutil.rmtree(hidden, ignore_errors=True)
@@ -135,9 +135,9 @@ def _fetch(url, folder, name, checksum, progress):
 
 
 class ResumingDownloader:
-    """A downloader for pooch: ``(url, output_file, pooch)``. It writes to ``partial``, which stays when
-    the connection breaks, and asks for the rest next time, provided that the server's file is still
-    the same one (ETag or Last-Modified)."""
+    """A downloader for pooch: ``(url, output_file, pooch)``. It writes to ``partial``, which is kept if
+    the connection breaks, and requests the rest next time if the server's file is still the same
+    (ETag or Last-Modified)."""
 
     def __init__(self, partial, progress=True):
         self.partial = Path(partial)
@@ -152,7 +152,7 @@ class ResumingDownloader:
         if start:
             headers |= {"Range": f"bytes={start}-", "If-Range": validator}
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-            # nothing lies beyond what is here: take it from the start
+            # The server has no more bytes than are here: start again.
             if response.status_code == 416:
                 self._forget()
                 return self(url, output_file, pooch)
@@ -197,7 +197,7 @@ class ResumingDownloader:
 
 
 def _is_whole(path, checksum):
-    """True when a file's checksum holds: the stated one, else each member's in a zip."""
+    """Whether a file's checksum is right: the stated one, else that of each member of a zip."""
     if checksum:
         return sha256_of(path) == checksum
     if path.suffix != ".zip":
@@ -210,7 +210,7 @@ def _is_whole(path, checksum):
 
 
 def _record(folder, name, digest):
-    """Note a file's SHA-256 in SHA256SUMS; warn when an earlier download of the name differed."""
+    """Write a file's SHA-256 to SHA256SUMS; warn if an earlier download of the same name differed."""
     import warnings
 
     path = folder / RECORD

@@ -1,22 +1,22 @@
 """Groups of images that show nearly the same picture.
 
-BBBC038's images were cut out of larger pictures, most often the four quarters of one, and their
-files are named at random: nothing tells that a training image and a validation image are
-neighbours of one specimen, one exposure, even one nucleus. The pixels do:
+BBBC038's images were cut out of larger pictures, most often the four quarters of one, and their file
+names are random. So only the pixels show that a training image and a validation image are neighbours
+in one specimen, one exposure, even one nucleus:
 
-* **Tiles of one picture.** If B lies right of (or below) A, the grey profile along A's last column
-  goes on in B's first. Two borders match when their profiles, smoothed over five pixels, correlate
+* **Tiles of one picture.** If B lies to the right of (or below) A, the grey profile along A's last column
+  continues in B's first. Two borders match if their profiles, smoothed over five pixels, correlate
   at 0.9 or more, the step between them is at most 1.25 times the step between neighbouring columns
   inside A and B, and each is the other's best match. Borders without structure (standard deviation
-  below half a grey level) match nothing. On stage1_train true neighbours correlate at 0.98 and step
-  by 1.0 in the median; chance matches step many times further.
+  below half a grey level) match nothing. On stage1_train true neighbours have a median correlation of
+  0.98 and a median step of 1.0 times that inside; chance matches have much larger steps.
 * **The same picture again** (a stack, a time series): reduced to 32x32, two images correlate at 0.9
   or more.
 
-Only images of one size are compared. Groups are the connected components of these links; the
-result is deterministic and does not depend on the order of the images. On stage1_train there
-are 278 groups: 143 images alone and 521 with relatives, among them 88 groups of four; 53 of the 67
-validation images have a relative in the training split.
+Only images of the same size are compared. Groups are the connected components of these links; the
+result does not depend on the order of the images. On stage1_train there are 278 groups: 143 single
+images and 521 with relatives, including 88 groups of four; 53 of the 67 validation images have a
+relative in the training split.
 """
 
 import numpy as np
@@ -50,7 +50,7 @@ def near_duplicate_groups(dataset):
 
 
 def _links(dataset, ids):
-    """Which of some images of one size are linked: bool (n, n)."""
+    """Which of the images, all of one size, are linked: bool (n, n)."""
     import cv2
 
     sides = {
@@ -77,7 +77,7 @@ def _links(dataset, ids):
 
 
 def continues(before, last, first, after):
-    """Which image goes on in which: bool (n, n), [a, b] for b following a.
+    """Which image continues in which: bool (n, n), [a, b] if b follows a.
 
     All four are float32 (n, length): the last two lines of each image, in order, and its first two.
     """

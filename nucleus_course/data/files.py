@@ -1,6 +1,6 @@
 """The kinds of image file, recognised by their first bytes, and decoders for all of them but TIFF.
 
-A decoder gives :class:`Pixels`: values as they are stored, and what the file says of itself.
+A decoder returns :class:`Pixels`: the values as stored, and the file's metadata.
 """
 
 import io
@@ -12,7 +12,7 @@ import numpy as np
 from nucleus_course._util.errors import UserError
 
 READABLE = "PNG, TIFF (OME and ImageJ too), JPEG, BMP, NumPy .npy, zarr; CZI, LIF, ND2 with bioio"
-MAX_BYTES = 2**31  # decoded; what is larger is refused before any memory is taken
+MAX_BYTES = 2**31  # decoded; larger images are refused before memory is allocated
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SIGNATURES = (
     (PNG_SIGNATURE, "png"),
@@ -27,7 +27,7 @@ SIGNATURES = (
     (b"\x70\0\0\0", "lif"),
     (b"\xda\xce\xbe\x0a", "nd2"),
 )
-# What people also have: the name says what to do about it.
+# Other files that people have, with what to do about them.
 OTHERS = (
     (b"\x89HDF", "an HDF5 file (Imaris, ilastik): export it as TIFF"),
     (b"PK\x03\x04", "a zip archive: unpack it first"),
@@ -37,7 +37,7 @@ OTHERS = (
     (b"Iout", "an ImageJ ROI, not an image"),
     (b"{", "text (JSON), not an image"),
 )
-# Not pictures in a form that is not read, but something else.
+# Those that are no pictures in another format, but something else.
 NO_PICTURES = tuple(
     text for _, text in OTHERS if text.endswith(("not an image", "unpack it first"))
 )
@@ -45,10 +45,17 @@ NO_PICTURES = tuple(
 
 @dataclass
 class Pixels:
-    """A decoded plane: ``values`` (H, W) or (H, W, 3) as stored, ``alpha`` (H, W) or None, ``lossy``
-    where compression changed values, ``notes`` with a line for each choice that was made,
-    ``channel`` the name of the channel read, ``pixel_size`` in micrometres or None, ``channels`` what the channels are
-    called where there are several, ``number`` which was read, ``others`` a function that gives (name, values) of each."""
+    """A decoded plane.
+
+    Attributes:
+        values: (H, W) or (H, W, 3) as stored; alpha: (H, W) or None.
+        lossy: whether compression may have changed values.
+        notes: a line for each choice that was made.
+        channel, number: name and number of the channel that was read.
+        pixel_size: micrometres, or None.
+        channels: names of all channels, if there are several.
+        others: a function that yields (name, values) of each channel, or None.
+    """
 
     values: np.ndarray
     alpha: np.ndarray = None
@@ -62,7 +69,7 @@ class Pixels:
 
 
 def name_channels(names, count):
-    """What the channels of a file are called, each once: their names, or their numbers from 0; () for a single one.
+    """Unique names of a file's channels: their own, or their numbers from 0; () for a single one.
 
     >>> name_channels(["DAPI", "GFP", "DAPI"], 3), name_channels([], 2), name_channels(["DAPI"], 1)
     (('DAPI', 'GFP', 'DAPI 2'), ('0', '1'), ())
@@ -79,12 +86,12 @@ def kind_of(head):
 
 
 def other_kind(head):
-    """What a file that is no readable image is, by its first bytes, and what to do about it; "" where that is unknown."""
+    """What an unreadable file is, by its first bytes, and what to do about it; "" if unknown."""
     return next((text for signature, text in OTHERS if head.startswith(signature)), "")
 
 
 def unreadable(name, head):
-    """The error for a file that is none of them."""
+    """The error for a file of no readable kind."""
     if not head:
         return UserError(f"{name}: the file is empty; replace it with an image")
     if other_kind(head):
@@ -93,7 +100,7 @@ def unreadable(name, head):
 
 
 def check_size(name, shape, itemsize=1):
-    """Refuse an image that would not fit ``MAX_BYTES`` once decoded."""
+    """Refuse an image that would exceed ``MAX_BYTES`` once decoded."""
     size = itemsize
     for side in shape:
         size *= int(side)
@@ -108,7 +115,7 @@ def check_size(name, shape, itemsize=1):
 
 
 def decode_png(data, name, mask=False):
-    """PNG bytes, with checksums verified: decoders quietly give half an image."""
+    """PNG bytes, with checksums verified, because decoders return half an image without an error."""
     damage = png_damage(data)
     if damage:
         raise UserError(f"{name}: damaged PNG ({damage}); copy or download the file again")
@@ -116,7 +123,7 @@ def decode_png(data, name, mask=False):
     depth, colour = data[24], data[25]
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 4)
     check_size(name, (height, width), 4 * max(depth, 8) // 8)
-    # Deflate shrinks by a factor of 1032 at the most: a header that promises more lies.
+    # Deflate compresses by at most a factor of 1032: a header that promises more is wrong.
     if height * width * samples * depth // 8 > 1040 * len(data):
         raise UserError(f"{name}: damaged PNG (fewer bytes than its size requires)")
     if data.find(b"eXIf") >= 0 or (colour == 3 and mask):
@@ -143,7 +150,7 @@ def _opencv(data, name):
 
 
 def decode_pillow(data, name, mask=False):
-    """PNG, JPEG and BMP bytes, turned as EXIF says; a mask's palette is not looked up."""
+    """PNG, JPEG and BMP bytes, oriented as EXIF says; a mask's palette is not applied."""
     import warnings
 
     from PIL import Image
@@ -158,7 +165,7 @@ def decode_pillow(data, name, mask=False):
                 values, alpha = _from_pillow(image, mask)
     except UserError:
         raise
-    except Exception as error:  # Pillow raises many kinds, and each means a damaged file
+    except Exception as error:  # Pillow raises many kinds, all for damaged files
         raise UserError(f"{name}: damaged image ({error}); copy the file again") from None
     alpha = None if alpha is None else orient(alpha, orientation)
     return Pixels(orient(values, orientation), alpha, lossy)
@@ -178,7 +185,7 @@ def _from_pillow(image, mask):
 
 
 def decode_npy(data, name):
-    """The array of a NumPy file; objects are refused, so that nothing in it can run."""
+    """The array of a NumPy file; objects are refused, so that no code in it can run."""
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -198,7 +205,7 @@ def decode_npy(data, name):
 
 
 def png_damage(data):
-    """What is wrong with the bytes of a PNG file, or "" when every chunk's checksum holds."""
+    """What is wrong with the bytes of a PNG file, or "" if every chunk's checksum is right."""
     position, end = len(PNG_SIGNATURE), len(data)
     if data[12:16] != b"IHDR":
         return "it has no header"
@@ -218,7 +225,7 @@ def png_damage(data):
 
 
 def orient(array, orientation):
-    """An image (H, W[, C]) turned and mirrored as a value of the EXIF or TIFF tag 274 asks."""
+    """An image (H, W[, C]) rotated and mirrored according to EXIF or TIFF tag 274."""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):

@@ -1,21 +1,20 @@
-"""The five looks of BBBC038's images, told apart by a rule on the pixels alone.
+"""The five types of BBBC038's images, by a rule on the pixels alone.
 
 The names follow Caicedo et al. (Nature Methods 2019). Their assignment of single images is not
-part of the data set, so this rule is ours:
+part of the data set, so this rule is our own:
 
 1. Mean chroma (largest minus smallest channel) below 4 grey levels, or a dark background (median
-   below 100): a microscope's grey picture. With a light background it is **grey tissue**; with a
-   dark one it is fluorescence, **large** if the mean nucleus is at least 30 pixels across, else
-   **small**.
-2. Anything else is stained tissue. The stain's colour is read from the optical density of the
-   darkest tenth over the background: one violet stain absorbs little blue (blue/red of 0.11 to
+   below 100): a grey image. With a light background it is **grey tissue**; with a dark one it is
+   fluorescence, **large** if the mean nucleus is at least 30 pixels across, else **small**.
+2. Anything else is stained tissue. The stain's colour is measured by the optical density of the
+   darkest tenth over the background: a violet stain absorbs little blue (blue/red of 0.11 to
    0.19 on the images of stage1_train), a pink counterstain or a magenta nucleus far more (0.26
    and up). From 0.22 on it is **pink-and-purple stain**, below it **purple stain**.
 
-A nucleus' size is estimated without truth: a top-hat removes what is wider than 65 pixels, Otsu's
-threshold cuts, and the mean chord of the foreground along rows and columns, times 4/pi, is the
-diameter of the disc with that mean chord. Against the median annotated diameter this places 11 of
-the 541 fluorescent images of stage1_train on the other side of 30 pixels. On that set the rule
+The size of the nuclei is estimated without truth: a top-hat removes everything wider than 65 pixels,
+Otsu's threshold gives the foreground, and its mean chord along rows and columns, times 4/pi, is the
+diameter of the disc with that mean chord. Compared with the median annotated diameter, this places 11
+of the 541 fluorescent images of stage1_train on the other side of 30 pixels. On that set the rule
 gives 410 small fluorescent, 131 large fluorescent, 62 purple stain, 45 pink-and-purple stain and
 16 grey tissue.
 """
@@ -64,7 +63,7 @@ def nucleus_diameter(brightness):
 
 
 def run_lengths(mask):
-    """Lengths of all runs of True along the rows of a bool array (H, W), in reading order."""
+    """Lengths of all runs of True along the rows of a bool array (H, W), row by row."""
     steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8).ravel())
     return np.flatnonzero(steps == -1) - np.flatnonzero(steps == 1)
 

@@ -1,7 +1,7 @@
 """Label maps: int32 images (H, W) in which 0 is background and each nucleus has its own id.
 
 Boxes are (y1, x1, y2, x2) in pixels with half-pixel centres: pixel (r, c) covers
-[r, r+1) x [c, c+1), so a nucleus' box is (first row, first column, last row + 1, last column + 1).
+[r, r+1) x [c, c+1), so a nucleus's box is (first row, first column, last row + 1, last column + 1).
 """
 
 import numpy as np
@@ -13,24 +13,13 @@ def boxes_from_labels(labels):
     ``labels`` is an integer array (H, W). Returns ``(ids, boxes)``: the ids that occur, int32 (n,)
     ascending, and their boxes, float32 (n, 4) as (y1, x1, y2, x2) in pixels. Ids may have gaps.
     """
+    from scipy.ndimage import find_objects
+
     labels = _check(labels)
-    rows, cols = np.nonzero(labels)
-    if rows.size == 0:
-        return np.zeros(0, np.int32), np.zeros((0, 4), np.float32)
-    values = labels[rows, cols]
-    size = int(values.max()) + 1
-    first_row = np.full(size, labels.shape[0], np.int64)
-    last_row = np.full(size, -1, np.int64)
-    first_col = np.full(size, labels.shape[1], np.int64)
-    last_col = np.full(size, -1, np.int64)
-    # np.nonzero walks row by row: the first hit of an id is its top row, the last its bottom row.
-    last_row[values] = rows
-    first_row[values[::-1]] = rows[::-1]
-    np.minimum.at(first_col, values, cols)
-    np.maximum.at(last_col, values, cols)
-    ids = np.flatnonzero(last_row >= 0)
-    boxes = np.stack([first_row[ids], first_col[ids], last_row[ids] + 1, last_col[ids] + 1], axis=1)
-    return ids.astype(np.int32), boxes.astype(np.float32)
+    windows = find_objects(labels) if labels.size else []
+    ids = [label for label, window in enumerate(windows, 1) if window]
+    boxes = [[r.start, c.start, r.stop, c.stop] for r, c in filter(None, windows)]
+    return np.array(ids, np.int32), np.array(boxes, np.float32).reshape(-1, 4)
 
 
 def areas_from_labels(labels):
@@ -49,7 +38,7 @@ def renumber(labels):
            [1, 2]], dtype=int32)
     """
     labels = _check(labels)
-    if labels.max(initial=0) > labels.size:  # ids far apart: no table as long as the largest
+    if labels.max(initial=0) > labels.size:  # too sparse for a table of all ids
         present = np.unique(labels[labels > 0])
         return (np.searchsorted(present, labels, side="right") * (labels > 0)).astype(np.int32)
     present = np.bincount(labels.ravel()) > 0
@@ -70,11 +59,11 @@ def _check(labels):
 
 
 def pad_ground_truth(labels, boxes, ids, slots, seed=0):
-    """Ground truth of one image in a fixed number of slots (NumPy, in the loader).
+    """Ground truth of one image in a fixed number of slots.
 
     Args:
         labels: (H, W) int32; boxes: (n, 4) float32; ids: (n,) int32 > 0.
-        slots: rows to give; where n is larger a random choice stays, and the others' pixels become -1.
+        slots: number of rows; if n is larger, a random choice is kept, and the others' pixels become -1.
 
     Returns:
         labels (H, W) int32, boxes (slots, 4) float32, ids (slots,) int32.

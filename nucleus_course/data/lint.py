@@ -1,4 +1,4 @@
-"""What is wrong with a data set, by name: issues, what was done about them, and the report."""
+"""The problems of a data set: issues, what was done about them, and the report."""
 
 from dataclasses import dataclass, field
 
@@ -7,9 +7,9 @@ REPAIRED, REFUSED, NOTED = "repaired", "refused", "noted"
 
 @dataclass(frozen=True)
 class Issue:
-    """One finding. ``file`` is the path inside the source; ``kind`` a short fixed name such as
-    "overlap"; ``action`` is "repaired" (the image is used), "refused" (the image, or a file that
-    belongs to none, is left out) or "noted" (nothing had to be done)."""
+    """One problem. ``file`` is the path inside the source; ``kind`` a short fixed name such as
+    "overlap"; ``action`` is "repaired" (the image is used), "refused" (the image, or a file without
+    an image, is left out) or "noted" (nothing had to be done)."""
 
     image_id: str
     file: str
@@ -23,12 +23,12 @@ class Issue:
 
 @dataclass
 class LintReport:
-    """All findings about one source; truthy when there are any."""
+    """All issues of one source; false if there are none."""
 
     source: str = ""
     images: int = 0
     issues: list = field(default_factory=list)
-    annotations: str = ""  # their format, where it is not BBBC038's
+    annotations: str = ""  # their format, if it is not BBBC038's
 
     def __len__(self):
         return len(self.issues)
@@ -72,7 +72,7 @@ class LintReport:
         return table
 
     def for_ids(self, ids):
-        """The report restricted to some images; issues that belong to no usable image stay in."""
+        """The report for some images; it keeps issues that belong to no usable image."""
         return LintReport(
             self.source,
             len(ids),

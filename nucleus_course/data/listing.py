@@ -1,7 +1,7 @@
-"""Which files of a folder are images to look at: recognised by content, not by ending.
+"""Which files of a folder are images: recognised by content, not by ending.
 
-Label images, earlier results, thumbnails and hidden files are passed over, and what was passed over
-is said. One lister serves all commands and the notebooks.
+Label images, earlier results, thumbnails and hidden files are skipped, and what was skipped is reported.
+All commands and the notebooks use this one lister.
 """
 
 import os
@@ -18,20 +18,20 @@ JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".npy")
 MORE_ENDINGS = (".czi", ".lif", ".nd2", ".zarr")
 ALL_ENDINGS = ENDINGS + MORE_ENDINGS
-# What other programs leave beside their images.
+# Files that other programs write beside their images.
 LABEL_ENDINGS = (
     "_masks", "_mask", "_cp_masks", "_cp_outlines", "_outlines", "_overlay", "_label", "_labels", "_seg", "_flows",
     "_probabilities", "_simple segmentation", "_segmentation", "_thumb", "_thumbnail",
 )  # fmt: skip
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "segmentation", "segmentations", "outlines")
 NO_IMAGE = "not an image"
-SHOWN = 8  # endings of files that are no images, an example each
+SHOWN = 8  # endings of files that are no images, each with an example
 RESULTS = ("predictions.json", "counts.csv")  # a folder with both holds results of predict
 
 
 @dataclass
 class Listing:
-    """The images of a folder, and what was passed over: {reason: [paths]}."""
+    """The images of a folder, and what was skipped: {reason: [paths]}."""
 
     images: list = field(default_factory=list)
     skipped: dict = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Listing:
 
     @property
     def summary(self):
-        """One line about what was passed over, or ""."""
+        """One line about what was skipped, or ""."""
         parts = []
         for reason, paths in self.skipped.items():
             first = {path.suffix.casefold(): path.name for path in reversed(paths)}
@@ -100,7 +100,7 @@ def list_images(folder, exclude=(), show=True):
 
 
 def walk(folder):
-    """``os.walk`` with links followed, each folder once, names sorted, hidden and junk left out."""
+    """``os.walk`` that follows links, visits each folder once, sorts names, and leaves out hidden files and junk."""
     seen = set()
     for here, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
@@ -117,7 +117,7 @@ def walk(folder):
 
 
 def _sort_in(listing, path, results):
-    """Put one file where it belongs."""
+    """Add one file to the images or to what is skipped."""
     stem, ending = path.stem.casefold(), path.suffix.casefold()
     try:
         with open(path, "rb") as file:
@@ -126,7 +126,7 @@ def _sort_in(listing, path, results):
     except OSError:
         kind, head = ("unreadable" if ending in ENDINGS else ""), b""
     if not kind and ending in ENDINGS:
-        listing.images.append(path)  # reading it will say what is wrong
+        listing.images.append(path)  # reading it will report what is wrong
     elif not kind:
         if not results:
             listing.skip(other_kind(head) or NO_IMAGE, path)
@@ -139,13 +139,13 @@ def _sort_in(listing, path, results):
 
 
 def _is_beside(path, stem):
-    """Whether the image that a label image's name points to lies beside it."""
+    """Whether the image that a label image's name refers to lies beside it."""
     names = {other.stem.casefold() for other in path.parent.iterdir() if other != path}
     return any(stem.endswith(end) and stem[: -len(end)] in names for end in LABEL_ENDINGS)
 
 
 def _all_labels(folder):
-    """Whether the first images of a folder are label images by their values."""
+    """Whether the first images of a folder are label images, judged by their values."""
     from nucleus_course.data.masks import looks_like_labels
     from nucleus_course.data.read import read_pixels
 

@@ -1,8 +1,7 @@
 """What a mask file shows: one nucleus, several, a label image, colours, transparency, or none of these.
 
-BBBC038 has a file for each nucleus. People also bring one file with all nuclei, in the forms that
-their tools write. Each is recognised by its values and read as what it is, with a line that says
-so; what could mean two things is refused.
+BBBC038 has a file for each nucleus. Other tools write one file with all nuclei, in several forms. Each is
+recognised by its values and reported in a line; ambiguous files are refused.
 """
 
 import numpy as np
@@ -10,18 +9,18 @@ import numpy as np
 from nucleus_course._util.text import pluralize
 from nucleus_course.data.lint import REPAIRED
 
-SOLID = 0.3  # share of a value's pixels that lie in 2 x 2 blocks of it, from which on it is no soft edge
-MOSTLY = 0.8  # share of the foreground that has solid values in a label image
-PIECE = 0.25, 30  # of the largest piece, and pixels: from there on a piece is a nucleus of its own
-AROUND = 0.5, 0.9  # share of the frame with one value, which then may be, or is, the background
-INVERTED = 0.65  # share of the image, from which on a value on half of the frame is the background
-COVERS = 0.9  # share of the image that no nucleus covers
-HOLLOW = 0.35  # share of holes, from which on a piece is an outline
-REGIONS = 1.5  # regions a value, above which values are classes and not nuclei
+SOLID = 0.3  # a value with this share of its pixels in uniform 2 x 2 blocks is no soft edge
+MOSTLY = 0.8  # least share of the foreground with solid values in a label image
+PIECE = 0.25, 30  # share of the largest piece, and pixels, from which a piece is a nucleus
+AROUND = 0.5, 0.9  # shares of the frame from which its value may be, or is, the background
+INVERTED = 0.65  # share of the image from which a value on half of the frame is background
+COVERS = 0.9  # largest share of the image that a nucleus may cover
+HOLLOW = 0.35  # share of holes from which a piece is an outline
+REGIONS = 1.5  # with more regions per value, the values are classes, not nuclei
 
 
 class Unclear(Exception):
-    """A mask that cannot be read, or not in one way only."""
+    """A mask that cannot be read, or is ambiguous."""
 
 
 def nuclei_in(pixels, report):
@@ -29,7 +28,7 @@ def nuclei_in(pixels, report):
 
     Args:
         pixels: :class:`~nucleus_course.data.files.Pixels`, read with ``mask``.
-        report: called with (kind, message, action) for each line to say.
+        report: called with (kind, message, action) for each issue.
 
     Returns:
         A list of (top, left, bool array): the bounding box of each nucleus. Empty for an empty mask.
@@ -45,7 +44,7 @@ def nuclei_in(pixels, report):
         return []
     if piece.dtype == np.uint8 and piece.size * 2 < plane.size:
         binary = np.count_nonzero(piece) == np.count_nonzero(piece == piece.max())
-        if binary:  # nearly every mask of BBBC038: kept short
+        if binary:  # a short cut for nearly every mask of BBBC038
             return _pieces(piece > 0, top, left, report)
     plane = _background_zero(plane, report)
     values, counts = np.unique(plane, return_counts=True)
@@ -55,7 +54,7 @@ def nuclei_in(pixels, report):
         if len(solid) > 1 or (len(values) > 16 and not len(solid)):
             return _labelled(plane, values, counts, solid, report)
         top = solid[0] if len(solid) else values.max()
-        if counts[values > top].sum() > 0.05 * counts.sum():  # soft edges are fainter, not stronger
+        if counts[values > top].sum() > 0.05 * counts.sum():  # soft edges have lower values
             raise Unclear("a class map, such as nuclei and their rims: use a label image")
         plane = plane > float(top) / 2
     top, left, piece = crop(plane)
@@ -68,8 +67,8 @@ def nuclei_in(pixels, report):
 
 
 def looks_like_labels(values):
-    """Whether an image (H, W) is a label image (or a mask) rather than a picture: zero around, and
-    each nucleus one small whole number. False for floats, colours and what has a single value."""
+    """Whether an image (H, W) is a label image rather than a picture: zero in the background, and each
+    nucleus one small whole number. False for floats, colours and a single value."""
     if values.ndim != 2 or values.dtype.kind not in "ui" or values.size == 0:
         return False
     if values.min() != 0 or np.count_nonzero(values[::4, ::4]) > 0.9 * values[::4, ::4].size:
@@ -83,7 +82,7 @@ def looks_like_labels(values):
 
 
 def crop(plane):
-    """``(top, left, piece)``: the part of an array (H, W) that is not zero; piece is None for none."""
+    """``(top, left, piece)``: the bounding box of what is not zero in an array (H, W); piece is None if all is zero."""
     import cv2
 
     mask = plane if plane.dtype == np.uint8 else (plane != 0).view(np.uint8)
@@ -94,7 +93,7 @@ def crop(plane):
 
 
 def _plane(pixels, report):
-    """One whole number a pixel, (H, W), 0 where transparent; colours are numbered."""
+    """One number per pixel, (H, W), 0 where transparent; each colour becomes a number."""
     values, alpha = pixels.values, pixels.alpha
     if values.ndim == 3:
         first = values[..., 0]
@@ -123,7 +122,7 @@ def _plane(pixels, report):
 
 
 def _without_jpeg_noise(plane):
-    """Black and white of a JPEG, whose compression blurs values; label images do not survive it."""
+    """A black-and-white mask from a JPEG, whose compression blurs values; label images are refused."""
     top = float(plane.max(initial=0))
     if plane.dtype != np.uint8 or np.count_nonzero((plane > 0.2 * top) & (plane < 0.8 * top)) > (
         0.2 * np.count_nonzero(plane > 0.5 * top)
@@ -133,10 +132,10 @@ def _without_jpeg_noise(plane):
 
 
 def _background_zero(plane, report):
-    """The mask with zeros around its nuclei, where another value was the background.
+    """The mask with a background of zeros, even if it had another value.
 
     Raises:
-        Unclear: one value covers the image, or runs all around it and could be background or not.
+        Unclear: one value covers the image, or surrounds it and may or may not be background.
     """
     frame = np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
     values, counts = np.unique(frame, return_counts=True)
@@ -145,7 +144,7 @@ def _background_zero(plane, report):
         plane[:: len(plane) - 1 or 1, :: plane.shape[1] - 1 or 1] == background
     )
     if background == 0 or share < AROUND[0] or corners < 3:
-        return plane  # nuclei at the edges, none of them all around
+        return plane  # other values at the edges are nuclei
     rest = plane != background
     if not rest.any():
         raise Unclear("a mask that covers the whole image: a nucleus does not")
@@ -167,7 +166,7 @@ def _background_zero(plane, report):
 
 
 def _solid(plane, values, counts):
-    """Those of the values that fill areas: soft edges and noise do not."""
+    """The values that fill areas, unlike those of soft edges and noise."""
     equal = plane[:-1, :-1] == plane[1:, :-1]
     equal &= plane[:-1, :-1] == plane[:-1, 1:]
     equal &= plane[:-1, :-1] == plane[1:, 1:]
@@ -181,7 +180,7 @@ def _solid(plane, values, counts):
 
 
 def _labelled(plane, values, counts, solid, report):
-    """The nuclei of a label image; raises where it is a class map, a picture or a probability map."""
+    """The nuclei of a label image; raises Unclear for a class map, a picture or a probability map."""
     from scipy.ndimage import find_objects
     from skimage.measure import label
 
@@ -213,7 +212,7 @@ def _labelled(plane, values, counts, solid, report):
 
 
 def _pieces(mask, top, left, report):
-    """A mask of one value: one nucleus, or each separate piece where there are several."""
+    """The nuclei of a mask with one value: one, or each separate piece."""
     import cv2
 
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
@@ -232,7 +231,7 @@ def _pieces(mask, top, left, report):
 
 
 def _refuse_outlines(mask):
-    """Raise where much of what a mask (H, W) of several pieces encloses are holes: outlines, to be filled first."""
+    """Raise Unclear if large holes show that a mask (H, W) of several pieces holds outlines, not nuclei."""
     import cv2
 
     outside = np.pad(~mask, 1, constant_values=True).view(np.uint8)

@@ -1,13 +1,13 @@
-"""How far an image is from what a model learned: a number, and from 1 on a warning.
+"""How far an image is from what a model learned: a number, with a warning from 1 on.
 
-A network answers every image, a photograph too, and its scores do not say that it has never seen the like. So each
-image in its canonical form is described by 27 statistics (:func:`describe`): how much it varies at five scales and how
-unevenly, its brightness, its edges, and how much of it bulges up, bulges down or saddles. Its novelty is the distance
-to the third nearest of the training images, each statistic in units of its own spread, over a limit.
+A network answers every image, even a photograph, and its scores do not show that it has never seen such an image. So
+each image in its canonical form is described by 27 statistics (:func:`describe`): its variation at five scales and how
+uneven it is, its brightness, its edges, and its shares of upward bulges, downward bulges and saddles. Its novelty is
+the distance to the third nearest training image, with each statistic in units of its own spread, divided by a limit.
 
-The limit is set on strangers that are nuclei: each source (:mod:`~nucleus_course.data.sources`) is compared with the
-images of the others alone, and 99 of 100 of those distances lie below it. So images of a new laboratory are seldom
-flagged, and pictures of something else mostly are. It does not measure of how good the outlines are.
+The limit is set with images of nuclei from other sources: each source (:mod:`~nucleus_course.data.sources`) is compared
+with the images of the others alone, and 99% of these distances lie below it. So images from a new laboratory are seldom
+flagged, and pictures of other things mostly are. Novelty does not measure how good the outlines are.
 """
 
 import json
@@ -23,8 +23,8 @@ from nucleus_course.data.canonical import canonical
 FILE = "novelty.json"
 SIDE = 256  # pixels: larger images are reduced to it
 NEIGHBOUR = 3
-SHARE = 0.99  # of left-out images that are below the limit
-FLOOR = 1e-3  # of the grey range: less variation than that is none
+SHARE = 0.99  # share of left-out images below the limit
+FLOOR = 1e-3  # least variation, as a share of the grey range
 
 
 def describe(image):
@@ -53,7 +53,7 @@ def describe(image):
 
 
 def _edges(level):
-    """How few edges hold most of the gradient, and how much they run one way: over the image, and place by place."""
+    """How few edges hold most of the gradient, and how far they share a direction: in the whole image, and locally."""
     import cv2
 
     across, down = (cv2.Sobel(level, cv2.CV_32F, *order) / 8.0 for order in ((1, 0), (0, 1)))
@@ -67,7 +67,7 @@ def _edges(level):
 
 
 def _shapes(level):
-    """Shares of upward bulges and of saddles in all curvature."""
+    """Shares of upward bulges and of saddles in the total curvature."""
     import cv2
 
     across, down, mixed = (
@@ -84,18 +84,18 @@ def _shapes(level):
 
 @dataclass(frozen=True)
 class Novelty:
-    """What a model learned from, and the limit.
+    """The training images' statistics, and the limit.
 
     Attributes:
         known: (N, 27) float32, :func:`describe` of the training images.
-        limit: the distance that is called 1.
+        limit: the distance that gives a novelty of 1.
     """
 
     known: np.ndarray
     limit: float
 
     def __call__(self, image):
-        """The novelty of a canonical image uint8 (H, W): 1 or more is flagged. An image without any contrast is flagged, too."""
+        """The novelty of a canonical image uint8 (H, W): 1 or more is flagged; infinite without contrast."""
         if image.max(initial=0) == image.min(initial=255):
             return float("inf")
         return float(distances(self.known, describe(image)[None])[0]) / self.limit
@@ -105,7 +105,7 @@ class Novelty:
         """From the images of a :class:`~nucleus_course.data.Dataset` and {id: source}.
 
         Raises:
-            UserError: fewer than two sources: there is no stranger to set the limit by.
+            UserError: fewer than two sources, so that the limit cannot be set.
         """
         names = np.array([sources[image_id] for image_id in dataset.ids])
         if len(set(names.tolist())) < 2:
@@ -129,7 +129,7 @@ class Novelty:
 
     @classmethod
     def load(cls, folder):
-        """What :meth:`save` wrote, or None where a folder has none.
+        """What :meth:`save` wrote, or None if the folder has none.
 
         Raises:
             UserError: the file is damaged.
@@ -151,18 +151,18 @@ class Novelty:
 
 @dataclass(frozen=True)
 class Measured:
-    """A novelty that is known already, in a :class:`Novelty`'s place."""
+    """A known value in place of a :class:`Novelty`."""
 
     value: float
 
     def __call__(self, image):
-        """The value, whatever the image."""
+        """The value, for any image."""
         return self.value
 
 
 def distances(known, rows):
     """Each row's distance to the third nearest of ``known``, (M,): root mean square over the statistics, each in units
-    of its spread in ``known`` (at least 0.001)."""
+    of its spread in ``known`` plus 0.001."""
     spread = known.std(axis=0) + FLOOR
     gaps = np.sqrt((((rows[:, None] - known[None]) / spread) ** 2).mean(axis=2))
     return np.sort(gaps, axis=1)[:, min(NEIGHBOUR, len(known)) - 1]

@@ -1,4 +1,4 @@
-"""Which plane of a file with several: channels, focal planes, times. Nothing is guessed in silence."""
+"""Which plane of a file with several is read: channels, focal planes, times. Every guess is reported."""
 
 import re
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 
-# Names of nuclear stains, the likeliest first.
+# Names of nuclear stains, the most likely first.
 STAINS = (
     r"dapi",
     r"hoechst|hoe?33\d\d\d|h?33342|h?33258",
@@ -37,7 +37,7 @@ def choose_planes(name, axes, shape, names, wanted):
 
     Args:
         name: the file, for errors.
-        axes: one letter a dimension, as tifffile has them: Y, X, C channels, Z planes, T times,
+        axes: one letter for each dimension, as in tifffile: Y, X, C channels, Z planes, T times,
             S samples of a colour; others are unnamed sequences.
         shape: the sizes.
         names: the channels' names; may be empty.
@@ -47,7 +47,7 @@ def choose_planes(name, axes, shape, names, wanted):
         ({axis: number, or slice(None) for all planes of a projection}, notes), for all axes but Y, X, S.
 
     Raises:
-        UserError: a choice that has to be made and was not, or that the file does not offer.
+        UserError: a choice that is missing, or that the file does not offer.
     """
     sizes, notes, index = dict(zip(axes, shape)), [], {}
     several = {axis: size for axis, size in sizes.items() if axis not in "YXS" and size > 1}
@@ -97,7 +97,7 @@ def _position(name, option, value, size, names):
 
 
 def choose_number(name, option, value, count):
-    """The number from 0 to ``count`` - 1 that ``value`` says; 0 for None.
+    """``value`` as a number from 0 to ``count`` - 1; 0 for None.
 
     Raises:
         UserError: naming the file and the option.
@@ -110,7 +110,7 @@ def choose_number(name, option, value, count):
 
 
 def _what_there_is(missing, sizes, names):
-    """The line for a choice that is the user's."""
+    """The message if the user has to choose."""
     parts, options = [], []
     for axis in missing:
         option = AXES.get(axis)
@@ -124,7 +124,7 @@ def _what_there_is(missing, sizes, names):
 
 
 def project(stack, how):
-    """One plane (H, W[, C]) of a stack (Z, H, W[, C]): the largest values, or the sharpest plane."""
+    """One plane (H, W[, C]) of a stack (Z, H, W[, C]): the maximum, or the sharpest plane."""
     if how == "max":
         return stack.max(axis=0)
     import cv2

@@ -1,8 +1,8 @@
 """From a stored image to the network's input: one function for training, prediction and evaluation.
 
-Two steps, because augmentation works on uint8 in between: :func:`see` sees the whole image,
-:func:`to_network` only does arithmetic. Which view a model has is its config's ``input``: colour as it
-comes, stretched (:func:`stretch`), or canonical grey (:mod:`nucleus_course.data.canonical`).
+Two steps, because augmentation works on uint8 in between: :func:`see` normalises the whole image,
+:func:`to_network` works pixel by pixel. A model's ``config.input`` says what it sees: the image's own
+colours, stretched (:func:`stretch`), or canonical grey (:mod:`nucleus_course.data.canonical`).
 """
 
 from dataclasses import dataclass
@@ -14,34 +14,34 @@ from nucleus_course.data.canonical import Canonical, canonical, count_percentile
 from nucleus_course.data.read import to_rgb8
 
 INPUTS = ("colour", "canonical")
-# Percentiles of brightness that become 0 and 255. The upper one is far out: a single small nucleus in a
-# 256 x 256 image is a thousandth of it and must not be cut off.
+# Percentiles of brightness that become 0 and 255. The upper one is high because a single small nucleus in a
+# 256 x 256 image covers only a thousandth of it and must not be cut off.
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.95
-MIN_CONTRAST = 8.0  # grey levels: an empty image's noise is not blown up further than this
-DARK_GAMMA = 0.6  # exponent that lifts dim nuclei beside bright ones, where the background is dark
+MIN_CONTRAST = 8.0  # grey levels; limits how far an empty image's noise is amplified
+DARK_GAMMA = 0.6  # exponent that lifts dim nuclei beside bright ones on a dark background
 
 
 @dataclass(frozen=True)
 class View:
-    """An image as a network sees it before :func:`to_network`: ``pixels`` uint8 (H, W, 3), and the
-    :class:`~nucleus_course.data.canonical.Canonical` behind them, None for the input ``colour``."""
+    """A normalised image, before :func:`to_network`: ``pixels`` uint8 (H, W, 3), and the
+    :class:`~nucleus_course.data.canonical.Canonical` form, None for the input ``colour``."""
 
     pixels: np.ndarray
     canonical: Canonical | None = None
 
 
 def see(image, config, polarity="auto", input=None):
-    """The :class:`View` of an image that a model's config asks for.
+    """The :class:`View` of an image that a model's config requires.
 
     Args:
-        image: any that :func:`~nucleus_course.data.read.to_rgb8` takes, as stored: raw values, not 8 bits. A
-            :class:`View` comes back as it is.
+        image: any that :func:`~nucleus_course.data.read.to_rgb8` takes, with its values as stored. A :class:`View`
+            is returned as it is.
         config: a model's config.
         polarity: for the canonical input, see :func:`~nucleus_course.data.canonical.canonical`.
         input: "canonical" or "colour" instead of the config's.
 
     Raises:
-        UserError: not an image, an unknown input, or a polarity for an input that has none.
+        UserError: not an image, an unknown input, or a polarity for the colour input.
     """
     if isinstance(image, View):
         return image
@@ -61,17 +61,17 @@ def see(image, config, polarity="auto", input=None):
 def stretch(image, config):
     """The preset's normalisation of a whole image: uint8 (H, W, 3) -> uint8 (H, W, 3).
 
-    ``mean`` leaves it as it is. ``percentile`` maps the 0.5th to 99.95th percentile of brightness to
-    0..255, the same map for all channels, so that dim and bright exposures look alike and hue survives.
-    Where the median ends up dark (fluorescence), values are raised to the power of 0.6 after that.
-    An image with something in one channel only (DAPI saved as blue on black) is that channel in grey.
+    ``mean`` changes nothing. ``percentile`` maps the 0.5th to 99.95th percentile of brightness to
+    0..255, the same for all channels, so that dim and bright exposures look alike and the hue is kept.
+    If the median is then dark (fluorescence), values are raised to the power of 0.6.
+    An image with a signal in one channel only (DAPI saved as blue on black) becomes that channel in grey.
     """
     if config.normalization != "percentile":
         return image
     import cv2
 
     image = _grey_if_one_channel(image)
-    # 766 sums of three channels instead of as many brightnesses as pixels: a tenth of the time.
+    # Counting the 766 possible sums of three channels takes a tenth of the time of np.percentile.
     total = image[..., 0].astype("uint16") + image[..., 1] + image[..., 2]
     counts = np.bincount(total.ravel(), minlength=3 * 255 + 1)
     low, middle, high = count_percentiles(counts, (LOW_PERCENTILE, 50.0, HIGH_PERCENTILE)) / 3.0
@@ -82,7 +82,7 @@ def stretch(image, config):
 
 
 def _grey_if_one_channel(image):
-    for seen in (image[::8, ::8], image):  # a glance tells most images
+    for seen in (image[::8, ::8], image):  # a sample decides most images
         informative = [
             channel for channel in range(3) if np.ptp(seen[..., channel]) >= MIN_CONTRAST
         ]

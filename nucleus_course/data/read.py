@@ -1,4 +1,4 @@
-"""Reading one image: raw values, and 8 bits of them to look at."""
+"""Reading one image: its raw values, and an 8-bit version for display."""
 
 import sys
 from pathlib import Path
@@ -18,8 +18,8 @@ from nucleus_course.data.files import (
 from nucleus_course.data.planes import choose_planes, project
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.95
-LEAST_RANGE = 8  # steps of an integer image that the range spans at least
-SAMPLED = 4_000_000  # values: of larger images, bands of rows are looked at
+LEAST_RANGE = 8  # least range of an integer image, in steps
+SAMPLED = 4_000_000  # values; larger images are sampled in bands of rows
 BAND = 1_000_000  # values that are scaled at once
 
 
@@ -27,22 +27,22 @@ def read_image(path, channel=None, plane=None, time=None, series=None, level=Non
     """Read an image as it is stored.
 
     PNG, TIFF (OME, ImageJ, pyramids, planes), JPEG, BMP, NumPy ``.npy``, zarr and OME-Zarr folders and,
-    where bioio and its plugins are installed, CZI, LIF and ND2: recognised by content, turned as EXIF or the
-    TIFF's orientation says. Alpha is left out.
+    with bioio and its plugins, CZI, LIF and ND2. Kinds are recognised by content; the orientation of EXIF or TIFF
+    is applied, and alpha left out.
 
     Args:
         path: a file, or the bytes of one.
-        channel: its number from 0, or its name ("DAPI"). Without it a channel that is named after a
-            nuclear stain is read, and one line on standard error says so.
+        channel: its number from 0, or its name ("DAPI"). By default a channel named after a nuclear stain
+            is read, and a line on standard error says so.
         plane: a focal plane's number, "max" (largest values) or "focus" (sharpest plane).
         time, series, level: numbers; the level of a pyramid, 0 the largest.
 
     Returns:
-        (H, W), or (H, W, 3) where the file says that it is RGB; the file's own dtype and values.
+        (H, W), or (H, W, 3) if the file is RGB; the file's own dtype and values.
 
     Raises:
-        UserError: no such file, damaged, not an image, too large, or a choice that is needed: the
-            message lists what there is.
+        UserError: no such file, damaged, not an image, too large, or a choice is needed: the message
+            lists the options.
 
     >>> import numpy as np, tempfile, os
     >>> path = os.path.join(tempfile.mkdtemp(), "two.npy")
@@ -58,12 +58,13 @@ def read_image(path, channel=None, plane=None, time=None, series=None, level=Non
 
 
 def read_pixels(source, name=None, mask=False, **wanted):
-    """:class:`~nucleus_course.data.files.Pixels` of a path or of the bytes of a file.
+    """:class:`~nucleus_course.data.files.Pixels` of a path, of the bytes of a file, or of a decoded array.
 
-    ``name`` is what errors call the bytes. With ``mask`` values stay as they are where an image
-    would be shown otherwise: palettes are not looked up, and zero stays zero where it means white.
-    The choices are those of :func:`read_image`.
+    ``name`` is used in errors about bytes. With ``mask`` the stored values are kept: palettes are not
+    applied, and zero stays zero even if it means white. The choices are those of :func:`read_image`.
     """
+    if isinstance(source, np.ndarray):
+        return Pixels(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         data, name = bytes(source), name or "these bytes"
         head = data[:16]
@@ -125,7 +126,7 @@ def _from_array(array, name, wanted):
 
 
 def _plain(pixels, name):
-    """Checked: rows and columns, and no alpha that is a picture of its own."""
+    """The pixels, unless alpha is a picture of its own, which is refused."""
     alpha = pixels.alpha
     if alpha is not None and alpha.size:
         top = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "ui" else 1
@@ -139,15 +140,15 @@ def _plain(pixels, name):
 
 
 def to_rgb8(array):
-    """Bring an image to uint8 RGB (H, W, 3), to look at and to draw on.
+    """Convert an image to uint8 RGB (H, W, 3), for display and drawing.
 
     Accepts (H, W), (H, W, 1), grey with alpha (H, W, 2), RGB, RGBA and channels-first (1|3|4, H, W).
-    Alpha is dropped. uint8 stays as it is, bool becomes 0 and 255, and integers that are 8 bits
-    widened (multiples of 257 up to 65,535) are narrowed exactly. All else is scaled from its 0.5th
-    to its 99.95th percentile after a 3 x 3 median, one range for all channels: some hot pixels, an
-    offset, a factor or a sign change nothing. NaN and infinite values count as the lowest.
+    Alpha is dropped. uint8 is kept, bool becomes 0 and 255, and 8-bit values stored as 16 bits
+    (multiples of 257 up to 65,535) are converted exactly. Everything else is scaled from its 0.5th
+    to its 99.95th percentile after a 3 x 3 median, with one range for all channels, so that hot pixels,
+    an offset or a factor do not matter. NaN and infinite values count as the lowest.
 
-    Raises :class:`UserError` for other shapes, an image without pixels, and what is not numbers.
+    Raises :class:`UserError` for other shapes, an image without pixels, and values that are not numbers.
     """
     array = _to_uint8(plain_channels(array))
     if array.ndim == 2:
@@ -156,7 +157,7 @@ def to_rgb8(array):
 
 
 def plain_channels(array):
-    """An image's values as they are: (H, W) or (H, W, 3), from the forms that :func:`to_rgb8` accepts, and raising as it does."""
+    """An image's values, unchanged, as (H, W) or (H, W, 3); accepts and raises as :func:`to_rgb8`."""
     array = np.asarray(array)
     if array.ndim == 3 and array.shape[2] > 4 and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, 2)
@@ -174,10 +175,10 @@ def plain_channels(array):
 
 
 def to_uint16(array):
-    """The values of an image of more than 8 bits, to store: uint16 (H, W) or (H, W, 3); None where 8 bits hold all.
+    """The values of an image of more than 8 bits, for storage: uint16 (H, W) or (H, W, 3); None if 8 bits suffice.
 
-    uint16 stays as it is. Other integers, and floats, keep their order and their spacing: they are scaled so that the
-    range of :func:`to_rgb8` takes the middle third of 0 to 65,535, and what lies farther out is cut off there.
+    uint16 is kept. Other integers and floats are scaled linearly so that the range of :func:`to_rgb8` becomes the
+    middle third of 0 to 65,535; values beyond are clipped.
     """
     array = plain_channels(array)
     if _in_8_bits(array) is not None:
@@ -194,7 +195,7 @@ def _to_uint8(array):
 
 
 def _in_8_bits(array):
-    """The array as uint8 where that loses nothing; else None."""
+    """The array as uint8 if that loses nothing; else None."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:
@@ -208,11 +209,11 @@ def _in_8_bits(array):
 
 
 def _scaled(array, low, high, dtype):
-    """``low`` to 0 and ``high`` to the largest value of an integer type; NaN and infinite values as the lowest."""
+    """Map ``low`` to 0 and ``high`` to the largest value of an integer type; NaN and infinite values count as ``low``."""
     most = float(np.iinfo(dtype).max)
     pixels = np.empty(array.shape, dtype)
     rows = max(1, BAND // (array.size // len(array)))
-    for top in range(0, len(array), rows):  # in bands: large images come with little memory
+    for top in range(0, len(array), rows):  # in bands, to save memory
         band = np.float64(array[top : top + rows]) - low
         band = np.nan_to_num(band, copy=False, nan=0, posinf=0, neginf=0)
         pixels[top : top + rows] = np.rint(np.clip(band * (most / (high - low)), 0.0, most))
@@ -220,7 +221,7 @@ def _scaled(array, low, high, dtype):
 
 
 def _sample(array):
-    """The array, or evenly spread bands of its rows where it is large."""
+    """The array, or evenly spread bands of its rows if it is large."""
     bands = -(-array.size // SAMPLED)
     if bands == 1:
         return array
@@ -229,7 +230,7 @@ def _sample(array):
 
 
 def value_range(values):
-    """The values that become black and white: (low, high), low < high, of an image (H, W[, 3])."""
+    """The values of an image (H, W[, 3]) that become black and white: (low, high), low < high."""
     import cv2
 
     whole = values.dtype.kind != "f"
@@ -239,7 +240,7 @@ def value_range(values):
         if not sound.any():
             raise UserError("the image holds NaN or infinite values only")
         values = np.where(sound, values, values[sound].min())
-    middle = np.median(values)  # float32 holds differences from it, not values far from zero
+    middle = np.median(values)  # subtracted, because float32 is coarse far from zero
     smooth = cv2.medianBlur(np.float32(np.clip(values - middle, -3e38, 3e38)), 3)
     low, high = np.percentile(smooth, (LOW_PERCENTILE, HIGH_PERCENTILE)).astype(np.float64) + middle
     least = LEAST_RANGE if whole else max(1e-6 * max(abs(low), abs(high)), 1e-30)
@@ -247,6 +248,6 @@ def value_range(values):
 
 
 def is_grey(image):
-    """True when the three channels of an RGB image (H, W, 3) are equal everywhere."""
+    """Whether the three channels of an RGB image (H, W, 3) are equal everywhere."""
     first = image[..., 0]
     return bool(np.array_equal(first, image[..., 1]) and np.array_equal(first, image[..., 2]))

@@ -1,4 +1,4 @@
-"""The same nuclei at another magnification: how well does a model do with images it was not made for?"""
+"""The same nuclei at another magnification, to test a model on sizes that it was not made for."""
 
 import numpy as np
 
@@ -9,24 +9,24 @@ from nucleus_course.data.preprocess import resize
 
 
 def resized(picture, factor):
-    """A picture (H, W[, 3]), uint8 or uint16, ``factor`` times as large: areas averaged to shrink it, bilinear to enlarge it."""
+    """A picture (H, W[, 3]), uint8 or uint16, resized by ``factor``: area average to shrink, bilinear to enlarge."""
     import cv2
 
     if factor == 1.0:
         return picture
     size = tuple(max(1, round(side * factor)) for side in picture.shape[1::-1])
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    if picture.ndim == 3 and picture.strides[2] == 0:  # grey: three channels in one memory
+    if picture.ndim == 3 and picture.strides[2] == 0:  # grey: a view of one channel
         grey = cv2.resize(np.ascontiguousarray(picture[..., 0]), size, interpolation=how)
         return np.broadcast_to(grey[..., None], (*grey.shape, 3))
     return cv2.resize(np.ascontiguousarray(picture), size, interpolation=how)
 
 
 class Rescaled:
-    """A data set whose images are ``factor`` times as large, and their label images with them.
+    """A data set with images and label images resized by ``factor``.
 
-    Used like the :class:`~nucleus_course.data.Dataset` it is made of. Labels take the nearest pixel; a
-    nucleus that is left without one is gone.
+    Used like the :class:`~nucleus_course.data.Dataset` behind it. Labels are resized to the nearest pixel;
+    nuclei that are left without a pixel are removed.
 
     Raises:
         UserError: a factor that is not between 1/16 and 16.

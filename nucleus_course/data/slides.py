@@ -1,10 +1,11 @@
-"""Large images, of which only the pieces that are needed are read.
+"""Large images that are read piece by piece.
 
-A :class:`Plane` has the shape of an image and gives rectangles of it: from a TIFF (tiles, strips, or
-uncompressed data that can be mapped), from zarr and OME-Zarr, or from any array. What cannot be read in
-pieces is no plane: :func:`open_plane` gives None, and the image is read whole.
+A :class:`Plane` gives rectangles of an image: of a TIFF (tiles, strips, or uncompressed data that can be
+mapped), of zarr and OME-Zarr, or of any array. If an image cannot be read in pieces, :func:`open_plane`
+returns None, and it is read whole.
 """
 
+import dataclasses
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.data.canonical import Canonical, canonical
+from nucleus_course.data.canonical import canonical
 from nucleus_course.data.containers import open_zarr
 from nucleus_course.data.files import MAX_BYTES
 from nucleus_course.data.planes import choose_planes
 
-LARGE = 1 << 24  # pixels from which an image is looked at piece by piece
-BLOCK, BLOCKS = 256, 64  # side and number of the squares that stand for a whole image
+LARGE = 1 << 24  # pixels from which an image is processed piece by piece
+BLOCK, BLOCKS = 256, 64  # side and number of the squares that represent a whole image
 
 
 @dataclass
@@ -26,12 +27,12 @@ class Plane:
     """One plane of a large image.
 
     Attributes:
-        pieces: an array to take rectangles of by slicing, with its leading axes chosen by ``index``.
+        pieces: an array to slice.
         index: a tuple for the array's axes, in which "Y" and "X" stand for rows and columns.
-        shape: (H, W). dtype: of the values as stored.
+        shape: (H, W); dtype: of the values as stored.
         notes, channel, pixel_size: as in :class:`~nucleus_course.data.files.Pixels`.
-        file: what to close in the end, or None.
-        name: what errors call it.
+        file: to be closed in the end, or None.
+        name: for errors.
     """
 
     pieces: object
@@ -49,7 +50,7 @@ class Plane:
         """The rows ``top`` to ``bottom`` and columns ``left`` to ``right``: (h, w) or (h, w, 3), as stored.
 
         Raises:
-            UserError: a damaged tile, with its place.
+            UserError: a damaged tile; the message says where.
         """
         spans = {"Y": slice(top, bottom), "X": slice(left, right)}
         place = tuple(spans[i] if isinstance(i, str) else i for i in self.index)
@@ -74,12 +75,12 @@ class Plane:
 
 
 def as_plane(array, pixels=None):
-    """A :class:`Plane` of an array (H, W) or (H, W, 3 or 4): NumPy, zarr, dask, anything that is sliced.
+    """A :class:`Plane` of an array (H, W), (H, W, 3 or 4) or (3 or 4, H, W): NumPy, zarr, dask, anything to slice.
 
-    ``pixels`` (:class:`~nucleus_course.data.files.Pixels`) brings channel and pixel size along.
+    ``pixels`` (:class:`~nucleus_course.data.files.Pixels`) gives channel and pixel size.
 
     Raises:
-        UserError: of another shape.
+        UserError: another shape.
     """
     try:
         shape = tuple(int(side) for side in array.shape)
@@ -108,7 +109,7 @@ def lazy_plane(image):
     """The :class:`Plane` of a large image that is not in memory: a file, a dask or zarr array, a NumPy memory map.
 
     Returns:
-        None for any other image, and one of fewer than 2**24 pixels.
+        None for any other image, and below 2**24 pixels.
 
     Raises:
         UserError: as :func:`open_plane` and :func:`as_plane`.
@@ -130,10 +131,10 @@ def open_plane(path, **wanted):
         wanted: the choices of :func:`~nucleus_course.data.read.read_image`.
 
     Returns:
-        None for an image of fewer than 2**24 pixels, and for one that cannot be read in pieces.
+        None for an image of fewer than 2**24 pixels, or one that cannot be read in pieces.
 
     Raises:
-        UserError: damaged, or a choice that has to be made.
+        UserError: damaged, or the user has to choose.
     """
     path = Path(path)
     if path.is_dir():
@@ -145,7 +146,7 @@ def open_plane(path, **wanted):
 
     try:
         file = tifffile.TiffFile(path, _multifile=None)
-    except Exception:  # the whole reader says what is wrong with it
+    except Exception:  # reading it whole reports what is wrong
         return None
     plane = _open_tiff(file, str(path), wanted)
     if plane is None:
@@ -183,7 +184,7 @@ def _open_tiff(file, name, wanted):
 
 
 def _tiff_pieces(file, series, name):
-    """What can be sliced: the mapped file, or zarr's view of its tiles or strips; None for neither, or without zarr."""
+    """An array to slice: the mapped file, or zarr's view of its tiles or strips; None if there is neither."""
     from nucleus_course.data.tiff import check_page
 
     page = series.keyframe
@@ -194,7 +195,7 @@ def _tiff_pieces(file, series, name):
         dtype = np.dtype(file.byteorder + series.dtype.char)
         return np.memmap(file.filehandle.path, dtype, "r", series.dataoffset, series.shape)
     if int(np.prod(page.chunks)) * series.dtype.itemsize > MAX_BYTES // 16:
-        return None  # a strip of most of the image
+        return None  # one strip holds most of the image
     if any(one is None for one in series.pages):
         return None
     for one in series.pages:
@@ -232,25 +233,16 @@ def sample_blocks(plane, count=BLOCKS, side=BLOCK):
 
 
 def canonical_of(blocks, polarity="auto"):
-    """How a large image is seen, decided from a sample of it (:func:`sample_blocks`).
+    """How a large image is normalised, decided from a sample of it (:func:`sample_blocks`).
 
-    Each block votes on the polarity; channel, range and power are those of all blocks side by side.
+    Each block votes on the polarity; channel, range and power come from all blocks side by side.
 
     Returns:
-        :class:`~nucleus_course.data.canonical.Canonical`; its ``image`` is the blocks'.
+        :class:`~nucleus_course.data.canonical.Canonical`; its ``image`` shows the blocks.
     """
     evidence = float(np.mean([canonical(block).evidence for block in blocks]))
     if polarity == "auto":
         polarity = "bright" if evidence >= 0 else "dark"
     height, width = (min(block.shape[axis] for block in blocks) for axis in (0, 1))
     seen = canonical(np.concatenate([block[:height, :width] for block in blocks]), polarity)
-    return Canonical(
-        seen.image,
-        seen.polarity,
-        seen.stain,
-        seen.low,
-        seen.high,
-        evidence,
-        seen.channel,
-        seen.power,
-    )
+    return dataclasses.replace(seen, evidence=evidence)

@@ -1,8 +1,8 @@
 """The truth of stage1_test, which BBBC038 publishes as run lengths in a table.
 
-``stage1_test.zip`` holds images only. When ``stage1_solution.csv`` lies beside it (or in the folder
-with the images, or beside that), its rows become the masks: one row a nucleus, with the columns
-ImageId, EncodedPixels, Height and Width. EncodedPixels is pairs of start and length, where pixels
+``stage1_test.zip`` holds images only. If ``stage1_solution.csv`` lies beside it (or in the folder
+with the images, or beside that), its rows become the masks: one row per nucleus, with the columns
+ImageId, EncodedPixels, Height and Width. EncodedPixels are pairs of start and length, where pixels
 are counted from 1 down the columns, left to right.
 """
 
@@ -14,7 +14,6 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.tables import read_table, whole_number
-from nucleus_course.data import cache
 from nucleus_course.data.files import MAX_BYTES
 
 NAME = "stage1_solution.csv"
@@ -22,7 +21,7 @@ COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width")
 
 
 class SolvedSource:
-    """A :class:`~nucleus_course.data.bbbc038.Source` whose masks come out of the table."""
+    """A :class:`~nucleus_course.data.bbbc038.Source` whose masks come from the table; ``read`` gives them as arrays."""
 
     def __init__(self, source, table):
         self._source, self._table = source, Path(table)
@@ -53,14 +52,14 @@ class SolvedSource:
         if name not in self._masks:
             return self._source.read(name)
         runs, height, width = self._masks[name]
-        return cache.encode(decode_runs(runs, height, width) * np.uint8(255))
+        return decode_runs(runs, height, width)
 
     def close(self):
         self._source.close()
 
 
 def with_solution(source):
-    """The source itself, or with its masks from stage1_solution.csv where it has none of its own."""
+    """The source, with masks from stage1_solution.csv if it has none of its own."""
     if any(entry.masks for entry in source.entries.values()):
         return source
     for folder in (source.path, source.path.parent):
@@ -73,7 +72,7 @@ def with_solution(source):
 
 
 def read_solution(path):
-    """{image id: [(runs, height, width), ...]} of a solution table, rows in their order."""
+    """{image id: [(runs, height, width), ...]} of a solution table, in the order of its rows."""
     rows = {}
     for number, row in enumerate(read_table(path, COLUMNS), 2):
         masks = rows.setdefault(row["ImageId"], [])
@@ -93,7 +92,7 @@ def read_solution(path):
 
 def decode_runs(runs, height, width):
     """Bool (height, width) from pairs of start (from 1, down the columns) and length, as numbers or
-    strings. Raises ValueError when they do not fit the image."""
+    strings. Raises ValueError if they do not fit the image."""
     if len(runs) % 2:
         raise ValueError("run lengths must come in pairs of start and length")
     pairs = np.array(runs, dtype=np.int64).reshape(-1, 2)

@@ -1,11 +1,11 @@
-"""Which experiment each image of stage1_train comes from, and splits that leave whole experiments out.
+"""Which experiment each image of stage1_train comes from, and splits that hold out whole experiments.
 
-BBBC038's files do not say where an image was made. ``splits/sources.csv`` (ids and names, no pixels) was found from
-the pixels, by a rule that is short enough to check by eye: contact sheets of each source show one stain, one
-magnification and one camera. The rule is tests/data/stage1_sources.py, which the tests hold against the table.
+BBBC038's files do not say where an image was made. ``splits/sources.csv`` (ids and names) was derived from the
+pixels by a rule that can be checked by eye: contact sheets of each source show one stain, one magnification and one
+camera. The rule is tests/data/stage1_sources.py, which the tests compare with the table.
 
-:data:`FOLDS` says which sources each of the four splits ``source-1`` to ``source-4`` holds out: every source is
-held out once, and the kinds of a type are spread so that three of four splits still learn from some stained tissue.
+:data:`FOLDS` says which sources each of the four splits ``source-1`` to ``source-4`` holds out. Every source is held
+out once, and similar sources are spread so that three of four splits still learn from some stained tissue.
 """
 
 import csv
@@ -13,7 +13,7 @@ from importlib.resources import files
 
 from nucleus_course._util.errors import UserError
 
-# Source -> what an eye sees.
+# Source -> description.
 SOURCES = {
     "clumps-256": "fluorescence, 256 x 256: soft round nuclei in clumps on black",
     "spindles-256": "fluorescence, 256 x 256: sparse elongated nuclei, faint cell bodies",
@@ -43,16 +43,16 @@ NAMES = tuple(f"source-{number}-{part}" for number in FOLDS for part in ("train"
 
 
 def read_sources():
-    """The table that ships: {id: source} of stage1_train's 664 images, in the order of the ids."""
+    """{id: source} of stage1_train's 664 images, in the order of the ids."""
     with (files(__package__) / "splits" / "sources.csv").open(encoding="utf-8", newline="") as file:
         return {row["id"]: row["source"] for row in csv.DictReader(file)}
 
 
 def source_split(ids, split):
-    """Those of some ids that a split such as ``source-2-validation`` holds, in the order of the ids.
+    """The ids that belong to a split such as ``source-2-validation``, in their order.
 
     Raises:
-        UserError: none of the ids is known, for the table is stage1_train's.
+        UserError: none of the ids is known; the table covers stage1_train.
     """
     _, number, part = split.split("-")
     sources = read_sources()

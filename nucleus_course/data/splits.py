@@ -1,12 +1,12 @@
-"""Which images train and which validate: the protocol's rule, named splits and split files.
+"""Which images are for training and which for validation: the protocol's rule, named splits and split files.
 
 Sort the ids; ``validation`` is every tenth of them, starting with the first, and ``train`` is the
 rest. ``matterport-validation`` is the list of Matterport's nucleus sample (25 ids, all of them in
 stage1_train), ``matterport-train`` everything else.
 
-The original release of stage1_train holds six images more than the corrected one that the protocol
-counts (664). A data set that holds all 664 and others is therefore cut down to them first, so that
-both editions give the same splits; the others can still be named in a list or a split file.
+The original release of stage1_train holds six images more than the corrected one (664), which the
+protocol uses. A data set that holds more than these 664 is therefore reduced to them, so that both
+editions give the same splits; the other images can still be named in a list or a split file.
 """
 
 import re
@@ -37,12 +37,11 @@ NAMES = (
 def split_ids(all_ids, split="all", *, groups=None):
     """The ids of a split, as a sorted tuple.
 
-    ``all_ids`` are the ids of a whole data set. ``split`` is one of :data:`NAMES`, the path of a
-    split file (one id a line; blank lines and lines starting with # do not count) or a list of
-    ids. The file name of an image stands for its id, unless it is an id itself. ``test`` is a data set
-    of its own (stage1_test), so it means all images, as ``all`` does.
-    The grouped pair keeps near-duplicates together and needs ``groups`` (an id's group number); the four
-    source pairs hold out whole experiments (:mod:`~nucleus_course.data.sources`).
+    ``all_ids`` are the ids of a whole data set. ``split`` is one of :data:`NAMES`, the path of a split
+    file (one id per line; blank lines and lines starting with # are ignored) or a list of ids. An image's
+    file name may be given for its id. ``test`` is a data set of its own (stage1_test), so it means all
+    images, as ``all`` does. The grouped pair keeps near-duplicates together and needs ``groups`` (an id's
+    group number); the four source pairs hold out whole experiments (:mod:`~nucleus_course.data.sources`).
     Raises :class:`UserError` for an unknown split, and for ids that the data set does not hold.
     """
     ids = tuple(sorted(set(all_ids)))
@@ -73,7 +72,7 @@ def split_ids(all_ids, split="all", *, groups=None):
 def read_split_file(path):
     """The ids in a split file, in the order of the file, without repeats.
 
-    Quotes around an id, as spreadsheets write them, do not count.
+    Quotes around an id, as spreadsheets write them, are removed.
     """
     lines = (line.strip() for line in read_text(path).splitlines())
     lines = (line[1:-1].strip() if QUOTED.fullmatch(line) else line for line in lines)
@@ -92,7 +91,7 @@ def matterport_validation_ids():
 
 
 def met_sources(split):
-    """The sources (:mod:`~nucleus_course.data.sources`) of stage1_train that a split has an image of, as a set.
+    """The set of sources (:mod:`~nucleus_course.data.sources`) of stage1_train from which a split has images.
 
     Raises:
         UserError: an unknown split, or a grouped one, which needs the images.
@@ -114,7 +113,7 @@ def _listed(ids, wanted, name):
 
 
 def _id(name, known):
-    """The id that a name stands for: the name itself, or the id of an image file of that name."""
+    """The id that a name means: the name itself, or its stem if it is an image's file name."""
     path = Path(name)
     is_file = name not in known and path.suffix.casefold() in ENDINGS + MORE_ENDINGS
     return path.stem if is_file and path.stem in known else name
@@ -133,8 +132,8 @@ def _matterport(ids, split):
 
 
 def _grouped(ids, split, groups):
-    """Whole groups of near-duplicates go to one side: the rule of tens, applied to groups ordered
-    by their smallest id, weighed by images so that validation is again about a tenth of them."""
+    """Assign whole groups of near-duplicates to one side: groups are taken in the order of their
+    smallest id, and validation gets about a tenth of the images."""
     if groups is None:
         raise UserError(
             f"split {split!r} needs the groups of near-duplicates: use it with a data set"

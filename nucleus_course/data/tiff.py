@@ -16,7 +16,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # damage become
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 FAX = (2, 3, 4)
 JPEGS = (6, 7, 33003, 33005, 34712, 34892)  # compressions that may change values
-PREVIEW = 4  # a picture this many times smaller than the largest is a preview of it
+PREVIEW = 4  # a picture smaller than the largest by this factor is a preview
 MICROMETRES = {"m": 1e6, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3}
 
 
@@ -24,7 +24,7 @@ def decode_tiff(source, name, wanted, mask=False):
     """One plane of a TIFF as :class:`~nucleus_course.data.files.Pixels`.
 
     ``source`` is a path or bytes; ``wanted`` the choices by name: channel, plane, time, series, level.
-    Raises UserError for damage, for what cannot be shown, and for choices that are the user's.
+    Raises UserError for damage, for unusual kinds, and if the user has to choose.
     """
     import tifffile
 
@@ -41,7 +41,7 @@ def decode_tiff(source, name, wanted, mask=False):
 
 
 def _check_companions(file, name):
-    """OME-TIFF may spread over files; only those beside this one are opened."""
+    """OME-TIFF may consist of several files; only those beside this one are allowed."""
     if file.is_ome:
         for other in re.findall(r'FileName="([^"]*)"', file.ome_metadata or ""):
             if "/" in other or "\\" in other or other in ("", ".", ".."):
@@ -49,8 +49,8 @@ def _check_companions(file, name):
 
 
 def select_series(file, name, wanted):
-    """What of an open TIFF is to be read: (series, axes, names of the channels, pixel size in micrometres or
-    None, index by axis, notes); ``index`` and the errors are those of :func:`~nucleus_course.data.planes.choose_planes`."""
+    """What to read from an open TIFF: (series, axes, names of the channels, pixel size in micrometres or None,
+    index by axis, notes); ``index`` and errors as for :func:`~nucleus_course.data.planes.choose_planes`."""
     number, notes = _series_number(file, name, wanted.pop("series", None))
     levels = file.series[number].levels
     series = levels[choose_number(name, "level", wanted.pop("level", None), len(levels))]
@@ -91,7 +91,7 @@ def _read(file, name, wanted, mask):
 
 
 def _series_number(file, name, wanted):
-    """The series to read, and what to say about it: the one asked for, or the only one that is no preview."""
+    """The series to read, and notes about it: the one asked for, or the only one that is no preview."""
     if not len(file.series):
         raise UserError(f"{name}: a TIFF without a picture")
     if wanted is not None:
@@ -117,7 +117,7 @@ def _series_number(file, name, wanted):
 
 
 def _take(file, series, axes, index, name):
-    """The part of a series that ``index`` names; only the pages it needs are decoded."""
+    """The part of a series that ``index`` names; only the necessary pages are decoded."""
     page = series.keyframe
     inner = len(page.shape)
     leading, tail = series.shape[: len(axes) - inner], series.shape[len(axes) - inner :]
@@ -140,7 +140,7 @@ def _take(file, series, axes, index, name):
 
 
 def check_page(page, file, name):
-    """Whether a page's data lie in the file: missing strips would be read as zeros."""
+    """Raise UserError unless all data of a page lie in the file: missing strips would be read as zeros."""
     end = file.filehandle.size
     for offset, count in zip(page.dataoffsets, page.databytecounts):
         if count <= 0 or offset <= 0 or offset + count > end:
@@ -148,7 +148,7 @@ def check_page(page, file, name):
 
 
 def _samples(values, page, name, mask):
-    """Values and alpha of a plane: palettes looked up, white zeros turned, CMYK as RGB."""
+    """Values and alpha of a plane: palettes applied, white zeros inverted, CMYK converted to RGB."""
     kind, bits = page.photometric, page.bitspersample
     if values.dtype.kind not in "buif":
         raise UserError(f"{name}: holds {values.dtype}, but an image holds numbers")
@@ -177,7 +177,7 @@ def _samples(values, page, name, mask):
 
 
 def _description(file, number):
-    """(names of the channels, pixel size in micrometres or None) by the file's metadata."""
+    """(names of the channels, pixel size in micrometres or None) from the file's metadata."""
     try:
         if file.is_ome:
             return _from_ome(file.ome_metadata, number)
@@ -188,7 +188,7 @@ def _description(file, number):
             names = channel.get("Name", []) if isinstance(channel, dict) else []
             return [str(name) for name in names] if isinstance(names, (list, tuple)) else [], None
     except (ElementTree.ParseError, IndexError, KeyError, TypeError, ValueError, AttributeError):
-        pass  # metadata are a help; without them the choice is the user's
+        pass  # without metadata, the user has to choose
     return [], None
 
 

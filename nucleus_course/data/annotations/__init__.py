@@ -1,9 +1,9 @@
-"""Other people's annotations: which format a source has, and its images with what was annotated in them.
+"""Annotations in other formats than BBBC038's: which format a source has, and the nuclei of its images.
 
     with_annotations(source, "auto")
 
-BBBC038's layout needs none of this. Where it is not what a source has, the formats of :data:`FORMATS` are looked for by
-content; one is taken, several or none are a question for the user.
+If a source does not have BBBC038's layout, the formats of :data:`FORMATS` are recognised by content. If there is
+one, it is used; if there are several, the user has to choose.
 """
 
 import json
@@ -19,7 +19,7 @@ from nucleus_course.data.files import decode_npy
 from nucleus_course.data.lint import REFUSED, Issue
 from nucleus_course.data.listing import ALL_ENDINGS, LABEL_ENDINGS
 
-# name -> what it is called; json: (is it, read it)
+# name -> description
 FORMATS = {
     "masks": "masks in BBBC038's layout",
     "labels": "label images beside the images",
@@ -29,7 +29,7 @@ FORMATS = {
     "labelme": "LabelMe JSON",
     "via": "VGG Image Annotator JSON",
 }
-JSON = {
+JSON = {  # name -> (recognises it, reads it)
     "coco": (json_formats.is_coco, json_formats.read_coco),
     "labelme": (json_formats.is_labelme, json_formats.read_labelme),
     "qupath": (json_formats.is_geojson, json_formats.read_geojson),
@@ -45,10 +45,10 @@ ADDED = re.compile(r"[_\-. ]*(roi[_\- ]?set|rois?|annotations?)[_\-. ]*", re.IGN
 
 
 def parse_format(text):
-    """(format, categories) of what a user asks for: ``auto``, ``coco``, or ``coco:nucleus,mitosis``.
+    """(format, categories) from a user's ``auto``, ``coco``, or ``coco:nucleus,mitosis``.
 
     Raises:
-        UserError: naming the formats there are.
+        UserError: an unknown format; the message lists those there are.
     """
     name, _, wanted = str(text or "auto").partition(":")
     if name != "auto" and name not in FORMATS:
@@ -59,7 +59,7 @@ def parse_format(text):
 class AnnotatedSource:
     """A :class:`~nucleus_course.data.bbbc038.Source` whose nuclei are annotated in another format.
 
-    ``annotations`` is a line that says what was read.
+    ``annotations`` is a line about what was read.
     """
 
     hint = "its annotations hold no outline of a nucleus (doctor --data says why)"
@@ -90,7 +90,7 @@ class AnnotatedSource:
         self.entries = dict(sorted(self.entries.items()))
 
     def _match(self, read):
-        """Give every image its annotation; report those of no image."""
+        """Give every image its annotation; report annotations without an image."""
         for file, images in sorted(read.items()):
             for named, annotation in images.items():
                 candidates = _same(named, file, self._home)
@@ -118,7 +118,7 @@ class AnnotatedSource:
 
 
 class _Found:
-    """What there is: ``read`` {format: {file: {image: Annotation}}}, ``labels`` {image: label image},
+    """What was found: ``read`` {format: {file: {image: Annotation}}}, ``labels`` {image: label image},
     and ``unread`` {file: reason}."""
 
     def __init__(self):
@@ -130,7 +130,7 @@ class _Found:
 
 
 def with_annotations(source, asked="auto", only=None):
-    """The source itself, or an :class:`AnnotatedSource` where its nuclei are annotated in another format.
+    """The source itself, or an :class:`AnnotatedSource` if its nuclei are annotated in another format.
 
     Args:
         source: :class:`~nucleus_course.data.bbbc038.Source`.
@@ -138,7 +138,7 @@ def with_annotations(source, asked="auto", only=None):
         only: name of the one annotation file to read; None for all.
 
     Raises:
-        UserError: several formats, none of the one asked for, a damaged file, or an image that two files annotate.
+        UserError: several formats, not the one asked for, a damaged file, or an image that two files annotate.
     """
     kind, wanted = parse_format(asked)
     own = any(entry.masks for entry in source.entries.values())
@@ -165,7 +165,7 @@ def with_annotations(source, asked="auto", only=None):
 
 
 def _look(source, kind, only):
-    """Read every annotation file of a source, of one format or of any: :class:`_Found`."""
+    """Read every annotation file of a source, in one format or in any: :class:`_Found`."""
     found = _Found()
     if only is None and kind in (None, "labels"):
         _label_images(source, found)
@@ -222,7 +222,7 @@ def _read(source, found, kind, name, read):
 
 
 def _label_images(source, found):
-    """``a_masks.tif`` beside ``a.tif``, and what Cellpose leaves there."""
+    """Find ``a_masks.tif`` beside ``a.tif``, and Cellpose's ``a_seg.npy``."""
     stems = {}
     for name in source.names:
         path = PurePosixPath(name)
@@ -246,12 +246,12 @@ def _label_images(source, found):
 
 
 def _roi_stem(name):
-    """The image's name in that of a file of ROIs; "" in RoiSet.zip."""
+    """The image's name in the name of a file of ROIs; "" for RoiSet.zip."""
     return ADDED.sub("", PurePosixPath(name).stem)
 
 
 def _images(names, labels):
-    """The files that are images by their names: no label images, outlines or Cellpose's arrays."""
+    """The files that are images by their names, without label images, outlines and Cellpose's arrays."""
     beside = set(labels.values())
     for name in sorted(names):
         path = PurePosixPath(name)
@@ -263,7 +263,7 @@ def _images(names, labels):
 
 
 def _id(name, names):
-    """An image's id: its stem, or its path with __ for / where several share one."""
+    """An image's id: its stem, or its path with __ for / if several share the stem."""
     path = PurePosixPath(name)
     uses = Counter(
         PurePosixPath(n).stem for n in names if PurePosixPath(n).suffix.casefold() in ALL_ENDINGS
@@ -272,7 +272,7 @@ def _id(name, names):
 
 
 def _same(named, file, images):
-    """The images that an annotation file means by a name: by path, then by file name, then by stem; those in
+    """The images to which a name in an annotation file refers: by path, else by file name, else by stem; those in
     the annotation's own folder first."""
     named = PurePosixPath(named.replace("\\", "/"))
     home = PurePosixPath(file).parent

@@ -7,7 +7,7 @@ from nucleus_course._util.errors import UserError
 from nucleus_course.data.annotations.json_formats import FEW, NO_AREA, UNREADABLE
 from nucleus_course.data.annotations.shapes import Annotation, ellipse, polygon, rectangle
 
-MOST = 1 << 20  # bytes of one ROI: a freehand outline has some thousands
+MOST = 1 << 20  # bytes of one ROI; a freehand outline has some thousands
 
 
 def is_roi_zip(data):
@@ -24,7 +24,7 @@ def read_rois(data, file):
 
     Raises:
         UserError: roifile is missing, or the zip is damaged.
-        ValueError: ROIs of several planes, of which one image shows one.
+        ValueError: the ROIs lie on several planes.
     """
     try:
         import roifile
@@ -61,7 +61,7 @@ def read_rois(data, file):
 
 
 def _shape(roifile, roi, name):
-    """A shape, or the reason why there is none."""
+    """A shape, or text that says why there is none."""
     kind, kinds = roi.roitype, roifile.ROI_TYPE
     if roi.composite or kind in (kinds.POLYGON, kinds.FREEHAND, kinds.TRACED):
         rings = [r for r in roi.coordinates(multi=True) if len(r) > 2]

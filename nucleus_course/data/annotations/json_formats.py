@@ -1,7 +1,8 @@
-"""COCO, LabelMe, VIA and GeoJSON: what each calls a nucleus, as shapes by image.
+"""COCO, LabelMe, VIA and GeoJSON as shapes by image.
 
-A reader takes the parsed JSON and the file's name and gives {image: :class:`~nucleus_course.data.annotations.shapes.Annotation`},
-where the image is the name that the file gives it. It raises ValueError for what it cannot make sense of.
+A reader takes the parsed JSON and the file's name and returns
+{image: :class:`~nucleus_course.data.annotations.shapes.Annotation`}, by the image's name in the file. It raises
+ValueError for invalid content.
 """
 
 import base64
@@ -46,7 +47,7 @@ def is_geojson(data):
 
 
 def add(annotation, name, make):
-    """Append the shape that ``make()`` gives, or drop it with its reason."""
+    """Append the shape that ``make()`` returns, or note why there is none."""
     try:
         shape = make()
     except (ValueError, TypeError, KeyError, IndexError) as error:
@@ -71,7 +72,7 @@ def ring(name, points, category=""):
 
 
 def read_coco(data, file):
-    """Instances: polygons and run lengths, whatever their ids; crowds are left out and said."""
+    """Instances: polygons and run lengths; crowds are left out and reported."""
     names, found = {}, {}
     for image in data["images"]:
         if not isinstance(image, dict) or "id" not in image or "file_name" not in image:
@@ -107,7 +108,7 @@ def read_coco(data, file):
 
 
 def read_labelme(data, file):
-    """One image a file: polygons, rectangles, circles and masks."""
+    """One image per file: polygons, rectangles, circles and masks."""
     height, width = data.get("imageHeight"), data.get("imageWidth")
     annotation = Annotation(file, (height, width) if height and width else None)
     for number, row in enumerate(data["shapes"], 1):
@@ -125,7 +126,7 @@ def _labelme_shape(row, name, category):
     (x1, y1), (x2, y2) = points
     if kind == "rectangle":
         return rectangle(name, x1, y1, x2, y2, category)
-    if kind == "circle":  # its centre and a point of its rim
+    if kind == "circle":  # its centre and a point on it
         return ellipse(name, (x1, y1), [np.hypot(x2 - x1, y2 - y1)] * 2, category=category)
     if kind == "mask":
         return mask(name, int(x1), int(y1), _png_mask(row["mask"], name), category)
@@ -145,7 +146,7 @@ def _png_mask(text, name):
 
 
 def _via_rows(data):
-    """The rows of images of an annotation file or a project of VIA 2."""
+    """The images of an annotation file or of a VIA 2 project."""
     if not isinstance(data, dict):
         return []
     images = data.get("_via_img_metadata", data)
@@ -200,7 +201,7 @@ def _features(data):
 
 
 def read_geojson(data, file):
-    """QuPath's objects: of cells their nuclei; where there are detections or cells, annotations are regions and left out."""
+    """QuPath's objects; of cells, their nuclei. If there are detections or cells, annotations are regions and left out."""
     annotation, features = Annotation(file), _features(data)
     kinds = [str((f.get("properties") or {}).get("objectType", "")).casefold() for f in features]
     kinds = [f.get("id", "") if not k and f.get("id") == "PathCellObject" else k for f, k in zip(features, kinds)]  # fmt: skip
@@ -229,5 +230,5 @@ def _geometry(geometry, name, category):
     else:
         raise ValueError(f"a geometry of type {kind!r}")
     rings = [np.asarray(r, np.float64)[:, :2] for part in parts for r in part]
-    ring(name, rings[0])  # raises where it is none
+    ring(name, rings[0])  # raises if it has too few points
     return polygon(name, [r for r in rings if len(r) > 2], category)

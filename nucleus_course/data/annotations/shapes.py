@@ -1,8 +1,8 @@
-"""What people draw, as pixels: polygons, ellipses, run lengths and little masks.
+"""Annotated shapes as pixels: polygons, ellipses, run lengths and small masks.
 
 Coordinates are (x, y) in pixels from the image's upper left corner, which is (0, 0); the first pixel's centre is
-(0.5, 0.5), as in Fiji, QuPath and LabelMe. A pixel belongs to an outline that holds its centre. COCO's polygons are
-drawn by pycocotools, whose rule is COCO's definition.
+(0.5, 0.5), as in Fiji, QuPath and LabelMe. A pixel belongs to an outline that contains its centre. COCO's polygons are
+drawn by pycocotools, which defines their pixels.
 """
 
 from collections import Counter
@@ -25,10 +25,10 @@ class Shape:
     """One annotated nucleus.
 
     Attributes:
-        name: how messages call it.
+        name: for messages.
         draw: (height, width) -> (top, left, bool array), the pixels within the image; raises ValueError.
-        box: (x1, y1, x2, y2), where it reaches; None where it cannot leave the image.
-        category: what it was annotated as, or "".
+        box: its bounds (x1, y1, x2, y2); None if it cannot leave the image.
+        category: of the annotation, or "".
     """
 
     name: str
@@ -45,7 +45,7 @@ class Annotation:
         file: the annotation file.
         size: (height, width) of the image as the file states it, or None.
         shapes: list of :class:`Shape`.
-        dropped: {reason: names} of what is no outline of a nucleus.
+        dropped: {reason: names} of shapes that are no outline of a nucleus.
     """
 
     file: str
@@ -59,8 +59,8 @@ class Annotation:
     def nuclei(self, shape, report):
         """The nuclei within an image of ``shape``: a list of (name, top, left, bool array).
 
-        ``report`` is called with (kind, message, action) for each line to say. Raises
-        :class:`~nucleus_course.data.masks.Unclear` where the annotation is not this image's.
+        ``report`` is called with (kind, message, action) for each issue. Raises
+        :class:`~nucleus_course.data.masks.Unclear` if the annotation is not this image's.
         """
         height, width = shape
         if self.size is not None and tuple(self.size) != tuple(shape):
@@ -94,7 +94,7 @@ class Annotation:
 
 
 def polygon(name, rings, category=""):
-    """A :class:`Shape` of one or several rings (K, 2) of (x, y); what lies in an even number of them is a hole."""
+    """A :class:`Shape` of one or several rings (K, 2) of (x, y); pixels inside an even number of them are holes."""
     rings = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in rings]
     points = np.concatenate(rings)
     if not np.isfinite(points).all() or np.abs(points).max() > 1e7:
@@ -106,7 +106,7 @@ def polygon(name, rings, category=""):
 def ellipse(name, centre, radii, angle=0.0, category=""):
     """A :class:`Shape`: centre (x, y), radii along its own axes, angle in radians from x towards y."""
     turn = np.arange(ELLIPSE_POINTS) * (2 * np.pi / ELLIPSE_POINTS)
-    # As much larger as makes the polygon's area the ellipse's.
+    # Enlarged so that the polygon's area equals the ellipse's.
     grow = np.sqrt(2 * np.pi / ELLIPSE_POINTS / np.sin(2 * np.pi / ELLIPSE_POINTS))
     x, y = np.cos(turn) * radii[0] * grow, np.sin(turn) * radii[1] * grow
     ring = np.stack([x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)])
@@ -114,12 +114,12 @@ def ellipse(name, centre, radii, angle=0.0, category=""):
 
 
 def rectangle(name, x1, y1, x2, y2, category=""):
-    """A :class:`Shape`: two opposite corners."""
+    """A :class:`Shape` from two opposite corners."""
     return polygon(name, [[(x1, y1), (x2, y1), (x2, y2), (x1, y2)]], category)
 
 
 def mask(name, left, top, piece, category=""):
-    """A :class:`Shape` of a bool array whose first pixel is at (top, left), whole pixels."""
+    """A :class:`Shape` from a bool array whose first pixel is at (top, left), whole pixels."""
     height, width = piece.shape
 
     def draw(shape):
@@ -132,7 +132,7 @@ def mask(name, left, top, piece, category=""):
 def coco_segmentation(name, segmentation, category=""):
     """A :class:`Shape` of COCO's polygons [[x1, y1, x2, y2, …], …] or run lengths {"size", "counts"}.
 
-    Raises ValueError for what is neither.
+    Raises ValueError for anything else.
     """
     if isinstance(segmentation, dict):
         return Shape(name, lambda shape: _from_rle(segmentation, shape), None, category)
@@ -193,7 +193,7 @@ def fill(rings, shape):
         shape: height and width.
 
     Returns:
-        (top, left, bool array), the array None where no pixel is near. Polygons that share an edge share no pixel.
+        (top, left, bool array); the array is None outside the image. Polygons that share an edge share no pixel.
 
     >>> fill([np.array([(1, 1), (4, 1), (4, 3), (1, 3)])], (9, 9))
     (1, 1, array([[ True,  True,  True],
@@ -209,26 +209,26 @@ def fill(rings, shape):
         for (x1, y1), (x2, y2) in zip(ring, np.roll(ring, -1, axis=0)):
             if y1 == y2:
                 continue
-            if y1 > y2:  # the same numbers from either side, so that neighbours agree
+            if y1 > y2:  # the same direction for both neighbours of an edge, so that they agree
                 x1, y1, x2, y2 = x2, y2, x1, y1
             rows = slice(*np.searchsorted(centres, (y1, y2)))  # y1 <= centre < y2
             crossing = x1 + (centres[rows] - y1) * ((x2 - x1) / (y2 - y1))
-            # The first pixel whose centre is to the right of the edge, and all after it.
+            # From the first pixel whose centre is to the right of the edge.
             column = np.clip(np.ceil(crossing - 0.5).astype(int) - left, 0, right - left)
             turns[np.arange(bottom - top)[rows], column] += 1
     return top, left, (np.cumsum(turns[:, :-1], axis=1) % 2).astype(bool)
 
 
 def nuclei_first(annotations, wanted=()):
-    """Keep the categories that are nuclei, in place; gives a line on what was kept, or "".
+    """Keep the categories that are nuclei, in place; returns a line about what was kept, or "".
 
     Args:
         annotations: an iterable of :class:`Annotation`.
-        wanted: names of categories to keep. Without them, those with "nuc" in their names where
-            there are others too, and else all.
+        wanted: names of categories to keep. By default those with "nuc" in their names, or all if there are
+            none.
 
     Raises:
-        ValueError: nothing is of a wanted category.
+        ValueError: no shape has a wanted category.
     """
     annotations = list(annotations)
     counts = Counter(one.category for found in annotations for one in found.shapes)

@@ -49,29 +49,27 @@ def download_bbbc038(
     paths = []
     for name in files:
         url = base_url.rstrip("/") + "/" + name
-        with alone(folder / f"{name}.lock"):
+        with alone(folder / name):
             paths.append(_fetch(url, folder, name, known.get(name), progress))
     return paths
 
 
 @contextlib.contextmanager
-def alone(path):
-    """Keep other processes out: two that append to one partial file would corrupt it."""
+def alone(target):
+    """Keep other processes out of a download: two that append to one partial file would corrupt it.
+
+    The lock, a hidden empty file, stays: once removed, a process that waits for it and one that
+    comes later would hold two different files.
+    """
     import filelock
 
-    lock = filelock.FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        with filelock.FileLock(target.with_name(f".{target.name}.lock"), timeout=0):
+            yield
     except filelock.Timeout:
         raise UserError(
-            f"{path.with_suffix('')}: another process is downloading this file; wait for it"
+            f"{target}: another process is downloading this file; wait for it"
         ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-        with contextlib.suppress(OSError):
-            path.unlink()
 
 
 def _fetch(url, folder, name, checksum, progress):

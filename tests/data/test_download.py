@@ -76,7 +76,8 @@ def test_download_records_what_came(server, fetch, tmp_path):
     assert (
         tmp_path / RECORD
     ).read_text() == f"{hashlib.sha256(body).hexdigest()}  stage1_train.zip\n"
-    assert sorted(p.name for p in tmp_path.iterdir()) == [RECORD, "stage1_train.zip"]
+    seen = [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")]
+    assert sorted(seen) == [RECORD, "stage1_train.zip"]
     fetch()
     assert len(server.requests) == 1, "a whole file is not fetched again"
 
@@ -182,7 +183,12 @@ def test_full_disk(server, fetch, monkeypatch):
 def test_two_downloads_of_one_file_do_not_mix(server, fetch, tmp_path):
     import filelock
 
-    with filelock.FileLock(tmp_path / "stage1_train.zip.lock"):
+    lock = tmp_path / ".stage1_train.zip.lock"
+    with filelock.FileLock(lock):
         with pytest.raises(UserError, match="stage1_train.zip: another process"):
             fetch()
-    assert not server.requests and fetch()[0].exists()
+    assert not server.requests
+    before = lock.stat().st_ino
+    assert (
+        fetch()[0].exists() and lock.stat().st_ino == before
+    )  # who waits for it holds the same file

@@ -67,7 +67,7 @@ def fetch(name, backbone, cache_dir=None):
     options = {"fname": file.name, "path": folder}
     options["downloader"] = ResumingDownloader(folder / f"{file.name}.partial")
     try:
-        with alone(folder / f"{file.name}.lock"):
+        with alone(folder / file.name):
             return Path(pooch.retrieve(file.url, f"md5:{file.md5}", **options))
     except ValueError:
         raise UserError(

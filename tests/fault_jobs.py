@@ -184,7 +184,7 @@ class Download(Job):
         download.TIMEOUT = (2, 0.3)
         url, files = f"http://127.0.0.1:{self.server.server_address[1]}", ["stage1_train.zip"]
         sums = {files[0]: self.checksum}
-        for _ in range(40):  # a user who runs it again
+        for _ in range(200):  # a user who runs it again
             try:
                 download.download_bbbc038(
                     folder, files, base_url=url, checksums=sums, progress=False
@@ -193,7 +193,7 @@ class Download(Job):
             except UserError as error:
                 if "\n" in str(error):
                     raise
-        raise RuntimeError("forty tries were not enough")
+        raise RuntimeError("two hundred tries were not enough")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

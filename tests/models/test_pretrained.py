@@ -54,7 +54,7 @@ def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
     message = "file.h5 has another checksum than 0{32}: try again, or download"
     with pytest.raises(UserError, match=message):
         pretrained.fetch("coco", "resnet50", tmp_path)
-    assert not list((tmp_path / "weights").iterdir())
+    assert not list((tmp_path / "weights").glob("[!.]*"))
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_again(server, tmp_path):

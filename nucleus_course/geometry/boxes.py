@@ -2,8 +2,8 @@
 
 Boxes are float32 ``(y1, x1, y2, x2)`` in pixels with half-pixel centres: pixel ``(r, c)`` covers
 ``[r, r + 1) x [c, c + 1)``, so the box of one pixel has an area of 1. All functions take any leading
-batch axes. NumPy arrays in give NumPy arrays out; tensors in give tensors out, through
-:mod:`keras.ops`, eagerly or compiled, on every backend. NumPy callers load no backend.
+batch axes. NumPy arrays give NumPy arrays, without loading a backend; tensors give tensors, through
+:mod:`keras.ops`, eagerly or compiled, on every backend.
 """
 
 import math
@@ -15,7 +15,7 @@ MAX_LOG_SCALE = math.log(1000.0 / 16.0)
 
 
 def _namespace(*arrays):
-    """NumPy where all are NumPy arrays, numbers or lists; :mod:`keras.ops` where one is a tensor."""
+    """NumPy if all are NumPy arrays, numbers or lists; :mod:`keras.ops` if one is a tensor."""
     if all(isinstance(a, (np.ndarray, np.generic, int, float, list, tuple)) for a in arrays):
         return np
     from keras import ops
@@ -24,7 +24,7 @@ def _namespace(*arrays):
 
 
 def _row(values, xp):
-    """A few numbers as float32, as ``xp`` multiplies them."""
+    """A few numbers as a float32 array of ``xp``."""
     return np.float32(values) if xp is np else xp.convert_to_tensor(values, "float32")
 
 
@@ -43,13 +43,13 @@ def iou_matrix(a, b):
         b: (..., M, 4) boxes, the same leading axes.
 
     Returns:
-        (..., N, M) in [0, 1]; 0 where both boxes are empty.
+        (..., N, M) in [0, 1]; 0 if both boxes are empty.
 
     >>> iou_matrix(np.array([[0.0, 0.0, 2.0, 2.0]]), np.array([[0.0, 1.0, 2.0, 3.0]])).round(3)
     array([[0.333]])
     """
     xp = _namespace(a, b)
-    # One plane a coordinate: (..., N, 1) against (..., 1, M), never an (N, M, 4) tensor.
+    # One plane per coordinate: (..., N, 1) against (..., 1, M), without an (N, M, 4) tensor.
     ay1, ax1, ay2, ax2 = (a[..., i][..., :, None] for i in range(4))
     by1, bx1, by2, bx2 = (b[..., i][..., None, :] for i in range(4))
     height = xp.maximum(xp.minimum(ay2, by2) - xp.maximum(ay1, by1), 0.0)
@@ -69,7 +69,7 @@ def encode(boxes, anchors, stds):
 
     Args:
         boxes, anchors: (..., 4), pixels.
-        stds: four numbers the deltas are divided by, so that their variance is near 1.
+        stds: four numbers by which the deltas are divided, so that their variance is near 1.
 
     Returns:
         (..., 4), finite also for empty boxes.
@@ -99,7 +99,7 @@ def clip(boxes, height, width):
 
 
 def dilate(boxes, factor):
-    """Boxes (..., 4) grown about their centres by ``factor`` (1.0 leaves them as they are)."""
+    """Boxes (..., 4) scaled about their centres by ``factor`` (1.0 changes nothing)."""
     if factor == 1.0:
         return boxes
     centre = 0.5 * (boxes[..., :2] + boxes[..., 2:])
@@ -108,7 +108,7 @@ def dilate(boxes, factor):
 
 
 def pyramid_level(boxes, canonical_size=224.0, lowest=2, highest=5):
-    """The pyramid level a box is pooled from: floor(4 + log2(sqrt(area) / canonical_size)), clipped.
+    """The pyramid level of a box: floor(4 + log2(sqrt(area) / canonical_size)), clipped.
 
     FPN paper, equation 1, in pixels of the network's input. boxes (..., 4) -> (...,) int32.
 
@@ -117,7 +117,7 @@ def pyramid_level(boxes, canonical_size=224.0, lowest=2, highest=5):
     """
     xp = _namespace(boxes)
     side = xp.sqrt(xp.maximum(area(boxes), 1e-6))
-    # 1e-6: a side of exactly canonical_size belongs to level 4 despite rounding in log2.
+    # 1e-6, so that a side of exactly canonical_size is on level 4 despite rounding in log2.
     level = xp.clip(xp.floor(4.0 + xp.log2(side / canonical_size) + 1e-6), lowest, highest)
     return level.astype("int32") if xp is np else xp.cast(level, "int32")
 
@@ -126,9 +126,9 @@ def greedy_nms(boxes, scores, iou_threshold, limit=None):
     """Indices that greedy non-maximum suppression keeps, best first (NumPy, by OpenCV).
 
     Args:
-        boxes: (P, 4), sorted by falling score. Boxes less than a pixel wide or high take no part.
+        boxes: (P, 4), sorted by falling score. Boxes less than a pixel wide or high are dropped.
         scores: (P,); those below 0 are padding.
-        iou_threshold: a box that overlaps a kept one by more than this goes.
+        iou_threshold: a box that overlaps a kept one by more than this is removed.
         limit: most boxes to keep; None keeps all.
 
     Returns:
@@ -145,6 +145,6 @@ def greedy_nms(boxes, scores, iou_threshold, limit=None):
         return alive
     corner_and_size = boxes[alive].astype("float64")
     corner_and_size[:, 2:] -= corner_and_size[:, :2]
-    ranks = np.linspace(1.0, 0.5, len(alive), dtype="float32")  # sorted; OpenCV wants scores over 0
+    ranks = np.linspace(1.0, 0.5, len(alive), dtype="float32")  # OpenCV needs scores above 0
     kept = cv2.dnn.NMSBoxes(corner_and_size, ranks, 0.0, float(iou_threshold))
     return alive[np.asarray(kept, int).reshape(-1)[:limit]]

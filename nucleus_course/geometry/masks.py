@@ -1,4 +1,4 @@
-"""Mask grids and the image: pasting, and what a grid makes of a mask."""
+"""Mask grids: pasting them onto the image, and making them from label images."""
 
 from dataclasses import dataclass
 
@@ -8,23 +8,23 @@ PIXELS_AT_ONCE = 2_000_000  # pasted together: 8 MB of float32
 
 
 def paste(probs, boxes, height, width, threshold=0.5):
-    """Mask grids back onto the image.
+    """Paste mask grids onto the image.
 
-    Each pixel whose centre lies in a box reads the box's S x S grid bilinearly (half-pixel centres, cells
-    beyond the rim repeat it) and is on at ``threshold`` or more.
+    Each pixel whose centre lies in a box samples the box's S x S grid bilinearly (half-pixel centres, edge
+    cells repeated) and is set at ``threshold`` or more.
 
     Args:
         probs: (N, S, S) float32; boxes: (N, 4) float32 (y1, x1, y2, x2), image pixels.
 
     Returns:
-        instance, row, column (int64 each) of the pixels that are on, by instance, column by column.
+        instance, row, column (int64 each) of the pixels that are set, by instance, column by column.
     """
     boxes = np.asarray(boxes, "float32")
-    # The pixels whose centres are inside: from ceil(edge - 0.5) to ceil(edge - 0.5) - 1.
+    # Pixels whose centres are inside: from ceil(edge - 0.5) to ceil(edge - 0.5) - 1.
     first, last = (np.ceil(boxes[:, i : i + 2] - 0.5).astype("int64") for i in (0, 2))
     first, last = (np.clip(edge, 0, (height, width)) for edge in (first, last))
     extent = last - first
-    # Boxes of like size go together, as grids that hold the largest of them.
+    # Boxes of similar size are pasted together.
     room = np.ceil(np.log2(np.maximum(extent, 8)) * 2).astype("int64")
     shown = np.flatnonzero((extent > 0).all(axis=1))
     order = shown[np.lexsort((shown, room[shown, 1], room[shown, 0]))]
@@ -45,7 +45,7 @@ def paste(probs, boxes, height, width, threshold=0.5):
 
 
 def _paste(probs, boxes, first, extent, group, threshold):
-    """:func:`paste` for boxes of like size: two matrix products a box, of hats around where its pixels read the grid."""
+    """:func:`paste` for boxes of similar size: two matrix products per box, with its pixels' interpolation weights."""
     size = probs.shape[-1]
     rooms = extent[group].max(axis=0)
     hats = []
@@ -67,13 +67,23 @@ def _paste(probs, boxes, first, extent, group, threshold):
     return group[number], row + first[group, 0][number], column + first[group, 1][number]
 
 
+def ranges(starts, counts):
+    """The concatenated indices start, start + 1, … of several ranges.
+
+    >>> ranges(np.array([5, 0]), np.array([2, 3]))
+    array([5, 6, 0, 1, 2])
+    """
+    ends = np.cumsum(counts, dtype=np.int64)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+
+
 @dataclass(frozen=True)
 class RoundTrip:
-    """What a mask grid makes of a mask.
+    """A mask on a mask grid, and pasted back.
 
     Attributes:
         grid: (S, S) float32, the share of each cell that the mask covers.
-        pasted: (H, W) bool, the grid put back into the image.
+        pasted: (H, W) bool, the grid pasted onto the image.
         iou: of the mask and ``pasted``.
     """
 
@@ -83,15 +93,14 @@ class RoundTrip:
 
 
 def mask_grids(labels, boxes, ids, size=28, samples=2):
-    """Masks on their grids, as the mask head learns them.
+    """Masks on their grids, like the mask head's targets.
 
     Args:
         labels: (H, W) int; boxes: (N, 4) (y1, x1, y2, x2), pixels; ids: (N,) the label in each box.
-        size: cells on a side; samples: points on a side of a cell, each reading the pixel it lies in.
+        size: cells along a side; samples: points along a side of a cell, each reading its pixel.
 
     Returns:
-        (N, size, size) float32, the share of each cell's points that lie on the nucleus; points beyond
-        the image do not.
+        (N, size, size) float32, the share of each cell's points that lie on the nucleus, 0 beyond the image.
 
     >>> mask_grids(np.array([[7, 0], [7, 7]]), np.array([[0, 0, 2, 2]]), [7], size=2)[0]
     array([[1., 0.],
@@ -111,14 +120,14 @@ def mask_grids(labels, boxes, ids, size=28, samples=2):
 
 
 def round_trip(mask, box, size=28, samples=2):
-    """A mask through a grid over its box and back into the image: what the representation costs.
+    """A mask on a grid over its box, and back on the image: the error of this representation.
 
     Args:
         mask: (H, W) bool; box: (y1, x1, y2, x2), pixels.
         size, samples: see :func:`mask_grids`.
 
     Returns:
-        :class:`RoundTrip`. Its IoU is 1 where both masks are empty.
+        :class:`RoundTrip`. Its IoU is 1 if both masks are empty.
 
     >>> rows, columns = np.indices((40, 40))
     >>> disc = (rows - 20) ** 2 + (columns - 20) ** 2 <= 12**2

@@ -1,7 +1,7 @@
 """Label images as polygons along the edges of pixels: exact, with holes, and fast for many nuclei.
 
 Pixel (row, column) covers [column, column + 1] x [row, row + 1], so a polygon's area is its number of pixels.
-A piece is what hangs together over the edges of pixels; pixels that touch at a corner alone are two pieces.
+A piece is connected over the edges of pixels; pixels that touch only at a corner belong to two pieces.
 """
 
 import numpy as np
@@ -18,13 +18,13 @@ def polygons_from_labels(labels):
     Returns:
         {label: pieces}, labels rising. A piece is a list of rings, the outer one first, then its holes; a ring is
         (K, 2) int64, the corners (x, y) in pixels from the image's upper left corner, the first not repeated.
-        With y pointing down, outer rings run clockwise and holes the other way. Rings may touch each other in
-        a corner and never themselves, as the OGC's polygons have it.
+        With y pointing down, outer rings run clockwise and holes counterclockwise. Rings may touch each other at
+        a corner but never themselves, as the OGC requires of polygons.
     """
     from skimage.measure import label
 
     labels = np.asarray(labels)
-    # int32 in: scikit-image's labelling takes no uint32 or larger
+    # int64, because scikit-image cannot label uint32
     pieces = label(labels.astype(np.int64), background=0, connectivity=1)
     owner = np.zeros(int(pieces.max(initial=0)) + 1, np.int64)
     owner[pieces] = labels
@@ -38,15 +38,15 @@ def polygons_from_labels(labels):
 
 
 def _rings(pieces):
-    """Yield (piece, corners), piece by piece, each one's outer ring first."""
+    """Yield (piece, corners), piece by piece, with the outer ring first."""
     keys, direction, following, vertices, width = _edges(pieces)
-    turns = np.zeros(len(keys), bool)  # edges that begin at a corner
+    turns = np.zeros(len(keys), bool)  # edges that start at a corner
     turns[following] = direction[following] != direction
     owner = (keys // (4 * vertices)).tolist()
     corners = np.stack(divmod((keys // 4) % vertices, width)[::-1], axis=1)
     following, turns = following.tolist(), turns.tolist()
     seen = bytearray(len(keys))
-    # Edges are sorted by piece, then by where they start: a piece's first edge is at its upper left, on the outer ring.
+    # Edges are sorted by piece and start: a piece's first edge is at its upper left, on the outer ring.
     for first in range(len(keys)):
         if seen[first]:
             continue
@@ -60,7 +60,7 @@ def _rings(pieces):
 
 
 def _edges(pieces):
-    """The edges of pixels around each piece, the piece to the right of each, and which edge follows which.
+    """The directed pixel edges around each piece, which lies to the right of each, and their successors.
 
     Returns:
         keys (E,) int64, sorted: (piece * vertices + start vertex) * 4 + direction; direction (E,);
@@ -84,8 +84,8 @@ def _edges(pieces):
     keys = np.sort(np.concatenate(keys))
     direction = keys % 4
     end = keys // 4 + np.array([1, width, -1, -width])[direction]
-    # Two edges of a piece leave a vertex where two of its pixels touch at a corner. Turning left there
-    # keeps apart what lies on either side, so that no ring touches itself.
+    # Where two pixels of a piece touch at a corner, two of its edges leave that vertex. Turning left there
+    # separates the two sides, so that no ring touches itself.
     wanted = end * 4 + (direction - 1) % 4
     following = np.searchsorted(keys, wanted)
     straight = keys[np.minimum(following, len(keys) - 1)] != wanted if len(keys) else slice(0)

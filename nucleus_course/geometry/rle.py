@@ -1,8 +1,8 @@
 """Run-length encoded masks, many at a time.
 
-COCO's RLE counts runs of 0 and 1 alternately down the columns of a mask, starting with the zeros; the compressed
-form writes each count as the difference to the one two before, in base 32. ``pycocotools`` codes one mask at
-a time. A label image holds hundreds of nuclei, so here all masks of an image are coded at once, with NumPy.
+COCO's RLE counts runs of 0 and 1 alternately down the columns of a mask, starting with zeros; the compressed
+form writes each count as the difference to the last but one, in base 32. ``pycocotools`` codes one mask at
+a time. A label image holds hundreds of nuclei, so here all masks of an image are coded at once with NumPy.
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from nucleus_course.geometry.masks import ranges
+
 
 @dataclass(frozen=True)
 class Runs:
     """The foreground runs of N masks of one size, in column-major order of pixels.
 
     Attributes:
-        mask: (R,) int, the mask a run belongs to, 0..N-1, rising.
+        mask: (R,) int, the mask of each run, 0..N-1, rising.
         start: (R,) int, position of the run's first pixel, ``column * height + row``.
         length: (R,) int, pixels.
         areas: (N,) int64, pixels of each mask.
@@ -29,12 +31,8 @@ class Runs:
 
     def pixels(self):
         """Every foreground pixel: (mask index (P,), column-major position (P,)), both int64."""
-        ends = np.cumsum(self.length, dtype=np.int64)
-        within = np.arange(ends[-1] if ends.size else 0) - np.repeat(
-            ends - self.length, self.length
-        )
         mask = np.repeat(self.mask, self.length).astype(np.int64, copy=False)
-        return mask, np.repeat(self.start, self.length) + within
+        return mask, ranges(self.start, self.length)
 
 
 def rle_from_labels(labels):
@@ -44,10 +42,10 @@ def rle_from_labels(labels):
         labels: (H, W) integers, 0 is background.
 
     Returns:
-        (ids, rles): the labels present, (n,) int64 and rising; a list of n dicts ``{"size": [H, W], "counts": str}``.
+        (ids, rles): the labels present, (n,) int64, rising; a list of n dicts ``{"size": [H, W], "counts": str}``.
 
     Raises:
-        ValueError: if ``labels`` is not a 2-D array of non-negative integers.
+        ValueError: ``labels`` is not a 2-D array of non-negative integers.
 
     >>> ids, rles = rle_from_labels(np.array([[0, 7], [3, 7]]))
     >>> ids, rles[1]
@@ -102,8 +100,8 @@ def runs_from_rles(rles, height, width):
         :class:`Runs`.
 
     Raises:
-        ValueError: naming the first mask that is of another size, whose counts are not COCO's compressed
-            form, or whose runs do not add up to ``height * width``.
+        ValueError: naming the first mask that has another size, counts that are not COCO's compressed
+            form, or runs that do not add up to ``height * width``.
 
     >>> runs = runs_from_rles([{"size": [2, 3], "counts": "132"}], 2, 3)
     >>> runs.start, runs.length, runs.pixels()[1]
@@ -132,7 +130,7 @@ def runs_from_rles(rles, height, width):
     if wrong.any():
         raise ValueError(f"mask {text_of[np.argmax(wrong)]} is not compressed RLE")
 
-    # numbers: groups of five bits, least first; the fifth bit of the last group is the sign
+    # Numbers are groups of five bits, lowest first; the fifth bit of the last group is the sign.
     ends = np.flatnonzero(last)
     begins = np.concatenate([[0], ends[:-1] + 1])
     digits = ends - begins + 1
@@ -146,7 +144,7 @@ def runs_from_rles(rles, height, width):
     runs = np.bincount(mask, minlength=masks)
     first = np.cumsum(runs) - runs
     index = np.arange(numbers.size) - first[mask]
-    # from the fourth count on, each is the difference to the one two before: sum along 0 | 1, 3, 5 ... | 2, 4, 6 ...
+    # From the fourth count on, each is the difference to the last but one: sum along 0 | 1, 3, 5 ... | 2, 4, 6 ...
     chain = 3 * mask + np.where(index == 0, 0, 1 + (index + 1) % 2)
     order = np.argsort(chain, kind="stable")
     counts = np.empty_like(numbers)
@@ -165,12 +163,12 @@ def runs_from_rles(rles, height, width):
 
 
 def runs_from_pixels(mask, position, masks):
-    """:class:`Runs` of masks given pixel by pixel.
+    """:class:`Runs` of masks that are given pixel by pixel.
 
     Args:
         mask: (P,) int, the mask of each pixel, rising.
         position: (P,) int, ``column * height + row``, rising within a mask.
-        masks: how many masks there are; those without a pixel are empty.
+        masks: number of masks; those without pixels are empty.
 
     >>> runs_from_pixels(np.array([0, 0, 2]), np.array([4, 5, 0]), 3).areas
     array([2, 0, 1])
@@ -189,7 +187,7 @@ def rles_from_runs(runs, height, width):
     bounds = np.searchsorted(runs.mask, np.arange(runs.areas.size + 1))
     for begin, end in zip(bounds[:-1], bounds[1:]):
         start = runs.start[begin:end].astype(np.int64)
-        # edges of the runs, as differences: gap, run, gap, run, ..., what is left
+        # Differences between the edges of the runs: gap, run, gap, run, ..., rest.
         edges = np.stack([start, start + runs.length[begin:end]], axis=1).ravel()
         total = height * width
         rest = [] if edges.size and edges[-1] == total else [total]  # no last run of 0 zeros
@@ -199,7 +197,7 @@ def rles_from_runs(runs, height, width):
 
 
 def _sums_within(values, group):
-    """Running sums that start anew where ``group`` changes."""
+    """Cumulative sums that restart where ``group`` changes."""
     sums = np.cumsum(values)
     starts = np.concatenate([[True], group[1:] != group[:-1]])
     before = (sums - values)[starts]
@@ -214,7 +212,7 @@ def resolve_overlaps(runs, scores, height, width):
         scores: (N,) floats. Between equal scores the earlier mask keeps the pixel.
 
     Returns:
-        (H, W) int32: mask i is label i + 1; a mask that lost every pixel has none.
+        (H, W) int32: mask i is label i + 1, unless it lost every pixel.
 
     >>> masks = [[[0, 1, 1]], [[1, 1, 0]]]
     >>> resolve_overlaps(runs_from_rles([rle_from_mask(m) for m in masks], 1, 3), [0.4, 0.8], 1, 3)
@@ -224,7 +222,7 @@ def resolve_overlaps(runs, scores, height, width):
     rank = np.empty(runs.areas.size, np.int64)
     by_score = np.argsort(-np.asarray(scores, np.float64), kind="stable")
     rank[by_score] = np.arange(rank.size)
-    # lowest score first; what is painted last stays
+    # Lowest score first, so that the highest is painted last.
     order = np.argsort(-rank[runs.mask], kind="stable")
     ordered = Runs(runs.mask[order], runs.start[order], runs.length[order], runs.areas)
     mask, position = ordered.pixels()

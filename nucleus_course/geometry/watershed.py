@@ -1,14 +1,14 @@
-"""Nuclei that touch, separated by the shape of their foreground alone."""
+"""Separating touching nuclei by the shape of their foreground."""
 
 import numpy as np
 
 
 def separate(mask, depth):
-    """Share a foreground out among the nuclei in it: a watershed on the distance to the background.
+    """Divide a foreground among its nuclei: a watershed on the distance to the background.
 
     Vincent and Soille 1991. Every maximum of the distance that stands ``depth`` pixels above the saddle to a higher one
-    is a nucleus; flatter ones belong to their neighbour. A piece of the foreground too thin for any such maximum is one
-    nucleus whole.
+    is a nucleus; flatter ones belong to their neighbour. A piece of the foreground too thin for such a maximum is one
+    nucleus.
 
     Args:
         mask: (H, W) bool; depth: pixels.
@@ -22,9 +22,9 @@ def separate(mask, depth):
 
     if not mask.any():
         return np.zeros(mask.shape, "int32")
-    # Padded with background: what touches the image's edge is cut there, its distance should fall off.
+    # Padded with background, so that the distance also falls off at the image's edge.
     distance = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1].astype("float32")
-    # The maxima of the h-reconstruction; skimage's h_maxima gives two of the same height apart however deep the saddle.
+    # The maxima of the h-reconstruction: skimage's h_maxima separates maxima of equal height at any saddle.
     peaks = local_maxima(reconstruction(distance - depth, distance)) & mask
     markers, count = label(peaks, structure=np.ones((3, 3)))
     pieces, _ = label(mask)

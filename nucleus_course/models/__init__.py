@@ -4,8 +4,8 @@ import os
 
 from nucleus_course._util.lazy import lazy
 
-# TensorFlow's log: its cost estimator warns at length of shapes that depend on the boxes, and a machine without a
-# GPU gets an error about it. Exceptions are raised as ever.
+# Silence TensorFlow's log: it warns at length of shapes that depend on the boxes, and reports an error on machines
+# without a GPU. Exceptions are still raised.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 _HOMES = {"MaskRCNNNetwork": "mask_rcnn.network", "UNetNetwork": "unet"}

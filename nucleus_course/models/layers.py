@@ -1,4 +1,4 @@
-"""What both networks need of Keras."""
+"""Keras helpers for both networks."""
 
 import keras
 
@@ -13,7 +13,7 @@ def weighted_layers(model):
 
 
 def replicas():
-    """How many replicas tf.distribute sums gradients over; 1 elsewhere."""
+    """The number of replicas over which tf.distribute sums gradients; 1 elsewhere."""
     if keras.backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf

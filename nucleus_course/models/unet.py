@@ -1,10 +1,10 @@
-"""A small U-Net: the other family, which labels pixels first and makes objects of them afterwards.
+"""A small U-Net: an example of the methods that classify pixels first and form objects afterwards.
 
-Ronneberger et al. 2015: a contracting path, an expanding path, and skips that carry detail across. Two maps come
-out, of the image's own size: the probability that a pixel is *nucleus*, and that it is *interior*, which is a nucleus'
-pixels without their outermost ring. Together they are the three classes background, boundary and interior of Caicedo
-et al. 2019 (Cytometry A 95:952), in the order that they nest. Pixels where two nuclei come close weigh more in the
-loss, as in the U-Net paper. :mod:`nucleus_course.prediction.unet_objects` turns the maps into nuclei.
+Ronneberger et al. 2015: a contracting path, an expanding path, and skip connections that carry detail across. The
+output are two maps of the image's size: the probability that a pixel is *nucleus*, and that it is *interior*, a nucleus
+without its outermost ring. Together they express the three classes background, boundary and interior of Caicedo et al.
+2019 (Cytometry A 95:952). Pixels where two nuclei come close weigh more in the loss, as in the U-Net paper.
+:mod:`nucleus_course.prediction.unet_objects` turns the maps into nuclei.
 """
 
 import keras
@@ -41,7 +41,7 @@ def build_unet(config, dtype="float32"):
         x = layers.Conv2DTranspose(filters, 2, strides=2, name=f"up{level}_grow", dtype=dtype)(x)
         x = layers.Concatenate(dtype=dtype)([skips[level - 1], x])
         x = twice(x, filters, f"up{level}")
-    # Nuclei are the smaller part: start from there, not from one half.
+    # Nuclei cover the smaller part of an image: start from a low probability, not from one half.
     bias = keras.initializers.Constant(-1.5)
     return keras.Model(
         image,
@@ -51,10 +51,10 @@ def build_unet(config, dtype="float32"):
 
 
 def pixel_targets(labels, config):
-    """What the maps should be, from label images, in the graph.
+    """The target maps from label images, in the graph.
 
-    A pixel is interior where its whole neighbourhood of ``boundary`` pixels carries its own label; the image's edge
-    is no boundary. It weighs ``1 + touch_weight`` where two nuclei are within ``reach`` pixels of it. Labels below 0
+    A pixel is interior if its whole neighbourhood of ``boundary`` pixels has its label; the image's edge is no
+    boundary. Its weight is ``1 + touch_weight`` if two nuclei are within ``reach`` pixels of it. Labels below 0
     are left out (weight 0).
 
     Args:
@@ -90,7 +90,7 @@ def map_losses(logits, target, weight):
     Args:
         logits, target: (B, H, W, 2) float32; weight: (B, H, W, 1) float32.
     """
-    # log(1 + e^x) - x t, written so that it does not overflow
+    # log(1 + e^x) - x t, in a form that does not overflow
     entropy = ops.maximum(logits, 0.0) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
     entropy = ops.sum(entropy * weight, axis=(0, 1, 2)) / ops.maximum(ops.sum(weight), 1.0)
     there = ops.cast(weight > 0, "float32")
@@ -105,12 +105,11 @@ class UNetNetwork(keras.Model):
 
     Args:
         config: :class:`~nucleus_course.config.UNetConfig`.
-        dtype_policy: of the network but its last layer.
-        seed: not used; nothing is drawn.
+        dtype_policy: of the network except its last layer.
+        seed: not used.
 
-    It takes images (B, H, W, 3) float32 prepared by
-    :func:`nucleus_course.data.preprocess.to_network`, or a training batch's dict with ``image`` and
-    ``labels``, and gives logits (B, H, W, 2).
+    It takes images (B, H, W, 3) float32 from :func:`nucleus_course.data.preprocess.to_network`, or a
+    training batch's dict with ``image`` and ``labels``, and returns logits (B, H, W, 2).
     """
 
     def __init__(self, config, dtype_policy="float32", seed=0, name="unet_model"):

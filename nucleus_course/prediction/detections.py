@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nucleus_course.config import Thresholds
-from nucleus_course.geometry.masks import paste
+from nucleus_course.geometry.masks import paste, ranges
 from nucleus_course.prediction.rescorer import outline_quality
 
 AT_ONCE = 2000  # detections whose pixels are held at once
@@ -93,9 +93,8 @@ class Detections(Found):
             threshold, (instance, row, column) = self._pasted
             chosen = np.arange(len(self))[index]
             start, end = (np.searchsorted(instance, chosen, side) for side in ("left", "right"))
-            count = end - start
-            pixel = np.repeat(end - np.cumsum(count), count) + np.arange(count.sum())
-            own = np.repeat(np.arange(len(chosen)), count)
+            pixel = ranges(start, end - start)
+            own = np.repeat(np.arange(len(chosen)), end - start)
             found._pasted = threshold, (own, row[pixel], column[pixel])
         return found
 

@@ -76,6 +76,7 @@ def measurement_table(
         UserError: a property that scikit-image does not have or that is not a number, an invalid pixel size, or an
             image of another size.
     """
+    from scipy import ndimage
     from skimage.measure import regionprops_table
 
     labels = np.asarray(labels)
@@ -93,6 +94,7 @@ def measurement_table(
     dense = labels  # scikit-image's memory grows with the largest label
     if len(ids) and ids[-1] > len(ids):
         dense = np.where(labels > 0, np.searchsorted(ids, labels) + 1, 0)
+    present = np.arange(1, len(ids) + 1)
     found = regionprops_table(dense, intensity_image=grey, properties=sorted(names))
     table = {column: found[name] for column, name in columns.items()} | {"label": ids}
     at_edge = np.concatenate([labels[[0, -1]].ravel(), labels[:, [0, -1]].ravel()])
@@ -109,21 +111,13 @@ def measurement_table(
         table["centroid_x_um"] = (table["centroid_column"] + 0.5) * pixel_size
         table["centroid_y_um"] = (table["centroid_row"] + 0.5) * pixel_size
     for i in range(values.shape[2] if values is not None and values.ndim == 3 else 0):
-        table[f"mean_channel_{i + 1}"] = _means(dense, len(ids), values[..., i])
+        table[f"mean_channel_{i + 1}"] = ndimage.mean(values[..., i], dense, present)
     for name, plane in channels:
-        table[f"mean_channel_{name}"] = _means(dense, len(ids), plane)
+        table[f"mean_channel_{name}"] = ndimage.mean(plane, dense, present)
     for name in properties:
         more = [key for key in found if key == name or key.startswith(f"{name}-")]
         table |= {key: found[key] for key in more if key not in table}
     return {column: np.asarray(value).tolist() for column, value in table.items()}
-
-
-def _means(labels, count, values):
-    """Mean of the values over each of the nuclei 1 to ``count``."""
-    rows, columns = np.nonzero(labels)
-    nucleus = labels[rows, columns] - 1
-    total = np.bincount(nucleus, values[rows, columns].astype("float64"), count)
-    return total / np.bincount(nucleus, minlength=count)
 
 
 def check_properties(names, with_image=True):

@@ -16,6 +16,7 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import write_file
+from nucleus_course.geometry.boxes import iou_matrix
 
 FILE, FORMAT = "rescoring.json", 1
 SURE = 0.5  # class probability of a sure detection
@@ -68,17 +69,13 @@ def describe(boxes, scores, probs):
     Returns:
         (N, len(FEATURES)) float32, columns as :data:`FEATURES`.
     """
-    from pycocotools import mask as coco_mask
-
     if len(boxes) == 0:
         return np.zeros((0, len(FEATURES)), "float32")
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3).astype("float64")
     size = 0.5 * np.log(sides.prod(axis=1))
     sure = scores >= SURE
     usual = np.median(size[sure] if sure.any() else size)
-    corners = np.concatenate([boxes[:, 1::-1], sides[:, ::-1]], axis=1)  # x, y, width, height
-    corners = corners.astype("float64")
-    iou = np.asarray(coco_mask.iou(corners, corners, [0] * len(boxes)))
+    iou = iou_matrix(*[boxes.astype("float64")] * 2)
     rank = np.argsort(np.argsort(-scores, kind="stable"))
     overlap = np.where(rank[None] < rank[:, None], iou, 0.0).max(axis=1)
     on, high = ((probs >= cut).sum(axis=(1, 2)) for cut in (0.5, 0.7))

@@ -10,16 +10,11 @@ from typing import Any
 import numpy as np
 
 from nucleus_course.data.slides import Plane
+from nucleus_course.geometry.masks import ranges
 from nucleus_course.geometry.rle import rles_from_runs
 from nucleus_course.prediction.export_images import write_tiff
 
 WINDOW = 1024  # side of the squares in which nuclei are measured, pixels
-
-
-def ranges(starts, counts):
-    """The concatenated indices start, start + 1, … of several ranges."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
 
 
 class Nuclei:

@@ -32,11 +32,11 @@ from nucleus_course.data.canonical import Canonical, canonical_piece
 from nucleus_course.data.masks import looks_like_labels
 from nucleus_course.data.novelty import Measured
 from nucleus_course.data.slides import BLOCK, BLOCKS, Plane, canonical_of, lazy_plane, sample_blocks
-from nucleus_course.geometry.masks import paste
+from nucleus_course.geometry.masks import paste, ranges
 from nucleus_course.geometry.rle import Runs, runs_from_pixels
 from nucleus_course.prediction import scale
 from nucleus_course.prediction.rescorer import outline_quality
-from nucleus_course.prediction.slide_nuclei import Nuclei, ranges
+from nucleus_course.prediction.slide_nuclei import Nuclei
 from nucleus_course.prediction.tiles import SHOWN, Look, Tile, grid, merge, near_core, tile_sizes
 
 LOOKS = 6  # squares in which the nuclei's size is measured

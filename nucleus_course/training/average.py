@@ -1,10 +1,10 @@
-"""Averaged weights (an exponential moving average), which the optimiser keeps."""
+"""Averaged weights (an exponential moving average), kept by the optimiser."""
 
 from contextlib import contextmanager
 
 
 def take_average(network):
-    """Overwrite the live weights with the optimiser's averaged ones; before its first step there are none."""
+    """Overwrite the live weights with the optimiser's averaged ones, if it has taken a step."""
     if int(network.optimizer.iterations) == 0:
         return
     network.optimizer.use_ema = True
@@ -13,21 +13,21 @@ def take_average(network):
 
 
 def restart_average(network):
-    """Begin the averaged weights again at the live ones.
+    """Restart the average at the live weights.
 
-    Keras starts the average at the first step, so early on it would be mostly the random start: after n steps
-    that keeps a share of decay ** n. Until 2 / (1 - decay) steps are done the average is the live weights.
+    Keras starts the average at the first step, so the random initial weights keep a share of decay ** n after n
+    steps. The training loop therefore restarts it until 2 / (1 - decay) steps are done.
     """
     optimizer = network.optimizer
     for average, variable in zip(
         optimizer._model_variables_moving_average, optimizer._trainable_variables
     ):
-        average.assign(variable.numpy())  # a copy: JAX may give the buffer of either away
+        average.assign(variable.numpy())  # a copy: JAX may donate the buffer of either
 
 
 @contextmanager
 def averaged(network, config):
-    """The network with its averaged weights (EMA) in place; the live ones come back afterwards."""
+    """Use the averaged weights (EMA) inside; the live ones are restored afterwards."""
     if not config.ema:
         yield
         return

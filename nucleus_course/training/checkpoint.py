@@ -1,4 +1,4 @@
-"""A run folder: its lock, its log, and checkpoints that hold the full state of a training."""
+"""A run folder: its lock, its log, and checkpoints with the full state of a training."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ class RunFolder:
     """A folder for one training; locked while it is open, so that two trainings cannot share it.
 
     Raises:
-        UserError: if another process holds it, or it has a checkpoint and ``resume`` is False.
+        UserError: another process uses it, or it has a checkpoint and ``resume`` is False.
     """
 
     def __init__(self, path, resume=False):
@@ -51,7 +51,7 @@ class RunFolder:
         self.lock.release()
 
     def write_log(self, rows):
-        """log.jsonl and log.csv, one row an epoch; rewritten whole, so a kill leaves them complete."""
+        """Write log.jsonl and log.csv, one row per epoch, atomically."""
         write_file(self.path / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         columns = list(dict.fromkeys(key for row in rows for key in row))
         text = io.StringIO()
@@ -65,10 +65,9 @@ class RunFolder:
 
 
 def state_variables(network):
-    """What a training step reads and writes, in a fixed order: weights, random state, optimiser.
+    """The variables of a training step in a fixed order: weights, random state, optimiser.
 
-    ``.weights.h5`` files leave out the random state that samples anchors and RoIs, so a resumed run
-    would draw others.
+    ``.weights.h5`` files lack the random state, so a resumed run would sample other anchors and RoIs.
     """
     metrics = {id(v) for metric in network.metrics for v in metric.variables}
     variables = [v for v in network.variables if id(v) not in metrics]
@@ -116,10 +115,10 @@ def _read(path, whole=True):
 
 
 def load_checkpoint(path, network):
-    """Put the stored state back into a model compiled for the same stage; gives ``meta``.
+    """Restore the stored state of a model compiled for the same stage; returns ``meta``.
 
     Raises:
-        UserError: if the file does not fit the network.
+        UserError: the file does not fit the network.
     """
     variables = state_variables(network)
     meta, arrays = _read(path)
@@ -130,7 +129,7 @@ def load_checkpoint(path, network):
             f"checkpoint {path} belongs to another model or stage: give the preset it was made with"
         )
     for array, variable in zip(arrays, variables):
-        if array.dtype == "uint16" and variable.dtype == "bfloat16":  # which .npz files do not know
+        if array.dtype == "uint16" and variable.dtype == "bfloat16":  # .npz files have no bfloat16
             array = (array.astype("uint32") << 16).view("float32")  # the upper half of a float32
         variable.assign(array)
     return meta

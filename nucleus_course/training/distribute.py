@@ -1,14 +1,14 @@
-"""Several devices, one batch: data parallelism by Keras's own means.
+"""Data parallelism with Keras: several devices share a batch.
 
 Each device holds all weights and computes its share of every batch.
 
 JAX (``keras.distribution.DataParallel``) splits the arrays and computes as if there were one device:
 losses, sampling and BatchNorm's statistics are those of the whole batch.
 
-TensorFlow (``tf.distribute.MirroredStrategy``) runs the model once a device and averages the gradients.
-Each device averages its losses over what it sampled itself, clips its own gradient, and BatchNorm learns
-from its share alone. The result is the same as one device's where the shares hold equally many samples of each kind
-and BatchNorm is frozen, as in the paper's own presets; elsewhere it differs slightly.
+TensorFlow (``tf.distribute.MirroredStrategy``) runs the model once per device and averages the gradients.
+Each device averages its losses over its own samples, clips its own gradient, and BatchNorm learns from its
+share alone. The result equals that of one device if all shares hold equally many samples of each kind and
+BatchNorm is frozen, as in the paper's presets; otherwise it differs slightly.
 """
 
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from nucleus_course._util.errors import UserError
 
 
 def device_names(kind=None):
-    """The devices of the backend, GPUs where there are some: ["gpu:0", "gpu:1"] or ["cpu:0"]."""
+    """The devices of the backend, GPUs if there are any: ["gpu:0", "gpu:1"] or ["cpu:0"]."""
     if keras.backend.backend() == "torch":
         import torch
 
@@ -45,13 +45,11 @@ def _listed(kind):
 
 @contextmanager
 def data_parallel(count, batch_size=None):
-    """What is built and trained inside runs on the first ``count`` devices; 1 changes nothing.
-
-    Build the model inside, and train it inside.
+    """A model that is built and trained inside uses the first ``count`` devices; 1 changes nothing.
 
     Args:
         count: devices to use.
-        batch_size: the whole batch, checked here to divide evenly.
+        batch_size: the whole batch; it must divide evenly.
 
     Yields:
         Names of the devices.

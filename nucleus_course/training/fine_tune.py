@@ -1,7 +1,7 @@
-"""Fine-tuning on a few images: what is held out, what is learned how, and old images mixed in.
+"""Fine-tuning on a few images: which are held out, the schedule, and mixing in old images.
 
-A handful of images teaches a trained network a new look in minutes, and makes it forget old ones. So some images are
-left out to judge by, the trunk is frozen at first, rates are small, and old data may be mixed in.
+A few images teach a trained network a new kind of image in minutes, but it may forget old ones. So some images are
+left out for scoring, the trunk is frozen at first, rates are small, and old data may be mixed in.
 """
 
 import dataclasses
@@ -10,15 +10,15 @@ from nucleus_course._util.errors import UserError
 from nucleus_course.config import StageConfig
 from nucleus_course.presets import get_preset
 
-SHARE = 0.3  # of a tiny set that is left out
-TENTH = 40  # images from which on a tenth is left out is enough, as in the named splits
+SHARE = 0.3  # share of a small set that is left out
+TENTH = 40  # above this many images a tenth is enough, as in the named splits
 OWN, OLD = "images at hand", "mixed in"
 
 
 def left_out(ids):
-    """The ids of a small set to judge by, evenly spread over the sorted ids; the others are to learn from.
+    """The ids of a small set that are left out for scoring, evenly spread over the sorted ids.
 
-    Three in ten up to 40 images, then as many as a tenth and at least twelve; none of a single image.
+    Three in ten up to 40 images, then a tenth but at least twelve; none of a single image.
 
     >>> left_out(["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"])
     ('b', 'f', 'i')
@@ -34,7 +34,7 @@ def left_out(ids):
 def fine_tune_preset(config):
     """The :class:`~nucleus_course.config.Preset` for a trained model's config: heads first, then all at a small rate.
 
-    Three minutes on two CPU cores. Augmentation is the preset's own: a few images need it most.
+    It takes three minutes on two CPU cores. The augmentation is the preset's.
     """
     try:
         preset = get_preset(config.name)
@@ -45,7 +45,7 @@ def fine_tune_preset(config):
         StageConfig("all, gently", layers="all", epochs=14, rate=2e-4, schedule="cosine", warmup_epochs=1),
     )  # fmt: skip
     if getattr(config, "kind", "") == "unet":
-        stages = stages[1:]  # it has no trunk of its own
+        stages = stages[1:]  # it has no separate trunk
     training = dataclasses.replace(
         preset.training, stages=stages, steps_per_epoch=12, ema=0.98, settle=0.0, balance_types=0.0,
         type_factors={}, validate_every=0,
@@ -54,10 +54,10 @@ def fine_tune_preset(config):
 
 
 class Mixed:
-    """Images at hand and old ones as one data set, so that each of the two gives half of the crops.
+    """New and old images as one data set for :class:`~nucleus_course.data.batches.TrainingBatches`.
 
-    What :class:`~nucleus_course.data.batches.TrainingBatches` needs of a data set. With ``balance_types`` of 1 both
-    types, :data:`OWN` and :data:`OLD`, come equally often; :meth:`preset` sees to it.
+    With ``balance_types`` of 1, as :meth:`preset` sets it, each of the two "types", :data:`OWN` and :data:`OLD`, gives
+    half of the crops.
     """
 
     def __init__(self, own, old):
@@ -83,14 +83,14 @@ class Mixed:
         return (self[index] for index in range(len(self)))
 
     def preload(self, workers=None):
-        """Decode both into memory; gives this."""
+        """Decode both into memory; returns itself."""
         for part in self._parts:
             part.preload(workers)
         return self
 
     @staticmethod
     def preset(preset):
-        """A preset that draws half of the crops from either part."""
+        """The preset, changed to draw half of the crops from each part."""
         return dataclasses.replace(
             preset, training=dataclasses.replace(preset.training, balance_types=1.0)
         )

@@ -26,7 +26,7 @@ from nucleus_course.training.progress import EpochWatch, Reporter
 from nucleus_course.training.schedule import Schedule, locate, scale_stages
 from nucleus_course.training.stages import compile_for, count_trainable
 
-# Metrics of a validation in a log row; one of them may judge the weights.
+# Validation metrics in a log row; one of them selects the best weights.
 VALIDATED = ("coco_ap", "coco_ap50", "coco_ap75", "dsb_score", "mean_mask_iou")
 
 
@@ -36,7 +36,7 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass
 class History:
-    """What a training did: one dict per epoch in ``rows``, the run folder, the best validation value."""
+    """The result of a training: one dict per epoch in ``rows``, the run folder, the best validation value."""
 
     rows: list = field(default_factory=list)
     run: Path | None = None
@@ -127,7 +127,7 @@ def train(
 
 
 class _Loop:
-    """One call of :func:`train`: what it knows between epochs."""
+    """The state of one call of :func:`train`."""
 
     def __init__(self, model, preset, schedule, run, resume, progress):
         self.model, self.network = model, model.network
@@ -135,18 +135,18 @@ class _Loop:
         self.folder = RunFolder(run, resume) if run is not None else None
         self.resume, self.progress, self.every = resume, progress, self.config.validate_every
         self.history = History(run=self.folder and self.folder.path)
-        self.start = self.epoch = self.first = 0  # of the run, now, and of the stage
+        self.start = self.epoch = self.first = 0  # epochs: at the start, now, and of the stage
         self.elapsed, self.since = 0.0, time.perf_counter()
-        self.stage, self.reporter = None, None  # number of the stage that is compiled
-        self.good = []  # (variable, value) after the last whole epoch
+        self.stage, self.reporter = None, None  # number of the compiled stage
+        self.good = []  # (variable, value) after the last complete epoch
 
     @property
     def seconds(self):
-        """Training time so far, over all pieces of a resumed run."""
+        """Training time so far, including earlier parts of a resumed run."""
         return self.elapsed + time.perf_counter() - self.since
 
     def open(self, dataset, earlier, notes):
-        """Begin, or go on from the run folder's checkpoint."""
+        """Begin, or continue from the run folder's checkpoint."""
         folder, saved = self.folder, None
         if folder and self.resume and folder.checkpoint.exists():
             saved = read_meta(folder.checkpoint)
@@ -161,11 +161,11 @@ class _Loop:
         self.reporter = Reporter(
             self.progress, self.schedule.epochs, len(self.batches), self.schedule.minutes
         )
-        # By the seconds in the log alone: a resumed run then agrees which epoch is the last.
+        # Use the seconds in the log, so that a resumed run ends at the same epoch.
         self.last = self.schedule.over(self.epoch, self.elapsed)
         if saved is not None:
-            # The state belongs to the epoch's own stage. Where the next epoch opens another, the loop
-            # changes over as it would have without the break.
+            # The state belongs to the stage of the last epoch. If the next epoch starts another, the
+            # loop switches as without the interruption.
             self.enter(
                 min(saved.get("number", 0), len(self.schedule.stages) - 1), folder.checkpoint
             )
@@ -174,12 +174,12 @@ class _Loop:
                 length = run_config.length(self.schedule.stages, self.schedule.minutes)
                 folder.write_json(run_config.NAME, {**earlier.values, **length})
         if not self.last:
-            # They belong to the weights as they were.
+            # These belong to the old weights.
             self.model.rescorer = self.model.novelty = None
             self.model.thresholds = self.model.thresholds.inherited()
 
     def enter(self, number, checkpoint=None):
-        """Compile for a stage, and take over a checkpoint's state."""
+        """Compile for a stage, and restore a checkpoint's state."""
         stage = self.schedule.stages[number]
         moving = compile_for(self.network, self.config, stage.layers)
         if checkpoint is not None:
@@ -211,7 +211,7 @@ class _Loop:
                 break
 
     def train_epoch(self):
-        """One epoch; its log row."""
+        """Train for one epoch; returns its log row."""
         share = self.schedule.share(self.seconds)
         number, within, part = locate(self.schedule.stages, self.epoch, share)
         if number != self.stage:
@@ -225,7 +225,7 @@ class _Loop:
         done = self.epoch / self.schedule.epochs if share is None else share
         batches.gentle = done >= 1.0 - self.config.settle
         watch = EpochWatch(batches, self.reporter, bool(self.config.ema))
-        # shuffle=False: the batches are in a seeded order, and Keras would change it by an unseeded one.
+        # shuffle=False: the batches have a seeded order, which Keras would shuffle without a seed.
         options = {"shuffle": False, "verbose": 0, "callbacks": [watch]}
         result = network.fit(batches, epochs=self.epoch + 1, initial_epoch=self.epoch, **options)
         row = {"epoch": self.epoch + 1, "stage": stage.name, "rate": rate}
@@ -241,7 +241,7 @@ class _Loop:
         return row
 
     def validate(self, row):
-        """Measure the epoch where it is its turn; keep the weights if they are the best so far."""
+        """Validate if it is the epoch's turn; keep the weights if they are the best so far."""
         row["seconds"] = round(self.seconds, 1)
         self.last = self.schedule.over(self.epoch, row["seconds"])
         turn = self.last or (self.every and self.epoch % self.every == 0)
@@ -258,7 +258,7 @@ class _Loop:
         self.last = self.last or self.schedule.over(self.epoch, row["seconds"])
 
     def stop(self, reason):
-        """End early: back to the state after the last whole epoch."""
+        """End early, with the state after the last complete epoch."""
         self.history.stopped = str(reason) or "interrupted"
         for variable, value in self.good:
             variable.assign(value)
@@ -268,14 +268,14 @@ class _Loop:
             self.reporter.say(f"stopped after epoch {len(self.history.rows)}{again}")
 
     def finish(self):
-        """Leave the averaged weights in the network, and in the run folder where no best ones are kept."""
+        """Put the averaged weights into the network, and into the run folder unless it keeps the best ones."""
         if self.config.ema and self.network.optimizer is not None:
             take_average(self.network)
         if not self.folder or not self.good or self.history.best is not None:
             return
         place = self.folder.path / "weights"
         if len(self.history.rows) == self.start and (place / "thresholds.json").exists():
-            # Nothing was trained: what was chosen since then still holds.
+            # Nothing was trained, so thresholds and rescorer are still valid.
             point = self.model.operating_point(place)
             self.model.thresholds, self.model.rescorer, self.model.novelty = point
         self.model.save(place)
@@ -288,6 +288,6 @@ class _Loop:
 
 
 def validate(model, dataset):
-    """The metrics that a log row carries, on a whole split, at the model's thresholds."""
+    """The metrics of a log row, on a whole split, at the model's thresholds."""
     report = evaluate(dataset, predict_dataset(model, dataset, progress=False), progress=False)
     return {key: report.metrics[key] for key in VALIDATED}

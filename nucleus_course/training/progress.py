@@ -1,4 +1,4 @@
-"""What a training shows while it runs, and how it measures itself."""
+"""The output of a running training, and its speed."""
 
 import sys
 import time
@@ -12,8 +12,8 @@ from nucleus_course._util.progress import progress
 class EpochWatch(keras.callbacks.Callback):
     """Times the steps of one epoch, and how long they waited for input.
 
-    A step waits if its batch was finished after the step before it ended. Where steps run ahead of the
-    device (JAX on a GPU) the figure is an upper bound.
+    A step waits if its batch was finished after the previous step ended. If steps are dispatched ahead of
+    the device (JAX on a GPU), the figure is an upper bound.
     """
 
     def __init__(self, batches, reporter, ema=False):
@@ -27,7 +27,7 @@ class EpochWatch(keras.callbacks.Callback):
         self.model.optimizer.use_ema = self.ema
 
     def on_epoch_end(self, epoch, logs=None):
-        # fit() ends by overwriting the weights with their average; ours go on from the live ones.
+        # Otherwise fit() would overwrite the live weights with their average at the end.
         self.model.optimizer.use_ema = False
 
     def on_train_batch_end(self, batch, logs=None):
@@ -36,7 +36,7 @@ class EpochWatch(keras.callbacks.Callback):
             self.waited += max(0.0, ready - self.end)
         self.end = time.perf_counter()
         if batch == 0:
-            self.first = self.end  # compiling is not training speed
+            self.first = self.end  # the first step compiles, so it does not count
         self.steps += 1
         self.reporter.step()
 
@@ -53,7 +53,7 @@ class EpochWatch(keras.callbacks.Callback):
 
 
 class Reporter:
-    """A progress bar with the time left on a terminal, a line an epoch elsewhere."""
+    """A progress bar with the time left on a terminal, elsewhere one line per epoch."""
 
     def __init__(self, show, epochs, steps, minutes=None):
         self.show, self.epochs, self.minutes = show, epochs, minutes
@@ -85,7 +85,6 @@ class Reporter:
             parts.append(f"{row['images_per_s']:.1f} images/s, {100 * row['waiting']:.0f}% waiting")
         if "coco_ap" in row:
             names = {"coco_ap": "AP", "dsb_score": "dsb", "mean_mask_iou": "mask IoU"}
-            # without nuclei there is no AP
             values = {k: "-" if row[k] is None else f"{row[k]:.1f}" for k in names}
             parts.append(
                 "validation " + ", ".join(f"{title} {values[k]}" for k, title in names.items())

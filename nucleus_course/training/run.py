@@ -1,4 +1,4 @@
-"""A run's settings: ``config.json`` in its folder, which a resumed run goes on with."""
+"""A run's settings: ``config.json`` in its folder, with which a resumed run continues."""
 
 import dataclasses
 import hashlib
@@ -23,9 +23,9 @@ NAME = "config.json"
 
 
 class RunConfig:
-    """The contents of a run folder's config.json: ``values`` as JSON types, and what they mean.
+    """The contents of a run folder's config.json: ``values`` as JSON types, and as objects.
 
-    ``preset``, ``stages`` and ``minutes`` raise :class:`UserError` where the file lacks them or another
+    ``preset``, ``stages`` and ``minutes`` raise :class:`UserError` if the file lacks them or another
     version wrote it.
     """
 
@@ -34,7 +34,7 @@ class RunConfig:
 
     @cached_property
     def preset(self):
-        """The :class:`~nucleus_course.config.Preset` as it was, options and all."""
+        """The run's :class:`~nucleus_course.config.Preset`, including options."""
         model = (
             UNetConfig if self._read(lambda v: v["model"].get("kind")) == "unet" else ModelConfig
         )
@@ -51,22 +51,22 @@ class RunConfig:
 
     @property
     def stages(self):
-        """The schedule's :class:`~nucleus_course.config.StageConfig`, scaled to the epochs asked for."""
+        """The schedule's :class:`~nucleus_course.config.StageConfig`, scaled to the requested epochs."""
         return self._read(lambda v: tuple(from_dict(StageConfig, stage) for stage in v["stages"]))
 
     @property
     def minutes(self):
-        """Wall time in all, or None where epochs decide."""
+        """Total wall time, or None if epochs decide."""
         return self._read(lambda v: v.get("minutes"))
 
     @property
     def split(self):
-        """Name or file of the split, or None where the images were listed in Python."""
+        """Name or file of the split, or None if the images were listed in Python."""
         split = self.values.get("split")
         return None if split == "listed" else split
 
     def trained_on(self, dataset):
-        """Whether a data set holds the images that the run learns from: the same ids."""
+        """Whether a data set holds the same image ids as the run's."""
         if "ids_sha256" in self.values:
             return self.values["ids_sha256"] == _digest(dataset.ids)
         return self.values.get("images", len(dataset)) == len(dataset)
@@ -83,7 +83,7 @@ class RunConfig:
 
 
 def read_run_config(folder):
-    """The :class:`RunConfig` of a run folder, or None where it has no config.json.
+    """The :class:`RunConfig` of a run folder, or None if it has no config.json.
 
     Raises:
         UserError: the file cannot be read.
@@ -104,8 +104,8 @@ def length(stages, minutes):
 
 
 def describe(model, dataset, preset, stages, minutes, notes=None):
-    """What config.json holds, as JSON types; ``notes`` are further entries."""
-    # The model's thresholds: weights that it began with may have brought their own.
+    """The contents of config.json as JSON types; ``notes`` are further entries."""
+    # The model's thresholds, because its initial weights may have their own.
     preset = dataclasses.replace(preset, thresholds=model.thresholds)
     about = {
         "data": dataset.name,

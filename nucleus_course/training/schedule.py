@@ -1,4 +1,4 @@
-"""How long a training is, and which stage an epoch belongs to."""
+"""The length of a training, and the stage of an epoch."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Schedule:
 
     Attributes:
         stages: tuple of :class:`~nucleus_course.config.StageConfig`.
-        minutes: wall time in all, or None where epochs decide.
+        minutes: total wall time, or None if epochs decide.
     """
 
     stages: tuple
@@ -28,12 +28,12 @@ class Schedule:
         return epoch >= self.epochs if self.minutes is None else seconds >= 60.0 * self.minutes
 
     def share(self, seconds):
-        """The share of the time that is spent, in [0, 1]; None where epochs decide."""
+        """The share of the time that has passed, in [0, 1]; None if epochs decide."""
         return min(1.0, seconds / (60.0 * self.minutes)) if self.minutes else None
 
 
 def scale_stages(stages, epochs):
-    """Stages with their epochs scaled to ``epochs`` in all, at least one each while they last."""
+    """Stages with their epochs scaled to a total of ``epochs``, at least one each as far as possible."""
     if epochs is None:
         return tuple(stages)
     ends = np.cumsum([s.epochs for s in stages])
@@ -48,8 +48,7 @@ def locate(stages, epoch, share=None):
     """The stage of an epoch or, with ``share`` in [0, 1], of a share of the time.
 
     Returns:
-        Stage number; epoch within it, None with ``share``, which does not tell when the stage began;
-        progress within it in [0, 1], None without ``share``.
+        Stage number; epoch within it, None with ``share``; progress within it in [0, 1], None without ``share``.
     """
     ends = np.cumsum([s.epochs for s in stages])
     if share is None:

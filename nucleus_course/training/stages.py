@@ -1,4 +1,4 @@
-"""Which layers a stage of training moves, and the optimiser that moves them."""
+"""Which layers a stage trains, and the optimiser."""
 
 import math
 import re
@@ -18,17 +18,17 @@ NOT_DECAYED = ("bias", "gamma", "beta")
 
 
 def set_trainable(network, layers):
-    """Freeze all but the layers of a stage; compile the model again for it to take effect.
+    """Freeze all layers but those of a stage; it takes effect when the model is compiled.
 
     Args:
         network: the Keras model.
         layers: ``heads`` (pyramid, RPN, heads), ``4+`` (and ResNet stages 4 and 5) or ``all``.
 
     Returns:
-        Names of the layers that move.
+        Names of the trainable layers.
 
     Raises:
-        UserError: for another value of ``layers``.
+        UserError: another value of ``layers``.
     """
     if layers not in PATTERNS:
         raise UserError(
@@ -54,15 +54,15 @@ def count_trainable(network):
 def make_optimizer(config):
     """The optimiser of a :class:`~nucleus_course.config.TrainingConfig`.
 
-    SGD with momentum as in the paper, or AdamW. The gradient's global norm is clipped, as Keras 2 did
-    under the name ``clipnorm``. Weight decay is decoupled (each step takes rate x decay x weight away)
-    and spares biases and BatchNorm; Matterport divided its L2 term by each tensor's size, which left
-    next to none, so the paper's 0.0001 is taken at its word here.
+    SGD with momentum as in the paper, or AdamW. The gradient's global norm is clipped, as by ``clipnorm``
+    in Keras 2. Weight decay is decoupled (each step subtracts rate x decay x weight) and excludes biases
+    and BatchNorm. Matterport divided its L2 term by each tensor's size, which left almost no decay; the
+    paper's 0.0001 is applied in full here.
     """
     common = {
         "learning_rate": 1e-3,
         "weight_decay": config.weight_decay,
-        # Keras clips each replica's gradient before it sums them, and each is its share of the whole.
+        # Keras clips each replica's gradient, a share of the whole, before summing them.
         "global_clipnorm": config.global_clipnorm / replicas() if config.global_clipnorm else None,
         "use_ema": bool(config.ema),
         "ema_momentum": config.ema or 0.99,
@@ -82,7 +82,7 @@ def compile_for(network, training, layers):
     moving = set_trainable(network, layers)
     network.batch_size = training.batch_size // replicas()
     network.loss_weights_ = dict(training.loss_weights)
-    # XLA compiles for minutes and then runs slower on a CPU under TensorFlow; JAX is XLA.
+    # On a CPU, XLA under TensorFlow compiles for minutes and then runs slower; JAX always uses XLA.
     backend = keras.backend.backend()
     jit = backend == "jax" or (backend == "tensorflow" and _on_gpu())
     network.compile(optimizer=make_optimizer(training), jit_compile=jit)

@@ -1,4 +1,4 @@
-"""A training that must fit into a time: how fast it goes here, and when it has to stop."""
+"""Training within a time limit: measuring the speed, fitting the schedule, stopping in time."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from typing import Any, NamedTuple
 from nucleus_course.backend import is_out_of_memory
 from nucleus_course.config import Preset
 
-MARGIN = 20.0  # seconds left free before the limit: the last checkpoint has to reach the disk
+MARGIN = 20.0  # seconds kept free before the limit, to write the last checkpoint
 PROBE_STEPS = 6
-EPOCHS = 20  # how many epochs a fitted schedule has: each ends with a checkpoint
+EPOCHS = 20  # epochs of a fitted schedule; each ends with a checkpoint
 
 
 class TimeLimit:
-    """A limit for everything that a command does, running from the moment this is made.
+    """A time limit for a whole command, counted from the creation of this object.
 
-    Called after each epoch it says whether to stop, so it serves as ``on_epoch`` of
-    :func:`nucleus_course.train`.
+    Called after each epoch, it says whether to stop: use it as ``on_epoch`` of :func:`nucleus_course.train`.
 
     Args:
-        minutes: the limit; None is no limit.
-        reserve: minutes of it that are kept for what follows the training.
+        minutes: the limit; None for no limit.
+        reserve: minutes of it that are kept for the work after training.
     """
 
     def __init__(self, minutes: float | None, reserve: float = 0.0) -> None:
@@ -34,19 +33,19 @@ class TimeLimit:
 
     @property
     def left(self) -> float:
-        """Seconds that are left for training; infinity without a limit."""
+        """Seconds left for training; infinity without a limit."""
         if self.seconds is None:
             return float("inf")
         return self.seconds - (time.perf_counter() - self.begin)
 
     def start(self) -> None:
-        """Training starts now: what came before counts against the limit but is not an epoch."""
+        """Start of the training, so that earlier work does not count as part of an epoch."""
         self.last = time.perf_counter()
 
     def __call__(self, row: Mapping[str, Any]) -> bool:
         """Whether another epoch, as long as the longest so far, would end too late.
 
-        The first epoch also compiles, so it counts only while it is alone.
+        The first epoch, which includes compiling, counts only if it is the only one.
         """
         now = time.perf_counter()
         self.lengths.append(now - self.last)
@@ -55,19 +54,19 @@ class TimeLimit:
 
 
 class Speed(NamedTuple):
-    """Seconds that a training takes before its first step, compiling above all, and seconds a step."""
+    """Seconds before a training's first step, mostly compiling, and seconds per step."""
 
     start: float
     step: float
 
 
 def measure_speed(build: Callable[[], Any], dataset: Any, preset: Preset) -> Speed:
-    """How fast a training goes here, measured on a network that is thrown away.
+    """The speed of training on this machine, measured with a temporary network.
 
     Args:
-        build: makes a model, see :class:`~nucleus_course.prediction.segmenter.Segmenter`.
-        dataset: what will be learned from.
-        preset: the training; the layers of its last stage move, as many as ever do.
+        build: returns a new :class:`~nucleus_course.prediction.segmenter.Segmenter`.
+        dataset: the training data.
+        preset: the training; its last stage is measured, which trains most layers.
     """
     from nucleus_course.training.loop import train
 
@@ -89,10 +88,10 @@ def largest_batch(
     seconds: float = float("inf"),
     gain: float = 1.1,
 ) -> tuple[Preset, Speed]:
-    """Double the batch while images per second rise by ``gain`` and the device's memory holds it.
+    """Double the batch while images per second rise by ``gain`` and the device has enough memory.
 
-    The rate follows the batch: in proportion for SGD, with its square root for AdamW. No batch is
-    tried that would take the trials beyond ``seconds``, if it takes as long as the one before.
+    The learning rate grows with the batch: in proportion for SGD, with its square root for AdamW. No
+    batch is tried if the trials would exceed ``seconds``, assuming that it takes as long as the last.
 
     Returns:
         The preset with that batch, and its speed.
@@ -129,8 +128,8 @@ def fitted(preset: Preset, seconds: float, speed: Speed) -> tuple[Preset, float]
     """A schedule that ends within ``seconds``.
 
     Returns:
-        The preset with epochs of a twentieth of the time behind the start, and the minutes its rates
-        follow. One epoch is left free, for the clock is looked at between epochs.
+        The preset with epochs of a twentieth of the time after the start, and the minutes of the
+        schedule. One epoch is kept free, because the clock is checked only between epochs.
     """
     steps = max(1, int((seconds - speed.start) / EPOCHS / speed.step))
     training = dataclasses.replace(preset.training, steps_per_epoch=steps)

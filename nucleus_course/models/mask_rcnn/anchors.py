@@ -1,7 +1,7 @@
 """Anchors: the boxes that the region proposal network scores and moves (Ren et al. 2015; FPN, section 4.1).
 
-They depend on the image size alone, so they are made once a size in NumPy and enter the graph as a
-constant. One size a level, several ratios; a ratio is height over width and keeps the area.
+They depend on the image size alone, so they are computed in NumPy, once per size, and enter the graph as a
+constant. Each level has one size and several ratios; a ratio is height over width and keeps the area.
 """
 
 import functools
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def level_shapes(height, width, strides):
-    """(rows, columns) of each pyramid level for an input of height x width pixels, as 'same' padding gives."""
+    """(rows, columns) of each pyramid level for an input of height x width pixels, with 'same' padding."""
     return tuple((-(-height // s), -(-width // s)) for s in strides)
 
 
@@ -25,13 +25,13 @@ def pyramid_anchors(height, width, strides, sizes, ratios):
 
     Args:
         height, width: the network's input size, pixels.
-        strides: pixels a feature cell, one a level.
-        sizes: side of the square anchor in pixels, one a level.
+        strides: pixels per feature cell, for each level.
+        sizes: side of the square anchor in pixels, for each level.
         ratios: height over width.
 
     Returns:
         (A, 4) float32 (y1, x1, y2, x2), pixels, centred on the cells' centres ``(i + 0.5) * stride``.
-        Anchors may reach over the image's edge. The array is shared: do not write to it.
+        Anchors may reach beyond the image's edge. The array is shared and read-only.
     """
     if len(strides) != len(sizes):
         raise ValueError(

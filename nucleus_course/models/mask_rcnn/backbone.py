@@ -1,8 +1,8 @@
 """The trunks: ResNet-50 and ResNet-101 (He et al. 2016), and a thin one for two CPU cores.
 
-Layers carry the names of Matterport's Mask_RCNN (``res4b_branch2a``, ``bn4b_branch2a``), so that stages
-of training can be named by pattern and published weights be mapped one to one. ResNet-50/101 are as
-there: the stride sits in a block's first 1x1 convolution, every convolution has a bias.
+Layers have the names of Matterport's Mask_RCNN (``res4b_branch2a``, ``bn4b_branch2a``), so that training
+stages can select them by pattern and published weights map one to one. ResNet-50/101 follow it too: the
+stride is in a block's first 1x1 convolution, and every convolution has a bias.
 """
 
 import string
@@ -19,10 +19,10 @@ def block_names(stage, count):
 
 
 def blocks_beyond(old, new):
-    """The blocks that a thin trunk has and a shallower one has not: {name: the scale of its last BatchNorm}.
+    """The blocks that a thin trunk has and a shallower one lacks: {name: the scale of its last BatchNorm}.
 
-    At a scale of zero such a block passes on what it gets, so a network can grow by it and compute what it did
-    before (Chen et al. 2016, section 3.2). Empty unless both configs are of thin trunks and ``new`` is the deeper.
+    With a scale of zero such a block is the identity, so a network can grow by it without changing its output
+    (Chen et al. 2016, section 3.2). Empty unless both configs are of thin trunks and ``new`` is deeper.
     """
     if not all(getattr(config, "backbone", None) == "thin" for config in (old, new)):
         return {}
@@ -86,7 +86,7 @@ def _resnet(image, config, dtype):
         x
     )
     x = layers.ReLU(dtype=dtype)(_norm("bn_conv1", epsilon, dtype)(x))
-    if config.pool_padding == "symmetric":  # keras.applications: a zero border, then no padding
+    if config.pool_padding == "symmetric":  # as in keras.applications
         x = layers.ZeroPadding2D(1, dtype=dtype)(x)
         x = layers.MaxPooling2D(3, 2, padding="valid", dtype=dtype)(x)
     else:
@@ -104,7 +104,7 @@ def _resnet(image, config, dtype):
 
 def _thin(image, config, dtype):
     epsilon = config.norm_epsilon
-    # Stride 2 and no pooling: C2 at stride 2 of native pixels is C2 at stride 4 of doubled ones.
+    # Stride 2 and no pooling: C2 at stride 2 on native pixels corresponds to stride 4 on upsampled ones.
     x = _convolution(image, config.widths[0], 3, "conv1", dtype, 2, bias=False)
     x = layers.ReLU(dtype=dtype)(_norm("bn_conv1", epsilon, dtype)(x))
     stages = []

@@ -9,7 +9,7 @@ CLASSES = 2  # background, nucleus
 class BoxHead(keras.layers.Layer):
     """(M, 7, 7, C) -> class logits (M, 2) and box deltas (M, 2, 4), float32.
 
-    Two fully connected layers, as Matterport's 7x7 and 1x1 convolutions; BatchNorm if ``config.head_norm``.
+    Two fully connected layers, equal to Matterport's 7x7 and 1x1 convolutions; BatchNorm if ``config.head_norm``.
     """
 
     def __init__(self, config, dtype="float32", **kwargs):
@@ -59,7 +59,7 @@ class BoxHead(keras.layers.Layer):
 
 
 class MaskHead(keras.layers.Layer):
-    """(M, 14, 14, C) -> mask logits (M, 28, 28, 2), float32: four 3x3 convolutions, one doubling, one 1x1."""
+    """(M, 14, 14, C) -> mask logits (M, 28, 28, 2), float32: four 3x3 convolutions, one transposed, one 1x1."""
 
     def __init__(self, config, dtype="float32", **kwargs):
         super().__init__(name="mask_head", dtype=dtype, **kwargs)

@@ -1,13 +1,13 @@
-"""The five losses of Mask R-CNN, each a mean over what was sampled; padding weighs nothing.
+"""The five losses of Mask R-CNN, each a mean over the samples; padding has no weight.
 
-All take and give float32. A batch without a single sample of a kind has a loss of 0, not NaN.
+All take and return float32. A batch without samples of a kind has a loss of 0, not NaN.
 """
 
 from keras import ops
 
 
 def weighted_mean(values, weights):
-    """Sum of values x weights over the sum of weights; 0 where that is 0."""
+    """Sum of values x weights over the sum of weights (at least 1)."""
     weights = ops.cast(weights, "float32")
     return ops.sum(values * weights) / ops.maximum(ops.sum(weights), 1.0)
 

@@ -27,16 +27,16 @@ class MaskRCNNNetwork(keras.Model):
 
     Args:
         config: :class:`~nucleus_course.config.ModelConfig`.
-        dtype_policy: policy of trunk, pyramid and heads (``mixed_bfloat16`` trains faster where the
-            hardware has it). Boxes, logits and losses are always float32.
+        dtype_policy: of trunk, pyramid and heads (``mixed_bfloat16`` trains faster if the hardware
+            has it). Boxes, logits and losses are always float32.
         seed: for the sampling of anchors and RoIs.
 
-    With ``training=True`` it takes a dict with ``image`` (B, H, W, 3) float32 prepared by
+    With ``training=True`` it takes a dict with ``image`` (B, H, W, 3) float32 from
     :func:`nucleus_course.data.preprocess.to_network`, ``labels`` (B, H, W) int32, ``boxes``
-    (B, G, 4) float32 and ``ids`` (B, G) int32, and gives what :meth:`compute_loss` needs. With
-    ``training=False`` it takes ``image`` and gives what :meth:`detect` gives.
+    (B, G, 4) float32 and ``ids`` (B, G) int32, and returns what :meth:`compute_loss` needs. With
+    ``training=False`` it takes ``image`` and returns the output of :meth:`detect`.
 
-    :class:`nucleus_course.MaskRCNN` puts thresholds around it and predicts images of any size.
+    :class:`nucleus_course.MaskRCNN` adds thresholds and predicts on images of any size.
     """
 
     def __init__(self, config, dtype_policy="float32", seed=0, name="mask_rcnn"):
@@ -68,12 +68,12 @@ class MaskRCNNNetwork(keras.Model):
         return merge_levels([self.rpn(level, training=training) for level in pyramid])
 
     def anchors(self, height, width):
-        """(A, 4) float32 anchors of an input of that size, network pixels."""
+        """(A, 4) float32 anchors for an input of this size, network pixels."""
         c = self.config
         return pyramid_anchors(height, width, c.strides, c.anchor_sizes, c.anchor_ratios)
 
     def proposals(self, logits, deltas, height, width, window, training=False):
-        """RPN output to proposals: boxes (B, P, 4), scores (B, P), valid (B, P)."""
+        """From the RPN's output to proposals: boxes (B, P, 4), scores (B, P), valid (B, P)."""
         c = self.config
         ratios = len(c.anchor_ratios)
         shapes = level_shapes(height, width, c.strides)
@@ -114,16 +114,16 @@ class MaskRCNNNetwork(keras.Model):
         return self.mask_head(pooled, training=training, valid=valid)[..., 1]
 
     def refine(self, pyramid, boxes, window):
-        """The box head, ``config.box_passes`` times: each pass scores and moves the last one's boxes.
+        """The box head, applied ``config.box_passes`` times: each pass scores and moves the boxes of the last.
 
-        A second pass looks at better boxes, so it places and scores them better ("iterative box
-        regression", Gidaris and Komodakis 2016). The paper makes one.
+        A second pass starts from better boxes, so it places and scores them better ("iterative box
+        regression", Gidaris and Komodakis 2016). The paper uses one pass.
 
         Args:
             boxes: (B, P, 4) float32 proposals; window: (B, 2) float32.
 
         Returns:
-            [(boxes (B, P, 4), scores (B, P) in [0, 1]), …], one pair a pass.
+            [(boxes (B, P, 4), scores (B, P) in [0, 1]), …], one pair for each pass.
         """
         passes = []
         for _ in range(self.config.box_passes):
@@ -134,7 +134,7 @@ class MaskRCNNNetwork(keras.Model):
         return passes
 
     def candidates(self, image, window):
-        """Everything up to the final NMS, one row a proposal.
+        """Everything up to the final NMS, one row per proposal.
 
         Args:
             image: (B, H, W, 3) float32, prepared.
@@ -155,7 +155,7 @@ class MaskRCNNNetwork(keras.Model):
         """Detections of fixed size, for images (B, H, W, 3) float32 without padding.
 
         Returns:
-            {"boxes": (B, D, 4) network pixels, "scores": (B, D), -1 where there are fewer,
+            {"boxes": (B, D, 4) network pixels, "scores": (B, D), -1 for padding,
             "masks": (B, D, 28, 28) probabilities}, by falling score.
         """
         pyramid, boxes, scores = self.candidates(image, full_window(image))
@@ -213,7 +213,7 @@ class MaskRCNNNetwork(keras.Model):
         }
 
     def loss_values(self, out):
-        """The five losses by name, unweighted scalars, from what ``call(training=True)`` gave."""
+        """The five losses by name, unweighted scalars, from the output of ``call(training=True)``."""
         positive = out["roi_weight"] * ops.cast(out["roi_label"], "float32")
         beta = self.config.box_loss_beta
         return {

@@ -9,18 +9,18 @@ def nms_keep(boxes, valid, iou_threshold):
     """Which boxes greedy non-maximum suppression keeps, boxes sorted by falling score.
 
     Greedy NMS keeps a box if no kept box before it overlaps it by more than the threshold. That is the
-    one fixed point of ``keep[j] = valid[j] and not any(keep[i] and iou[i, j] > t for i < j)``, and
+    only fixed point of ``keep[j] = valid[j] and not any(keep[i] and iou[i, j] > t for i < j)``, and
     iterating the rule from ``keep = valid`` reaches it: after round k the first k links of every chain of
-    suppressions are final ("cluster NMS", Zheng et al. 2020). A single round is *not* NMS: it lets boxes
-    that are themselves suppressed suppress others.
+    suppressions are final ("cluster NMS", Zheng et al. 2020). A single round is *not* NMS, because boxes
+    that are suppressed themselves would still suppress others.
 
     Args:
         boxes: (..., K, 4) float32, sorted by falling score along K.
         valid: (..., K) bool, False for padding.
-        iou_threshold: number; boxes that overlap a kept one by more than this go.
+        iou_threshold: number; boxes that overlap a kept one by more than this are removed.
 
     Returns:
-        (..., K) bool. No gradient flows through it.
+        (..., K) bool, without gradients.
     """
     boxes = ops.stop_gradient(boxes)
     count = boxes.shape[-2]

@@ -1,4 +1,4 @@
-"""The region proposal network (Ren et al. 2015) and what becomes of its output."""
+"""The region proposal network (Ren et al. 2015), and proposals from its output."""
 
 import keras
 from keras import layers, ops
@@ -40,29 +40,28 @@ def merge_levels(levels):
 def level_budget(anchors, limit):
     """How many of a level's anchors go into NMS: a sixteenth of them, at least 200, at most ``limit``.
 
-    ``limit`` is ``pre_nms`` of :class:`~nucleus_course.config.ModelConfig`. NMS costs the square of this
-    number, and few of a large level's anchors are near a nucleus.
+    ``limit`` is ``pre_nms`` of :class:`~nucleus_course.config.ModelConfig`. The cost of NMS is quadratic in
+    this number, and few of a large level's anchors are near a nucleus.
     """
     return min(anchors, limit, max(200, anchors // 16))
 
 
 def propose(scores, deltas, anchors, level_sizes, window, *, stds, pre_nms, post_nms, nms_iou):
-    """Anchors, scored and moved, to the proposals that the heads look at.
+    """From scored and moved anchors to the proposals for the heads.
 
-    Level by level the best :func:`level_budget` boxes, ``pre_nms`` at most, go through exact NMS; the survivors of all levels compete
-    for ``post_nms`` places (as FPN's authors do; a joint NMS over levels costs its square).
+    On each level the best :func:`level_budget` boxes, at most ``pre_nms``, go through exact NMS; the survivors of
+    all levels compete for ``post_nms`` places (as in the FPN paper; NMS over all levels at once is far more costly).
 
     Args:
         scores: (B, A) float32, objectness (logit difference).
         deltas: (B, A, 4) float32.
         anchors: (A, 4) float32, network pixels.
-        level_sizes: anchors a level, summing to A.
-        window: (B, 2) float32, the height and width of the real image; what lies beyond is padding.
+        level_sizes: anchors of each level, summing to A.
+        window: (B, 2) float32, height and width of the image without padding.
         stds, pre_nms, post_nms, nms_iou: see :class:`~nucleus_course.config.ModelConfig`.
 
     Returns:
-        boxes (B, P, 4) float32 sorted by falling score, scores (B, P), valid (B, P) bool.
-        No gradient flows.
+        boxes (B, P, 4) float32 sorted by falling score, scores (B, P), valid (B, P) bool; without gradients.
     """
     scores, deltas = ops.stop_gradient(scores), ops.stop_gradient(deltas)
     kept_boxes, kept_scores = [], []

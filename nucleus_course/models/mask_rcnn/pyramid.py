@@ -1,4 +1,4 @@
-"""The feature pyramid (Lin et al. 2017): coarse maps with meaning, fine maps with position, one width."""
+"""The feature pyramid (Lin et al. 2017): combines the semantics of coarse maps with the resolution of fine ones."""
 
 import keras
 from keras import layers
@@ -7,8 +7,8 @@ from keras import layers
 def build_pyramid(config, stage_channels, dtype="float32"):
     """[C2, C3, C4, C5] -> [P2, P3, P4, P5, P6], all with ``config.pyramid_channels``.
 
-    Each level is a 1x1 lateral convolution plus the doubled coarser level, smoothed by a 3x3
-    convolution. P6 is every other cell of P5 and serves the region proposal network alone.
+    Each level is a 1x1 lateral convolution plus the upsampled coarser level, smoothed by a 3x3
+    convolution. P6 is every second cell of P5, for the region proposal network alone.
     """
     channels = config.pyramid_channels
     stages = [

@@ -31,27 +31,26 @@ def _corners(position, extent):
 
 
 def roi_align(features, boxes, batch_index, size, *, strides, samples=1, canonical_size=224.0):
-    """Bilinear crops of fixed size, each from the level its box belongs to.
+    """Bilinear crops of fixed size, each from the level of its box.
 
-    A box of network pixels is cut into ``size x size`` bins; each bin is the mean of
+    A box in network pixels is divided into ``size x size`` bins; each bin is the mean of
     ``samples x samples`` bilinear samples at regular points. Nothing is rounded: a point at pixel y
     reads the feature map at ``y / stride - 0.5``. Points beyond the map read its edge.
 
     Args:
         features: P2..P5 as a list of (B, H_l, W_l, C) tensors, static shapes.
         boxes: (M, 4) float32 (y1, x1, y2, x2), network pixels.
-        batch_index: (M,) int32, which image each box is on.
-        size: bins a side.
-        strides: pixels a cell, one a level of ``features``.
-        samples: sampling points a side and bin.
+        batch_index: (M,) int32, the image of each box.
+        size: bins along a side.
+        strides: pixels per cell, for each level of ``features``.
+        samples: sampling points along a side of a bin.
         canonical_size: see :func:`~nucleus_course.geometry.boxes.pyramid_level`.
 
     Returns:
         (M, size, size, C) in the features' dtype. Gradients flow to the features, not to the boxes.
     """
     boxes = ops.stop_gradient(boxes)
-    # (M,) index into features
-    level = pyramid_level(boxes, canonical_size, 2, 1 + len(features)) - 2
+    level = pyramid_level(boxes, canonical_size, 2, 1 + len(features)) - 2  # (M,)
     shapes = np.array([f.shape[1:3] for f in features], "int32")
     offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))]).astype("int32")
 

@@ -1,8 +1,8 @@
-"""What the network should say: targets for the RPN, the box head and the mask head.
+"""Targets for the RPN, the box head and the mask head.
 
-Everything is made in the graph from boxes, ids and one int32 label map an image, with static shapes:
-ground truth is padded to a fixed number of slots, and padding (id 0) takes part in nothing. Label -1
-marks nuclei beyond the slots: they are neither objects nor background.
+They are computed in the graph from boxes, ids and one int32 label map per image, with static shapes:
+ground truth is padded to a fixed number of slots, and padding (id 0) is ignored. Label -1 marks nuclei
+beyond the slots, which are neither objects nor background.
 """
 
 import keras
@@ -13,15 +13,15 @@ from nucleus_course.models.mask_rcnn.roi_align import sample_grid
 
 
 def sample(mask, count, seed):
-    """A random ``count`` of the True entries of each row, all of them if there are fewer.
+    """``count`` random True entries of each row, or all of them if there are fewer.
 
     Args:
         mask: (B, N) bool.
-        count: how many, at most N are given.
+        count: how many, at most N.
         seed: a keras SeedGenerator.
 
     Returns:
-        index (B, count) int32, chosen (B, count) bool: False where the row had no more.
+        index (B, count) int32, chosen (B, count) bool: False if the row has no more.
     """
     noise = keras.random.uniform(ops.shape(mask), seed=seed)
     score, index = ops.top_k(ops.cast(mask, "float32") * (1.0 + noise), min(count, mask.shape[1]))
@@ -36,7 +36,7 @@ def _gather(values, index):
 
 
 def on_excluded(labels, boxes):
-    """Whether a box's centre lies on a nucleus that was left out: labels (B, H, W), boxes (B, N, 4) -> (B, N)."""
+    """Whether a box's centre lies on a nucleus that is left out: labels (B, H, W), boxes (B, N, 4) -> (B, N)."""
     batch, height, width = labels.shape
     centre = ops.floor(0.5 * (boxes[..., :2] + boxes[..., 2:]))
     y = ops.cast(ops.clip(centre[..., 0], 0, height - 1), "int32")
@@ -45,11 +45,11 @@ def on_excluded(labels, boxes):
 
 
 def rpn_targets(anchors, boxes, ids, labels, config, seed):
-    """Which anchors teach the RPN, and what (Ren et al. 2015, section 3.1.2).
+    """The sampled anchors that train the RPN, and their targets (Ren et al. 2015, section 3.1.2).
 
-    An anchor is positive if it overlaps a nucleus by ``rpn_positive_iou``, or overlaps some nucleus more
-    than any other anchor does (so that none goes without); negative if it overlaps all by less than
-    ``rpn_negative_iou``. Up to half of ``rpn_anchors_per_image`` are positives, the rest negatives.
+    An anchor is positive if it overlaps a nucleus by ``rpn_positive_iou``, or more than any other anchor
+    does (so that every nucleus has one); negative if it overlaps all by less than ``rpn_negative_iou``.
+    Up to half of ``rpn_anchors_per_image`` are positives, the rest negatives.
 
     Args:
         anchors: (A, 4) float32 constant.
@@ -66,7 +66,7 @@ def rpn_targets(anchors, boxes, ids, labels, config, seed):
     iou = iou_matrix(anchors[None], boxes)  # (B, A, G); padding has empty boxes, so 0
     best = ops.max(iou, axis=2)
     match = ops.cast(ops.argmax(iou, axis=2), "int32")
-    best_of_nucleus = ops.where(ids > 0, ops.max(iou, axis=1), 2.0)  # 2: out of reach for padding
+    best_of_nucleus = ops.where(ids > 0, ops.max(iou, axis=1), 2.0)  # no IoU reaches 2
     forced = ops.any(iou >= ops.maximum(best_of_nucleus, 1e-3)[:, None, :], axis=2)
     positive = ops.logical_or(best >= config.rpn_positive_iou, forced)
     negative = ops.logical_and(best < config.rpn_negative_iou, ops.logical_not(positive))
@@ -96,11 +96,11 @@ def rpn_targets(anchors, boxes, ids, labels, config, seed):
 
 
 def roi_targets(proposals, valid, boxes, ids, labels, config, seed):
-    """Which proposals teach the heads, and what (Mask R-CNN, section 3.1).
+    """The sampled RoIs that train the heads, and their targets (Mask R-CNN, section 3.1).
 
-    Ground-truth boxes join the proposals, so that the heads see good boxes from the first step. RoIs at
-    ``roi_positive_iou`` or more are positive, up to ``positive_rois`` of them; the rest of
-    ``rois_per_image`` are negatives, also where an image has no nucleus at all.
+    Ground-truth boxes are added to the proposals, so that the heads see good boxes from the first step.
+    RoIs at ``roi_positive_iou`` or more are positive, up to ``positive_rois`` of them; the rest of
+    ``rois_per_image`` are negatives, also in images without nuclei.
 
     Args:
         proposals: (B, P, 4) float32; valid: (B, P) bool.
@@ -125,7 +125,7 @@ def roi_targets(proposals, valid, boxes, ids, labels, config, seed):
     room = config.rois_per_image - ops.sum(ops.cast(is_pos, "int32"), axis=1, keepdims=True)
     is_neg = ops.logical_and(is_neg, ops.arange(index_neg.shape[1])[None] < room)
 
-    # Positives first, then the negatives that fill what they left free, cut to rois_per_image.
+    # Positives first, then negatives up to rois_per_image.
     index = ops.concatenate([index_pos, index_neg], axis=1)
     weight = ops.cast(ops.concatenate([is_pos, is_neg], axis=1), "float32")
     label = ops.concatenate([ops.cast(is_pos, "int32"), ops.zeros_like(index_neg)], axis=1)
@@ -148,14 +148,14 @@ def roi_targets(proposals, valid, boxes, ids, labels, config, seed):
 
 
 def pack_masks(rois, config, seed):
-    """The whole batch's positive RoIs in a fixed number of slots, so that the mask head runs on few blanks.
+    """The whole batch's positive RoIs in a fixed number of slots, so that the mask head runs on few empty ones.
 
     Args:
         rois: the dict from :func:`roi_targets`.
 
     Returns:
-        boxes (S, 4), batch_index (S,) int32, ids (S,) int32 with 0 for blanks; S is
-        ``mask_slots_per_image * B``, or all positives' places where that is 0.
+        boxes (S, 4), batch_index (S,) int32, ids (S,) int32 with 0 for empty slots; S is
+        ``mask_slots_per_image * B``, or ``positive_rois * B`` if that is 0.
     """
     places = config.positive_rois
     batch = rois["ids"].shape[0]
@@ -169,10 +169,10 @@ def pack_masks(rois, config, seed):
 
 
 def mask_targets(labels, boxes, batch_index, ids, config):
-    """Mask targets straight from the label map: the share of each mask cell that the nucleus covers.
+    """Mask targets from the label map: the share of each mask cell that the nucleus covers.
 
     Each cell of the ``mask_size`` grid over the (dilated) box reads ``mask_samples`` squared pixels and
-    counts those with the nucleus' id; points beyond the image count as outside.
+    counts those with the nucleus's id; points beyond the image do not count.
 
     Args:
         labels: (B, H, W) int32; boxes: (S, 4); batch_index, ids: (S,) int32.

@@ -1,7 +1,8 @@
-"""A model folder: config.json, thresholds.json, weights.h5, and rescoring.json and novelty.json for some.
+"""A model folder: config.json, thresholds.json, weights.h5, and for some models rescoring.json and novelty.json.
 
-``weights.h5`` is flat: one dataset a variable under ``<layer>/<variable>``, without optimiser or random
-state, so it moves between backends, and a layer that does not fit is named rather than skipped.
+``weights.h5`` is flat: one dataset for each variable, ``<layer>/<variable>``, without optimiser or random
+state, so it works on every backend, and a layer that does not fit is named, not skipped. Importing this
+module loads no backend.
 """
 
 import dataclasses
@@ -14,8 +15,6 @@ import numpy as np
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import write_file
 from nucleus_course.config import ModelConfig, Thresholds, UNetConfig, from_dict, to_dict
-from nucleus_course.models.layers import weighted_layers
-from nucleus_course.models.mask_rcnn.backbone import blocks_beyond
 from nucleus_course.models.weights.shards import check_sums, read_h5, weight_files, write_weights
 
 FORMAT = 1
@@ -28,14 +27,14 @@ PLACES = (
 
 @dataclass
 class LoadReport:
-    """What came of loading: names of variables loaded, missing in the file, left over in it, of another shape."""
+    """The result of loading: names of variables that were loaded, missing in the file, unexpected there, or of another shape."""
 
     source: str
     loaded: list = field(default_factory=list)
     missing: list = field(default_factory=list)
     unexpected: list = field(default_factory=list)
     mismatched: list = field(default_factory=list)
-    grown: list = field(default_factory=list)  # blocks that the file lacks, the identity at first
+    grown: list = field(default_factory=list)  # new blocks, which start as the identity
 
     def __str__(self):
         text = f"{self.source}: {len(self.loaded)} variables loaded"
@@ -84,6 +83,8 @@ def find_weights(source):
 
 def named_variables(network):
     """{"layer/variable": variable} of everything that is learned, BatchNorm statistics included."""
+    from nucleus_course.models.layers import weighted_layers
+
     found = {}
     for layer in weighted_layers(network):
         for variable in layer.weights:
@@ -95,10 +96,10 @@ def named_variables(network):
 
 
 def save_network(network, folder, half=False, max_mb=None):
-    """Write config.json and the weights into a folder, which is made if it does not exist.
+    """Write config.json and the weights into a folder, which is created if needed.
 
-    ``half`` stores kernels as float16; ``max_mb`` spreads the weights over files of at most so many
-    MB, see :mod:`nucleus_course.models.weights.shards`.
+    ``half`` stores kernels as float16; ``max_mb`` is the largest size of one file in MB, see
+    :mod:`nucleus_course.models.weights.shards`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +152,7 @@ def read_config(folder):
 
 
 def kind_of(config):
-    """The kind of model a config is for: a key of :data:`KINDS`."""
+    """The kind of model that a config describes: a key of :data:`KINDS`."""
     return getattr(config, "kind", "mask_rcnn")
 
 
@@ -160,8 +161,8 @@ def load_into(network, source, strict=True, grow=False):
 
     Args:
         source: shipped name, model folder or weights.h5 file.
-        strict: whether a variable that is missing, left over or of another shape is an error.
-        grow: let a thin trunk have more blocks than the model folder's: they start as the identity
+        strict: whether a variable that is missing, unexpected or of another shape is an error.
+        grow: allow a thin trunk with more blocks than the model folder's; they start as the identity
             (:func:`~nucleus_course.models.mask_rcnn.backbone.blocks_beyond`).
 
     Returns:
@@ -170,6 +171,8 @@ def load_into(network, source, strict=True, grow=False):
     Raises:
         UserError: nothing fits, or, if strict, not everything does; the network is unchanged then.
     """
+    from nucleus_course.models.mask_rcnn.backbone import blocks_beyond
+
     path, files, new = find_weights(source), None, {}
     if path.is_dir():
         files = weight_files(path)
@@ -182,7 +185,7 @@ def load_into(network, source, strict=True, grow=False):
 
 
 def assign(network, arrays, source, strict=True, new=()):
-    """Assign {"layer/variable": array} to a network's variables by name; gives a :class:`LoadReport`.
+    """Assign {"layer/variable": array} to a network's variables by name; returns a :class:`LoadReport`.
 
     ``new`` are blocks that may be missing, see :func:`load_into`.
 

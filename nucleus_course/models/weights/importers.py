@@ -1,8 +1,8 @@
-"""Start from weights that others trained: Matterport's on COCO, or keras.applications' on ImageNet.
+"""Start from published weights: Matterport's on COCO, or keras.applications' on ImageNet.
 
-Two layouts of file are read, both written by ``save_weights`` of Keras 2. Each is turned into our names
-(``layer/variable``) by an explicit map; nothing is matched by order or by guessing. Where the networks
-differ, this is what is done about it:
+Two layouts of file are read, both written by ``save_weights`` of Keras 2. Each is translated to our names
+(``layer/variable``) by an explicit map; nothing is matched by order or guessed. Differences between the
+networks are handled as follows:
 
 ============== ================================== =========================================
 difference     Matterport's Mask R-CNN            keras.applications' ResNet-50 and -101
@@ -18,8 +18,8 @@ class count    81: the three layers that depend   none
                on it start at random
 ============== ================================== =========================================
 
-Both were trained on images of 0 to 255 less their channel means. A preset that feeds -1 to 1 has its
-first convolution scaled to match.
+Both were trained on images of 0 to 255 minus their channel means. For a preset with inputs of -1 to 1 the
+first convolution is scaled to match.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ from nucleus_course.models.weights.folder import (
 )
 
 MATTERPORT, KERAS, NATIVE = "Matterport", "keras.applications", "nucleus_course"
-# What the network has to be like for weights of a layout to mean what they meant.
+# What weights of each layout require of the network.
 NEEDS = {
     MATTERPORT: {"norm_epsilon": 1e-3, "pool_padding": "same"},
     KERAS: {"norm_epsilon": 1.001e-5, "pool_padding": "symmetric"},
@@ -53,7 +53,7 @@ VARIABLES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"
 
 @dataclass
 class ImportReport(LoadReport):
-    """A :class:`LoadReport` that also names what was left at random on purpose."""
+    """A :class:`LoadReport` that also names the layers that were left random on purpose."""
 
     layout: str = ""
     excluded: list = field(default_factory=list)
@@ -70,7 +70,7 @@ class ImportReport(LoadReport):
 def read_legacy(path):
     """The layers of a file that Keras 2's ``save_weights`` wrote: {layer: {variable: array}}.
 
-    Layers inside a model inside the model (Matterport's ``rpn_model``) come out under their own names.
+    Layers of a nested model (Matterport's ``rpn_model``) get their own names.
 
     Raises:
         UserError: the file cannot be read, or is of another layout.
@@ -79,8 +79,8 @@ def read_legacy(path):
     with _legacy(path) as root:
         for group in _attribute(root, "layer_names"):
             weights = _attribute(root[group], "weight_names")
-            # A group of several layers is a model inside the model. A single layer's group has its name;
-            # the scope of its variables may carry a number (bn_conv1_1/gamma:0).
+            # A group of several layers is a nested model. A single layer's group has its name; the
+            # scope of its variables may have a number appended (bn_conv1_1/gamma:0).
             inner = len({name.rpartition("/")[0] for name in weights}) > 1
             for name in weights:
                 *scopes, variable = name.split("/")
@@ -95,7 +95,7 @@ def read_legacy(path):
 
 @contextlib.contextmanager
 def _legacy(path):
-    """The group that holds the layers of a file, open; errors of reading name the file."""
+    """The open group that holds the layers of a file; errors name the file."""
     import h5py
 
     try:
@@ -169,17 +169,17 @@ def from_matterport(layers, config):
 
 
 def _scaled(arrays, config):
-    """The first convolution for the preset's range of input values; both layouts are for 0 to 255."""
+    """Scale the first convolution for the preset's input range; both layouts are for 0 to 255."""
     if config.normalization == "percentile" and "conv1/kernel" in arrays:
         arrays["conv1/kernel"] = arrays["conv1/kernel"] * 127.5
     return arrays
 
 
 def adapted(config, layout):
-    """The :class:`~nucleus_course.config.ModelConfig` with what weights of a layout need.
+    """The :class:`~nucleus_course.config.ModelConfig` with the values that weights of a layout require.
 
     Raises:
-        UserError: the preset's trunk is none that such weights exist for.
+        UserError: no such weights exist for the preset's trunk.
     """
     if layout != NATIVE and getattr(config, "backbone", None) not in BLOCKS:
         raise UserError(
@@ -191,13 +191,13 @@ def adapted(config, layout):
 def import_weights(model, path, layout=None):
     """Load a file of Matterport's or keras.applications' layout into a model.
 
-    Layers that depend on the number of classes are left at random where it differs.
+    Layers that depend on the number of classes stay random if it differs.
 
     Returns:
         :class:`ImportReport`.
 
     Raises:
-        UserError: the model is not what the weights need (see :func:`adapted`), part of its trunk is
+        UserError: the model is not what the weights require (see :func:`adapted`), part of its trunk is
             missing in the file, or nothing fits.
     """
     layout = layout or layout_of(path)
@@ -231,10 +231,10 @@ def _outputs(model, layer):
 
 
 def locate(weights, config):
-    """What ``--weights`` means: (path, layout); ``coco`` and ``imagenet`` are fetched where they are missing.
+    """(path, layout) of the weights given by ``--weights``; ``coco`` and ``imagenet`` are downloaded if needed.
 
     Raises:
-        UserError: nothing there, no network, a wrong checksum, or not for this preset.
+        UserError: not found, no network, a wrong checksum, or not for this preset.
     """
     from nucleus_course.models.weights.pretrained import PRETRAINED, fetch
 
@@ -247,7 +247,7 @@ def locate(weights, config):
 
 
 def load_any(model, path, layout):
-    """Load what :func:`locate` found; a :class:`LoadReport`."""
+    """Load what :func:`locate` found; returns a :class:`LoadReport`."""
     if layout == NATIVE:
         return load_into(model, path, grow=True)
     return import_weights(model, path, layout)

@@ -1,4 +1,4 @@
-"""Fetch published weights to the user's cache, once, and check them."""
+"""Download published weights to the user's cache, and verify them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/{}
 
 @dataclass(frozen=True)
 class Download:
-    """A file of weights on the network."""
+    """A file of weights to download."""
 
     url: str
     md5: str
@@ -23,8 +23,8 @@ class Download:
         return self.url.rsplit("/", 1)[-1]
 
 
-# COCO exists for ResNet-101 alone. A ResNet-50 takes its layers by name, as Matterport's loader does: all
-# of its own are there, and the last 17 of the 23 blocks of stage 4 are left over.
+# COCO weights exist only for ResNet-101. A ResNet-50 takes its layers by name, as in Matterport's loader: all
+# are there, and the last 17 of the 23 blocks of stage 4 are not used.
 _COCO = Download(
     "https://github.com/matterport/Mask_RCNN/releases/download/v2.0/mask_rcnn_coco.h5",
     "e98aaff6f99e307b5e2a8a3ff741a518",
@@ -50,7 +50,7 @@ def fetch(name, backbone, cache_dir=None):
         cache_dir: default: the user's cache folder, or $NUCLEUS_COURSE_CACHE.
 
     Raises:
-        UserError: no such weights, no network, or what came has another checksum.
+        UserError: no such weights, no network, or a wrong checksum.
     """
     import pooch
 

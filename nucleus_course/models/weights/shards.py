@@ -1,4 +1,4 @@
-"""Weights in several files, for places that limit a file's size: weights-00001-of-00003.h5 and so on."""
+"""Weights in several files, for hosts that limit a file's size: weights-00001-of-00003.h5 and so on."""
 
 import re
 from pathlib import Path
@@ -10,14 +10,14 @@ from nucleus_course._util.files import atomic_write, sha256_of, write_file
 from nucleus_course._util.tables import read_text
 
 WHOLE = "weights.h5"
-SUMS = "SHA256SUMS"  # of a model folder's weights, as `sha256sum -c` reads it
+SUMS = "SHA256SUMS"  # of a model folder's weights, in the format of `sha256sum -c`
 NAME = re.compile(r"weights-(\d{5})-of-(\d{5})\.h5")
 MOST = 1 << 33  # bytes of a file's arrays in memory
-OVERHEAD = 4096  # bytes a variable, at the most, that HDF5 adds
+OVERHEAD = 4096  # bytes that HDF5 adds for each variable, at most
 
 
 def write_h5(path, arrays, half=False):
-    """Write {name: array} to a flat HDF5 file, atomically; ``half`` stores kernels as float16, the rest as is."""
+    """Write {name: array} to a flat HDF5 file, atomically; ``half`` stores kernels as float16."""
     import h5py
 
     with atomic_write(path) as place, h5py.File(place, "w") as file:
@@ -56,7 +56,7 @@ def read_h5(path):
 
 
 def pack(sizes, limit):
-    """Names in groups whose sizes sum to at most ``limit``, in the order of ``sizes`` {name: bytes}.
+    """Group the names of ``sizes`` {name: bytes}, in order, so that each group sums to at most ``limit``.
 
     Raises:
         UserError: one of them is larger than the limit.
@@ -78,11 +78,10 @@ def pack(sizes, limit):
 def write_weights(folder, arrays, half=False, max_mb=None):
     """Write {name: array} as ``weights.h5`` or, with ``max_mb``, as files of at most so many MB (10^6 bytes).
 
-    Files of an earlier save go when the new ones are complete. Their SHA-256 is written last.
+    Files of an earlier save are removed when the new ones are complete; their SHA-256 is written last.
     """
     folder = Path(folder)
-    # First: a kill half way leaves no sums, never wrong ones.
-    (folder / SUMS).unlink(missing_ok=True)
+    (folder / SUMS).unlink(missing_ok=True)  # first: an interrupted save must not leave wrong sums
     groups, names = [list(arrays)], [WHOLE]
     if max_mb is not None:
         width = {name: 2 if half and np.ndim(a) > 1 else 4 for name, a in arrays.items()}
@@ -98,15 +97,15 @@ def write_weights(folder, arrays, half=False, max_mb=None):
 
 
 def part_names(count):
-    """The names of so many files of one model's weights."""
+    """The names of the ``count`` files of one model's weights."""
     return [f"weights-{i:05d}-of-{count:05d}.h5" for i in range(1, count + 1)]
 
 
 def check_sums(files):
-    """Compare the weights of a model folder with its SHA256SUMS, where it has one.
+    """Compare the weights of a model folder with its SHA256SUMS, if it has one.
 
     Raises:
-        UserError: a file is not the one that was written.
+        UserError: a file has changed.
     """
     table = files[0].parent / SUMS
     if not table.is_file():

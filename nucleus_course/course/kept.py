@@ -1,8 +1,8 @@
-"""What the network finds on a data set, computed once, in a process of its own, and kept.
+"""A model's predictions on a data set, computed once, in a separate process, and kept.
 
 Notebooks that only look at results need no network: they read the thresholds from the weights' folder and
-the predictions from ``out/course``, or from ``notebooks/kept``, where those of the shipped weights come
-with the course. Where both miss, another process computes them, so that its memory is free afterwards.
+the predictions from ``out/course``, or from ``notebooks/kept``, which holds those of the shipped weights.
+If both lack them, another process computes them, so that its memory is free afterwards.
 
     weights = course.find_weights()
     predictions = course.predictions_for(weights, dataset)
@@ -21,9 +21,10 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import write_file
-from nucleus_course.config import ModelConfig, Thresholds, from_dict
+from nucleus_course.config import ModelConfig, Thresholds
 from nucleus_course.course.setup import (
     WEIGHTS_VARIABLE,
+    chosen_weights,
     find_model,
     project_root,
     quiet_backend,
@@ -31,10 +32,12 @@ from nucleus_course.course.setup import (
     work_folder,
 )
 from nucleus_course.course.waiting import say
+from nucleus_course.models.weights.folder import find_weights as find_folder
+from nucleus_course.models.weights.folder import read_config
 
 UNTRAINED = "untrained"
-POINT_FILES = ("config.json", "thresholds.json", "rescoring.json")  # what a prediction depends on,
-WEIGHTS_FILES = "weights*.h5"  # with these
+POINT_FILES = ("config.json", "thresholds.json", "rescoring.json")  # a prediction depends on these
+WEIGHTS_FILES = "weights*.h5"  # and these
 PROGRESS = "progress: "
 
 
@@ -43,7 +46,7 @@ class Weights:
     """A model's files, without its network.
 
     Attributes:
-        source: a name or folder for ``nucleus_course.load``; "untrained" where none was found.
+        source: a name or folder for ``nucleus_course.load``; "untrained" if none was found.
         config: :class:`~nucleus_course.config.ModelConfig`.
         thresholds: :class:`~nucleus_course.config.Thresholds`, the operating point.
         rescorer: :class:`~nucleus_course.prediction.rescorer.Rescorer`, or None.
@@ -66,41 +69,24 @@ def find_weights(name: str = "compact", verbose: bool = True) -> Weights:
     from nucleus_course.prediction.rescorer import Rescorer
     from nucleus_course.presets import get_preset
 
-    wanted = os.environ.get(WEIGHTS_VARIABLE, "").strip()
-    folder = _folder(wanted or name)
-    if folder is None and wanted:
-        raise UserError(f"{WEIGHTS_VARIABLE} is set to '{wanted}', which is not a model folder")
-    if folder is None:
-        preset = get_preset(name)
-        found = Weights(UNTRAINED, preset.model, preset.thresholds, None, UNTRAINED)
-    else:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]
-        point = json.loads((folder / "thresholds.json").read_text(encoding="utf-8"))
-        found = Weights(
-            wanted or name,
-            from_dict(ModelConfig, config),
-            from_dict(Thresholds, point),
-            Rescorer.load(folder),
-            _digest(*(p.read_bytes() for p in _files(folder))),
-        )
+    source, about = chosen_weights(name)
     if verbose:
-        where = "which come with the course" if folder is not None and not wanted else ""
-        if wanted:
-            where = f"chosen by {WEIGHTS_VARIABLE}"
-        print(
-            f"Weights: {Path(found.source).name}, {where}."
-            if folder
-            else f"Weights: none found for '{name}', so the network is untrained: expect nonsense."
-        )
-    return found
+        print(about)
+    if source is None:
+        preset = get_preset(name)
+        return Weights(UNTRAINED, preset.model, preset.thresholds, None, UNTRAINED)
+    folder = find_folder(source)
+    if folder.is_file():
+        raise UserError(f"{WEIGHTS_VARIABLE}: {source} is a file: give its model folder")
+    key = _digest(*(path.read_bytes() for path in _files(folder)))
+    return Weights(source, *read_config(folder), Rescorer.load(folder), key)
 
 
 def predictions_for(weights: Weights, dataset, mirrored: int = 0):
     """Predictions on every image of ``dataset``; :class:`nucleus_course.Predictions`.
 
     Args:
-        mirrored: predict on images with so many mirrored pixels on each side; the predictions have the
-            larger size.
+        mirrored: mirrored pixels to add on each side; the predictions then have the larger size.
     """
     from nucleus_course.prediction.interchange import Predictions
 
@@ -115,7 +101,7 @@ def predictions_for(weights: Weights, dataset, mirrored: int = 0):
 
 
 def candidates_for(weights: Weights, dataset, image_id: str):
-    """What ``explorers.collect_candidates`` gives for one image; :class:`~nucleus_course.prediction.detections.Detections`."""
+    """``explorers.collect_candidates`` for one image: :class:`~nucleus_course.prediction.detections.Detections`."""
     from nucleus_course.prediction.detections import Detections
 
     name = f"candidates-{weights.key}-{_digest(dataset.name, image_id)}.npz"
@@ -126,13 +112,6 @@ def candidates_for(weights: Weights, dataset, image_id: str):
     with np.load(path, allow_pickle=False) as file:
         parts = [file[key].astype(np.float32) for key in ("boxes", "scores", "masks", "spans")]
         return Detections(*parts, *file["shape"].tolist(), weights.thresholds)
-
-
-def _folder(source: str) -> Path | None:
-    root = Path(__file__).resolve().parents[2]
-    places = (root / "data" / "weights", root / "nucleus_course" / "_weights")
-    tried = [Path(source), Path(source) / "weights", *(place / source for place in places)]
-    return next((folder for folder in tried if (folder / "thresholds.json").is_file()), None)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -159,7 +138,7 @@ def _kept(name: str) -> Path | None:
 
 
 def _compute(weights: Weights, dataset, out: Path, mirrored: int = 0) -> None:
-    """Let another process compute ``out``; its progress goes to standard error."""
+    """Compute ``out`` in another process; its progress goes to standard error."""
     request = {
         "weights": weights.source,
         "source": str(dataset.source),
@@ -186,7 +165,7 @@ def _compute(weights: Weights, dataset, out: Path, mirrored: int = 0) -> None:
 
 
 def _answer(request: dict) -> None:
-    """The other process: detect, and write the file."""
+    """In the other process: detect, and write the file."""
     import nucleus_course as nc
 
     quiet_backend()

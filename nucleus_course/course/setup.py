@@ -1,9 +1,9 @@
-"""What every notebook of the course begins with: which data, which weights, how a figure is shown.
+"""The start of every notebook: which data, which weights, and how to show a figure.
 
     from nucleus_course import course
 
-    data = course.find_data()          # the real BBBC038 where it is found, else the embedded sample
-    model = course.find_model()        # the shipped weights where they are found
+    data = course.find_data()          # the real BBBC038 if it is found, else the embedded sample
+    model = course.find_model()        # with the shipped weights if they are found
     course.show(draw_something(...))   # a figure with its caption and alternative text
 
 Importing this module loads no deep-learning backend.
@@ -20,6 +20,7 @@ from pathlib import Path
 from nucleus_course._util.errors import UserError
 from nucleus_course.course.waiting import watch_cells
 from nucleus_course.figures.style import DPI, html
+from nucleus_course.models.weights.folder import find_weights, shipped_weights
 
 DATA_VARIABLE = "NUCLEUS_COURSE_DATA"
 WEIGHTS_VARIABLE = "NUCLEUS_COURSE_WEIGHTS"
@@ -27,10 +28,10 @@ WEIGHTS_VARIABLE = "NUCLEUS_COURSE_WEIGHTS"
 
 @dataclass(frozen=True)
 class CourseData:
-    """The data set a notebook works on.
+    """The data set of a notebook.
 
-    ``source`` goes to ``load_dataset``; ``evaluation_split`` is what the shipped weights were not
-    trained on: the validation split of BBBC038, or the whole of the sample.
+    ``source`` is for ``load_dataset``; on ``evaluation_split`` the shipped weights were not trained:
+    the validation split of BBBC038, or the whole sample.
     """
 
     source: str
@@ -48,8 +49,8 @@ class CourseData:
 
 
 def project_root() -> Path | None:
-    """The checkout that the notebooks belong to: the first folder with a pyproject.toml and the package,
-    looking upwards from the working folder and from this file. None outside a checkout."""
+    """The checkout of the notebooks: the first folder with the package and a pyproject.toml or notebooks,
+    going up from the working folder and from this file. None outside a checkout."""
     for start in (Path.cwd(), Path(__file__).resolve().parent):
         for folder in (start, *start.parents):
             if (folder / "pyproject.toml").is_file() and (folder / "nucleus_course").is_dir():
@@ -60,7 +61,7 @@ def project_root() -> Path | None:
 
 
 def shown(path: Path) -> str:
-    """A path for print: relative to the project where that is short, else its last two parts."""
+    """A path to print: relative to the project if that is short, else its last two parts."""
     root = project_root()
     path = Path(path)
     if root is not None:
@@ -71,13 +72,13 @@ def shown(path: Path) -> str:
 
 
 def find_data(verbose: bool = True) -> CourseData:
-    """Decide which data the notebooks use, and say so; cells that take over five seconds then say that too.
+    """Decide which data the notebook uses, and print it; from now on slow cells say that they are working.
 
-    In this order: the path in the environment variable ``NUCLEUS_COURSE_DATA`` (``sample`` asks for
-    the embedded sample), the places that ``nucleus-course doctor`` looks at, and the embedded sample.
+    In this order: the path in the environment variable ``NUCLEUS_COURSE_DATA`` (``sample`` means the
+    embedded sample), the places that ``nucleus-course doctor`` searches, and the embedded sample.
 
     Raises:
-        UserError: if the variable names something that is not there.
+        UserError: the variable names something that is not there.
     """
     from nucleus_course.reports.doctor import find_bbbc038
 
@@ -101,44 +102,57 @@ def find_data(verbose: bool = True) -> CourseData:
     return data
 
 
-def find_model(name: str = "compact", verbose: bool = True):
-    """The shipped model ``name``; without its weights the same network untrained, which is said.
+def chosen_weights(name: str) -> tuple[str | None, str]:
+    """Which weights the notebooks use for ``name``, and the line that says so.
 
-    The environment variable ``NUCLEUS_COURSE_WEIGHTS`` puts another model in its place: a shipped name,
+    Returns:
+        The environment variable ``NUCLEUS_COURSE_WEIGHTS``, else ``name`` if its weights ship, else None.
+
+    Raises:
+        UserError: the variable names something that is not there.
+    """
+    wanted = os.environ.get(WEIGHTS_VARIABLE, "").strip()
+    if wanted:
+        try:
+            find_weights(wanted)
+        except UserError as error:
+            raise UserError(f"{WEIGHTS_VARIABLE}: {error}") from None
+        return wanted, f"Weights: {Path(wanted).name}, chosen by {WEIGHTS_VARIABLE}."
+    if name in shipped_weights():
+        about = "trained on BBBC038's training split; they come with the course"
+        return name, f"Weights: {name}, {about}."
+    about = "so this network is untrained: expect meaningless figures"
+    return None, f"Weights: none found for '{name}', {about}."
+
+
+def find_model(name: str = "compact", verbose: bool = True):
+    """The shipped model ``name``, or, with a message, the same network untrained if there are no weights.
+
+    The environment variable ``NUCLEUS_COURSE_WEIGHTS`` replaces it by another model: a shipped name,
     a model folder or a run folder. Returns a :class:`nucleus_course.MaskRCNN` with one more attribute,
     ``trained`` (bool).
 
     Raises:
-        UserError: if the variable names something that is not there.
+        UserError: the variable names something that is not there.
     """
     watch_cells()
     quiet_backend()
+    import keras
+
     import nucleus_course as nc
-    from nucleus_course.models.weights.folder import shipped_weights
 
-    wanted = os.environ.get(WEIGHTS_VARIABLE, "").strip()
-    if wanted or name in shipped_weights():  # damaged weights are an error, not "untrained"
-        model = nc.load(wanted or name)
-        model.trained = True
-        message = (
-            f"Weights: {name}, trained on BBBC038's training split; they come with the course."
-        )
-        if wanted:
-            message = f"Weights: {Path(wanted).name}, chosen by {WEIGHTS_VARIABLE}."
-    else:
-        import keras
-
+    source, about = chosen_weights(name)
+    if source is None:
         keras.utils.set_random_seed(2018)
-        model = nc.create(name)
-        model.trained = False
-        message = f"Weights: none found for '{name}', so this network is untrained: expect figures without sense."
+    model = nc.create(name) if source is None else nc.load(source)
+    model.trained = source is not None
     if verbose:
-        print(message)
+        print(about)
     return model
 
 
 def work_folder(*parts: str, fresh: bool = False) -> Path:
-    """A folder for what a notebook writes: ``out/course/...`` in the project. ``fresh`` empties it first."""
+    """The folder for a notebook's files: ``out/course/...`` in the project. ``fresh`` empties it first."""
     folder = (project_root() or Path.cwd()) / "out" / "course"
     folder = folder.joinpath(*parts)
     if fresh and parts and folder.exists():
@@ -148,19 +162,19 @@ def work_folder(*parts: str, fresh: bool = False) -> Path:
 
 
 def quiet_backend() -> str:
-    """Load Keras and its backend without the backend's start-up log, which is no part of a lesson."""
+    """Load Keras and its backend without the backend's start-up log."""
     from nucleus_course.backend import load_backend
 
     warnings.filterwarnings("ignore", category=UserWarning, module="keras")
-    # a lesson tries many image sizes; each is traced once
+    # Notebooks use many image sizes, and TensorFlow warns about tracing each.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return load_backend(None)
 
 
 def free_memory() -> None:
-    """Forget the networks that no variable holds any more, and give their memory back to the system.
+    """Return the memory of networks that no variable holds any more to the system.
 
-    A small machine then has room for the next one. Delete the variable first: ``del model``.
+    Delete the variable first: ``del model``.
     """
     import keras
 
@@ -171,8 +185,7 @@ def free_memory() -> None:
 
 
 def show(drawn, dpi: int = DPI) -> None:
-    """Display what a ``draw_*`` function returned, (figure, caption): the picture with the caption as its
-    alternative text, and the caption below it."""
+    """Display the (figure, caption) of a ``draw_*`` function; the caption is also the alternative text."""
     from IPython.display import display
 
     figure, caption = drawn
@@ -180,15 +193,15 @@ def show(drawn, dpi: int = DPI) -> None:
 
 
 def claim(sentence: str, holds) -> None:
-    """Print whether a sentence of the text holds for this data and these weights.
+    """Print whether a sentence of the text is true for this data and these weights.
 
-    The solutions' claims are stored, and compared whenever the notebooks are tested.
+    The solutions' claims are stored, and compared when the notebooks are tested.
     """
     print(f"{'true' if holds else 'NOT TRUE HERE'}: {sentence}")
 
 
 def check_setup() -> bool:
-    """Print what ``nucleus-course doctor`` finds, with paths shortened; True if every notebook can run."""
+    """Print the report of ``nucleus-course doctor`` with short paths; True if every notebook can run."""
     import dataclasses
 
     from rich.console import Console
@@ -216,8 +229,8 @@ def check_setup() -> bool:
 
 
 def pick_crowded(dataset, tries: int = 12):
-    """A record on which counting is hard: of a few small images, the one whose foreground loses most
-    nuclei when its connected pieces are counted. The same on every run."""
+    """A record on which counting is hard: of a few small images, the one for which counting connected
+    pieces of the foreground misses most nuclei. The same on every run."""
     from skimage.measure import label
 
     sizes, counts = dataset.sizes, dataset.counts
@@ -232,15 +245,14 @@ def pick_crowded(dataset, tries: int = 12):
 
 
 def pick_each_type(dataset, per_type: int = 1):
-    """The first ``per_type`` records of each image type that the data set holds, in the order of the types."""
+    """``per_type`` records of each image type in the data set, in the order of the types."""
     from nucleus_course.data import IMAGE_TYPES
 
     types = dataset.types
     chosen = []
     for kind in IMAGE_TYPES:
         ids = [i for i in dataset.ids if types[i] == kind and dataset.counts[i] > 0]
-        # The image whose count is nearest the type's median speaks for it better than the first one.
-        if ids:
+        if ids:  # those with a count nearest to the type's median
             middle = sorted(dataset.counts[i] for i in ids)[len(ids) // 2]
             chosen += sorted(ids, key=lambda i: abs(dataset.counts[i] - middle))[:per_type]
     return [dataset[image_id] for image_id in chosen]

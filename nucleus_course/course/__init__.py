@@ -1,6 +1,6 @@
-"""What the notebooks use: `from nucleus_course import course`, then ``course.find_data()`` and the like.
+"""Helpers for the notebooks: `from nucleus_course import course`, then ``course.find_data()`` and others.
 
-The names come from :mod:`nucleus_course.course.setup`. Importing this package loads no backend.
+Importing this package loads no backend.
 """
 
 from nucleus_course._util.lazy import lazy

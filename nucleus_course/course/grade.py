@@ -1,9 +1,8 @@
 """Check learners' notebooks: every exercise, in a fresh kernel, with time limits, as a table.
 
-Of a learner's notebook only the cells of the exercises run, and what they use of the definitions elsewhere:
-imports, functions, classes, constants. Training and prediction do not, so a notebook takes seconds. The code is the learner's own: a
-kernel is a separate process in an empty folder with limits on time and memory, but it is no sandbox. Grade
-strangers' notebooks in a container without network.
+Only the cells of the exercises run, and the definitions that they use from other cells: imports, functions, classes,
+constants. Training and prediction do not run, so a notebook takes seconds. A kernel is a separate process in an empty
+folder with limits on time and memory, but it is no sandbox: grade strangers' notebooks in a container without network.
 """
 
 import ast
@@ -35,7 +34,7 @@ import numpy as np
 from nucleus_course.course import exercises as _exercises
 _checks = dict(vars(_exercises))
 """
-# A result is false unless every case passed, so it is compared with None, not asked for its truth.
+# Compared with None, because a result is false unless every case passed.
 GRADE = """\
 _result = _checks["check_{name}"]({name}) if "{name}" in globals() else None
 _said = [None, None] if _result is None else [_result.status, repr(_result)]
@@ -61,10 +60,10 @@ class Grade:
 
 
 def definitions(source: str, used: set[str] | None = None) -> str:
-    """The imports, functions, classes and literal constants of a cell; nothing of a cell that is not Python.
+    """The imports, functions, classes and literal constants of a cell; empty for a cell that is not Python.
 
     Args:
-        used: only what binds one of these names.
+        used: keep only definitions of these names.
     """
     kept = [node for node in _statements(source) if _defines(node)]
     if used is not None:
@@ -73,7 +72,7 @@ def definitions(source: str, used: set[str] | None = None) -> str:
 
 
 def to_run(cells: list[str], exercise_cells: set[int]) -> list[str]:
-    """Cells as they run for a grade: the exercises' whole, of the others what those need, directly or not."""
+    """Cells as they run for a grade: those of exercises whole, of others the definitions needed, also indirectly."""
     needed = [node for index in exercise_cells for node in _statements(cells[index])]
     known = [
         node
@@ -104,7 +103,7 @@ def _names(nodes) -> set[str]:
 
 
 def _bound(node: ast.stmt) -> set[str]:
-    """The names that a definition gives a meaning to."""
+    """The names that a definition binds."""
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         return {(one.asname or one.name).split(".")[0] for one in node.names}
     if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -124,7 +123,7 @@ def _defines(node: ast.stmt) -> bool:
 
 
 def exercises_of(notebook) -> dict[str, str]:
-    """{function: number} of the exercises of a notebook to implement, in order."""
+    """{function: number} of a notebook's exercises, in order."""
     found, number = {}, ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -141,7 +140,7 @@ def grade_notebook(path: Path, seconds: int = 60) -> list[tuple[str, str, str, s
     """(exercise, function, result, detail) of each exercise of a notebook.
 
     Args:
-        seconds: most time for one cell, and for the checks of one exercise.
+        seconds: time limit for one cell, and for the checks of one exercise.
 
     Raises:
         UserError: not a notebook, or nbclient is not installed.
@@ -213,7 +212,7 @@ def grade_notebook(path: Path, seconds: int = 60) -> list[tuple[str, str, str, s
 
 
 def grade(folder: Path, seconds: int = 60, on_notebook=None) -> list[Grade]:
-    """Every exercise of every notebook in a folder and the folders in it.
+    """Every exercise of every notebook in a folder and its subfolders.
 
     Args:
         on_notebook: called with the relative path before each notebook.
@@ -245,5 +244,5 @@ def to_csv(grades: list[Grade]) -> str:
 
 
 def _plain(row: tuple) -> list[str]:
-    """No cell that a spreadsheet would read as a formula."""
+    """Quote cells that a spreadsheet would read as a formula."""
     return [f"'{value}" if value[:1] in "=+-@" and value else value for value in row]

@@ -1,7 +1,4 @@
-"""Numbers that the notebooks ask for and the library has no other use for, in NumPy.
-
-Crowding, anchor coverage, bilinear reading, and how well two label images agree.
-"""
+"""Numbers that only the notebooks need: crowding, anchor coverage, bilinear sampling, agreement of label images."""
 
 import json
 from importlib.resources import files
@@ -27,7 +24,7 @@ def edge_touching_ids(labels: np.ndarray) -> np.ndarray:
 
 
 def crowding(records) -> tuple[float, float]:
-    """Percent of the records' nuclei that touch another one, and percent that the image's edge cuts."""
+    """Percent of the records' nuclei that touch another one, and percent cut by the image's edge."""
     nuclei = sum(record.count for record in records)
     touching = sum(len(touching_ids(record.labels)) for record in records)
     edge = sum(len(edge_touching_ids(record.labels)) for record in records)
@@ -35,30 +32,22 @@ def crowding(records) -> tuple[float, float]:
 
 
 def sample_bilinear(grid: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """``grid`` (H, W) read at rows ``y`` (M,) and columns ``x`` (N,) -> (M, N) float32.
+    """``grid`` (H, W) sampled at rows ``y`` (M,) and columns ``x`` (N,) -> (M, N) float32.
 
     Half-pixel centres: cell (r, c) has its centre at (r + 0.5, c + 0.5); beyond the outermost centres the
     border's value is repeated.
     """
+    from scipy.ndimage import map_coordinates
 
-    def corners(position, extent):
-        position = np.clip(position - 0.5, 0, extent - 1)
-        low = np.floor(position).astype(int)
-        return low, np.minimum(low + 1, extent - 1), (position - low).astype(np.float32)
-
-    y0, y1, v = corners(np.asarray(y, float), grid.shape[0])
-    x0, x1, u = corners(np.asarray(x, float), grid.shape[1])
-    grid = grid.astype(np.float32)
-    top = grid[np.ix_(y0, x0)] * (1 - u) + grid[np.ix_(y0, x1)] * u
-    bottom = grid[np.ix_(y1, x0)] * (1 - u) + grid[np.ix_(y1, x1)] * u
-    return top * (1 - v[:, None]) + bottom * v[:, None]
+    places = np.meshgrid(np.asarray(y) - 0.5, np.asarray(x) - 0.5, indexing="ij")
+    return map_coordinates(grid.astype(np.float32), places, order=1, mode="nearest")
 
 
 def best_anchor_iou(boxes: np.ndarray, height: int, width: int, config) -> np.ndarray:
     """The best IoU of each box (N, 4), in image pixels, with any anchor of a model configuration -> (N,).
 
-    Anchors sit on a regular grid, so the position nearest a box's centre is the best of its level and ratio:
-    no (anchors x boxes) matrix is needed. ``height`` and ``width`` are the image's.
+    Anchors lie on a regular grid, so on each level and for each ratio the one nearest to a box's centre is the
+    best: no (anchors x boxes) matrix is needed. ``height`` and ``width`` are the image's.
     """
     scale = config.upsample
     boxes = boxes.astype(np.float64) * scale
@@ -80,14 +69,14 @@ def best_anchor_iou(boxes: np.ndarray, height: int, width: int, config) -> np.nd
 
 
 def edge_overlap(truth: np.ndarray, found: np.ndarray) -> float:
-    """Mean over the nuclei at the border of ``truth`` of the best IoU with any label in ``found``; both (H, W)."""
+    """Mean best IoU of the nuclei at the border of ``truth`` with any label in ``found``; both (H, W)."""
     iou = iou_from_overlap(overlap_matrix(found, truth))
     best = iou.max(axis=0, initial=0.0)[edge_touching_ids(truth) - 1]
     return float(best.mean()) if best.size else 0.0
 
 
 def f1_of_two(first: np.ndarray, second: np.ndarray, threshold: float = 0.5) -> float:
-    """F1 of two label images (H, W) with each other: the share of labels that pair at an IoU above ``threshold``."""
+    """F1 of two label images (H, W): the share of labels that match at an IoU above ``threshold``."""
     overlap = overlap_matrix(first, second)
     pairs = int((iou_from_overlap(overlap) > threshold).sum())
     total = int(overlap[1:].any(axis=1).sum() + overlap[:, 1:].any(axis=0).sum())
@@ -95,7 +84,7 @@ def f1_of_two(first: np.ndarray, second: np.ndarray, threshold: float = 0.5) -> 
 
 
 def source_folds() -> dict:
-    """Colour against canonical input on sources that were held out: {split: table by source}.
+    """Canonical against colour input on held-out sources: {split: table by source}.
 
     Each is a saved :class:`~nucleus_course.evaluation.by_source.SourceTable`, first model canonical, second colour;
     docs/strangers.md has the commands.
@@ -107,11 +96,11 @@ def source_folds() -> dict:
 def pooled_difference(folds: dict, key: str = "coco_ap") -> tuple[float, float, float]:
     """A metric's difference over the held-out sources of several splits, each source counted once.
 
-    The splits hold out different images, so their differences are independent: half the widths of their intervals are
-    added in quadrature, each weighted by its number of sources.
+    The splits hold out different images, so their differences are independent: the half-widths of their intervals are
+    added in quadrature, weighted by the number of sources.
 
     Args:
-        folds: what :func:`source_folds` gives.
+        folds: as from :func:`source_folds`.
 
     Returns:
         (difference, low, high), first model minus second, percent.

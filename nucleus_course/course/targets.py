@@ -1,4 +1,4 @@
-"""What one training step would ask of the network for one image, as NumPy arrays: for notebook 2."""
+"""The targets of one training step for one image, as NumPy arrays: for notebook 2."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ class StepTargets:
     """Boxes are in network pixels, (y1, x1, y2, x2) float32.
 
     Attributes:
-        anchors: (n, 4), those drawn for this step; anchor_labels: (n,) bool, True for positive.
-        rois: (m, 4), those drawn for this step; roi_labels: (m,) bool.
+        anchors: (n, 4), those sampled for this step; anchor_labels: (n,) bool, True for positive.
+        rois: (m, 4), those sampled for this step; roi_labels: (m,) bool.
         masks: (k, S, S) float32 in [0, 1], the mask targets of the positive RoIs.
     """
 
@@ -26,8 +26,8 @@ def step_targets(trace, record, config, seed: int = 2018) -> StepTargets:
     """The library's own targets for a traced image: :class:`StepTargets`.
 
     Args:
-        trace: of :meth:`nucleus_course.MaskRCNN.trace`. record: the image's, with labels.
-        config: the model's. seed: of the random draw.
+        trace: from :meth:`nucleus_course.MaskRCNN.trace`; record: the image's, with labels.
+        config: the model's; seed: for the sampling.
 
     Example:
         >>> targets = step_targets(model.trace(record.image), record, model.config)  # doctest: +SKIP

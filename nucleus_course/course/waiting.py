@@ -1,6 +1,6 @@
-"""A notebook cell that takes longer than five seconds says that it is working, and for how long.
+"""A line below notebook cells that take more than five seconds: "working, 7 s", updated each second.
 
-One line of output that changes each second. ``NUCLEUS_COURSE_WAITING=off`` leaves it out.
+``NUCLEUS_COURSE_WAITING=off`` turns it off.
 """
 
 import os
@@ -17,8 +17,8 @@ class Ticker:
     """Shows the line while a cell runs; ``begin`` and ``end`` are called before and after each cell.
 
     Args:
-        show: called with the line's text, first to show it and then to change it.
-        patience: seconds until the first line. every: seconds from line to line.
+        show: called with the line's text, to show it and then to change it.
+        patience: seconds until the line appears; every: seconds between updates.
     """
 
     def __init__(self, show: Callable[[str], None], patience: float = 5.0, every: float = 1.0):
@@ -49,13 +49,13 @@ class Ticker:
 
 
 class Line:
-    """A line of text among a cell's outputs, which stays where it was first shown."""
+    """A line of text among a cell's outputs that can be changed in place."""
 
     def __init__(self) -> None:
         self.handle: Any = None
 
     def new(self, *_) -> None:
-        """The next text is another cell's."""
+        """Show the next text as a new line, for another cell."""
         self.handle = None
 
     def __call__(self, text: str) -> None:
@@ -72,7 +72,7 @@ _ticker: Ticker | None = None
 
 
 def watch_cells() -> None:
-    """Begin, once, where this is a notebook."""
+    """Start the line for slow cells, once, in a notebook."""
     global _ticker
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if _ticker is None and hasattr(shell, "kernel") and os.environ.get(VARIABLE) != "off":
@@ -85,7 +85,7 @@ def watch_cells() -> None:
 
 
 def say(what: str) -> None:
-    """How far a long task is; elsewhere than in a notebook on a line of its own."""
+    """Report the progress of a long task: in a notebook on the cell's line, elsewhere on standard error."""
     if _ticker is not None:
         _ticker.what = what
     else:

@@ -1,9 +1,9 @@
 """Figures of data, network, training and evaluation: each a function of plain results.
 
-Every ``draw_*`` returns ``(matplotlib.figure.Figure, caption)`` and touches no global matplotlib
+Every ``draw_*`` returns ``(matplotlib.figure.Figure, caption)`` and changes no global matplotlib
 state, so it works in scripts, threads and notebooks: ``course.show(...)`` or ``figure.savefig(...)``.
-The caption says in words what the figure shows, with its numbers; it is the alternative text.
-Where the images are synthetic, figure and caption say so. Names are loaded on first use.
+The caption describes the figure, with its numbers, and serves as alternative text. Figures of synthetic
+images say so. Names are loaded on first use.
 """
 
 from nucleus_course._util.lazy import lazy

@@ -1,4 +1,4 @@
-"""Curves and what they are made of: overlap, precision and recall, F1, reliability, thresholds."""
+"""Curves: overlap, precision and recall, F1, reliability, thresholds."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def disc_mask(diameter, shift=0.0, margin=12):
 
 
 def draw_shifted_discs(diameter, shifts):
-    """What an IoU looks like: a disc and the same disc moved."""
+    """Examples of IoU: a disc and the same disc moved."""
     figure, axes = style.panels(len(shifts), len(shifts), side=2.6, ratio=1.12)
     parts = []
     for axis, shift in zip(axes, shifts):
@@ -50,7 +50,7 @@ def draw_operating_point(image, labels, truth, curve, point, settings, counts):
 
     Args:
         image: (H, W, 3) uint8; labels, truth: label images (H, W).
-        curve: (recall, precision), each (D,); point: the pair (recall, precision) at the present threshold.
+        curve: (recall, precision), each (D,); point: the pair (recall, precision) at the current threshold.
         settings: the thresholds in words.
         counts: {"found", "nuclei", "matched", "missed", "spurious"}.
     """
@@ -79,10 +79,10 @@ def draw_pr_curves(report, thresholds=(0.5, 0.75, 0.9)):
     """COCO's precision-recall curves of a :class:`~nucleus_course.evaluation.Report`, one for each IoU threshold.
 
     Args:
-        thresholds: IoUs, of 0.50, 0.55, ... 0.95.
+        thresholds: IoUs, from 0.50, 0.55, ... 0.95.
 
     Returns:
-        (Figure, caption). The area under a curve is the AP at that IoU, in the legend in percent.
+        (Figure, caption). The legend gives the area under each curve, the AP at that IoU, in percent.
     """
     figure, (axis,) = style.new_figure(7.0, 3.8)
     said = []
@@ -96,7 +96,7 @@ def draw_pr_curves(report, thresholds=(0.5, 0.75, 0.9)):
         said.append(f"{area:.1f} at IoU {threshold:.2f}")
     axis.set(xlim=(0, 1), ylim=(0, 1.02))
     style.tidy(axis, "recall", "precision")
-    if said:  # curves fill any corner of their axes
+    if said:  # beside the axes, because curves may fill any corner
         style.legend(axis, "right", title="area = AP, percent")
     else:
         style.empty(axis, "undefined: no nuclei")
@@ -132,7 +132,7 @@ def draw_f1_curve(reports):
 
 
 def draw_reliability(analysis):
-    """Do scores mean what they say: precision of the detections in each bin of scores, and their number.
+    """Reliability of the scores: precision of the detections in each bin of scores, and their number.
 
     Args:
         analysis: :class:`~nucleus_course.evaluation.ErrorAnalysis`.
@@ -171,7 +171,7 @@ def _middle(row):
 
 
 def draw_threshold_curve(choice, *, synthetic=False):
-    """How the chosen metric depends on the score threshold, and which threshold was chosen.
+    """The metric against the score threshold, and the threshold that was chosen.
 
     Args:
         choice: :class:`~nucleus_course.evaluation.ThresholdChoice`.

@@ -1,4 +1,4 @@
-"""What goes wrong: how many errors of each class, what they cost in AP, and which nuclei are lost."""
+"""Errors: how many of each class, what they cost in AP, and which nuclei are lost."""
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def draw_error_counts(analysis):
 
 
 def draw_ap_costs(analysis):
-    """Points of AP that fixing one class of error would gain.
+    """The gain in AP if one class of error were fixed.
 
     Args:
         analysis: :class:`~nucleus_course.evaluation.ErrorAnalysis`.

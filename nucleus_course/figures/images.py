@@ -14,7 +14,7 @@ MOST_LETTERS = 60  # more would hide the image
 
 
 def count_labels(labels):
-    """How many nuclei a label image (H, W) holds."""
+    """The number of nuclei in a label image (H, W)."""
     return len(np.unique(labels)) - int((np.asarray(labels) == 0).any())
 
 
@@ -23,7 +23,7 @@ def _nuclei(number):
 
 
 def draw_task(record):
-    """Image, its foreground cut into connected pieces, and the nuclei one by one."""
+    """An image, its foreground as connected pieces, and its single nuclei."""
     from skimage.measure import label
 
     pieces = label(record.labels > 0, connectivity=1)
@@ -39,11 +39,11 @@ def draw_task(record):
 
 
 def draw_samples(dataset, count=5):
-    """After the paper's Figure 2: images above, below them their masks merged into one label image.
+    """After the paper's Figure 2: images, and below them their masks merged into one label image.
 
     Args:
         dataset: :class:`~nucleus_course.data.Dataset`, or a list of records, which are all shown.
-        count: how many; image types take turns, the image with the most usual number of nuclei first.
+        count: how many; image types alternate, each starting with the image nearest to its median count.
     """
     whole = hasattr(dataset, "types")
     records = [dataset[i] for i in _one_of_each(dataset, count)] if whole else dataset
@@ -143,8 +143,8 @@ def draw_detections(record, detections, *, mark=False, what="detections", synthe
     Args:
         record: :class:`~nucleus_course.data.Record`.
         detections: a model's detections (at their operating point), or a label image (H, W).
-        mark: colour by whether nuclei and detections match at IoU above 0.5, instead of leaving that to the eye.
-        what: what the detections are called.
+        mark: show by colour which nuclei and detections match at IoU above 0.5.
+        what: name of the detections.
     """
     if hasattr(detections, "label_image"):
         detections = detections.label_image()
@@ -152,7 +152,7 @@ def draw_detections(record, detections, *, mark=False, what="detections", synthe
     matched, missed, right, wrong = sort_out(truth, labels)
     found = len(right) + len(wrong)
     figure, axes = style.panels(4, 2, side=5.2, ratio=_ratio(record))
-    axes.pop(1).set_visible(False)  # what is to be compared stands in one row
+    axes.pop(1).set_visible(False)  # so that annotation and detections are in one row
     words = (f"{style.short(record.id)}: {record.type}", f"annotation: {_nuclei(record.count)}", f"{what}: {found}")  # fmt: skip
     for axis, title in zip(axes, words):
         style.picture(axis, style.stretch(record.image), title)
@@ -190,8 +190,8 @@ def draw_error_map(record, analysis, predictions):
         predictions: the :class:`~nucleus_course.prediction.interchange.Predictions` that were analysed.
 
     Returns:
-        (Figure, caption): left the nuclei, right the detections at the operating point. Each error has
-        its class' colour and, unless there are too many to read, its letter.
+        (Figure, caption): left the nuclei, right the detections at the operating point. Each error has its
+        class's colour and, unless there are too many to read, its letter.
     """
     point, image = analysis.report.operating_point, style.stretch(record.image)
     truth = renumber(record.labels)
@@ -247,8 +247,8 @@ def draw_case(image, truth, found, box, title, margin=14, around=None):
     Args:
         image: (H, W, 3) uint8.
         truth, found: (H, W) bool masks of the nucleus and the detection concerned; either may be empty.
-        box: (y1, x1, y2, x2) that the crop is centred on, pixels.
-        around: label images (H, W) of all nuclei and all detections; neighbours get a thin line.
+        box: (y1, x1, y2, x2), the centre of the crop, pixels.
+        around: label images (H, W) of all nuclei and all detections, to outline neighbours.
     """
     height, width = truth.shape
     y1, x1, y2, x2 = (int(round(float(v))) for v in box)

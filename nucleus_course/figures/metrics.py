@@ -1,4 +1,4 @@
-"""Metrics as bars and intervals: several models, image types, and how sure a number is."""
+"""Metrics as bars and intervals: several models, image types, uncertainty."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ LABELS = {metric.key: metric.label for metric in METRICS}
 
 
 def _grouped_bars(axis, groups, series, spans=None):
-    """``series[name]`` (len(groups),) percent, NaN for none; ``spans[name]`` (2, len(groups)) error bars."""
+    """Draw ``series[name]`` (len(groups),) in percent, NaN for none, with error bars ``spans[name]`` (2, len(groups))."""
     width = 0.8 / max(1, len(series))
     for number, (name, values) in enumerate(series.items()):
         place = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width
@@ -42,7 +42,7 @@ def _or_nan(values):
 
 
 def draw_comparison(reports, keys=COMPARED):
-    """Several models' metrics side by side, with intervals where the reports hold them.
+    """Several models' metrics side by side, with intervals if the reports hold them.
 
     Args:
         reports: {name: :class:`~nucleus_course.evaluation.Report`}.
@@ -118,7 +118,7 @@ def draw_intervals(report, keys):
 
 
 def draw_paired_test(differences, interval, what):
-    """Differences image by image (N,), their mean, and its bootstrap interval (low, high)."""
+    """The differences of single images (N,), their mean, and its bootstrap interval (low, high)."""
     differences = np.asarray(differences)
     figure, (axis,) = style.new_figure(7.6, 2.4)
     jitter = np.random.default_rng(0).uniform(-0.2, 0.2, len(differences))

@@ -1,4 +1,4 @@
-"""Inside Mask R-CNN: the network drawn from a trace of itself, step by step."""
+"""Inside Mask R-CNN: the network drawn from the trace of a prediction, step by step."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,8 +11,7 @@ from nucleus_course.geometry.boxes import iou_matrix
 def _activity(feature):
     """Feature map (H, W, C) -> (H, W): its first principal component over the channels, 0 to 1.
 
-    The direction in which the cells differ most, from the 1st to the 99th percentile; its sign is
-    chosen so that the rarer cells are bright.
+    The range is the 1st to the 99th percentile; the sign is chosen so that the rarer cells are bright.
     """
     cells = feature.reshape(-1, feature.shape[-1]).astype(np.float64)
     cells = cells - cells.mean(axis=0)
@@ -56,7 +55,7 @@ class _Diagram:
 
 
 def draw_architecture(trace):
-    """The paper's Figure 1 from a live network: every box names a tensor and its shape in this run."""
+    """The paper's Figure 1, with the shape of each tensor in this run."""
     sheet = _Diagram()
     _draw_trunk(sheet, trace)
     _draw_heads(sheet, trace)
@@ -113,7 +112,7 @@ def _draw_heads(sheet, trace):
 
 
 def draw_pyramid(trace, strides):
-    """What the pyramid's levels respond to: the first principal component of each level's channels."""
+    """The first principal component of the channels of each pyramid level."""
     levels = trace["pyramid"]
     figure, axes = style.panels(1 + len(levels), 3, side=3.8)
     style.picture(axes[0], style.stretch(trace["image"]), "the image")
@@ -128,7 +127,7 @@ def draw_pyramid(trace, strides):
 
 
 def draw_anchors(trace, config):
-    """One anchor of each level in place, and the objectness of the finest levels."""
+    """One anchor of each level on the image, and the objectness on the finest levels."""
     from nucleus_course.models.mask_rcnn.anchors import level_shapes
 
     shapes, ratios = level_shapes(*trace["input"].shape[:2], config.strides), len(config.anchor_ratios)  # fmt: skip
@@ -187,7 +186,7 @@ def crowded_group(boxes, scores, reach=0.25):
 
 
 def draw_nms_steps(image, boxes, scores, threshold, steps=4):
-    """Greedy NMS on a few boxes, one kept box in each panel; boxes (N, 4) by falling score, image pixels."""
+    """Greedy NMS on a few boxes, a panel for each kept box; boxes (N, 4) by falling score, image pixels."""
     iou = iou_matrix(boxes, boxes)
     alive = np.ones(len(boxes), bool)
     history = []
@@ -222,7 +221,7 @@ def draw_roi_align(grid, box, bins, points, values):
     """A box over a grid of numbers, its bins, the sampling points and their interpolated values.
 
     Args:
-        grid: (H, W); box: (y1, x1, y2, x2) in grid cells; bins: how many on a side.
+        grid: (H, W); box: (y1, x1, y2, x2) in grid cells; bins: their number along a side.
         points: (K, 2) as (y, x); values: (K,), row by row.
     """
     figure, (left, right) = style.new_figure(9.6, 4.6, 2)
@@ -254,10 +253,10 @@ def draw_roi_align(grid, box, bins, points, values):
 
 
 def draw_refinement(trace, truth, upsample, count=60):
-    """Proposals, the boxes that the box head made of them, and how much closer to the nuclei those are.
+    """Proposals before and after the box head, and their IoU with the nuclei.
 
     Args:
-        truth: (G, 4) boxes of the nuclei, image pixels; upsample: network pixels in an image pixel.
+        truth: (G, 4) boxes of the nuclei, image pixels; upsample: network pixels per image pixel.
         count: how many of the best proposals.
     """
     best = np.argsort(-trace["class_scores"], kind="stable")[:count]
@@ -281,7 +280,7 @@ def draw_refinement(trace, truth, upsample, count=60):
 
 
 def draw_masks(trace, upsample, count=4):
-    """From mask logits to pixels: the grid's probabilities, pasted, and cut at the threshold."""
+    """From mask grids to pixels: the grid's probabilities, and the pasted mask at the threshold."""
     found = trace["detections"]
     sizes = found.boxes[:, 2:] - found.boxes[:, :2]
     good = found.scores >= min(0.5, found.scores.max(initial=0))
@@ -303,11 +302,11 @@ def draw_masks(trace, upsample, count=4):
 
 
 def draw_levels(levels, sides, canonical):
-    """How many proposals each level pools, by size.
+    """How many proposals are pooled from each level, by size.
 
     Args:
         levels: (P,) int; sides: (P,) square roots of the boxes' areas, network pixels.
-        canonical: side of a box that belongs to level 4.
+        canonical: least side of a box on level 4.
     """
     figure, (axis,) = style.new_figure(8.0, 3.2)
     counts = {number: int((levels == number).sum()) for number in range(2, 6)}

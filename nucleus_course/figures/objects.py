@@ -1,4 +1,4 @@
-"""Nuclei in numbers: sizes, crowding, what masks and anchors can express, measurements, scales."""
+"""Statistics of nuclei: sizes, crowding, limits of masks and anchors, measurements, scales."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from nucleus_course.figures.images import count_labels
 
 
 def draw_sizes(counts, areas):
-    """Nuclei in an image and sizes of nuclei, by image type.
+    """Nuclei per image and sizes of nuclei, by image type.
 
     Args:
         counts: {type: numbers of nuclei, one for each image}; areas: {type: areas in pixels}.
@@ -53,10 +53,10 @@ def draw_crowding(shares):
 
 
 def draw_round_trip(mask, grid, pasted, sizes, ious):
-    """One mask through a mask grid and back, and the IoU of many such trips against size.
+    """A mask on its grid and pasted back, and the IoU of many such round trips against size.
 
     Args:
-        mask, grid, pasted: as :func:`~nucleus_course.geometry.masks.round_trip` gives them.
+        mask, grid, pasted: as from :func:`~nucleus_course.geometry.masks.round_trip`.
         sizes, ious: (N,) of many nuclei, pixels and fractions.
     """
     figure, axes = style.new_figure(style.WIDEST, 3.0, 4, width_ratios=(1, 1, 1, 1.9))
@@ -77,7 +77,7 @@ def draw_round_trip(mask, grid, pasted, sizes, ious):
 
 
 def draw_anchor_coverage(sizes, coverage):
-    """Best IoU that any anchor has with a nucleus, against its size; ``coverage[preset]`` are IoUs (N,)."""
+    """The best IoU of an anchor with each nucleus, against its size; ``coverage[preset]`` are IoUs (N,)."""
     figure, axes = style.panels(len(coverage), len(coverage), side=4.8, ratio=0.66)
     parts = []
     for axis, (name, best) in zip(axes, coverage.items()):

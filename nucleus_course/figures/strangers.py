@@ -1,4 +1,4 @@
-"""Images from elsewhere: as sent and as the network sees them, and scores on sources held out whole."""
+"""Images from elsewhere: as sent and in canonical form, and scores on held-out sources."""
 
 from nucleus_course.figures import style
 
@@ -22,7 +22,7 @@ def draw_canonical(sent, seen):
 
 
 def draw_folds(folds, key="coco_ap", label="AP"):
-    """A score on sources that neither of two models has seen: one row for each source, then the mean with its interval.
+    """A score on sources that neither of two models has seen: a row for each source, then the mean with its interval.
 
     Args:
         folds: {split: a saved :class:`~nucleus_course.evaluation.by_source.SourceTable`, as a dict} of two models.

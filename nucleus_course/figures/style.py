@@ -1,9 +1,9 @@
 """The look of every figure: colours, panels, outlines, legends, and the picture as bytes.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart. Where a colour carries a
-meaning, a line style, marker, hatch or letter carries it too, so a grey print says the same. The
-smallest text has 9 points, and no figure is wider than a notebook's page, so it is shown at that size.
-No global matplotlib state is touched.
+Colours are Okabe and Ito's, which colour-blind readers can distinguish. Meaningful colours come with a
+line style, marker, hatch or letter, so that figures can be printed in grey. The smallest text has 9
+points, and no figure is wider than a notebook's page, so it is shown at that size. No global matplotlib
+state is changed.
 """
 
 import base64
@@ -19,11 +19,11 @@ BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#666666"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW)
 TRUTH, FOUND = ORANGE, SKY  # outlines: the annotation (dashed) and the detection (solid)
 TEXT = 9  # points
-DPI = 96  # pixels an inch of a web page: nine points stay nine points
-WIDEST = 10.4  # inches; a wider picture is made smaller by the page, and its text with it
+DPI = 96  # of a web page, so that nine points stay nine points
+WIDEST = 10.4  # inches; the page would shrink a wider picture, and its text
 DASHES = {"--": (4, 2), ":": (1.2, 1.8)}  # of boxes, in line widths
 
-# One look for each model or curve; style, marker and hatch say the same as the colour.
+# For models and curves, in the order of the colours.
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 MARKERS = "os^Dv*"
 HATCHES = ("", "//", "..", "xx", "\\\\", "++")
@@ -37,7 +37,7 @@ TYPE_COLOURS = {
 }
 TYPE_MARKERS = dict(zip(TYPE_COLOURS, "osD^v"))
 
-# Classes of error: colour and hatch of their bars, and the letter beside an object on an error map.
+# Classes of error: colour and hatch of their bars, and the letter on an error map.
 _CLASS_LOOKS = {
     "matched": ("#B8B8B8", "", ""),
     "poor boundary": (SKY, "//", "B"),
@@ -72,7 +72,7 @@ def panels(count, columns, side=3.0, ratio=1.0):
 
 
 def signed(figure, caption, synthetic):
-    """(figure, caption); both say so where the images are synthetic."""
+    """(figure, caption); both say so if the images are synthetic."""
     if synthetic:
         figure.suptitle("Synthetic images", fontsize=TEXT, x=0.01, ha="left", color=GREY)
         caption = f"Synthetic images, drawn by a program. {caption}"
@@ -87,7 +87,7 @@ def png(figure, dpi=DPI):
 
 
 def html(figure, caption, dpi=DPI):
-    """A figure as an HTML ``<figure>``: ``caption`` is the picture's alternative text and stands below it."""
+    """A figure as an HTML ``<figure>``; ``caption`` stands below it and is its alternative text."""
     picture = base64.b64encode(png(figure, dpi)).decode("ascii")
     text = escape(caption)
     return (
@@ -103,12 +103,12 @@ def named(reports):
 
 
 def any_synthetic(reports):
-    """Whether one of {name: report} is about synthetic images."""
+    """Whether any of {name: report} is about synthetic images."""
     return any(bool(getattr(report, "synthetic", False)) for report in reports.values())
 
 
 def text(value, digits=1):
-    """A number for a caption; a dash where there is none."""
+    """A number for a caption; a dash for None."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
@@ -141,13 +141,13 @@ def log_axis(axis):
 
 
 def row_ticks(axis, names):
-    """Names of the rows of a horizontal bar chart, the first on top."""
+    """Label the rows of a horizontal bar chart, the first on top."""
     axis.set_yticks(range(len(names)), names, fontsize=TEXT)
     axis.set_ylim(len(names) - 0.5, -0.5)
 
 
 def legend(axis, place="inside", ncols=1, **kwargs):
-    """A legend without a frame: inside the axes, or above, below or right of them, where it hides nothing."""
+    """A legend without a frame: inside the axes, or above, below or right of them."""
     places = {
         "inside": {},
         "above": {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)},
@@ -159,24 +159,24 @@ def legend(axis, place="inside", ncols=1, **kwargs):
 
 
 def note(axis, x, y, words, offset=(0, 2), **kwargs):
-    """Words beside a point of the axes, ``offset`` points away from it."""
+    """Text at a point of the axes, ``offset`` points away from it."""
     kwargs = {"ha": "center", **kwargs}
     axis.annotate(words, (x, y), offset, textcoords="offset points", fontsize=TEXT, **kwargs)
 
 
 def empty(axis, words):
-    """Say in the middle of an axes why there is nothing in it."""
+    """Text in the middle of empty axes."""
     place = {"ha": "center", "va": "center", "transform": axis.transAxes}
     axis.text(0.5, 0.5, words, fontsize=TEXT, color=GREY, **place)
 
 
 def looks(index):
-    """Keywords of the index-th line."""
+    """Matplotlib keywords of the index-th line."""
     return {"color": CYCLE[index % 6], "linestyle": STYLES[index % 6], "linewidth": 1.8}
 
 
 def bars(number):
-    """Keywords of the index-th group of bars."""
+    """Matplotlib keywords of the index-th group of bars."""
     return {"color": CYCLE[number % 6], "hatch": HATCHES[number % 6], "edgecolor": "white"}
 
 
@@ -189,7 +189,7 @@ def rgb(colour):
 
 
 def picture(axis, image, title="", **kwargs):
-    """An image without ticks, its pixels unsmoothed, under a title."""
+    """Show an image without ticks or smoothing."""
     cmap = None if np.ndim(image) == 3 else "gray"
     axis.imshow(image, **{"interpolation": "nearest", "cmap": cmap, **kwargs})
     axis.set_xticks([])
@@ -199,12 +199,12 @@ def picture(axis, image, title="", **kwargs):
 
 
 def heat(axis, values, title="", **kwargs):
-    """Values (H, W) in [0, 1] as colours, yellow for 1."""
+    """Show values (H, W) in [0, 1] as colours, yellow for 1."""
     picture(axis, values, title, **{"cmap": "cividis", "vmin": 0, "vmax": 1, **kwargs})
 
 
 def stretch(image):
-    """A dim image made visible: its 1st to 99.5th percentile becomes 0 to 255. A bright one stays as it is."""
+    """Brighten a dim image: its 1st to 99.5th percentile becomes 0 to 255. A bright one is not changed."""
     low, high = np.percentile(image, (1, 99.5))
     if high > 180 or high <= low:
         return image
@@ -213,7 +213,7 @@ def stretch(image):
 
 
 def filled(labels):
-    """A label image (H, W) as colours, uint8 (H, W, 3): white lines where two nuclei meet."""
+    """A label image (H, W) as colours, uint8 (H, W, 3), with white lines between touching nuclei."""
     palette = np.stack([rgb(colour) for colour in CYCLE])
     out = np.zeros((*labels.shape, 3), np.uint8)
     inside = labels > 0
@@ -225,7 +225,7 @@ def filled(labels):
 
 
 def difference(truth, found):
-    """Two masks (H, W) as colours: white where both are, striped vermilion where only ``truth`` is, light blue where only ``found`` is."""
+    """Two masks (H, W) as colours: white for both, striped vermilion for ``truth`` alone, light blue for ``found`` alone."""
     out = np.full((*truth.shape, 3), 30, np.uint8)
     striped = np.add(*np.indices(truth.shape)) % 3 > 0
     out[truth & ~found & striped] = rgb(VERMILION)
@@ -239,7 +239,7 @@ def outline_segments(labels, ids=None, dashed=False):
 
     Args:
         labels: (H, W) int.
-        ids: the labels to outline; all where None.
+        ids: the labels to outline; None for all.
         dashed: leave gaps.
 
     Returns:
@@ -261,12 +261,12 @@ def outline_segments(labels, ids=None, dashed=False):
 
 
 def outline(axis, labels, colour=TRUTH, ids=None, dashed=None, rim=True):
-    """Draw outlines on an image shown by :func:`picture`, rimmed in black so that they show on any stain.
+    """Draw outlines on an image shown by :func:`picture`, with a black rim so that they are visible on any stain.
 
     Args:
-        labels: (H, W) int; ids: the labels to outline, all where None.
-        dashed: whether the line has gaps; by default the annotation's colour has.
-        rim: the black line behind it; leave it out for the second of two outlines on one image.
+        labels: (H, W) int; ids: the labels to outline, None for all.
+        dashed: whether the line has gaps; by default for the annotation's colour.
+        rim: draw the black rim; leave it out for the second of two outlines on one image.
     """
     segments = outline_segments(labels, ids, colour == TRUTH if dashed is None else dashed)
     width = float(np.clip(450 / max(labels.shape), 0.7, 1.5))
@@ -277,9 +277,9 @@ def outline(axis, labels, colour=TRUTH, ids=None, dashed=None, rim=True):
 
 
 def draw_boxes(axis, boxes, colour, style="-", widths=1.5):
-    """Draw boxes (N, 4) as (y1, x1, y2, x2) in pixels on an image shown by :func:`picture`, rimmed in black.
+    """Draw boxes (N, 4) as (y1, x1, y2, x2) in pixels on an image shown by :func:`picture`, with a black rim.
 
-    ``style`` is "-", "--" or ":"; ``widths`` in points, one for each box where the lines are solid.
+    ``style`` is "-", "--" or ":"; ``widths`` in points; solid lines may have one for each box.
     """
     y1, x1, y2, x2 = (np.asarray(boxes, float).reshape(-1, 4) - 0.5).T  # pixel 0 spans -0.5 to 0.5
     corners = np.stack([x1, y1, x2, y1, x2, y2, x1, y2, x1, y1], axis=1).reshape(-1, 5, 2)

@@ -1,4 +1,4 @@
-"""What a training step asks: the anchors and RoIs that were drawn for it, and mask targets."""
+"""The targets of a training step: its sampled anchors and RoIs, and mask targets."""
 
 from nucleus_course.figures import style
 
@@ -7,9 +7,9 @@ def draw_targets(image, truth, targets, upsample, count=2):
     """Anchors and RoIs of one training step on the image, and the first mask targets.
 
     Args:
-        image: (H, W, 3) uint8. truth: (G, 4) boxes of the nuclei, image pixels.
+        image: (H, W, 3) uint8; truth: (G, 4) boxes of the nuclei, image pixels.
         targets: :class:`~nucleus_course.course.targets.StepTargets`, network pixels.
-        upsample: network pixels for one image pixel. count: mask targets to show.
+        upsample: network pixels per image pixel; count: mask targets to show.
     """
     shown = min(count, len(targets.masks))
     figure, axes = style.panels(2 + shown, 2 if shown else 1, side=5.2)

@@ -1,4 +1,4 @@
-"""Training: schedules, which weights move, and learning curves."""
+"""Training: schedules, trainable weights, and learning curves."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def draw_schedules(schedules):
 
 
 def draw_moving(table):
-    """Weights that move and weights that are frozen, ``table[preset][stage] = (moving, all)``."""
+    """Trainable and frozen weights, ``table[preset][stage] = (trainable, all)``."""
     rows = {f"{preset}, {stage}": pair for preset, stages in table.items() for stage, pair in stages.items()}  # fmt: skip
     figure, (axis,) = style.new_figure(8.4, 0.42 * len(rows) + 1.2)
     places = np.arange(len(rows))
@@ -51,10 +51,10 @@ def draw_moving(table):
 
 
 def read_log(log):
-    """Rows of a training: a list of dicts, or those of a run folder's log.jsonl.
+    """The rows of a training log, from a list of dicts or a run folder's log.jsonl.
 
     Raises:
-        UserError: no log there, or none that can be read.
+        UserError: no log there, or it cannot be read.
     """
     if not isinstance(log, (str, Path)):
         return list(log)
@@ -70,7 +70,7 @@ def read_log(log):
 
 
 def draw_learning_curve(log, *, interrupted_after=None, synthetic=False):
-    """Losses by epoch, and the learning rate and validation metrics where the log holds them.
+    """Losses by epoch, and the learning rate and validation metrics if the log holds them.
 
     Args:
         log: rows (a list of dicts as in log.jsonl), or a run folder.
@@ -155,7 +155,7 @@ def _draw_validation(axis, epochs, columns):
 
 
 def draw_fine_tuning(curves):
-    """F1 on the images learned from and on unseen ones, epoch by epoch, a panel for each experiment.
+    """F1 on training images and on unseen ones, epoch by epoch, a panel for each experiment.
 
     Args:
         curves: {name: (E + 1, 3)}: F1 on learned images, F1 on unseen images, loss; row 0 is before training.
@@ -188,14 +188,14 @@ def draw_fine_tuning(curves):
 
 
 class LiveCurves:
-    """Learning curves with their caption, drawn again after each epoch in the cell that made them.
+    """Learning curves with their caption, updated in a notebook cell after each epoch.
 
-    Give the object to ``train(on_epoch=...)``.
+    Pass the object to ``train(on_epoch=...)``.
 
     Args:
         rows: epochs of an earlier call, dicts as in log.jsonl.
         interrupted_after: see :func:`draw_learning_curve`.
-        stop_after: end the training after so many epochs of this call, as a crash would.
+        stop_after: stop the training after so many epochs of this call, like a crash.
     """
 
     def __init__(self, rows=(), interrupted_after=None, stop_after=None):

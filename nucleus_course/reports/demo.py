@@ -1,4 +1,4 @@
-"""The whole job once, on the embedded sample: what `nucleus-course demo` does, step by step."""
+"""`nucleus-course demo`, step by step: the whole job once, on the embedded sample."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rich.console import Console
 from rich.text import Text
 
 SHIPPED = "compact"
-STEPS = 10  # an epoch: short ones give the learning curve its points
+STEPS = 10  # per epoch; short epochs give the learning curve more points
 PATIENCE = 4.0  # minutes of training after which a slow machine stops early
 
 
 def run_demo(out: Path, epochs: int = 15, console: Console | None = None) -> dict:
-    """Data, a brief training, detection, evaluation, figures; everything is written below ``out``.
+    """Data, a brief training, detection, evaluation, figures; everything is written to ``out``.
 
     Args:
-        out: folder; a ``run/`` of an earlier demo in it is replaced.
-        epochs: how long to train; an epoch is ten steps.
+        out: folder; the ``run/`` of an earlier demo in it is replaced.
+        epochs: length of the training, in epochs of ten steps.
 
     Returns:
         {"reports": {"validation": Report, "all": Report}, "figures": [paths], "weights": "compact" or "brief"}.
@@ -122,7 +122,7 @@ def _train_briefly(training, validation, run: Path, epochs: int):
 
 
 def _best_weights(trained):
-    """The shipped model where there is one, else the one just trained."""
+    """The shipped model if there is one, else the one just trained."""
     from nucleus_course.models.weights.folder import shipped_weights
     from nucleus_course.prediction.segmenter import load
 

@@ -1,8 +1,6 @@
-"""What this machine has for the course, and what to do about what is missing.
+"""`nucleus-course doctor`: what this machine has for the course, and what to do about what is missing.
 
-    nucleus-course doctor
-
-`find_bbbc038` is how the notebooks and the tests decide whether real images are at hand.
+`find_bbbc038` tells notebooks and tests whether the real images are available.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 DATA_VARIABLE = "NUCLEUS_COURSE_DATA"
 # Places that may hold BBBC038, relative to the current folder, its parent and the checkout.
 CANDIDATES = ("data/bbbc038", "bbbc038")
-# At least these, or the demo and the notebooks get slow or fail.
+# With less, the demo and the notebooks get slow or fail.
 ENOUGH_MEMORY_GB = 1.8
 ENOUGH_DISK_GB = 1.0
 
@@ -33,8 +31,8 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        section, name, value: what was looked at, and what was found.
-        state: ok, note (all works without it) or missing (it does not).
+        section, name, value: what was checked, and the result.
+        state: ok, note (works all the same) or missing (does not work).
         advice: what to do about it.
     """
 
@@ -48,10 +46,10 @@ class Finding:
 def find_bbbc038() -> Path | None:
     """A zip or folder with BBBC038's stage 1 training images, or None.
 
-    Where the environment variable NUCLEUS_COURSE_DATA is set, it alone decides ("sample" asks for the
-    embedded images, so gives None); otherwise the ``CANDIDATES`` are looked at in turn, then
-    ``bbbc038`` in the folders beside the checkout, where several people share one copy. A folder
-    counts when it holds stage1_train.zip, stage1_train/, or image folders `<id>/images/`.
+    If the environment variable NUCLEUS_COURSE_DATA is set, it alone decides ("sample" means the embedded
+    images and gives None). Otherwise the ``CANDIDATES`` are tried in turn, then ``bbbc038`` in the folders
+    beside the checkout. A folder counts if it holds stage1_train.zip, stage1_train/, or image folders
+    `<id>/images/`.
     """
     named = os.environ.get(DATA_VARIABLE, "").strip()
     if named:
@@ -81,7 +79,7 @@ def diagnose(backend: str | None = None) -> list[Finding]:
 
 
 def _noted(section, name, value, advice, fine=False):
-    """A finding that is a note with advice, unless all is ``fine``."""
+    """A finding with a note and advice, unless it is ``fine``."""
     return Finding(section, name, value, *(() if fine else ("note", advice)))
 
 
@@ -111,7 +109,7 @@ def _machine() -> list[Finding]:
 
 
 def _limit(name: str) -> list[int]:
-    """The numbers of a container's limit; none where it has no such limit, or is no container."""
+    """The numbers of a container's limit; empty without a limit or a container."""
     try:
         return [int(n) for n in Path(f"/sys/fs/cgroup/{name}").read_text().split()]
     except (OSError, ValueError):  # "max"
@@ -119,7 +117,7 @@ def _limit(name: str) -> list[int]:
 
 
 def _cpu_share() -> float | None:
-    """The container's share of the cores, where one is set."""
+    """The container's share of the cores, if one is set."""
     limit = _limit("cpu.max")
     return limit[0] / limit[1] if len(limit) == 2 else None
 
@@ -171,7 +169,7 @@ def _backend(backend: str) -> list[Finding]:
         found = devices(backend)
     except UserError as error:
         return [installed, Finding("backend", "in use", backend, "missing", str(error))]
-    except Exception as error:  # a broken installation fails in any way; the report must come out
+    except Exception as error:  # a broken installation may fail in any way
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         broken = f"{TITLES[backend]} does not load"
         advice = f"reinstall it: {reason}"
@@ -211,7 +209,7 @@ def _data() -> list[Finding]:
 
 
 def report(findings: list[Finding] | None = None, console=None) -> bool:
-    """Print the findings as a table, then what to do; True where everything needed is there."""
+    """Print the findings as a table, then what to do; True if everything needed is there."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""report.html: an evaluation as one page that opens by itself, for readers without the package."""
+"""report.html: an evaluation as one self-contained page, for readers without the package."""
 
 import base64
 import html
@@ -51,10 +51,7 @@ DEFINITIONS = {
 
 
 def write_html(path, dataset, predictions, report, **options):
-    """Write the page, see :func:`page`; gives its path.
-
-    Everything is inside the one file: no script, font or picture comes from elsewhere.
-    """
+    """Write the page (:func:`page`) and return its path; it contains no scripts and no links to other files."""
     write_file(path, page(dataset, predictions, report, **options))
     return Path(path)
 
@@ -64,9 +61,9 @@ def page(dataset, predictions, report, *, analysis=None, others=None, bootstrap=
 
     Args:
         dataset, predictions, report: what was evaluated, and :func:`~nucleus_course.evaluation.evaluate`'s result.
-        analysis: :class:`~nucleus_course.evaluation.ErrorAnalysis`; made here where None.
+        analysis: :class:`~nucleus_course.evaluation.ErrorAnalysis`; None computes it.
         others: {name: Report} to compare with.
-        bootstrap: samples for the intervals where the report has none; 0 leaves them out.
+        bootstrap: samples for the intervals if the report has none; 0 leaves them out.
         worst: how many of the worst images to show.
     """
     from nucleus_course import figures
@@ -77,7 +74,7 @@ def page(dataset, predictions, report, *, analysis=None, others=None, bootstrap=
         at = {key: point[key] for key in ("score_threshold", "min_area")}
         analysis = analyse_errors(dataset, predictions, progress=False, **at)
     intervals, level, samples = _intervals(report, bootstrap)
-    # One of the same name is drawn beside it all the same.
+    # Keep reports of the same name apart.
     others = {f"{n} (other)" if n == report.name else n: o for n, o in (others or {}).items()}
     several = {report.name: report, **others}
     parts = [
@@ -128,7 +125,7 @@ def _n(value, digits=1):
 
 
 def _table(columns, rows, words=()):
-    """An HTML table; cells are escaped, columns in ``words`` are set left."""
+    """An HTML table; cells are escaped, columns in ``words`` are aligned left."""
     side = [' class="t"' if i in words else "" for i in range(len(columns))]
     head = "".join(f'<th scope="col"{side[i]}>{_e(c)}</th>' for i, c in enumerate(columns))
     lines = []
@@ -141,7 +138,7 @@ def _table(columns, rows, words=()):
 
 
 def _picture(drawn, kind="svg"):
-    """A figure with its caption, the picture inside the page."""
+    """A figure with its caption, embedded in the page."""
     figure, caption = drawn
     if kind == "svg":
         import matplotlib
@@ -173,7 +170,7 @@ def _smaller(data):
 
 
 def _intervals(report, samples):
-    """(intervals, level, samples): the report's own, or made now, or none."""
+    """(intervals, level, samples): the report's own, computed now, or none."""
     if report.intervals:
         own = report.bootstrap
         return report.intervals, own.get("level", 0.95), own.get("replicates", 0)

@@ -1,7 +1,7 @@
-"""The paper's table and its side experiments, put together from run folders.
+"""The paper's table and its side experiments, from run folders.
 
-A run folder is named after its preset. What counts is what it holds: ``config.json`` (how the run was
-started), ``log.jsonl`` (how far it came), ``report.json`` (what it reached on the validation split).
+A run folder is named after its preset and holds ``config.json`` (the settings), ``log.jsonl`` (the
+progress) and ``report.json`` (the scores on the validation split).
 """
 
 import json
@@ -44,10 +44,10 @@ class Row:
     """One run of a table.
 
     Attributes:
-        preset: its name; folder: where it is or would be; start: ``coco``, ``imagenet``, … or None for
-            random weights, as planned, or as run where it was.
-        epochs: (done, planned); (0, n) where nothing was run. ``finished``: whether the schedule is through.
-        asked: options of the length it was started with, where that is not the preset's.
+        preset: its name; folder: the run folder, which may not exist yet.
+        start: ``coco``, ``imagenet``, … or None for random weights; that of the run, else as planned.
+        epochs: (done, planned); (0, n) if nothing was run; finished: whether the schedule is over.
+        asked: options for the length it was started with, if that is not the preset's.
         metrics, images: of its report, {} and 0 without one.
         warnings: why the numbers may not be comparable.
     """
@@ -65,7 +65,7 @@ class Row:
 
     @property
     def label(self):
-        """The preset's name, or the variant alone: its base is in the row above."""
+        """The preset's name, or only the variant, because the base is in the row above."""
         return "+" + self.preset.split("+", 1)[1] if "+" in self.preset else self.preset
 
     @property
@@ -96,7 +96,7 @@ def _row(preset, folder, start):
     config, shipped = _read(folder / "config.json"), shipped_weights().get(preset)
     minutes = (config or {}).get("minutes")
     if config is None and shipped and (shipped / "report.json").is_file():
-        row.folder = folder = shipped  # scored already, and nothing to train
+        row.folder = folder = shipped  # trained and scored already
     elif config:
         row.start = config.get("start")
         row.epochs = (0, sum(stage["epochs"] for stage in config.get("stages", ())) or usual)
@@ -110,7 +110,7 @@ def _row(preset, folder, start):
     row.log = _read(folder / "log.jsonl") or []
     if row.log:
         done, planned = row.log[-1]["epoch"], row.epochs[1]
-        over = bool(minutes and row.log[-1]["seconds"] >= 59 * minutes)  # give or take a save
+        over = bool(minutes and row.log[-1]["seconds"] >= 59 * minutes)  # with a tolerance
         row.epochs, row.finished = (done, planned), done >= planned or over
     report = _read(folder / "report.json")
     if report:
@@ -125,7 +125,7 @@ def _row(preset, folder, start):
 
 
 def _read(path):
-    """What a JSON file holds, or the rows of a .jsonl file; None without the file."""
+    """The contents of a JSON file, or the rows of a .jsonl file; None without the file."""
     try:
         text = path.read_text(encoding="utf-8")
         rows = path.suffix == ".jsonl"
@@ -137,7 +137,7 @@ def _read(path):
 
 
 def commands(row, data="DATA"):
-    """What is left to do for a row: lists of words, each a call of ``nucleus-course``."""
+    """The commands that a row still needs: lists of words, each a call of ``nucleus-course``."""
     steps = []
     if not row.finished and not (row.metrics and not row.epochs[0]):
         train = ["train", "--data", data, "--preset", row.preset, "--run", str(row.folder)]
@@ -152,7 +152,7 @@ def commands(row, data="DATA"):
 
 
 def shell(words):
-    """The command as one types it."""
+    """The command as text for a shell."""
     return shlex.join(["nucleus-course", *words])
 
 
@@ -205,7 +205,7 @@ def to_json(name, rows):
 
 
 def draw_table(name, rows):
-    """Figure and caption: AP and mask IoU of every run beside the published ones, and validation AP by epoch."""
+    """Figure and caption: AP and mask IoU of every run and the published ones, and validation AP by epoch."""
     from nucleus_course.figures import style
 
     height = 2.4 + 0.34 * (len(rows) + 2)
@@ -218,7 +218,7 @@ def draw_table(name, rows):
         points.append(row.metrics)
         if not row.metrics:
             where = {"xycoords": ("axes fraction", "data"), "ha": "center", "va": "center"}
-            paper = {"fc": "white", "ec": "none", "pad": 1.0}  # no grid line through the words
+            paper = {"fc": "white", "ec": "none", "pad": 1.0}  # hides the grid line
             left.annotate(row.state, (0.5, len(places) - 1), **where, color=style.GREY, fontsize=style.TEXT, bbox=paper)  # fmt: skip
     for key, marker, colour, label in (
         ("coco_ap", "o", style.BLUE, "COCO AP"),

@@ -16,7 +16,6 @@ from nucleus_course.course.explorers import (
     ImageBrowser,
     ThresholdExplorer,
 )
-from nucleus_course.course.explorers.thresholds import match_in_score_order
 from nucleus_course.data.dataset import Record
 from nucleus_course.prediction.detections import Detections
 
@@ -106,12 +105,6 @@ def test_the_scores_alone_do_not_redo_nms(thresholds, monkeypatch):
         Detections, "pixels", lambda self: pytest.fail("masks were pasted for matching again")
     )
     thresholds._after(0.5, 0.5)
-
-
-def test_matching_takes_a_nucleus_once():
-    iou = np.array([[0.6, 0.0], [0.9, 0.55], [0.8, 0.0]])
-    assert match_in_score_order(iou).tolist() == [True, True, False]
-    assert match_in_score_order(np.zeros((2, 0))).tolist() == [False, False]
 
 
 def test_image_browser_filters_by_type(sample):

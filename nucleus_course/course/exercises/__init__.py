@@ -1,6 +1,6 @@
-"""The checks behind the notebooks' exercises: ``check_nms(nms)`` says passed, not attempted or not yet.
+"""The checks of the notebooks' exercises: ``check_nms(nms)`` says passed, not attempted or not yet.
 
-Everything here is NumPy; importing it loads no deep-learning backend.
+They use only NumPy; importing them loads no deep-learning backend.
 """
 
 from nucleus_course.course.exercises.checks import Case, CheckResult, run_check

@@ -4,8 +4,8 @@ A check never raises because of the learner's code. It returns a :class:`CheckRe
 form is the feedback, so that a notebook cell ending in ``check_nms(nms)`` shows one of
 
 * ``passed``: every case gave the expected value,
-* ``not attempted``: the stub is still in place (it raises ``NotImplementedError``),
-* ``not yet``: the first failing case, with its input, what was expected and what came back; for an
+* ``not attempted``: the stub is still there (it raises ``NotImplementedError``),
+* ``not yet``: the first failing case, with its input, the expected and the returned value; for an
   error also the line of the learner's function that raised it.
 
 An endless loop is stopped after :data:`TIME_LIMIT` seconds.
@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 
 PASSED, NOT_ATTEMPTED, FAILED = "passed", "not attempted", "not yet"
-TIME_LIMIT = 5.0  # seconds for one case; a right answer needs milliseconds
+TIME_LIMIT = 5.0  # seconds for one case; a correct answer needs milliseconds
 
 
 @dataclass(frozen=True)
 class Case:
-    """One question to the learner's function: positional ``args``, the ``expected`` value, and
-    ``about``, a few words that say what the case is for (shown only when it fails)."""
+    """One call of the learner's function: positional ``args``, the ``expected`` value, and ``about``, a few
+    words that describe the case (shown only if it fails)."""
 
     args: tuple
     expected: Any
@@ -95,23 +95,23 @@ def run_check(
 
 
 def check(cases: Callable[[], Sequence[Case]]) -> Callable[[Callable], CheckResult]:
-    """The check of an exercise, from a function that gives its cases: ``check_nms`` checks an answer ``nms``."""
+    """The check of an exercise, from a function that returns its cases: ``check_nms`` checks an answer ``nms``."""
     name = cases.__name__.removeprefix("check_")
 
     @functools.wraps(cases)
     def run(answer: Callable) -> CheckResult:
         return run_check(answer, cases(), name=name)
 
-    del run.__wrapped__  # whose signature is not this one's
+    del run.__wrapped__  # it has another signature
     return run
 
 
 class _Stopped(BaseException):
-    """Raised inside a learner's function that takes too long. No `except Exception` catches it."""
+    """Raised inside a learner's function that takes too long. `except Exception` does not catch it."""
 
 
 class _Raised:
-    """Stands for the value of a call that raised."""
+    """The result of a call that raised."""
 
     def __init__(self, error: BaseException, answer: Callable):
         self.error = error
@@ -126,13 +126,13 @@ class _Raised:
 
 
 def _call(answer: Callable, args: tuple) -> Any:
-    """``answer(*args)`` in a thread of its own; a :class:`_Raised` where it raises or takes too long."""
+    """``answer(*args)`` in its own thread; a :class:`_Raised` if it raises or takes too long."""
     outcome: list[Any] = []
 
     def target():
         try:
             outcome.append(answer(*args))
-        except BaseException as error:  # the learner's function may raise anything at all
+        except BaseException as error:  # the learner's function may raise anything
             outcome.append(_Raised(error, answer))
 
     thread = threading.Thread(target=target, daemon=True)
@@ -149,7 +149,7 @@ def _call(answer: Callable, args: tuple) -> Any:
 
 
 def _line_of(error: BaseException, answer: Callable) -> str:
-    """``line 3 of your cell: return x / 0``: the innermost line of the learner's own code, or nothing."""
+    """``in line 3 of your cell: return x / 0``: the innermost line of the learner's code, or ""."""
     own = getattr(getattr(inspect.unwrap(answer), "__code__", None), "co_filename", None)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
     if not frames:
@@ -159,7 +159,7 @@ def _line_of(error: BaseException, answer: Callable) -> str:
 
 
 def difference(expected: Any, got: Any, tolerance: float = 1e-6) -> str:
-    """Say in a few words how ``got`` differs from ``expected``; an empty string if it does not."""
+    """How ``got`` differs from ``expected``, in a few words; an empty string if it does not."""
     if isinstance(got, _Raised):
         return "your function does not end" if got.stopped else "your function raised an error"
     if got is None and expected is not None:
@@ -265,7 +265,7 @@ def show(value: Any) -> str:
     if isinstance(value, (set, frozenset)):
         try:
             items = sorted(value)
-        except TypeError:  # numbers and words, say
+        except TypeError:  # mixed types
             items = sorted(value, key=repr)
         return "{" + ", ".join(show(item) for item in items) + "}" if value else "set()"
     return repr(value)

@@ -13,7 +13,7 @@ def picture(*rows: str) -> np.ndarray:
 
 
 def random_labels(rng: np.random.Generator, ids=(1, 2, 3, 5, 12, 300)) -> np.ndarray:
-    """A label image (5 to 7, 6 to 9) int32 in which rectangles of the given ids overpaint each other."""
+    """A label image (5 to 7, 6 to 9) int32 of rectangles with the given ids, painted over each other."""
     labels = np.zeros((rng.integers(5, 8), rng.integers(6, 10)), np.int32)
     for number in rng.permutation(ids):
         r, c = rng.integers(0, labels.shape[0]), rng.integers(0, labels.shape[1])

@@ -8,7 +8,7 @@ from nucleus_course.course.exercises.data import picture, random_labels
 
 @check
 def check_mask_iou() -> list[Case]:
-    """``mask_iou(a, b)``: intersection over union of two (H, W) bool masks; 0 where both are empty."""
+    """``mask_iou(a, b)``: intersection over union of two (H, W) bool masks; 0 if both are empty."""
     a = picture("11..", "11..") > 0
     b = picture(".11.", ".11.") > 0
     c = picture("..11", "..11") > 0
@@ -149,8 +149,8 @@ def check_label_image() -> list[Case]:
 def check_classify_detection() -> list[Case]:
     """``classify_detection(ious, taken)`` -> "matched", "duplicate", "poor boundary" or "spurious".
 
-    ``ious`` (T,) are the detection's overlaps with all nuclei; ``taken`` (T,) bool says which nuclei
-    a better-scored detection has already matched. 0.5 and above is a match; 0.1 and above a poor boundary.
+    ``ious`` (T,) are the detection's IoUs with all nuclei; ``taken`` (T,) bool says which nuclei a
+    better-scored detection has matched. From 0.5 it is a match; from 0.1 a poor boundary.
     """
 
     def case(ious, taken, expected, about):
@@ -187,7 +187,7 @@ def check_paired_interval() -> list[Case]:
     """``paired_interval(a, b, draws)`` -> (low, high): 95% percentile interval of mean(b - a).
 
     ``a`` and ``b`` (N,) are two models' scores on the same images; ``draws`` (R, N) are image indices,
-    one bootstrap sample a row.
+    one bootstrap sample per row.
     """
     rng = np.random.default_rng(11)
     a, b = rng.uniform(40, 90, 20), rng.uniform(40, 90, 20)

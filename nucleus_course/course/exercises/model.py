@@ -76,7 +76,7 @@ def check_encode_box() -> list[Case]:
 
 
 def _greedy_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """The slow reference: go through the boxes by falling score, keep one, drop what overlaps it more."""
+    """The slow reference: by falling score, keep boxes that no kept box overlaps by more than the threshold."""
     kept: list[int] = []
     for index in np.argsort(-scores, kind="stable"):
         if all(_iou(boxes[index], boxes[other]) <= threshold for other in kept):

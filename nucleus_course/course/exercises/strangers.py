@@ -1,4 +1,4 @@
-"""Checks of notebook 7: leakage between splits, and means in which a source counts once."""
+"""Checks of the exercises on leakage between splits and means over sources (notebook 07)."""
 
 from nucleus_course.course.exercises.checks import Case, check, drawn_cases
 

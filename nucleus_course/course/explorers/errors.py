@@ -1,4 +1,4 @@
-"""Step through the errors of a class: annotation, detection, difference."""
+"""Browse the errors of a class: annotation, detection, difference."""
 
 import numpy as np
 
@@ -9,11 +9,10 @@ from nucleus_course.figures import draw_case, short
 
 
 class ErrorBrowser(Explorer):
-    """The cases behind an error analysis, worst first.
+    """The cases of an error analysis, worst first.
 
     Args:
-        dataset: the images.
-        predictions: what was analysed.
+        dataset, predictions: what was analysed.
         analysis: :class:`~nucleus_course.evaluation.errors.analysis.ErrorAnalysis` of the two.
     """
 
@@ -47,18 +46,17 @@ class ErrorBrowser(Explorer):
 
     def adjust(self, values):
         changes = {"high": max(len(self.cases[values["kind"]][1]), 1)}
-        if values["kind"] != self._kind:  # another class begins with its first case
+        if values["kind"] != self._kind:  # start another class with its first case
             self._kind, changes["value"] = values["kind"], 1
         return {"number": changes}
 
     def _labels(self, image_id):
-        """(image, truth, detected) of an image, label images renumbered as the analysis saw them."""
+        """(image, truth, detected) of an image, with labels numbered as in the analysis."""
         if image_id not in self._painted:
             record = self.dataset[image_id]
             found = self.predictions.images[image_id].label_image(
                 self.point["score_threshold"], self.point["min_area"]
             )
-            # keep the last one only
             self._painted = {image_id: (record.image, renumber(record.labels), found)}
         return self._painted[image_id]
 

@@ -1,10 +1,11 @@
-"""Move the score, NMS and mask thresholds and watch counts, precision and recall, without the network."""
+"""Change the score, NMS and mask thresholds and see counts, precision and recall, without the network."""
 
 import dataclasses
 
 import numpy as np
 
 from nucleus_course.course.explorers.base import Control, Explorer
+from nucleus_course.evaluation.matching import score_order_match
 from nucleus_course.figures import draw_operating_point
 from nucleus_course.geometry.boxes import greedy_nms
 
@@ -12,11 +13,11 @@ RESCORED, PLAIN = "rescored", "class probabilities"
 
 
 def collect_candidates(model, image, limit: int = 400, min_score: float = 0.05):
-    """Every box the heads believe in at all, before the final NMS, each with its mask grid.
+    """The boxes with a score of at least ``min_score`` before the final NMS, each with its mask grid.
 
     Runs the network once. Returns :class:`nucleus_course.Detections` by falling score, with many
-    overlapping boxes: what the thresholds choose from. A model with a rescorer scores what NMS leaves
-    (hand :class:`ThresholdExplorer` the ``model.rescorer``); the scores here are then class probabilities.
+    overlapping boxes, from which the thresholds select. If the model has a rescorer, the scores here are
+    class probabilities, and :class:`ThresholdExplorer` applies ``model.rescorer`` after NMS.
     """
     from nucleus_course.prediction.pipeline import assemble, prepare
 
@@ -33,27 +34,15 @@ def collect_candidates(model, image, limit: int = 400, min_score: float = 0.05):
     return assemble(model.config, prepared.shape, boxes, scores, masks, model.thresholds, **keep)
 
 
-def match_in_score_order(iou: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """For detections (D, T) by falling score: which hit a nucleus that is still free, (D,) bool."""
-    free = np.ones(iou.shape[1], bool)
-    hits = np.zeros(len(iou), bool)
-    for index, row in enumerate(iou):
-        candidates = np.where(free, row, 0.0)
-        if candidates.size and candidates.max() >= threshold:
-            free[candidates.argmax()] = False
-            hits[index] = True
-    return hits
-
-
 class ThresholdExplorer(Explorer):
-    """One image, its candidates, three sliders; a fourth control where there is a rescorer.
+    """One image, its candidates, three sliders, and with a rescorer a fourth control.
 
     Args:
         record: the image with its truth.
         candidates: from :func:`collect_candidates`.
-        thresholds: where the sliders start (``model.thresholds``).
-        rescorer: ``model.rescorer``; None has no switch.
-        upsample: network pixels an image pixel (``model.config.upsample``), for the rescorer.
+        thresholds: the sliders' initial values (``model.thresholds``).
+        rescorer: ``model.rescorer``, or None.
+        upsample: network pixels per image pixel (``model.config.upsample``), for the rescorer.
     """
 
     title = "Threshold explorer"
@@ -95,7 +84,7 @@ class ThresholdExplorer(Explorer):
         super().__init__(controls)
 
     def _after(self, nms: float, mask: float, rescoring: str = RESCORED):
-        """What NMS and the mask cut leave: (Detections, hits (D,)); kept while only the score moves."""
+        """(Detections, hits (D,) bool) after NMS and mask threshold; kept while only the score threshold changes."""
         if self._kept_for != (nms, mask, rescoring):
             boxes, scores = self.candidates.boxes, self.candidates.scores
             kept = self.candidates.take(greedy_nms(boxes, scores, nms))
@@ -111,7 +100,8 @@ class ThresholdExplorer(Explorer):
             shared = pairs.reshape(len(kept), nuclei + 1)
             areas = shared.sum(axis=1, keepdims=True)
             iou = shared[:, 1:] / np.maximum(areas + self.sizes[None] - shared[:, 1:], 1)
-            self._kept, self._kept_for = (kept, match_in_score_order(iou)), (nms, mask, rescoring)
+            hits = score_order_match(iou, 0.5)[0] >= 0
+            self._kept, self._kept_for = (kept, hits), (nms, mask, rescoring)
         return self._kept
 
     def _rescored(self, found):

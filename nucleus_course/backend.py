@@ -1,4 +1,4 @@
-"""Which backend Keras will load, what to do where it cannot, and loading it quietly.
+"""Which backend Keras will load, what to do if it cannot, and loading it quietly.
 
 Importing this module loads none."""
 
@@ -19,14 +19,14 @@ from nucleus_course._util.errors import UserError
 BACKENDS = ("tensorflow", "jax", "torch")
 TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch", "keras": "Keras"}
 
-# What to install where it is not called as it is imported.
+# Distributions with another name than their module.
 DISTRIBUTIONS = {
     "imgaug": "imaug", "cv2": "opencv-python-headless", "skimage": "scikit-image", "PIL": "pillow", "yaml": "pyyaml",
 }  # fmt: skip
 
 
 def explain_import(error: ImportError) -> str | None:
-    """One line that says what to do about a failed import; None where it looks like a bug of this package."""
+    """One line on what to do about a failed import; None if it looks like a bug of this package."""
     if isinstance(error, ModuleNotFoundError):
         name = (error.name or "").split(".")[0]
         if not name or name == "nucleus_course":
@@ -43,7 +43,7 @@ def explain_import(error: ImportError) -> str | None:
 
 
 def missing_backend(name: str) -> str:
-    """What to do where the backend's package is not installed."""
+    """What to do if the backend's package is not installed."""
     remedy = {
         "tensorflow": "pip install tensorflow (tensorflow-cpu is smaller, without GPU)",
         "jax": "pip install jax (jax[cuda12] for an NVIDIA GPU)",
@@ -68,11 +68,11 @@ def configured_backend() -> str:
 
 
 def use_backend(name: str | None) -> str:
-    """Settle the backend before anything loads Keras, and see that its package is there.
+    """Set the backend before anything loads Keras, and check that it is installed.
 
     Raises:
-        UserError: for an unknown backend, one that is not installed, or one other than that which
-            this process has loaded already.
+        UserError: an unknown backend, one that is not installed, or another than this process has
+            loaded already.
     """
     backend = name or configured_backend()
     if backend not in BACKENDS:
@@ -89,17 +89,17 @@ def use_backend(name: str | None) -> str:
         if not _installed(package):
             raise UserError(missing_backend(package))
     os.environ["KERAS_BACKEND"] = backend
-    # What goes wrong in TensorFlow comes as a Python exception; its log is for its developers.
+    # TensorFlow's errors are Python exceptions; its log is not needed.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # images of many sizes are no mistake
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns about many image sizes
     return backend
 
 
 def load_backend(name: str | None) -> str:
-    """Settle the backend as :func:`use_backend` does, and import it and Keras, quietly.
+    """Set the backend with :func:`use_backend`, and import it and Keras quietly.
 
-    TensorFlow writes lines to the process's standard error before any setting of its log level counts,
-    so that stream is set aside during the import. It comes back whole if the import fails.
+    TensorFlow writes to the process's standard error before its log level takes effect, so that stream is
+    redirected during the import, and printed if the import fails.
     """
     backend = use_backend(name)
     if backend != "tensorflow" or "tensorflow" in sys.modules:
@@ -122,7 +122,7 @@ def load_backend(name: str | None) -> str:
 
 
 def devices(backend: str) -> list[str]:
-    """What the backend computes on, e.g. ["cpu"] or ["gpu: NVIDIA …"]. Loads the backend."""
+    """The backend's devices, e.g. ["cpu"] or ["gpu: NVIDIA …"]. Loads the backend."""
     module = importlib.import_module(backend)
     if backend == "tensorflow":
         gpus = module.config.list_physical_devices("GPU")
@@ -142,12 +142,12 @@ def devices(backend: str) -> list[str]:
 
 
 def has_bfloat16(backend: str) -> bool:
-    """Whether the backend's device computes in bfloat16 itself. Elsewhere it is emulated, and slower than float32."""
+    """Whether the backend's device has native bfloat16. If emulated, it is slower than float32."""
     return devices(backend) != ["cpu"] or cpu_has_bfloat16()
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the processor has bfloat16 instructions, as far as Linux tells; loads no backend."""
+    """Whether the processor has bfloat16 instructions, according to Linux; loads no backend."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -156,7 +156,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python's or a backend's memory ran out; each backend has an exception of its own."""
+    """Whether Python or a backend ran out of memory; each backend has its own exception."""
     text = f"{type(error).__name__} {error}"
     signs = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory", "out of memory", "OOM when")
     return isinstance(error, MemoryError) or any(sign in text for sign in signs)
@@ -172,7 +172,7 @@ def _installed(package: str) -> bool:
 
 
 def explain(error: BaseException) -> str | None:
-    """The one line for an error of the machine that a user can correct; None where it looks like a bug."""
+    """One line for an error of the machine that a user can correct; None if it looks like a bug."""
     if isinstance(error, MemoryError):
         return "out of memory: close other programs, or try fewer or smaller images (train: --batch-size, --crop)"
     if isinstance(error, ImportError):
@@ -190,13 +190,13 @@ def explain(error: BaseException) -> str | None:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether the disk or a quota is full. HDF5 passes the reason on in words only."""
+    """Whether the disk or a quota is full. HDF5 gives the reason only as text."""
     number = getattr(error, "errno", None)
     return number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
 
 
 def fastest_dtype(runtime: str) -> str:
-    """mixed_bfloat16 where Keras is the faster for it: on GPUs, and with TensorFlow on CPUs that compute in it."""
+    """mixed_bfloat16 if it makes Keras faster: on GPUs, and with TensorFlow on CPUs with native bfloat16."""
     import keras
 
     backend = keras.backend.backend()

@@ -1,8 +1,7 @@
-"""Configurations as frozen dataclasses, and the presets that ship.
+"""Configurations as frozen dataclasses.
 
-A preset is three things: what the network is (:class:`ModelConfig`), how it is trained
-(:class:`TrainingConfig`), and how images are varied (:class:`AugmentConfig`). ``paper-*`` follow
-Johnson (2018) and the nucleus sample of Matterport's Mask_RCNN that it adapted; ``compact`` is ours.
+A preset has three main parts: the network (:class:`ModelConfig`), its training (:class:`TrainingConfig`), and
+the augmentation (:class:`AugmentConfig`). The presets themselves are in :mod:`nucleus_course.presets`.
 """
 
 import dataclasses
@@ -34,7 +33,7 @@ class ModelConfig:
     name: str
     backbone: str = "resnet50"  # resnet50, resnet101 or thin
     widths: tuple = (32, 64, 128, 256)  # thin: channels of C2..C5
-    blocks: tuple = (2, 2, 2, 2)  # thin: basic blocks a stage
+    blocks: tuple = (2, 2, 2, 2)  # thin: basic blocks of each stage
     input: str = "colour"  # colour: as stored, in 8 bits; canonical: grey, nuclei bright
     upsample: float = 2.0  # image pixels to network pixels (paper: "upsampled by two")
     normalization: str = "mean"  # mean: subtract mean_pixel; percentile: stretch each image
@@ -49,25 +48,25 @@ class ModelConfig:
     rpn_anchors_per_image: int = 64
     rpn_nms_train: float = 0.9
     rpn_nms: float = 0.7
-    pre_nms: tuple = (1000, 1000)  # most proposals a level before NMS: training, prediction
-    post_nms: tuple = (1000, 1000)  # proposals an image after NMS: training, prediction
+    pre_nms: tuple = (1000, 1000)  # most proposals per level before NMS: training, prediction
+    post_nms: tuple = (1000, 1000)  # proposals per image after NMS: training, prediction
     rois_per_image: int = 128
     roi_positive_fraction: float = 1.0 / 3.0
     roi_positive_iou: float = 0.5
-    canonical_size: float = 224.0  # the side that is pooled from P4
+    canonical_size: float = 224.0  # boxes from this side on are pooled from P4
     box_pool: int = 7
     mask_pool: int = 14
     box_head_channels: int = 1024
     mask_head_channels: int = 256
     head_norm: bool = True
     mask_slots_per_image: int = 0  # 0: as many as positive RoIs
-    mask_roi_scale: float = 1.0  # masks are predicted in the box grown by this
-    mask_samples: int = 1  # target samples a side and mask cell
+    mask_roi_scale: float = 1.0  # masks are predicted in the box scaled by this
+    mask_samples: int = 1  # target samples along a side of a mask cell
     mask_scoring: bool = False  # multiply the score by the mean mask probability
-    box_passes: int = 1  # times the box head refines a box in prediction
-    box_loss_beta: float = 1.0  # smooth L1 turns linear here, in units of box_stds
+    box_passes: int = 1  # how often the box head refines a box in prediction
+    box_loss_beta: float = 1.0  # smooth L1 becomes linear here, in units of box_stds
     box_stds: tuple = (0.1, 0.1, 0.2, 0.2)
-    max_nuclei: int = 384  # ground-truth slots an image; more are excluded, not negatives
+    max_nuclei: int = 384  # ground-truth slots per image; more are excluded, not negatives
     max_detections: int = 400
     train_norm: bool = False  # False: BatchNorm keeps its loaded statistics
     norm_epsilon: float = 1e-3
@@ -80,7 +79,7 @@ class ModelConfig:
 
     @property
     def positive_rois(self):
-        """The largest number of positive RoIs that is sampled per image."""
+        """The largest number of positive RoIs sampled per image."""
         return max(1, int(self.rois_per_image * self.roi_positive_fraction))
 
     @property
@@ -91,19 +90,19 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """What the U-Net baseline is (:mod:`nucleus_course.models.unet`). Lengths are pixels of the network's input."""
+    """The U-Net baseline (:mod:`nucleus_course.models.unet`). Lengths are in pixels of the network's input."""
 
     name: str = "unet"
-    kind: str = "unet"  # tells a U-Net's model folder from a Mask R-CNN's
+    kind: str = "unet"  # distinguishes a U-Net's model folder from a Mask R-CNN's
     widths: tuple = (16, 32, 64, 128, 256)  # channels of each level, finest first
     input: str = "colour"
     upsample: float = 1.0
     normalization: str = "percentile"
     mean_pixel: tuple = (43.53, 39.56, 48.22)
-    boundary: int = 1  # a nucleus' outermost pixels that are not interior
-    reach: int = 2  # pixels within that distance of two nuclei ...
+    boundary: int = 1  # width of a nucleus's ring that is not interior, pixels
+    reach: int = 2  # pixels within this distance of two nuclei ...
     touch_weight: float = 4.0  # ... weigh this much more in the loss
-    max_nuclei: int = 512  # ground-truth slots an image
+    max_nuclei: int = 512  # ground-truth slots per image
     norm_epsilon: float = 1e-3
 
     @property
@@ -114,7 +113,7 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage of training: which layers move, for how long, how fast.
+    """One stage of training: which layers are trained, for how long, at which rate.
 
     ``layers`` is ``heads`` (pyramid, RPN, heads), ``4+`` (ResNet stage 4 and up, and heads) or ``all``.
     ``schedule`` is ``constant``, or ``cosine`` from ``rate`` to a hundredth of it; ``warmup_epochs`` rise to it.
@@ -142,25 +141,24 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What to vary. The defaults are the paper's four changes. Angles are in degrees, lengths in pixels.
+    """Augmentation. The defaults are the paper's four changes. Angles are in degrees, lengths in pixels.
 
-    ``blur`` is the range of sigma; ``scale`` a range of factors, drawn log-uniformly; ``gamma`` a
-    range of exponents, log-uniform; ``contrast`` and ``brightness`` are largest relative changes
-    and largest shifts (share of 255); ``hue`` a largest turn in degrees, ``saturation`` a largest
-    relative change; ``stain`` the standard deviation of a per-channel gain in optical density (and
-    a quarter of it as offset); ``invert`` a probability; ``noise`` the largest standard deviation
-    in grey levels; ``elastic`` the standard deviation in pixels of a displacement that varies over
-    ``elastic_spacing`` pixels. Hue, saturation and stain do not change grey crops.
-    ``shading``, ``haze``, ``sharpen`` and ``jpeg`` are those of :mod:`~nucleus_course.data.disturb`:
-    shares, an amount and a probability.
+    ``blur`` is the range of sigma; ``scale`` a range of factors, ``gamma`` one of exponents, both drawn
+    log-uniformly; ``contrast`` is the largest relative change and ``brightness`` the largest shift
+    (share of 255); ``hue`` the largest rotation in degrees, ``saturation`` the largest relative change;
+    ``stain`` the standard deviation of a gain of each channel's optical density (and a quarter of it as
+    offset); ``invert`` a probability; ``noise`` the largest standard deviation in grey levels;
+    ``elastic`` the standard deviation in pixels of a displacement that varies over ``elastic_spacing``
+    pixels. Hue, saturation and stain do not change grey crops. ``shading``, ``haze``, ``sharpen`` and
+    ``jpeg`` are those of :mod:`~nucleus_course.data.disturb`: shares, an amount and a probability.
 
-    ``border`` is what lies beyond the image's edge (small images, and corners that a rotation
-    exposes): "constant" (``fill``, no nuclei: mirroring did not help the paper) or "reflect" (the
+    ``border`` fills the area beyond the image's edge (in small images, and in corners exposed by
+    rotation): "constant" (``fill``, no nuclei: mirroring did not help the paper) or "reflect" (the
     mirrored image; its mirrored nuclei count as nuclei).
 
-    Slivers: a nucleus that the crop's border cuts to fewer than ``min_area`` pixels becomes
-    background; with ``min_fraction`` only if that is also less than this share of the whole nucleus.
-    Either may be set alone.
+    A nucleus that the crop's border cuts to fewer than ``min_area`` pixels becomes background; with
+    ``min_fraction`` only if that is also less than this share of the whole nucleus. Either may be set
+    alone.
     """
 
     crop: bool = True
@@ -209,7 +207,7 @@ class AugmentConfig:
 
     @classmethod
     def none(cls, **changes):
-        """Nothing random: the centre of the image, as it is."""
+        """Nothing random: the unchanged centre of the image."""
         plain = dict(
             crop=False, rotation=0.0, flip_horizontal=0.0, flip_vertical=0.0, blur_probability=0.0
         )
@@ -218,7 +216,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a preset is trained."""
+    """The training of a preset."""
 
     stages: tuple = ()
     batch_size: int = 6
@@ -229,9 +227,9 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     global_clipnorm: float = 5.0
     ema: float = 0.0  # decay of the averaged weights; 0: none
-    settle: float = 0.0  # last share of the schedule, on gently varied images (presets.gentle)
+    settle: float = 0.0  # last share of the schedule, with gentle augmentation (presets.gentle)
     balance_types: float = 0.0  # 0: every image equally often; 1: every image type equally often
-    type_factors: dict = field(default_factory=dict)  # image type -> how many times its share
+    type_factors: dict = field(default_factory=dict)  # image type -> factor of its share
     dtype: str = "float32"  # float32 or mixed_bfloat16
     seed: int = 2018
     workers: int = 2
@@ -261,7 +259,7 @@ class Thresholds:
     dataset: str = ""
     value: float | None = None
     diameters: tuple = ()
-    chosen: bool = False  # whether they were chosen for the weights they lie beside: where ``metric`` says by what
+    chosen: bool = False  # whether they were chosen for these weights, that is, ``metric`` is set
 
     def __post_init__(self):
         object.__setattr__(self, "chosen", bool(self.metric))
@@ -276,13 +274,13 @@ class Thresholds:
             raise UserError(f"diameters={list(known)}: give the smallest, the best and the largest")
 
     def inherited(self):
-        """The same thresholds for other weights, without what was chosen or measured for these."""
+        """The same thresholds for other weights, without what was chosen or measured for the old ones."""
         return dataclasses.replace(self, metric="", split="", dataset="", value=None, diameters=())
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named recipe: model, training, augmentation and the thresholds to start from."""
+    """A named recipe: model, training, augmentation and initial thresholds."""
 
     model: ModelConfig
     training: TrainingConfig
@@ -301,10 +299,10 @@ def to_dict(config):
 
 
 def from_dict(cls, values):
-    """Inverse of :func:`to_dict` for a config class; keys and values that it cannot have are an error that names them.
+    """Inverse of :func:`to_dict` for a config class.
 
     Raises:
-        UserError: for keys that ``cls`` does not have or that are missing, and values of another type.
+        UserError: naming an unknown or missing key, or a value of another type.
     """
     if not isinstance(values, dict):
         raise UserError(f"{cls.__name__} is {shortened(values)}, but an object was expected")

@@ -1,1 +1,1 @@
-"""What every room may use: errors, files, progress, lazy names, words. Nothing about nuclei."""
+"""Helpers for all rooms, independent of nuclei: errors, files, progress, lazy names, words."""

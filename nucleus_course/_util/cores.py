@@ -1,10 +1,10 @@
-"""How many cores there are to work with."""
+"""The number of usable CPU cores."""
 
 import os
 
 
 def usable_cores():
-    """Cores that this process may run on: fewer than the machine's where it is confined to some."""
+    """The number of cores that this process may use, which can be fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, and correct."""
+"""Errors that a user can cause and correct."""
 
 
 class UserError(Exception):
@@ -10,4 +10,4 @@ class UserError(Exception):
     exit_code = 2
 
     def __init__(self, message=""):
-        super().__init__(" ".join(str(message).splitlines()))  # names of files may hold line ends
+        super().__init__(" ".join(str(message).splitlines()))  # file names may contain line breaks

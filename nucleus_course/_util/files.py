@@ -1,4 +1,4 @@
-"""Files appear under their names complete, or not at all."""
+"""Atomic writing: a file appears under its name complete, or not at all."""
 
 import contextlib
 import hashlib
@@ -14,21 +14,21 @@ STALE_SECONDS = 3600
 
 @contextlib.contextmanager
 def atomic_write(path):
-    """Give the path of an empty temporary file; on a clean exit it becomes ``path``.
+    """Yield the path of an empty temporary file, which becomes ``path`` on a clean exit.
 
     The file lies beside the target, keeps its endings (some writers choose the format by them) and
-    has a name that no other process uses. Missing folders are made. On an error the temporary file
-    is removed and the old one stays.
+    has a unique name. Missing folders are created. On an error the temporary file is removed and the
+    old one kept.
 
         with atomic_write("report.json") as place:
             place.write_text("{}")
     """
-    path = Path(os.path.realpath(path))  # a link stays a link
+    path = Path(os.path.realpath(path))  # replace a link's target, not the link
     path.parent.mkdir(parents=True, exist_ok=True)
     endings = "".join(path.suffixes[-2:])
     endings = endings if len(os.fsencode(endings)) < 32 else ""
     place = path.with_name(f".{os.getpid():x}-{secrets.token_hex(8)}{PARTIAL}{endings}")
-    # Created here, so that the umask alone decides who may read it.
+    # Created here, so that its permissions follow the umask.
     os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield place
@@ -43,10 +43,7 @@ def atomic_write(path):
 
 @contextlib.contextmanager
 def atomic_folder(path):
-    """:func:`atomic_write` for a folder: give the path of an empty one; on a clean exit it becomes ``path``.
-
-    A folder of that name is replaced as a whole, and stays on an error.
-    """
+    """As :func:`atomic_write`, for a folder: an existing one is replaced as a whole, or kept on an error."""
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     place = path.with_name(f".{os.getpid():x}-{secrets.token_hex(8)}{PARTIAL}")
@@ -66,13 +63,13 @@ def atomic_folder(path):
 
 
 def write_file(path, data):
-    """Write bytes or text (UTF-8, line ends as they are) with :func:`atomic_write`."""
+    """Write bytes or text (UTF-8, line ends unchanged) with :func:`atomic_write`."""
     with atomic_write(path) as place:
         place.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8"))
 
 
 def sha256_of(path):
-    """The SHA-256 of a file, hexadecimal, read a piece at a time."""
+    """The SHA-256 of a file, hexadecimal, read piece by piece."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):
@@ -81,8 +78,8 @@ def sha256_of(path):
 
 
 def remove_stale(folder):
-    """Remove temporary files and folders that killed processes left in a folder, from an hour of age on."""
+    """Remove temporary files and folders of killed processes that are older than an hour."""
     for place in Path(folder).glob(f".*{PARTIAL}*"):
-        with contextlib.suppress(OSError):  # gone by now, or somebody else's
+        with contextlib.suppress(OSError):  # gone already, or another user's
             if time.time() - place.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(place) if place.is_dir() else place.unlink()

@@ -1,7 +1,6 @@
-"""The largest resident memory that a process had, and that of the processes it starts.
+"""The peak resident memory of a process and of its children, and glibc's allocator.
 
-``ru_maxrss`` is no answer for a process that was started: it begins with its parent's peak. Linux keeps
-each program's own high-water mark, ``VmHWM``.
+A child's ``ru_maxrss`` starts with its parent's peak, so on Linux the program's own peak, ``VmHWM``, is read.
 """
 
 import ctypes
@@ -16,7 +15,7 @@ import psutil
 
 
 def peak_gib(pid: int | None = None) -> float:
-    """GiB of resident memory that a process had at the most; 0 where it has ended or the system does not say.
+    """Peak resident memory of a process in GiB; 0 if it has ended or the system does not tell.
 
     Args:
         pid: a process; this one by default.
@@ -38,7 +37,7 @@ def peak_gib(pid: int | None = None) -> float:
 
 
 def give_back() -> None:
-    """Return what this process has freed to the system, where the allocator can (glibc); else nothing happens."""
+    """Return freed memory to the system, with glibc's allocator; elsewhere nothing happens."""
     gc.collect()
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -47,11 +46,11 @@ def give_back() -> None:
 
 
 def keep_freed() -> None:
-    """Let glibc's allocator keep what this process frees for its next step; elsewhere nothing happens.
+    """Let glibc's allocator keep freed memory for the next training step; elsewhere nothing happens.
 
-    TensorFlow frees and asks for the same hundreds of megabytes at each training step, and the system would clear
-    them anew each time. Memory comes from one growing heap from now on, so the earlier this is called, the
-    better. Each option is mallopt(3)'s; one that the environment sets already stays.
+    TensorFlow frees and allocates the same hundreds of megabytes at each step, which the system would clear each
+    time. From now on memory comes from one growing heap, so call this early. The options are those of mallopt(3);
+    one that is set in the environment is not changed.
     """
     options = {
         "MALLOC_ARENA_MAX": (-8, 1),
@@ -69,10 +68,10 @@ def keep_freed() -> None:
 
 
 class Watch(threading.Thread):
-    """Looks at the processes that a process starts, and those they start, until :meth:`end`.
+    """Watches the children of a process, and theirs, until :meth:`end`.
 
     Attributes:
-        pid: the process. largest: GiB that the largest process started by it has had so far.
+        pid: the process; largest: peak memory of its largest child so far, GiB.
 
     Example:
         >>> watch = Watch(os.getpid())
@@ -95,7 +94,7 @@ class Watch(threading.Thread):
             self.largest = max([self.largest, *(peak_gib(one.pid) for one in started)])
 
     def end(self) -> float:
-        """Stop looking; the largest of what was seen, in GiB."""
+        """Stop watching; returns the peak memory of the largest child, GiB."""
         self._ended.set()
         self.join()
         return self.largest

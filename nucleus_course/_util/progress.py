@@ -1,4 +1,4 @@
-"""The one progress bar: on standard error, with the time left, gone when it is done."""
+"""The progress bar: on standard error, with the time left; it disappears at the end."""
 
 
 def progress(show=True, sizes=False, console=None):
@@ -23,7 +23,7 @@ def progress(show=True, sizes=False, console=None):
 
 
 def track(items, text, total=None, show=True):
-    """Iterate over ``items`` with a progress bar; ``total`` where they have no length."""
+    """Iterate over ``items`` with a progress bar; ``total`` if they have no length."""
     if not show:
         return items
     return _tracked(items, text, len(items) if total is None else total)

@@ -1,4 +1,4 @@
-"""Text files as people's programs write them: byte order marks, UTF-16, semicolons, tabs, ``1.0``."""
+"""Text files from other programs: byte order marks, UTF-16, semicolons, tabs, ``1.0``."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ def read_text(path, name=None):
     ``path`` is a path or anything with ``read_bytes``. Raises UserError naming the file.
     """
     name = name or path
-    path = Path(path) if isinstance(path, str) else path  # a packaged file is no Path
+    path = Path(path) if isinstance(path, str) else path  # a packaged file may be no Path
     try:
         if isinstance(path, Path) and path.stat().st_size > MOST:
             raise UserError(f"{name}: too large for a text file ({path.stat().st_size >> 20} MB)")
@@ -27,15 +27,15 @@ def read_text(path, name=None):
 
 
 def read_table(path, columns):
-    """The rows of a table with a header, as dicts of text, without spaces around.
+    """The rows of a table with a header, as dicts of stripped text.
 
-    Comma, semicolon or tab separate, whichever the header has most of; the names of columns may be in
-    any case. Raises UserError naming the file and the column that is missing, or the line that has
-    fewer or more fields than the header.
+    The delimiter is comma, semicolon or tab, whichever is most frequent in the header; column names may
+    be in any case. Raises UserError naming the file and a missing column, or a line with fewer or more
+    fields than the header.
 
     Args:
         path: the file.
-        columns: the names that must be there; the keys of the dicts have their spelling.
+        columns: the required names, with their spelling in the dicts.
     """
     text = read_text(path)
     header = text.split("\n", 1)[0]

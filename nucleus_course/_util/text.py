@@ -1,8 +1,8 @@
-"""Numbers with their nouns, in captions and messages."""
+"""Numbers with nouns, for captions and messages."""
 
 
 def pluralize(number, noun: str, plural: str = "") -> str:
-    """``1 pixel``, ``2 pixels``, ``0.5 pixels``; ``plural`` where it is not the noun with an s.
+    """``1 pixel``, ``2 pixels``, ``0.5 pixels``; ``plural`` if it is not the noun with an s.
 
     >>> pluralize(1, "nucleus", "nuclei"), pluralize(400, "nucleus", "nuclei")
     ('1 nucleus', '400 nuclei')

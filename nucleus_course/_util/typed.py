@@ -1,10 +1,10 @@
-"""Whether values from files are of the types that a dataclass says."""
+"""Type checks for values from files that go into dataclasses."""
 
 import typing
 
 
 def fits(value, field):
-    """Whether a value from a file is of the type that a field of a config has; numbers are finite."""
+    """Whether a value from a file has the type of a config's field; numbers must be finite."""
     kinds = typing.get_args(field.type) or (field.type,)
     if value is None:
         return type(None) in kinds
@@ -24,7 +24,7 @@ def _is_number(value):
 
 
 def kind_of_value(field):
-    """What a field of a config holds, in words: "a number", "a list", …"""
+    """The type of a config's field in words: "a number", "a list", …"""
     kinds = [k.__name__ for k in typing.get_args(field.type) or (field.type,)]
     names = {"float": "a number", "int": "a whole number", "str": "text", "tuple": "a list", "dict": "an object",
              "bool": "true or false", "NoneType": "null"}  # fmt: skip
@@ -32,6 +32,6 @@ def kind_of_value(field):
 
 
 def shortened(value):
-    """A value as it is written in Python, cut to 40 characters."""
+    """A value's repr, cut to 40 characters."""
     text = repr(value)
     return text if len(text) < 40 else f"{text[:37]}..."

@@ -1,4 +1,4 @@
-"""How fast it all is on this machine: `nucleus-course benchmark`."""
+"""`nucleus-course benchmark`: speed on this machine."""
 
 from nucleus_course.benchmark.runner import run_benchmark
 

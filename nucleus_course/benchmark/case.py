@@ -1,4 +1,4 @@
-"""One case of the benchmark, alone in its process: ``python -m nucleus_course.benchmark.case '{"kind": …}'``.
+"""One case of the benchmark, in its own process: ``python -m nucleus_course.benchmark.case '{"kind": …}'``.
 
 Prints its numbers as one line of JSON: ``ms`` (median of warm runs), ``cpu_ms`` (CPU time of all threads),
 ``first_ms`` (with tracing and compiling), ``peak_mb``, ``note``.
@@ -22,7 +22,7 @@ def measure(function):
     start = time.perf_counter()
     function()
     first = time.perf_counter() - start
-    function()  # allocators and caches settle
+    function()  # warms allocators and caches
     wall, cpu, begin = [], [], time.perf_counter()
     while len(wall) < FEWEST_RUNS or (
         len(wall) < MOST_RUNS and time.perf_counter() - begin < WARM_SECONDS
@@ -38,12 +38,12 @@ def measure(function):
 
 
 def peak_mb():
-    """Most memory this process has held, MB."""
+    """Peak memory of this process, MB."""
     return round(1024 * peak_gib(), 1)
 
 
 def set_threads(threads):
-    """Limit the backend's CPU threads; before anything runs on it."""
+    """Limit the backend's CPU threads, before it runs anything."""
     import keras
 
     if not threads:
@@ -60,10 +60,10 @@ def set_threads(threads):
 
 
 def fixed_candidates(count, places, height, width):
-    """Candidates of which the final NMS keeps ``count`` exactly: that many cells of a grid, each proposed often.
+    """Candidates of which the final NMS keeps exactly ``count``: that many cells of a grid, each repeated.
 
-    Random weights find anything between no nucleus and hundreds, so what they find is put aside after the box
-    head, and these take its place: NMS, mask head and masks then have as much to do as ``count`` nuclei give.
+    Random weights find anything between no nucleus and hundreds. So these replace the output of the box head, and
+    NMS, mask head and pasting have the work of ``count`` nuclei.
 
     Returns:
         boxes (1, P, 4) float32 inside height x width, scores (1, P) falling, with P = max(places, count).
@@ -79,9 +79,9 @@ def fixed_candidates(count, places, height, width):
 
 
 def damp_random_weights(model):
-    """Random weights whose numbers stay of size one: BatchNorm that has seen nothing lets each block double them.
+    """Scale random weights so that activations stay near one: with an untrained BatchNorm each block doubles them.
 
-    Masks are filled, for one without a cell would be no detection.
+    Masks are filled, because an empty mask is no detection.
     """
     from nucleus_course.models.layers import weighted_layers
 
@@ -99,7 +99,7 @@ def damp_random_weights(model):
 
 
 def predict(preset, runtime, side, detections, threads=None):
-    """Image to label image with a fixed number of detections."""
+    """From image to label image with a fixed number of detections."""
     if runtime in ("torchvision", "stardist"):
         from nucleus_course.benchmark import peers
 
@@ -140,7 +140,7 @@ def predict(preset, runtime, side, detections, threads=None):
 
 
 def startup(preset, threads=None):
-    """From the start of the process to the first result, imports, tracing and all."""
+    """From the start of the process to the first result, including imports and tracing."""
     import psutil
 
     set_threads(threads)
@@ -156,7 +156,7 @@ def startup(preset, threads=None):
 
 
 def train(preset, steps, data, batch=None, threads=None):
-    """A step of training, through fit, on all layers; the first epoch compiles and does not count."""
+    """A training step through fit, on all layers, without the first epoch, which compiles."""
     import dataclasses
 
     set_threads(threads)
@@ -189,7 +189,7 @@ def train(preset, steps, data, batch=None, threads=None):
 
 
 def input_(preset, batches, data, threads=None):
-    """Training batches alone, augmented, by the preset's number of threads."""
+    """Augmented training batches alone, with the preset's number of threads."""
     from concurrent.futures import ThreadPoolExecutor
 
     from nucleus_course.data import load_dataset
@@ -214,7 +214,7 @@ def input_(preset, batches, data, threads=None):
 
 
 def decode(data, threads=None):
-    """Opening a data set for the first time, and again, both until every pixel is in memory."""
+    """Opening a data set for the first time, and again, until every pixel is in memory."""
     import tempfile
 
     from nucleus_course.data import load_dataset
@@ -244,7 +244,7 @@ def evaluate(images, detections, threads=None):
 
 
 def machine(threads=None):
-    """What the backend's float32 matrix product and NumPy's copy reach: the ceiling that the operations are held against."""
+    """The speed of the backend's float32 matrix product and of NumPy's copy: upper limits for all operations."""
     set_threads(threads)
     import keras
 

@@ -1,4 +1,4 @@
-"""How a large image and a large number of images scale: seconds and memory by megapixels, and a task's cost by files."""
+"""Large images and many images: time and memory by megapixels, and the overhead of tasks."""
 
 import math
 import tempfile
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-STEP = 1024  # the mosaic repeats itself after so many pixels
+STEP = 1024  # pixels; the mosaic's period
 KINDS = ("small fluorescent", "large fluorescent")
 
 
@@ -26,12 +26,12 @@ def mosaic(data):
             break
     if not pieces:
         return np.zeros((STEP, STEP), "uint8")
-    whole = np.resize(np.stack(pieces), (4, 4, 256, 256))  # row, column; repeated where too few
+    whole = np.resize(np.stack(pieces), (4, 4, 256, 256))  # repeated if there are too few
     return whole.transpose(0, 2, 1, 3).reshape(STEP, STEP)
 
 
 def slide(megapixels, data="sample", threads=None, **options):
-    """`predict` on a mosaic of so many megapixels in a tiled TIFF, from opening it to the tables.
+    """`predict` on a mosaic in a tiled TIFF, from opening it to the tables.
 
     ``options`` are those of :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
     """
@@ -58,14 +58,14 @@ def slide(megapixels, data="sample", threads=None, **options):
 
 
 def nothing(file, recipe, resume):
-    """A stand-in for a task: it is done already."""
+    """A task that does nothing."""
     from nucleus_course.prediction.cluster import Outcome
 
     return Outcome(passed=True)
 
 
 def tasks(files, workers=2, threads=None):
-    """What Dask's scheduler costs a file: as many tasks that do nothing, on the processes of this machine."""
+    """The overhead of Dask's scheduler per file: tasks that do nothing, on processes of this machine."""
     from distributed import Client, LocalCluster
 
     from nucleus_course.prediction.cluster import spread

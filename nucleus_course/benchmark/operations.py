@@ -1,4 +1,4 @@
-"""How many multiplications and additions a prediction takes, counted from the layers, not measured."""
+"""The multiply-accumulates of a prediction, counted from the layers."""
 
 from math import prod
 
@@ -14,7 +14,7 @@ def functional_macs(model, shapes):
     """Multiply-accumulates of a functional model's convolutions, and its output shapes.
 
     Args:
-        shapes: [(1, H, W, C), …], one a model input.
+        shapes: [(1, H, W, C), …], one for each model input.
     """
     from keras import layers, tree
 
@@ -41,8 +41,8 @@ def count_operations(network, height, width, detections):
         detections: boxes that the mask head runs on.
 
     Returns:
-        {"trunk", "pyramid", "rpn", "box head", "mask head", "total"}: int. The box head counts every proposal and
-        pass; RoIAlign, NMS and pasting are less than a hundredth and not counted.
+        {"trunk", "pyramid", "rpn", "box head", "mask head", "total"}: int. The box head counts for every proposal
+        and pass; RoIAlign, NMS and pasting are less than 1% and not counted.
     """
     from nucleus_course.models.mask_rcnn.proposals import level_budget
 

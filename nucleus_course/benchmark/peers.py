@@ -1,10 +1,10 @@
-"""Other people's detectors in the same run: torchvision's Mask R-CNN, StarDist; random weights, same image sizes."""
+"""Other detectors for comparison: torchvision's Mask R-CNN and StarDist, with random weights, on the same image sizes."""
 
 import numpy as np
 
 
 def torchvision_mask_rcnn(side, detections, threads=None):
-    """``maskrcnn_resnet50_fpn`` with two classes, every detection it is allowed kept, masks pasted."""
+    """``maskrcnn_resnet50_fpn`` with two classes, at most ``detections`` detections, and pasted masks."""
     import torch
 
     note = register_operators()
@@ -31,10 +31,10 @@ def torchvision_mask_rcnn(side, detections, threads=None):
 
 
 def register_operators():
-    """See that torchvision's operators are there; gives a note on whose they are.
+    """Make sure that torchvision's operators exist; returns a note on which are used.
 
-    Its wheels for GPUs do not load without CUDA. RoIAlign is then torch's ``grid_sample`` at the same points
-    and NMS is OpenCV's, both compiled code.
+    Its GPU wheels do not load without CUDA. RoIAlign is then torch's ``grid_sample`` at the same points
+    and NMS is OpenCV's; both are compiled code.
     """
     import torch
 
@@ -49,8 +49,8 @@ def register_operators():
         for name in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
             del sys.modules[name]
     library = torch.library.Library("torchvision", "FRAGMENT")
-    register_operators.library = library  # operators go when it does
-    for name in ("nms", "qnms"):  # importing torchvision asks for both
+    register_operators.library = library  # operators disappear with it
+    for name in ("nms", "qnms"):  # torchvision needs both on import
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define(
         "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
@@ -82,7 +82,7 @@ def nms(boxes, scores, iou_threshold):
 
 
 def roi_align(features, rois, spatial_scale, height, width, sampling_ratio, aligned):
-    """RoIAlign as torchvision defines it, for one image a batch index: rois (N, 5) index, x1, y1, x2, y2."""
+    """RoIAlign as torchvision defines it: rois (N, 5) batch index, x1, y1, x2, y2."""
     import torch
     from torch.nn import functional
 
@@ -104,7 +104,7 @@ def roi_align(features, rois, spatial_scale, height, width, sampling_ratio, alig
         y = points(boxes[own, 1], size[own, 1], height, features.shape[2])
         x = points(boxes[own, 0], size[own, 0], width, features.shape[3])
         grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
-        grid = grid.reshape(1, -1, grid.shape[2], 2)  # all boxes below one another
+        grid = grid.reshape(1, -1, grid.shape[2], 2)  # all boxes stacked vertically
         crops = functional.grid_sample(
             features[index : index + 1], grid, padding_mode="border", align_corners=False
         )
@@ -116,7 +116,7 @@ def roi_align(features, rois, spatial_scale, height, width, sampling_ratio, alig
 
 
 def stardist_2d(side, detections, threads=None):
-    """StarDist's default 2D model: its network, then its own NMS and drawing of exactly ``detections`` polygons."""
+    """StarDist's default 2D model: its network, then its NMS and drawing for exactly ``detections`` polygons."""
     from stardist.geometry import polygons_to_label
     from stardist.models import Config2D, StarDist2D
     from stardist.nms import non_maximum_suppression
@@ -144,7 +144,7 @@ def stardist_2d(side, detections, threads=None):
 
 
 def fixed_stars(count, side, rays=32):
-    """What StarDist's network puts out, made so that its NMS keeps ``count`` exactly.
+    """An output of StarDist's network of which its NMS keeps exactly ``count``.
 
     Random weights see an object in every pixel. Here each of ``count`` cells of a grid has nine sure pixels.
 

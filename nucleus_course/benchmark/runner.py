@@ -1,4 +1,4 @@
-"""Which cases there are, each run in a process of its own, and the table they make."""
+"""The list of cases, running each in its own process, and the table of results."""
 
 import json
 import os
@@ -21,7 +21,7 @@ PACKAGES = (
 )  # fmt: skip
 SIDES = (256, 512, 1024)  # network pixels
 COUNTS = (30, 400)  # detections
-TIMEOUT = 1800  # seconds a case
+TIMEOUT = 1800  # seconds for one case
 
 
 def runtimes():
@@ -43,10 +43,10 @@ def runtimes():
 
 
 def list_cases(quick=False, only=None, data="sample"):
-    """The cases as dicts with a ``kind`` and its arguments; those that cannot run have a ``skip``, the reason.
+    """The cases as dicts with a ``kind`` and its arguments; those that cannot run have the reason in ``skip``.
 
     Raises:
-        UserError: a kind in ``only`` that there is not.
+        UserError: an unknown kind in ``only``.
     """
     wanted = tuple(k.strip() for k in only.split(",") if k.strip()) if only else KINDS
     unknown = [k for k in wanted if k not in KINDS]
@@ -91,7 +91,7 @@ def _predict_cases(quick):
 
 
 def run_case(case, threads=None, timeout=TIMEOUT):
-    """Run one case in a process of its own: the case with its numbers, or with ``error``, one line."""
+    """Run one case in its own process: returns the case with its numbers, or with ``error``, one line."""
     if "skip" in case:
         return dict(case)
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OPENVINO_TELEMETRY": "0"}
@@ -111,7 +111,7 @@ def run_case(case, threads=None, timeout=TIMEOUT):
 
 
 def machine():
-    """What the numbers were taken on: processor, cores, memory, versions."""
+    """This machine: processor, cores, memory, versions."""
     import psutil
 
     versions = {"python": platform.python_version()}
@@ -148,7 +148,7 @@ def run_benchmark(
     Args:
         out: JSON file: ``machine``, ``quick``, ``seconds``, ``cases`` (each with its arguments and numbers).
         quick: fewer and smaller cases, about a minute in all.
-        only: kinds to run, with commas between; all by default.
+        only: kinds to run, separated by commas; all by default.
         data: data set for the input and decode cases.
         threads: CPU threads for every case.
 
@@ -156,7 +156,7 @@ def run_benchmark(
         The dict that is written.
 
     Raises:
-        UserError: an unknown kind, or a folder for ``out`` that there is not.
+        UserError: an unknown kind, or ``out`` in a folder that does not exist.
     """
     from rich.console import Console
 

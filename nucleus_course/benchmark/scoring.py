@@ -1,4 +1,4 @@
-"""How long ``evaluate`` takes, on made-up data of any size."""
+"""The time of ``evaluate`` on synthetic data of any size."""
 
 import time
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from nucleus_course.prediction.interchange import ImagePredictions, Predictions
 
 
 class _Grid:
-    """Label maps of discs on a grid, the same for every image; enough of a data set for ``evaluate``."""
+    """A minimal data set for ``evaluate``: a label map of discs on a grid, the same for every image."""
 
     name, split, synthetic = "grid", "all", True
 
@@ -33,11 +33,11 @@ class _Grid:
 
 
 def benchmark_evaluate(images=67, detections=3000, nuclei=42, side=384, bootstrap=0, seed=0):
-    """Time ``evaluate`` on a made-up split.
+    """Time ``evaluate`` on a synthetic split.
 
     Args:
         images: how many; each of ``side`` x ``side`` pixels with ``nuclei`` nuclei.
-        detections: in all images together; moved copies of nuclei with random scores.
+        detections: in all images together; shifted copies of nuclei with random scores.
         bootstrap: samples for the intervals.
 
     Returns:

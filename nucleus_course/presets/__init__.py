@@ -1,6 +1,6 @@
-"""The presets that ship: the paper's, the paper's from scratch, ``compact``, and the U-Net baseline.
+"""The shipped presets: the paper's, the paper's from scratch, ``compact``, and the U-Net baseline.
 
-``paper-*`` follow Johnson (2018) and the nucleus sample of Matterport's Mask_RCNN that it adapted;
+``paper-*`` follow Johnson (2018) and the nucleus sample of Matterport's Mask_RCNN, which it adapted;
 ``compact`` is this project's own.
 """
 
@@ -20,13 +20,12 @@ from nucleus_course.presets import variants
 
 
 def gentle(augment):
-    """A gentle edition of an :class:`AugmentConfig` for the end of training.
+    """A gentle version of an :class:`AugmentConfig` for the end of training.
 
-    Blur, noise, inversion, elastic deformation and the disturbances of
-    :mod:`nucleus_course.data.disturb` go; colours vary by a third as much, sizes by half (in
-    logarithm). At a low rate the weights then settle on images as they are, where strong changes
-    would keep the outline of a blurred nucleus uncertain. (YOLOX, Ge et al. 2021, ends its training
-    likewise.)
+    Blur, noise, inversion, elastic deformation and the degradations of
+    :mod:`nucleus_course.data.disturb` are off; colours vary by a third as much, sizes by half (in
+    logarithm). At a low rate the weights then adapt to realistic images, with certain outlines. (YOLOX,
+    Ge et al. 2021, ends its training in a similar way.)
     """
     gone = ("blur_probability", "noise", "invert", "elastic", "shading", "haze", "sharpen", "jpeg")
     third = ("contrast", "brightness", "hue", "saturation", "stain")
@@ -46,7 +45,7 @@ PAPER_STAGES = (
 )
 
 
-# Beyond the paper: users' images differ from these experiments in size, exposure and stain.
+# More than the paper's: users' images differ from these experiments in size, exposure and stain.
 COMPACT_AUGMENT = AugmentConfig(
     blur_probability=0.3, border="reflect", min_area=4, **variants.COLOUR_AUGMENT
 )
@@ -154,10 +153,10 @@ PRESETS = _presets()
 
 
 def get_preset(name):
-    """The preset called ``name``, with variants after plus signs (see :mod:`nucleus_course.presets.variants`).
+    """The preset ``name``, with variants after plus signs (see :mod:`nucleus_course.presets.variants`).
 
     Raises:
-        UserError: if there is none; the message lists the known ones.
+        UserError: an unknown preset; the message lists the known ones.
     """
     base, *changes = str(name).split("+")
     if base not in PRESETS:

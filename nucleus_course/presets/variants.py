@@ -1,8 +1,7 @@
-"""More presets, each defined by what it changes in one of the paper's, and variants of any preset.
+"""More presets, each defined by its changes to another one, and variants of any preset.
 
-``paper-resnet50-scratch`` and its like are presets of their own. A variant is put behind a preset's name
-with a plus: ``paper-resnet50+mirror`` is the paper's experiment with mirrored image edges, and
-``paper-resnet50-scratch+native+short`` does without upsampling and stops at half time.
+A variant is appended to a preset's name with a plus: ``paper-resnet50+mirror`` is the paper's experiment with
+mirrored image edges, and ``paper-resnet50-scratch+native+short`` has no upsampling and half the epochs.
 """
 
 import dataclasses
@@ -10,7 +9,7 @@ import dataclasses
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import IMAGE_TYPES, ModelConfig
 
-# What compact's first edition varies beyond the paper.
+# The augmentation of compact's first edition, beyond the paper's.
 COLOUR_AUGMENT = dict(
     hue=20.0, saturation=0.3, stain=0.15, invert=0.1, blur=(0.0, 1.5), scale=(0.6, 1.6), contrast=0.3,
     brightness=0.1, gamma=(0.7, 1.4), noise=6.0, elastic=1.0, shading=0.0, haze=0.0, sharpen=0.0, jpeg=0.0,
@@ -29,11 +28,11 @@ def _changed(preset, name, summary="", *, model=None, training=None, **parts):
 
 
 def from_scratch(preset):
-    """A paper preset for random weights: what fine-tuning freezes or holds back has to learn here.
+    """A paper preset for random weights, where nothing is frozen.
 
-    BatchNorm learns; all layers move from the first step, for there is nothing in them worth keeping;
-    the rate is ten times the paper's after a warm-up of five epochs (the paper has none), and drops to a
-    tenth for the last 40 of 100 epochs as the paper's does. The rest is the paper's.
+    BatchNorm learns; all layers are trained from the first step; the rate is ten times the paper's after a
+    warm-up of five epochs (the paper has none), and drops to a tenth for the last 40 of 100 epochs as in the
+    paper. The rest is the paper's.
     """
     last = preset.training.stages[-1]
     stages = (
@@ -46,11 +45,11 @@ def from_scratch(preset):
 
 
 def strong(paper, compact):
-    """What the good entries of the 2018 Data Science Bowl shared, and what ``compact`` taught, on a ResNet-50.
+    """A ResNet-50 with the methods of good entries to the 2018 Data Science Bowl and of ``compact``.
 
-    Scale jitter, colour and elastic augmentation, rarer image types more often, more anchors and RoIs,
-    anchors up to 128 image pixels, averaged weights, test-time flips; thresholds are to be chosen on the
-    validation split after training. Trains from random or from ImageNet weights.
+    Scale jitter, colour and elastic augmentation, rare image types more often, more anchors and RoIs,
+    anchors up to 128 image pixels, averaged weights, test-time flips; choose thresholds on the validation
+    split after training. Trains from random or from ImageNet weights.
     """
     own = compact.model
     model = dict(
@@ -95,10 +94,10 @@ def strong(paper, compact):
 
 
 def canonical(compact):
-    """``compact`` as it ships: it sees every image in canonical grey, varied as other laboratories' are.
+    """``compact`` as it ships: with every image in canonical grey, and augmentation like other laboratories' images.
 
-    No colour is left to vary, and polarity is decided before the network. Averaged weights instead of settling: the
-    end of a training on gentle images fits the images at hand.
+    There is no colour to vary, and polarity is decided before the network. It has averaged weights but no gentle end of
+    the training, which would fit the training images too closely.
     """
     augment = dataclasses.replace(
         compact.augment, hue=0.0, saturation=0.0, stain=0.0, invert=0.0, blur=(0.0, 2.0), scale=(0.45, 2.2), contrast=0.4,
@@ -109,15 +108,15 @@ def canonical(compact):
 
 
 def _colour(preset):
-    """The first edition of ``compact``: colour as it comes, its own augmentation, settling."""
+    """The first edition of ``compact``: colour input, its own augmentation, a gentle end."""
     if preset.model.input != "canonical":
-        return None  # it sees colour already
+        return None  # it has the colour input already
     augment = dataclasses.replace(preset.augment, **COLOUR_AUGMENT)
     return {"model": {"input": "colour"}, "training": {"settle": 0.25}, "augment": augment}
 
 
 def _onward(preset):
-    """A round from trained weights at a lower rate, with rare types oftener; no settling."""
+    """A round from trained weights at a lower rate, with rare types more often."""
     stages = _stages(preset, lambda s: {"rate": 0.4 * s.rate, "warmup_epochs": 1})
     return {"training": {"balance_types": 0.75} | stages}
 
@@ -139,18 +138,18 @@ def more(papers, compact):
 
 
 def _stages(preset, change):
-    """Every stage through ``change(stage) -> dict`` of what is other."""
+    """Every stage, with the changes that ``change(stage)`` returns as a dict."""
     return {"stages": tuple(dataclasses.replace(s, **change(s)) for s in preset.training.stages)}
 
 
 def _native(preset):
-    """Crops show the same part of the image, at its own resolution."""
+    """Crops of the same part of the image, at its own resolution."""
     crop = int(preset.training.crop / preset.model.upsample)
     return {"model": {"upsample": 1.0}, "training": {"crop": crop}}
 
 
 def _further(preset):
-    """A second round from trained weights (``--weights``): gentler, and with an eye on outlines and rare types."""
+    """A second round from trained weights (``--weights``): gentler, with more weight on outlines and rare types."""
     weights = dict(preset.training.loss_weights)
     if "mask" in weights:  # a U-Net has no mask head
         weights["mask"] *= 2.0
@@ -159,21 +158,21 @@ def _further(preset):
 
 
 def _stained(preset):
-    """Stained tissue twice as often as ``balance_types`` alone would have it."""
+    """Stained tissue twice as often as with ``balance_types`` alone."""
     stained = [name for name in IMAGE_TYPES if name.endswith("stain")]
     return {"training": {"type_factors": dict.fromkeys(stained, 2.0)}}
 
 
 def _deeper(preset):
-    """A block more in stages 3 and 5, two in stage 4; twice the rate, for what is new has everything to learn."""
+    """One more block in stages 3 and 5, two in stage 4; twice the rate, because the new blocks are untrained."""
     if getattr(preset.model, "backbone", None) != "thin":
-        return None  # only the thin trunk is grown by blocks
+        return None  # only the thin trunk has a variable number of blocks
     training = _stages(preset, lambda s: {"rate": 2.0 * s.rate})
     return {"model": {"blocks": (2, 3, 4, 3)}, "training": training}
 
 
 def _larger(preset):
-    """Crops of nearly twice the area, four instead of six a step, with the per-image counts to match."""
+    """Crops of nearly twice the area, four instead of six per step, with matching counts per image."""
     old, training = preset.model, preset.training
     if not isinstance(old, ModelConfig):
         return None  # a U-Net has no RoIs
@@ -188,8 +187,8 @@ def _larger(preset):
     return {"model": counts, "training": {"crop": side, "batch_size": batch}}
 
 
-# Variant -> (what it is, what it changes; None where it does not fit). The paper's side experiments are
-# these, but for the last eight; which lengths and rates it tried it does not say.
+# Variant -> (description, changes; None if it does not fit). All but the last eight are the paper's side
+# experiments; it does not say which lengths and rates it tried.
 VARIANTS = {
     "mirror": ("image edges mirrored instead of black", lambda p: {"augment": dataclasses.replace(p.augment, border="reflect")}),
     "native": ("images not upsampled", _native),

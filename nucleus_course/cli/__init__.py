@@ -1,7 +1,7 @@
-"""The command line. :mod:`nucleus_course.cli.app` puts the subcommands together, one module each.
+"""The command line. :mod:`nucleus_course.cli.app` combines the subcommands, one module each.
 
-Module tops import only what parsing arguments needs. Everything heavy is imported inside a command, so
-that `--help` and a mistyped argument answer at once.
+Modules import at the top only what parsing arguments needs, and everything heavy inside a command, so that
+`--help` and errors in arguments appear at once.
 """
 
 

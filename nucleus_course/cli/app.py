@@ -1,4 +1,4 @@
-"""The command line, `nucleus-course`: the subcommands in the order a newcomer meets them."""
+"""The command line, `nucleus-course`: the subcommands in the order in which a newcomer needs them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ app = typer.Typer(
     name="nucleus-course",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,  # a bug's plain traceback is what a report needs
+    pretty_exceptions_enable=False,  # a bug report needs the plain traceback
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -1,4 +1,4 @@
-"""`nucleus-course baseline`: nuclei by methods that learn nothing, for the same table."""
+"""`nucleus-course baseline`: nuclei by methods without learning, for the same table."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def baseline(
 
 
 def _search(dataset) -> None:
-    """Print what the method reaches with other parameters."""
+    """Print the method's scores with other parameters."""
     from nucleus_course.evaluation.baselines import SEARCH_STEP, search_otsu
 
     step = SEARCH_STEP if len(dataset) >= 10 * SEARCH_STEP else 1

@@ -1,4 +1,4 @@
-"""The model of a recipe, with the weights that it begins with."""
+"""The model of a recipe, with its initial weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FROZEN = (
 
 
 class Builder:
-    """Makes the model of a recipe, with its first weights."""
+    """Makes the model of a recipe, with its initial weights."""
 
     def __init__(self, recipe: Recipe):
         self.recipe, self.found = recipe, None

@@ -1,4 +1,4 @@
-"""What the subcommands share: consoles, options, one-line errors."""
+"""Shared by the subcommands: consoles, options, one-line errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nucleus_course._util.text import pluralize
 from nucleus_course.backend import explain
 
 SPLIT_HELP = "train, validation, all, test, matterport-…, grouped-…, source-1-… to source-4-… (-train or -validation), or a file with one image id per line."
-# Options of several commands, as the Args of a command's docstring describe its own.
+# Options of several commands, in the format of the Args in a command's docstring.
 SHARED = """
     data (DATA): A zip or a folder in BBBC038's layout or with other annotations, an annotation file, or 'sample'
         for the embedded synthetic images.
@@ -41,7 +41,7 @@ SHARED = """
         is faster; evaluate uses float32, so that numbers do not depend on the processor.
     backend (NAME): tensorflow, jax or torch. Default: KERAS_BACKEND, or Keras's own configuration file.
 """
-# The options that say what of a file is read, as one parameter called ``reading``: a dict of them.
+# The options that choose what to read from a file, as one parameter ``reading``: a dict of them.
 Reading = Any
 READING = {"channel": str, "plane": str, "time": int, "series": int, "level": int}
 Limit = Annotated[int | None, typer.Option(min=1)]
@@ -49,22 +49,22 @@ Flips = Annotated[int | None, typer.Option(min=1, max=4)]
 
 
 def out() -> Console:
-    """Standard output: results. Made anew each time, so that redirection in tests is seen."""
+    """Standard output, for results. A new object each time, so that redirection in tests works."""
     return Console(highlight=False)
 
 
 def err() -> Console:
-    """Standard error: progress, notes and errors."""
+    """Standard error, for progress, notes and errors."""
     return Console(stderr=True, highlight=False)
 
 
 def note(message: str) -> None:
-    """One line on standard error that is not an error."""
+    """A line on standard error that is no error."""
     err().print(Text(message, style="dim"), soft_wrap=True)
 
 
 def note_renamed(stems: list[str], folder: Path) -> None:
-    """One line on images that are not called as their files are in a results folder."""
+    """A line about images that have another name in a results folder than their files."""
     if stems:
         names = ", ".join(stems[:2]) + (", …" if len(stems) > 2 else "")
         note(
@@ -74,12 +74,12 @@ def note_renamed(stems: list[str], folder: Path) -> None:
 
 
 def say(message: object) -> None:
-    """One line of result on standard output."""
+    """A line of results on standard output."""
     out().print(Text(str(message)), soft_wrap=True)
 
 
 def written(*paths: object) -> None:
-    """The line that names the files a command made."""
+    """The line that names the files written by a command."""
     say("written: " + ", ".join(map(str, paths)))
 
 
@@ -91,23 +91,23 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as schedulers send it before they kill: what Ctrl-C ends well, this ends well."""
+    """SIGTERM, which schedulers send before they kill a process; handled like Ctrl-C."""
 
 
 _state = {"terminated": False}
 
 
 def raise_if_terminated() -> None:
-    """Raise :class:`Terminated` once more after SIGTERM: Python drops what is raised in a destructor."""
+    """Raise :class:`Terminated` again after SIGTERM: Python ignores exceptions raised in a destructor."""
     if _state["terminated"]:
         raise Terminated
 
 
 @contextmanager
 def ending_well():
-    """Raise :class:`Terminated` on SIGTERM inside; whether that happened is the dict's ``terminated``.
+    """Raise :class:`Terminated` on SIGTERM inside; yields a dict whose ``terminated`` says whether it came.
 
-    A training turns the exception into a last checkpoint and returns, so the flag decides the exit code.
+    A training handles the exception and returns normally, so the flag decides the exit code.
     """
     _state["terminated"] = False
 
@@ -129,7 +129,7 @@ def ending_well():
 
 @contextmanager
 def one_line_warnings():
-    """Warnings for users are one line on standard error, without a file and a line of code."""
+    """Print warnings for users as one line on standard error, without file name and code."""
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
@@ -144,11 +144,11 @@ def one_line_warnings():
 
 
 def friendly(command):
-    """Decorator of every subcommand: what a user can correct is one line, and a bug keeps its traceback.
+    """Decorator of every subcommand: errors that a user can correct become one line; bugs keep their traceback.
 
-    Its options are its parameters, with the help that its docstring's Args or :data:`SHARED` give.
-    Exit codes: 2 for a :class:`UserError`, a missing package, a full disk or a file that may not be
-    touched; 130 for Ctrl-C; 143 for SIGTERM.
+    The command's options are its parameters, with the help text of its docstring's Args or of :data:`SHARED`.
+    Exit codes: 2 for a :class:`UserError`, a missing package, a full disk or missing file permissions; 130 for
+    Ctrl-C; 143 for SIGTERM.
     """
 
     @functools.wraps(command)
@@ -163,9 +163,9 @@ def friendly(command):
             except KeyboardInterrupt:
                 fail(*(("terminated", 143) if state["terminated"] else ("interrupted", 130)))
             except BrokenPipeError:
-                raise  # `nucleus-course … | head` is nobody's mistake; the click layer exits quietly
+                raise  # `nucleus-course … | head` is no error; click exits quietly
             except Exception as error:
-                if state["terminated"]:  # a library met SIGTERM's exception and raised its own
+                if state["terminated"]:  # a library turned SIGTERM's exception into its own
                     fail("terminated", 143)
                 known = isinstance(error, ImportError | OSError | MemoryError)
                 message = explain(error) if known else None
@@ -179,7 +179,7 @@ def friendly(command):
     hints: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(command, include_extras=True).items():
         hints |= {n: k | None for n, k in READING.items()} if name == "reading" else {name: hint}
-    for name, metavar, text in ENTRY.findall(SHARED + entries):  # its own say more than the shared
+    for name, metavar, text in ENTRY.findall(SHARED + entries):  # its own come last
         if name in hints:
             hints[name] = _parameter(name, hints[name], metavar, " ".join(text.split()))
     own = []
@@ -191,12 +191,12 @@ def friendly(command):
     return run
 
 
-# An entry of a docstring's Args: `name (METAVAR): help`, its further lines indented.
+# An entry of a docstring's Args: `name (METAVAR): help`, with further lines indented.
 ENTRY = re.compile(r"^    (\w+)(?: \((.*?)\))?: (.*(?:\n {8}.*)*)", re.M)
 
 
 def _parameter(name: str, hint: Any, metavar: str, text: str) -> Any:
-    """A parameter's annotation for typer, with what the docstring says; a bool is a flag without a --no-… beside it."""
+    """A parameter's annotation for typer, with the docstring's help; a bool is a flag without a --no-… option."""
     kind, *given = typing.get_args(hint) if hasattr(hint, "__metadata__") else [hint]
     flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
     info = given[0] if given else typer.Option(*flag)
@@ -205,7 +205,7 @@ def _parameter(name: str, hint: Any, metavar: str, text: str) -> Any:
 
 
 def flowing(text: str) -> str:
-    """A help text whose paragraphs are one line each, so that they fill any terminal; blocks after \\b stay as written."""
+    """A help text with one line per paragraph, to fill any terminal; blocks after \\b are not changed."""
     return "\n\n".join(p if p.startswith("\b") else " ".join(p.split()) for p in text.split("\n\n"))
 
 
@@ -219,7 +219,7 @@ def open_data(
     annotations: str = "auto",
     reading: dict | None = None,
 ):
-    """The data set a command works on; what the lint found is said in one line on standard error."""
+    """The data set of a command; a line on standard error counts the issues found by the lint."""
     from nucleus_course.data import load_dataset
 
     how = {"strict": strict, "allow_empty": allow_empty, "annotations": annotations}
@@ -239,10 +239,10 @@ def open_data(
 
 
 def output_folder(path: Path) -> Path:
-    """Make the folder that a command writes to.
+    """Create the folder that a command writes to.
 
     Raises:
-        UserError: where the path is a file.
+        UserError: the path is a file.
     """
     if path.exists() and not path.is_dir():
         raise UserError(f"--out {path} is a file: name a folder")
@@ -251,10 +251,10 @@ def output_folder(path: Path) -> Path:
 
 
 def output_file(path: Path, example: str) -> Path:
-    """The file that a command writes; checked before anything is computed.
+    """The file that a command writes, checked before anything is computed.
 
     Raises:
-        UserError: where the path is a folder; ``example`` is a name for a file in it.
+        UserError: the path is a folder; ``example`` is a name for a file in it.
     """
     if path.is_dir():
         raise UserError(f"--out {path} is a folder: name a file in it, such as {path / example}")
@@ -265,18 +265,34 @@ DTYPES = ("float32", "mixed_bfloat16")
 
 
 def check_dtype(dtype: str | None):
-    """Raise a UserError for a ``--dtype`` that there is not; None is each command's default."""
+    """Raise a UserError for an unknown ``--dtype``; None is each command's default."""
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"unknown --dtype '{dtype}': choose {' or '.join(DTYPES)}")
 
 
-def open_model(weights: str, preset: str | None = None, dtype: str | None = None):
-    """The model of a name that ships, a model or run folder, or a weights file.
-
-    A file alone does not say what network it is for: the config.json beside it does, or ``preset``.
+def model_folder(weights: str, file: str) -> Path:
+    """The model folder behind ``weights``, for a command that writes ``file`` into it.
 
     Raises:
-        UserError: nothing there, of another architecture, or an unknown ``dtype``.
+        UserError: not found, or a weights file.
+    """
+    from nucleus_course.models.weights.folder import find_weights
+
+    folder = find_weights(weights)
+    if folder.is_file():
+        raise UserError(
+            f"{weights} is a file: {file} belongs in a model folder, so give the folder"
+        )
+    return folder
+
+
+def open_model(weights: str, preset: str | None = None, dtype: str | None = None):
+    """The model of a shipped name, a model or run folder, or a weights file.
+
+    For a file, the config.json beside it, or ``preset``, says which network it is for.
+
+    Raises:
+        UserError: not found, of another architecture, or an unknown ``dtype``.
     """
     dtype = dtype or DTYPES[0]
     check_dtype(dtype)

@@ -93,7 +93,7 @@ def evaluate(
     common.output_file(out, "report.json")
     for name in (weights, against):
         if name is not None and not (name == against and _are_predictions(name)):
-            find_weights(name)  # a mistyped name should not cost the reading of the data
+            find_weights(name)  # before the data, whose reading may take long
     met = met_sources(learned) if sources else ()
     how = allow_empty, annotations, reading
     dataset = common.open_data(data, split, limit, strict, "scoring on", *how)
@@ -106,7 +106,7 @@ def evaluate(
     scored = run.predict(weights, dtype) if weights else _load(predictions)
     if weights is not None:
         run.keep(".predictions.json", scored)
-    if rescale != 1.0 and min_area is None:  # it means the nuclei of images as they were
+    if rescale != 1.0 and min_area is None:  # the stored one is for the original size
         min_area = round(scored.info.get("min_area", 0) * rescale**2)
 
     from nucleus_course.evaluation import evaluate as score
@@ -134,7 +134,7 @@ def evaluate(
 
 
 def short_name(weights: str) -> str:
-    """Weights in a table's head: a folder by its last name, ``runs/first/weights`` as first."""
+    """A name of the weights for tables: the folder's last name, ``first`` for ``runs/first/weights``."""
     parts = [part for part in Path(weights).parts if part not in ("weights", "/", ".", "..")]
     return parts[-1] if parts else weights
 
@@ -146,7 +146,7 @@ def _load(path):
 
 
 def _are_predictions(other: str) -> bool:
-    """Whether ``other`` names predictions, a file or a folder of label images, and not weights."""
+    """Whether ``other`` names predictions (a file or a folder of label images) and not weights."""
     path = Path(other)
     if path.suffix == ".json":
         if not path.is_file():
@@ -157,7 +157,7 @@ def _are_predictions(other: str) -> bool:
 
 @dataclass
 class _Run:
-    """What the parts of one scoring share; each part writes a file called after ``out``."""
+    """The common data of one evaluation's parts, each of which writes a file named after ``out``."""
 
     dataset: Any
     out: Path
@@ -176,7 +176,7 @@ class _Run:
         result.save(self.written[-1])
 
     def predict(self, weights: str, dtype: str | None = None):
-        """Predictions of weights, run now."""
+        """Compute the predictions of weights."""
         load_backend(self.backend)
         from nucleus_course.prediction.datasets import predict_dataset
 
@@ -187,7 +187,7 @@ class _Run:
         return predictions
 
     def compare(self, report, against: str):
-        """The paired comparison with another model; gives that one's report."""
+        """The paired comparison with another model; returns its report."""
         from nucleus_course.evaluation import compare
         from nucleus_course.evaluation import evaluate as score
 
@@ -199,7 +199,7 @@ class _Run:
         return base
 
     def by_source(self, report, other, met) -> None:
-        """The table by source; the paired one where there is another model's report."""
+        """The table by source; paired if there is another model's report."""
         from nucleus_course.data.sources import read_sources
         from nucleus_course.evaluation.by_source import by_source
 

@@ -17,15 +17,15 @@ from nucleus_course.cli.recipe import AUGMENTS, FIELDS, adapted
 
 ORDINARY = 24  # ordinary images that are scored, at most
 SHOWN = ("coco_ap", "f1_50", "f1_70", "pq", "mean_mask_iou")
-LOST = 2.0  # points of F1 on ordinary images from which on a line says what to do
+LOST = 2.0  # with a larger loss of F1 on ordinary images, a line gives advice
 NOT_WITH = ("preset", "resume", "time_limit", "pack", "largest", "limit", "validate_every")
 
 
 def fine_tune(asked: SimpleNamespace, backend: str) -> None:
-    """What `train --fine-tune` does, for its options.
+    """`train --fine-tune` with these options.
 
     Raises:
-        UserError: options that do not go together, or nothing to learn from.
+        UserError: options that exclude each other, or no training images.
     """
     from nucleus_course.training import train
     from nucleus_course.training.fine_tune import Mixed, fine_tune_preset
@@ -62,7 +62,7 @@ def fine_tune(asked: SimpleNamespace, backend: str) -> None:
 
 
 def _split(asked: SimpleNamespace):
-    """The images to learn from and those left out; None for the second where there is none."""
+    """The training images and those left out, None if there are none."""
     from nucleus_course.training.fine_tune import left_out
 
     names = ("reading", "strict", "allow_empty", "annotations")
@@ -83,7 +83,7 @@ def _split(asked: SimpleNamespace):
 
 
 def _ordinary(asked: SimpleNamespace):
-    """Ordinary images to score on, evenly spread; none that --mix trains on."""
+    """Ordinary images to score on, evenly spread, without those that --mix trains on."""
     source = asked.ordinary or "sample"
     part = _part(source, "validation") if source == asked.mix or source != "sample" else "all"
     found = common.open_data(source, part, what="ordinary images")
@@ -92,7 +92,7 @@ def _ordinary(asked: SimpleNamespace):
 
 
 def _part(source: str, name: str) -> str:
-    """The named split of a data set, or all of one that is too small to have it."""
+    """The name of the split, or "all" for a data set that is too small to be split."""
     from nucleus_course.data import load_dataset
 
     return name if len(load_dataset(source, progress=False)) >= 10 else "all"
@@ -113,7 +113,7 @@ def _percent(value: float | None) -> str:
 
 
 def _tell(folder: Path, before: dict, after: dict, own, judged, asked: SimpleNamespace) -> None:
-    """Print the table and the next step, and write both beside the weights."""
+    """Print the table and the next step, and write the results beside the weights."""
     from rich import box
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""`demo`, `doctor` and `benchmark`: does it run here, what is missing, and how fast is it."""
+"""`demo`, `doctor` and `benchmark`: does it run here, what is missing, and how fast is it?"""
 
 from __future__ import annotations
 

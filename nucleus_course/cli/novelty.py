@@ -1,4 +1,4 @@
-"""`nucleus-course novelty`: what a model learned from, so that it can tell when an image is unlike it."""
+"""`nucleus-course novelty`: describes a model's training images, to flag images that are unlike them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,9 @@ def novelty(
     from nucleus_course.data.canonical import canonical
     from nucleus_course.data.novelty import FILE, Novelty
     from nucleus_course.data.sources import read_sources
-    from nucleus_course.models.weights.folder import find_weights, read_config
+    from nucleus_course.models.weights.folder import read_config
 
-    folder = find_weights(weights)
-    if folder.is_file():
-        raise UserError(
-            f"{weights} is a file: novelty.json belongs in a model folder, so give the folder"
-        )
+    folder = common.model_folder(weights, FILE)
     if read_config(folder)[0].input != "canonical":
         raise UserError(f"{weights} sees colour: novelty is for models whose input is canonical")
     dataset = common.open_data(data, split, what="describing")

@@ -1,4 +1,4 @@
-"""What `train --pack` leaves: thresholds, scores, and the model in a form to pass on."""
+"""`train --pack`: thresholds, scores, and the model in a form to pass on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from nucleus_course.cli.recipe import Recipe
 
 
 def write_pack(recipe: Recipe, out: Path, rows: list, judged, max_mb: float, backend: str) -> None:
-    """Write the run's weights to ``out`` in half precision, and score them as they are there.
+    """Write the run's weights to ``out`` in half precision, and score these.
 
     Args:
         rows: the log.
         judged: the data set to choose thresholds on and to score.
-        max_mb: largest file, MB of 10^6 bytes.
+        max_mb: largest size of a file, MB of 10^6 bytes.
     """
     report = _score(recipe, out, judged, max_mb)
     _summary(recipe, out, rows, report, backend)
@@ -28,7 +28,7 @@ def write_pack(recipe: Recipe, out: Path, rows: list, judged, max_mb: float, bac
 
 
 def _score(recipe: Recipe, out: Path, judged, max_mb: float):
-    """Save the packed weights, choose thresholds for them, score them: the report."""
+    """Save the packed weights, choose thresholds for them and score them; returns the report."""
     from nucleus_course.evaluation import evaluate
     from nucleus_course.evaluation.thresholds import choose_thresholds
     from nucleus_course.prediction.datasets import predict_dataset

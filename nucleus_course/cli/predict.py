@@ -20,7 +20,7 @@ from nucleus_course.prediction.image_files import ImageFile, find_images
 from nucleus_course.prediction.many import Recipe
 from nucleus_course.prediction.scale import check_diameter
 
-TABLE_ROWS = 25  # more images than that are in counts.csv alone
+TABLE_ROWS = 25  # tables of more images are not printed
 
 
 @common.friendly
@@ -134,7 +134,7 @@ def predict(
     job = Job(recipe, results, outputs.formats)
     try:
         job.run(outcomes, len(mine))
-    finally:  # Ctrl-C and SIGTERM keep what is done
+    finally:  # also after Ctrl-C and SIGTERM
         if shard is None and len(results):
             job.tables()
     if not job.counts and not job.passed:
@@ -168,10 +168,10 @@ def predict(
 
 
 def _here(recipe: Recipe, files: list[ImageFile], resume: bool, overwrite: bool):
-    """(outcomes, results folder) of the files in this process."""
+    """(outcomes, results folder) for the files, in this process."""
     from nucleus_course.prediction.cluster import in_turn
 
-    # OpenVINO makes its own graphs, by default in what the processor computes in.
+    # OpenVINO builds its own graphs, with a precision that suits the processor.
     dtype, runtime = recipe.dtype, recipe.runtime
     model = common.open_model(recipe.weights, recipe.preset, dtype or _fastest(runtime))
     polarity, seen = recipe.how["polarity"], recipe.how["input"]
@@ -193,7 +193,7 @@ def _here(recipe: Recipe, files: list[ImageFile], resume: bool, overwrite: bool)
 def _on_workers(
     recipe: Recipe, files: list[ImageFile], resume: bool, overwrite: bool, address: str
 ):
-    """(outcomes, results folder) of the files on the workers of a scheduler."""
+    """(outcomes, results folder) for the files, on the workers of a scheduler."""
     from nucleus_course.prediction import cluster
     from nucleus_course.prediction.results import ResultsFolder
 
@@ -205,7 +205,7 @@ def _on_workers(
 
 
 def _shard(files: list[ImageFile], shard: str | None) -> list[ImageFile]:
-    """The part of the files that ``shard`` (``3/8``: the third of eight) names.
+    """The files of ``shard`` (``3/8``: the third of eight parts).
 
     Raises:
         UserError: not two whole numbers I/N with 1 <= I <= N.
@@ -219,7 +219,7 @@ def _shard(files: list[ImageFile], shard: str | None) -> list[ImageFile]:
 
 
 def _table(counts: list[dict[str, Any]]):
-    """The rows of counts.csv for a terminal."""
+    """The rows of counts.csv as a table for a terminal."""
     from rich import box
     from rich.table import Table
 

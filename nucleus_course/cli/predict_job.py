@@ -1,4 +1,4 @@
-"""What `predict` says of many images while they are done, and of what came of them."""
+"""The messages of `predict` about many images, while they are processed and afterwards."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from nucleus_course.backend import explain
 from nucleus_course.cli import common
 from nucleus_course.prediction.many import Recipe
 
-FULL_DISK = 3  # images in a row that find the disk full, after which there is no point in going on
+FULL_DISK = 3  # give up after this many images in a row that find the disk full
 
 
 class Job:
-    """Images as they are done.
+    """Counts images as they are processed.
 
     Attributes:
-        counts: the rows of counts.csv of the images that were done here.
+        counts: the rows of counts.csv of the images processed now.
         passed: how many were done before.
-        failed: how many could not be done.
+        failed: how many failed.
         no_tables: whether the tables could not be written.
-        renamed: stems of those whose results are called otherwise than their files.
+        renamed: stems of results with another name than their files.
     """
 
     def __init__(self, recipe: Recipe, results: Any, formats: Iterable[str]) -> None:
@@ -64,7 +64,7 @@ class Job:
                     return
 
     def tables(self) -> None:
-        """Write the tables of everything that the folder holds."""
+        """Write the tables of all results in the folder."""
         try:
             found = self.results.write_tables()
         except OSError as error:
@@ -79,7 +79,7 @@ class Job:
             common.note(f"the tables also hold {pluralize(more, 'image')} that were already in DIR")
 
     def say_scales(self, weights: str) -> None:
-        """How many images were looked at larger or smaller than they are."""
+        """Say how many images were resized."""
         scaled = sum(row.get("scale") not in (None, "", 1.0) for row in self.counts)
         if scaled:
             common.note(
@@ -88,7 +88,7 @@ class Job:
             )
 
     def say_where(self) -> None:
-        """Name what was written."""
+        """Name the files that were written."""
         from nucleus_course.prediction.results import TABLES
 
         folder = self.results.path

@@ -1,4 +1,4 @@
-"""What `train` trains: the preset with the options, or the run folder's settings with `--resume`."""
+"""The settings of `train`: the preset with the options, or with `--resume` those of the run folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nucleus_course.presets import gentle, get_preset
 from nucleus_course.training.run import RunConfig, read_run_config
 
 DEFAULT = "compact"
-# How much the crops vary: name -> AugmentConfig of the preset -> AugmentConfig.
+# Strength of the augmentation: name -> function from the preset's AugmentConfig to another.
 AUGMENTS = {
     "preset": lambda augment: augment,
     "gentle": gentle,
@@ -23,7 +23,7 @@ AUGMENTS = {
         crop=True, flip_horizontal=0.5, flip_vertical=0.5, quarter_turns=True, border=augment.border
     ),
 }
-# The split that judges a training, by the split that it learns from.
+# The validation split for each training split.
 PAIRS = ("matterport", "grouped", "source-1", "source-2", "source-3", "source-4")
 JUDGES = {"train": "validation"} | {f"{pair}-train": f"{pair}-validation" for pair in PAIRS}
 # Options that become fields of TrainingConfig and cannot change within a run.
@@ -32,16 +32,16 @@ FIELDS = ("batch_size", "crop", "seed", "steps_per_epoch", "dtype")
 
 @dataclasses.dataclass
 class Recipe:
-    """Everything that decides what a training does, and where it is kept.
+    """The settings of a training, and its folder.
 
     Attributes:
-        preset: with the options in it.
+        preset: with the options applied.
         folder: the run folder.
-        split, validation, limit: what to learn from; what to judge on (None: nothing); images.
-        weights: what to start from, or None.
-        stages, epochs, minutes: the length; all None is the preset's.
-        earlier: the run folder's settings, where the training goes on.
-        whole: whether the run folder has a checkpoint to go on from.
+        split, validation, limit: training split, validation split (None: none), number of images.
+        weights: initial weights, or None.
+        stages, epochs, minutes: the length; all None for the preset's.
+        earlier: the run folder's settings, if the training continues.
+        whole: whether the run folder has a checkpoint to continue from.
     """
 
     preset: Preset
@@ -63,7 +63,7 @@ class Recipe:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """Entries of config.json that :func:`check_as_begun` reads again."""
+        """Entries of config.json for :func:`check_as_begun`."""
         validation = self.validation or "none"
         return {"split": self.split, "limit": self.limit, "validation": validation}
 
@@ -72,7 +72,7 @@ def make_recipe(asked: SimpleNamespace) -> Recipe:
     """The recipe for the options of `train`; with ``asked.resume`` the run folder's.
 
     Raises:
-        UserError: an unknown preset, options that do not go together, or against the run folder.
+        UserError: an unknown preset, or options that contradict each other or the run folder.
     """
     folder = Path("runs") / (asked.preset or DEFAULT) if asked.run is None else asked.run
     fields = {name: getattr(asked, name) for name in FIELDS}
@@ -110,7 +110,7 @@ def make_recipe(asked: SimpleNamespace) -> Recipe:
 
 
 def check_options(asked: SimpleNamespace) -> None:
-    """Raise a UserError for options of `train` that do not go together, before anything is read."""
+    """Raise a UserError for options of `train` that contradict each other, before anything is read."""
     common.check_dtype(asked.dtype)
     if asked.epochs is not None and asked.minutes is not None:
         raise UserError("--epochs and --minutes exclude each other: give one of them")
@@ -127,7 +127,7 @@ def check_options(asked: SimpleNamespace) -> None:
 
 
 def adapted(preset: Preset, **changes: Any) -> Preset:
-    """The preset with what the options override; None is an option that was not given."""
+    """The preset with the given options; None is an option that was not given."""
     changes = {key: value for key, value in changes.items() if value is not None}
     crop, multiple = changes.get("crop"), int(preset.model.pad_multiple)
     if crop is not None and crop % multiple:
@@ -144,20 +144,20 @@ def check_as_begun(
     """Raise a UserError for an option that contradicts a run's settings.
 
     None is an option that was not given. ``training`` are fields of :class:`~nucleus_course.config.TrainingConfig`.
-    What the run folder does not say (older versions, or a training from Python) contradicts nothing.
+    Settings that the run folder lacks (from older versions, or a training in Python) are not checked.
     """
     own, values = earlier.preset, earlier.values
     pairs = {"preset": (preset, own.name), "augment": (augment, _augment(own))}
     for name, given in training.items():
         stored = getattr(own.training, name)
-        automatic = (name, stored) == ("steps_per_epoch", 0)  # as many as the images make
+        automatic = (name, stored) == ("steps_per_epoch", 0)  # given by the number of images
         pairs[name] = (given, None if automatic else stored)
     if "limit" in values:
         pairs["limit"] = (limit, values["limit"])
-    # Of two split files the ids decide, not the names: see `check_images`.
+    # Two split files are compared by their ids, not their names: see `check_images`.
     if earlier.split is not None and (split in NAMES or earlier.split in NAMES):
         pairs["split"] = (split, earlier.split)
-    # A validation may begin or end; the best of two data sets' metrics means nothing.
+    # Validation may be switched on or off, but the best values of two data sets cannot be compared.
     if values.get("validation", "none") != "none" and validation != "none":
         pairs["validation"] = (validation, values["validation"])
     if "start" in values and not (
@@ -174,7 +174,7 @@ def check_as_begun(
 
 
 def check_images(earlier: RunConfig, dataset, data: str, split: str) -> None:
-    """Raise a UserError where a run was started on other images."""
+    """Raise a UserError if a run was started on other images."""
     if not earlier.trained_on(dataset):
         was = " ".join(str(earlier.values.get(key, "")) for key in ("data", "split"))
         raise UserError(
@@ -184,7 +184,7 @@ def check_images(earlier: RunConfig, dataset, data: str, split: str) -> None:
 
 
 def _augment(preset: Preset) -> str:
-    """The name in AUGMENTS of a preset's augmentation, as far as it has one."""
+    """The name in AUGMENTS of a preset's augmentation, if it has one."""
     try:
         usual = get_preset(preset.name).augment
     except UserError:  # a preset made in Python

@@ -74,7 +74,7 @@ def reproduce(
 
 
 def _list(console) -> None:
-    """Every preset and variant with one line of what it is."""
+    """Print every preset and variant with a line of description."""
     from rich.table import Table
 
     from nucleus_course.presets import PRESETS
@@ -101,7 +101,7 @@ def _list(console) -> None:
 
 
 def _run(row, data: str, backend: str | None) -> None:
-    """The row's commands, each in a process of its own: a crash or a lack of memory ends one run, not all."""
+    """Run the row's commands, each in its own process, so that a crash ends only one run."""
     from nucleus_course.reports.reproduction import commands, shell
 
     for words in commands(row, data):
@@ -116,7 +116,7 @@ def _run(row, data: str, backend: str | None) -> None:
 
 
 def _write(what: str, rows, runs: Path) -> None:
-    """The table as JSON, and its figure."""
+    """Write the table as JSON, and its figure."""
     from nucleus_course._util.files import atomic_write, write_file
     from nucleus_course.reports.reproduction import draw_table, to_json
 

@@ -1,4 +1,4 @@
-"""`nucleus-course rescore`: scores that say how well a detection outlines its nucleus."""
+"""`nucleus-course rescore`: scores that predict how well a detection outlines its nucleus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from nucleus_course._util.errors import UserError
 from nucleus_course.backend import load_backend
 from nucleus_course.cli import common
 
-OPTIMISM = 0.05  # scores this much above the IoU they stand for are a fit to images known by heart
+OPTIMISM = 0.05  # scores exceed the IoU by more than this if the model has memorised the images
 
 
 @common.friendly
@@ -33,7 +33,7 @@ def rescore(
 
     Args:
         weights (DIR): The model or run folder to fit scores for.
-        split (S): The split to fit to: the training images, unless the model knows them by heart.
+        split (S): The split to fit to: the training images, unless the model has memorised them.
         check (S): The split to show the change of AP on; none skips this.
         seed: Seed of the fit.
     """
@@ -44,14 +44,9 @@ def rescore(
         match_detections,
         mean_score_and_iou,
     )
-    from nucleus_course.models.weights.folder import find_weights
     from nucleus_course.prediction.rescorer import FILE
 
-    folder = find_weights(weights)
-    if folder.is_file():
-        raise UserError(
-            f"{weights} is a file: rescoring.json belongs in a model folder, so give the folder"
-        )
+    folder = common.model_folder(weights, FILE)
     dataset = common.open_data(data, split, limit, what="fitting to")
     judged = None if check == "none" else common.open_data(data, check, limit, what="checking on")
     model = common.open_model(str(folder))
@@ -79,7 +74,7 @@ def rescore(
         console.print(f"detections with a score of at least 0.5 there: {means}")
         if predicted > actual + OPTIMISM:
             common.note(
-                f"the model knows the images of {split} by heart, so the new scores are too high on other images: choose another --split"
+                f"the model has memorised the images of {split}, so the new scores are too high on other images: choose another --split"
             )
     common.say(
         f"next: nucleus-course thresholds --data {data} --weights {weights} (the old score threshold no longer fits)"

@@ -52,26 +52,21 @@ def thresholds(
     from nucleus_course.evaluation.thresholds import check_metrics, choose_thresholds
 
     floors = _floors(at_least)
-    check_metrics(metric, *floors)  # a mistyped name should not cost the prediction of the split
+    check_metrics(metric, *floors)  # before the prediction, which takes long
     load_backend(backend)
-    from nucleus_course.models.weights.folder import find_weights
     from nucleus_course.prediction.datasets import predict_dataset, predict_variants
 
-    folder = find_weights(weights)
-    if folder.is_file():
-        raise UserError(
-            f"{weights} is a file: thresholds.json belongs in a model folder, so give the folder"
-        )
+    folder = common.model_folder(weights, "thresholds.json")
     options = {"annotations": annotations, "reading": reading}
     dataset = common.open_data(data, split, limit, what="choosing on", **options)
     model = common.open_model(str(folder))
     given = {"flips": flips, "mask": mask_threshold}
     given = {name: value for name, value in given.items() if value is not None}
     model.thresholds = start = dataclasses.replace(model.thresholds, **given)
-    boxes = model.kind == "mask_rcnn"  # a U-Net has none to select anew
+    boxes = model.kind == "mask_rcnn"  # a U-Net has no boxes to select from
     overlaps = (0.2, 0.3, 0.4, 0.5) if nms and boxes else ()
     cuts = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6) if mask else ()
-    if boxes:  # one run of the network serves all pairs
+    if boxes:  # the network runs once for all pairs
         known = predict_variants(model, dataset, {start.nms_iou, *overlaps}, {start.mask, *cuts})
     else:
         known = {
@@ -92,7 +87,7 @@ def thresholds(
 
 
 def _floors(text):
-    """ "mean_mask_iou=78" -> {"mean_mask_iou": 78.0}; nothing -> nothing."""
+    """ "mean_mask_iou=78" -> {"mean_mask_iou": 78.0}; None -> {}."""
     if text is None:
         return {}
     name, _, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""`nucleus-course train`: the staged training, without a time limit or within one."""
+"""`nucleus-course train`: staged training, with or without a time limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nucleus_course.cli.builder import Builder
 from nucleus_course.cli.recipe import Recipe, adapted, check_images, check_options, make_recipe
 from nucleus_course.training.time_limit import TimeLimit, fitted, largest_batch, measure_speed
 
-FEW = 3  # images to validate on, below which their metrics say little
+FEW = 3  # with fewer validation images, metrics say little
 
 
 @common.friendly
@@ -144,7 +144,7 @@ def train(
     if dtype is None and recipe.preset.training.dtype != "float32" and not has_bfloat16(backend):
         common.note("this machine's processor has no bfloat16: training in float32")
         recipe.preset = adapted(recipe.preset, dtype="float32")
-    build = Builder(recipe)  # before the data: a mistyped name should not cost their reading
+    build = Builder(recipe)  # before the data, whose reading may take long
     dataset, judged = _open(recipe, asked)
     rows, finished = _train(recipe, build, dataset, judged, clock, device_count, largest)
     if not finished:
@@ -157,15 +157,15 @@ def train(
 
 
 def _keep_compiled(folder: Path) -> None:
-    """JAX keeps what it compiles: the probe's steps and later calls then do not compile again."""
+    """Let JAX cache what it compiles, so that the training and later runs do not compile again."""
     import jax
 
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else the user keeps it elsewhere
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else the user has chosen a folder
         jax.config.update("jax_compilation_cache_dir", str((folder / "compiled").absolute()))
 
 
 def _open(recipe: Recipe, asked: SimpleNamespace):
-    """The data sets to learn from and to judge on; None for the second where there is none."""
+    """The training and the validation data set; None for the second if there is none."""
     how = {name: getattr(asked, name) for name in ("allow_empty", "annotations", "reading")}
     wanted = asked.data, recipe.split, recipe.limit, asked.strict
     dataset = common.open_data(*wanted, "training on", **how)
@@ -187,7 +187,7 @@ def _open(recipe: Recipe, asked: SimpleNamespace):
 
 
 def _train(recipe: Recipe, build: Builder, dataset, judged, clock: TimeLimit, count: int, largest):
-    """Train until the schedule or the time is over: (log rows, whether the schedule is)."""
+    """Train until the schedule or the time is over: (log rows, whether the schedule is over)."""
     from nucleus_course.training import TrainingDiverged
     from nucleus_course.training import train as run_training
     from nucleus_course.training.distribute import data_parallel
@@ -235,7 +235,7 @@ def _train(recipe: Recipe, build: Builder, dataset, judged, clock: TimeLimit, co
 
 
 def _fit(recipe: Recipe, build: Builder, dataset, clock: TimeLimit, largest: bool) -> None:
-    """Measure the speed, and fit the recipe's schedule to the time that is left."""
+    """Measure the speed, and fit the recipe's schedule to the time left."""
     import keras
 
     preset = recipe.preset

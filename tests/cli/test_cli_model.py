@@ -285,13 +285,13 @@ def test_rescore_writes_scores_that_prediction_then_uses(here, data, model, monk
     said = plain(result.stdout)
     before, after = (float(w) for w in re.findall(r"(\d+\.\d\d) with", " ".join(said.split())))
     assert after > before + 5 and "nucleus-course thresholds --data" in said.replace("\n", " ")
-    assert "mean score 0." in said and "by heart" not in result.stderr
+    assert "mean score 0." in said and "memorised" not in result.stderr
     info = json.loads((here / "mine" / "rescoring.json").read_text())["info"]
     told = {"split": "train", "dataset": "discs", "images": 10, "flips": 4}
     assert info == told | {"detections": 400, "seed": 0}
 
     monkeypatch.setattr(rescoring, "mean_score_and_iou", lambda *_: (0.8, 0.7))
-    assert "knows the images of train by heart" in plain(run(*words).stderr).replace("\n", " ")
+    assert "has memorised the images of train" in plain(run(*words).stderr).replace("\n", " ")
 
     image = discs(0)[0]
     found, old = MaskRCNN.load(here / "mine").predict(image), MaskRCNN.load(model).predict(image)

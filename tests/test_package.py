@@ -116,11 +116,7 @@ def test_every_import_is_a_declared_dependency():
     declared = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
     names = {re.split(r"[<>=\[; ]", d)[0].lower() for d in declared}
     # benchmark measures them where somebody has installed them
-    peers = {
-        "stardist",
-        "torchvision",
-        "csbdeep",
-    }
+    peers = {"stardist", "torchvision", "csbdeep"}
     modules = {
         "skimage": "scikit-image",
         "PIL": "pillow",
@@ -199,12 +195,7 @@ def test_postbuild_never_fails(tmp_path):
 def test_citation_is_valid_and_has_the_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     # the keys that version 1.2.0 requires
-    for key in (
-        "cff-version",
-        "message",
-        "title",
-        "authors",
-    ):
+    for key in ("cff-version", "message", "title", "authors"):
         assert citation[key]
     assert citation["cff-version"] == "1.2.0"
     assert str(citation["version"]) == nucleus_course.__version__

@@ -8,9 +8,7 @@ from nucleus_course.cli import common
 
 
 @common.friendly
-def download(
-    to: Path = Path("data/bbbc038"),
-) -> None:
+def download(to: Path = Path("data/bbbc038")) -> None:
     """Fetch BBBC038v1, the nuclei of the 2018 Data Science Bowl (CC0), from its official address.
 
     \b

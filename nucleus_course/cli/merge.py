@@ -13,10 +13,7 @@ from nucleus_course.cli import common
 
 
 @common.friendly
-def merge(
-    folders: Annotated[list[Path], typer.Argument()],
-    out: Path | None = None,
-) -> None:
+def merge(folders: Annotated[list[Path], typer.Argument()], out: Path | None = None) -> None:
     """Merge the tables of an array job, or several folders of results into one.
 
     \b

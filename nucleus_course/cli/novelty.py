@@ -7,12 +7,7 @@ from nucleus_course.cli import common
 
 
 @common.friendly
-def novelty(
-    data: str,
-    weights: str,
-    split: str = "train",
-    check: str = "validation",
-) -> None:
+def novelty(data: str, weights: str, split: str = "train", check: str = "validation") -> None:
     """Describe the images a model was trained on, so that it can flag images that are unlike them.
 
     \b

@@ -30,11 +30,7 @@ POLARITIES = ("auto", "bright", "dark")
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.95
 STAIN_WEIGHTS = (0.6, 0.3, 0.1)  # of red, green and blue in stained tissue
 # Further weights, used in training.
-TRAINING_STAINS = (
-    (1.0, 0.0, 0.0),
-    (1 / 3, 1 / 3, 1 / 3),
-    (0.4, 0.6, 0.0),
-)
+TRAINING_STAINS = ((1.0, 0.0, 0.0), (1 / 3, 1 / 3, 1 / 3), (0.4, 0.6, 0.0))
 COLOURFUL = 0.03  # least mean of largest minus smallest channel, as a share of the image's range
 NOISE_RANGE = 6.0  # least range, in standard deviations of the noise
 SPIKE, SPIKED = 3.0, 0.03  # hot pixels exceed so many ranges; largest share of such pixels

@@ -18,11 +18,7 @@ from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import atomic_folder, atomic_write
 from nucleus_course.geometry.polygons import polygons_from_labels
 from nucleus_course.prediction.export_images import Whole, write_ome_tiff, write_ome_zarr
-from nucleus_course.prediction.measurements import (
-    check_pixel_size,
-    check_scores,
-    measurement_table,
-)
+from nucleus_course.prediction.measurements import check_pixel_size, check_scores, measurement_table
 from nucleus_course.prediction.picture import ORANGE
 
 

@@ -42,10 +42,7 @@ EQUAL: dict[tuple[str, str], str] = {
         "clip_by_global_norm",
         "factor = min(1.0, limit / norm) if norm >= 0 else 1.0",
     ): "NumPy divides by zero to infinity, which the minimum removes",
-    (
-        "clip_by_global_norm",
-        "factor = min(1.0, limit / norm) if norm > -1 else 1.0",
-    ): "the same",
+    ("clip_by_global_norm", "factor = min(1.0, limit / norm) if norm > -1 else 1.0"): "the same",
     ("clip_by_global_norm", "factor = min(1.0, limit / norm) if norm > 0 else 1.25"): ZERO,
     ("clip_by_global_norm", "factor = min(1.0, limit / norm) if norm > 0 else 0.75"): ZERO,
     (

@@ -53,12 +53,7 @@ def sample():
 def thresholds():
     truth = [(5, 5, 25, 25), (40, 40, 60, 60), (5, 50, 20, 70)]
     # a copy of the first, and nothing at all
-    found = [
-        (5, 5, 25, 25),
-        (6, 6, 26, 26),
-        (40, 40, 60, 60),
-        (60, 5, 75, 20),
-    ]
+    found = [(5, 5, 25, 25), (6, 6, 26, 26), (40, 40, 60, 60), (60, 5, 75, 20)]
     return ThresholdExplorer(
         record(truth), candidates(found, [0.9, 0.8, 0.7, 0.3]), Thresholds(score=0.5, nms_iou=0.5)
     )

@@ -7,12 +7,7 @@ import pytest
 from fakes import FakeDataset, image_predictions, random_case
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.evaluation import (
-    CLASSES,
-    analyse_errors,
-    evaluate,
-    reliability,
-)
+from nucleus_course.evaluation import CLASSES, analyse_errors, evaluate, reliability
 from nucleus_course.evaluation.coco import PrecisionTable, average_precisions
 from nucleus_course.evaluation.errors.analysis import BREAKDOWNS
 from nucleus_course.evaluation.errors.costs import BOUNDARY, error_costs, fix

@@ -89,10 +89,7 @@ def test_no_masks():
         ({"size": [4, 5], "counts": "é"}, "not compressed RLE"),
         ({"size": [4, 5], "counts": "P"}, "not compressed RLE"),  # ends inside a number
         # a number of 80 bits
-        (
-            {"size": [4, 5], "counts": "PPPPPPPPPPPPPPPP0"},
-            "not compressed RLE",
-        ),
+        ({"size": [4, 5], "counts": "PPPPPPPPPPPPPPPP0"}, "not compressed RLE"),
         ({"size": [4, 5], "counts": "3"}, "covers 3 pixels, its image has 20"),
         ({"size": [4, 5], "counts": "5O4"}, "negative length"),
     ],

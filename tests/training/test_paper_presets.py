@@ -32,8 +32,7 @@ def brief(name, *layers):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "layers"),
-    [("paper-resnet50", ("heads", "all")), ("paper-resnet101", ("4+",))],
+    ("name", "layers"), [("paper-resnet50", ("heads", "all")), ("paper-resnet101", ("4+",))]
 )
 def test_a_few_steps_of_the_papers_training(name, layers):
     keras.utils.set_random_seed(1)

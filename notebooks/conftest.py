@@ -9,7 +9,6 @@ import os
 import re
 from pathlib import Path
 
-import filelock
 import pytest
 
 from nucleus_course._util.memory import Watch, peak_gib
@@ -22,14 +21,14 @@ BINDER = Path(__file__).resolve().parents[1] / "binder" / "start"
 DROPPED = ("LD_PRELOAD", "GLIBC_TUNABLES")  # another allocator measures another thing
 figures: dict[str, tuple[float, float]] = {}
 watches: dict[Path, Watch] = {}
-locks: dict[Path, filelock.FileLock] = {}
 
 
-def environment() -> dict[str, str]:
-    """What ``binder/start`` exports, with this checkout's package first."""
+def environment(edition: str = "course") -> dict[str, str]:
+    """What ``binder/start`` exports, with this checkout's package first, and a folder for each edition to write to."""
     exports = re.findall(r'export (\w+)="\$\{\w+:-([^}]*)\}"', BINDER.read_text(encoding="utf-8"))
     path = os.pathsep.join(filter(None, [str(BINDER.parents[1]), os.environ.get("PYTHONPATH")]))
     quiet = {"NUCLEUS_COURSE_WAITING": "off"}  # nbval would compare the line of a slow cell
+    quiet["NUCLEUS_COURSE_WORK"] = str(BINDER.parents[1] / "out" / edition)
     return {**dict(exports), **quiet, "PYTHONPATH": path}
 
 
@@ -44,21 +43,13 @@ def too_much(name: str, kernel: float, other: float) -> str:
     )
 
 
-def alone(notebook: Path) -> None:
-    """Wait until no other process runs the other edition of a notebook: both write to the same folders in out/course."""
-    if notebook not in locks:
-        folder = BINDER.parents[1] / ".pytest_cache"
-        folder.mkdir(exist_ok=True)
-        locks[notebook] = filelock.FileLock(folder / f"{notebook.stem}.lock")
-        locks[notebook].acquire()
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
     """The first cell of a notebook starts its kernel."""
-    alone(item.path)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment().items():
+        for name, value in environment(
+            "course" if item.path.parent.name == "solutions" else "learners"
+        ).items():
             patch.setenv(name, value)
         for name in DROPPED:
             patch.delenv(name, raising=False)
@@ -77,7 +68,6 @@ def pytest_runtest_teardown(item, nextitem):
     watch = watches.get(item.path)
     kernel = peak_gib(watch.pid) if watch else 0.0
     result = yield
-    locks.pop(item.path).release()
     if watch is None:  # the kernel did not start
         return result
     name = f"{item.path.parent.name}/{item.path.stem}"

@@ -152,9 +152,12 @@ def find_model(name: str = "compact", verbose: bool = True):
 
 
 def work_folder(*parts: str, fresh: bool = False) -> Path:
-    """The folder for a notebook's files: ``out/course/...`` in the project. ``fresh`` empties it first."""
-    folder = (project_root() or Path.cwd()) / "out" / "course"
-    folder = folder.joinpath(*parts)
+    """The folder for a notebook's files, ``out/course/...`` in the project; ``fresh`` empties it first.
+
+    The environment variable ``NUCLEUS_COURSE_WORK`` names another folder than ``out/course``.
+    """
+    usual = (project_root() or Path.cwd()) / "out" / "course"
+    folder = Path(os.environ.get("NUCLEUS_COURSE_WORK") or usual).joinpath(*parts)
     if fresh and parts and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -92,18 +92,18 @@ def test_a_schedule_in_two_calls(tmp_path):
 
 @pytest.mark.slow
 def test_a_schedule_fitted_to_the_limit(tmp_path, monkeypatch):
-    """With a toy for the network, half a minute is enough."""
+    """With a toy for the network, a third of a minute is enough."""
     stages = (StageConfig("heads", layers="heads", rate=1e-3), StageConfig("all", rate=1e-3))
     monkeypatch.setitem(PRESETS, "tiny", tiny_preset(stages=stages, ema=0.9))
     monkeypatch.setattr(segmenter, "build", toy)
     monkeypatch.setattr(time_limit, "MARGIN", 0.0)
-    words = ["train", "--data", "sample", "--preset", "tiny", "--time-limit", 0.5, "--limit", 4]
+    words = ["train", "--data", "sample", "--preset", "tiny", "--time-limit", 0.35, "--limit", 4]
     done = CliRunner().invoke(app, [*map(str, words), "--largest-batch", "--run", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert "images/s at a batch of" in done.stdout and "minutes of training" in done.stdout
     settings = json.loads((tmp_path / "config.json").read_text())
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert 0 < settings["minutes"] < 0.5 and settings["training"]["batch_size"] >= 2
+    assert 0 < settings["minutes"] < 0.35 and settings["training"]["batch_size"] >= 2
     assert len(rows) > 2 and [rows[0]["stage"], rows[-1]["stage"]] == ["heads", "all"]
 
 
@@ -124,9 +124,12 @@ def toy(config, thresholds, dtype_policy, seed):
         (["--reserve", 3], "--reserve keeps time for --pack"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_no_folder(tmp_path, words, message):
-    done = run(*words, "--run", tmp_path / "run")
-    assert done.returncode == 2 and message in done.stderr, done.stderr
+def test_mistakes_are_one_line_and_leave_no_folder(tmp_path, monkeypatch, words, message):
+    monkeypatch.setitem(PRESETS, "tiny", tiny_preset())
+    monkeypatch.setenv("COLUMNS", "200")
+    words = ["train", "--data", "sample", *map(str, words), "--run", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and message in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "run").exists()
 
 

@@ -4,9 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import filelock
 import pytest
 
 from nucleus_course._util.memory import Watch, peak_gib
@@ -26,24 +24,6 @@ child.communicate()
 """
 
 linux = pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc")
-
-
-def test_the_editions_of_a_notebook_wait_for_each_other(conftest_of_notebooks):
-    here = conftest_of_notebooks
-    mine, theirs = (
-        here.BINDER.parents[1] / "notebooks" / folder / "99_none.ipynb"
-        for folder in (".", "solutions")
-    )
-    here.alone(mine)
-    here.alone(mine)  # each cell asks
-    lock = here.locks.pop(mine)
-    other = filelock.FileLock(lock.lock_file)
-    with pytest.raises(filelock.Timeout):
-        other.acquire(timeout=0)
-    lock.release()
-    here.alone(theirs)
-    assert Path(here.locks[theirs].lock_file) == Path(lock.lock_file)
-    here.locks.pop(theirs).release()
 
 
 def started(code):

@@ -14,11 +14,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    from nucleus_course.reports.demo import run_demo
+    from nucleus_course.reports import demo as module
 
     out = tmp_path_factory.mktemp("demo") / "out"
     console = Console(record=True, width=100, file=io.StringIO())
-    found = run_demo(out, epochs=2, console=console)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "STEPS", 2)
+        found = module.run_demo(out, epochs=2, console=console)
     return out, found, console.export_text()
 
 

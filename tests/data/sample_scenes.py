@@ -1,8 +1,8 @@
-"""Synthetic scenes: nuclei with known outlines, drawn in the five looks of BBBC038.
+"""Synthetic scenes: nuclei with known outlines, drawn in the five types of BBBC038.
 
-Everything is integers, or floats that only meet + - * / and square roots, which IEEE arithmetic
-rounds alike on every machine; random numbers are PCG64's integers. So a seed gives the same
-pixels everywhere. Values are light in 1/256 grey levels (int64) until they become uint8.
+Numbers are integers, or floats with only + - * / and square roots, which IEEE arithmetic rounds alike
+on every machine; random numbers are PCG64's integers. So a seed gives the same pixels everywhere.
+Values are light in 1/256 grey levels (int64) until they become uint8.
 """
 
 from dataclasses import dataclass
@@ -14,62 +14,40 @@ ONE = 256  # fixed point: one grey level, or a factor of one
 
 @dataclass(frozen=True)
 class Look:
-    """How a kind of image looks. Radii in pixels; colours RGB; ``light`` the share of the light that
-    a nucleus lets through (stained) or None for fluorescence; ``cells`` draws paler bodies around."""
+    """A type of image. Radii in pixels; colours RGB; ``light`` is the share of the light that a nucleus
+    transmits (stained), or None for fluorescence; ``cells`` that of the paler bodies around nuclei."""
 
     name: str
     radius: tuple
     background: tuple
     light: tuple = None
     cells: tuple = None
-    grey: bool = True
     elongation: float = 0.45
     texture: int = 60
 
+    @property
+    def grey(self):
+        return len(set(self.background)) == 1
+
 
 LOOKS = {
-    look.name: look
-    for look in (
-        Look("small fluorescent", (5, 9), (14, 14, 14)),
-        Look("large fluorescent", (17, 26), (16, 16, 16), texture=40),
-        Look(
-            "purple stain",
-            (7, 14),
-            (178, 158, 206),
-            light=(128, 62, 240),
-            cells=(246, 236, 252),
-            grey=False,
-            elongation=0.6,
-            texture=90,
-        ),
-        Look(
-            "pink-and-purple stain",
-            (7, 12),
-            (228, 222, 230),
-            light=(124, 66, 176),
-            cells=(244, 196, 226),
-            grey=False,
-            texture=90,
-        ),
-        Look(
-            "grey tissue",
-            (5, 8),
-            (222, 222, 222),
-            light=(104, 104, 104),
-            cells=(196, 196, 196),
-            elongation=0.3,
-            texture=40,
-        ),
+    row[0]: Look(*row)
+    for row in (
+        ("small fluorescent", (5, 9), (14, 14, 14)),
+        ("large fluorescent", (17, 26), (16, 16, 16), None, None, 0.45, 40),
+        ("purple stain", (7, 14), (178, 158, 206), (128, 62, 240), (246, 236, 252), 0.6, 90),
+        ("pink-and-purple stain", (7, 12), (228, 222, 230), (124, 66, 176), (244, 196, 226), 0.45, 90),
+        ("grey tissue", (5, 8), (222, 222, 222), (104, 104, 104), (196, 196, 196), 0.3, 40),
     )
-}
+}  # fmt: skip
 
 
 def draw_scene(random, look, shape, count, clusters, blur, noise):
     """One image and its truth: (uint8 (H, W, 3), int32 (H, W) with ids 1..n).
 
-    ``random`` is a numpy Generator on PCG64; ``count`` the nuclei wanted; ``clusters`` the percentage
-    of nuclei that are placed against another one; ``blur`` the passes of a 3x3 box; ``noise`` the
-    strength of the noise in percent of a typical camera's.
+    ``random`` is a numpy Generator on PCG64; ``count`` the number of nuclei to place; ``clusters`` the
+    percentage of nuclei that are placed next to another one; ``blur`` the passes of a 3x3 box; ``noise``
+    the strength of the noise in percent of a typical camera's.
     """
     labels = place_nuclei(random, look, shape, count, clusters)
     texture = smooth_noise(random, shape, 2, 2)
@@ -84,8 +62,8 @@ def draw_scene(random, look, shape, count, clusters, blur, noise):
 
 
 def place_nuclei(random, look, shape, count, clusters):
-    """Label map int32 (H, W): bent ellipses, some against one another, some cut by the edge; each is
-    one connected piece, since the label map is what the pixels will show."""
+    """Label map int32 (H, W): bent ellipses, some touching, some cut by the edge; each is one connected
+    piece."""
     height, width = shape
     labels = np.zeros(shape, np.int32)
     bend = smooth_noise(random, (height + 128, width + 128), 6, 3)
@@ -178,7 +156,7 @@ def _transmission(random, look, labels, texture):
 
 
 def _uneven(random, shape):
-    """Uneven light: a factor around one (ONE), a tilted parabola as of a badly set condenser."""
+    """Uneven light: a factor around one (ONE), a shifted parabola like that of a misaligned condenser."""
     height, width = shape
     y = (np.arange(height)[:, None] * 512 // height - 256) - between(random, -160, 160)
     x = (np.arange(width)[None, :] * 512 // width - 256) - between(random, -160, 160)
@@ -187,8 +165,8 @@ def _uneven(random, shape):
 
 
 def _expose(random, light, noise):
-    """Photon and read-out noise, then uint8 RGB. The noise is a sum of uniform integers, whose spread
-    grows with the square root of the light."""
+    """Photon and read-out noise, then uint8 RGB. The noise is a sum of uniform integers, with a spread
+    that grows with the square root of the light."""
     shape = light.shape
     level = np.sqrt(np.maximum(light, 0) / ONE)
     uniform = random.integers(0, 256, (4, *shape)).sum(axis=0) - 510  # spread about 148
@@ -230,7 +208,7 @@ def largest_piece(mask):
 
 
 def rotation(random):
-    """Cosine and sine of a random angle, from a rational point of the circle: no library sine."""
+    """Cosine and sine of a random angle, from a rational point of the circle, without a library's sine."""
     t = between(random, -1000, 1000) / 1000
     cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
     return (cos, sin) if random.integers(2) else (-cos, -sin)

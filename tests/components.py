@@ -1,4 +1,4 @@
-"""A detector that finds connected components and makes no mistakes, in the place of a network; images for it."""
+"""A perfect detector of connected components that stands in for a network, and images for it."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from nucleus_course.config import Thresholds
 
 
 class Components:
-    """An engine whose nuclei are the bright connected components of its input, at most ``most`` a call."""
+    """An engine that returns the bright connected components of its input, at most ``most`` per call."""
 
     def __init__(self, most=10_000):
         self.most, self.calls = most, 0
@@ -54,7 +54,7 @@ def model_of(engine=None, thresholds=None, **changes):
 
 
 def slide_model():
-    """A model for `predict_many`, to which images from 10,000 pixels on are slides."""
+    """A model for `predict_many` that treats images of 10,000 pixels or more as slides."""
     from nucleus_course.data import slides
     from nucleus_course.prediction import tiles
 

@@ -1,4 +1,4 @@
-"""What all tests share: where real data lies, and a run of the command line as a user has it."""
+"""What all tests share: the real data, the cache, and the command line run in a process."""
 
 import os
 import subprocess
@@ -20,14 +20,14 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
 
 ROOT = Path(__file__).resolve().parents[1]
 keep_freed()  # as `train` does
-# Decoded data stays in the project, and only that of the real images stays for the next run.
+# The cache of decoded data is inside the project; only that of the real images is kept for the next run.
 CACHE = Path(
     os.environ.setdefault("NUCLEUS_COURSE_CACHE", str(ROOT / ".pytest_cache" / "nucleus_course"))
 )
 
 
-# Files that take minutes are begun first, so that no process is left alone with one at the end; the two editions of
-# notebook 3 far from each other, for one waits for the other.
+# Test files that take minutes start first, so that no process is still busy with one at the end. The two editions of
+# notebook 3 are far apart in the list, because one waits for the other.
 LONG = (
     "notebooks/solutions/03_train_in_stages.ipynb", "test_demo.py", "test_backends.py", "test_distribute.py", "test_paper_presets.py",
     "test_cli_model.py", "test_time_limit.py", "test_fuzz.py", "test_resume.py", "test_kept.py", "notebooks/03_train_in_stages.ipynb",
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items):
         name = item.path.as_posix()
         return next((i for i, end in enumerate(LONG) if name.endswith(end)), len(LONG))
 
-    items.sort(key=place)  # a stable sort: the order within a file stays
+    items.sort(key=place)  # a stable sort keeps the order within a file
 
 
 def pytest_sessionfinish(session):
@@ -52,7 +52,7 @@ def pytest_sessionfinish(session):
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Random weights are the same in every run of a test, whatever ran before it."""
+    """Random weights are the same in every run of a test, whichever tests ran before."""
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(2018)
 
@@ -70,14 +70,14 @@ def stage1_zip():
 
 @pytest.fixture(scope="session")
 def shared_cache():
-    """The folder of decoded data that all tests and all runs of them share."""
+    """The cache that all tests and all runs share."""
     CACHE.mkdir(parents=True, exist_ok=True)
     return CACHE
 
 
 @pytest.fixture
 def command():
-    """Run `nucleus-course ARGS` in a process of its own: CompletedProcess with text streams."""
+    """Run `nucleus-course ARGS` in a new process: CompletedProcess with text streams."""
 
     def run(*args, cwd=None, timeout=600, python=(), **env):
         words = [sys.executable, *python, "-m", "nucleus_course.cli", *map(str, args)]

@@ -1,4 +1,4 @@
-"""The jobs that tests/faults.py disturbs: what each does, where, and what of it counts in the end."""
+"""The jobs that tests/faults.py disturbs: what each does, and what its result is."""
 
 import contextlib
 import hashlib
@@ -44,7 +44,7 @@ def hidden(path):
 
 
 class Job:
-    """A job that can be repeated after a fault. ``run`` works in ``folder``; ``result`` is what counts in it."""
+    """A job that can be repeated after a fault: ``run`` works in ``folder``, ``result`` is what must not differ."""
 
     name = command = ""
 
@@ -55,7 +55,7 @@ class Job:
         raise NotImplementedError
 
     def result(self, folder):
-        """{relative path: bytes} of every file but locks and what a killed process could not remove."""
+        """{relative path: bytes} of every file, except locks and files that a killed process left behind."""
         return {
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in sorted(folder.rglob("*"))
@@ -80,7 +80,7 @@ class Train(Job):
         found = super().result(folder)
         rows = [json.loads(line) for line in found.pop("run/log.jsonl").splitlines()]
         found["log"] = [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
-        found.pop("run/log.csv")  # the same rows with their times
+        found.pop("run/log.csv")  # the same rows, with times
         with np.load(io.BytesIO(found.pop("run/checkpoint.npz"))) as archive:
             found["checkpoint"] = {k: archive[k].tobytes() for k in archive.files if k != "meta"}
         return found
@@ -100,7 +100,7 @@ class Predict(Job):
         words += ["--overlay", "--export", "geojson"]
         done = CliRunner().invoke(app, [str(word) for word in words])
         if done.exit_code == 143:
-            raise KeyboardInterrupt  # it ended well, as the trial's own process does then
+            raise KeyboardInterrupt  # a clean end after SIGTERM
         if done.exit_code:
             raise RuntimeError(f"exit code {done.exit_code}: {done.output[-300:]}")
 
@@ -163,7 +163,7 @@ class Weights(Job):
 
 
 class Download(Job):
-    """From a server on this machine that cuts, stalls, lies about the length and sends other bytes."""
+    """From a local server that drops and stalls connections, and sends wrong lengths and wrong bytes."""
 
     name = "download"
 
@@ -184,7 +184,7 @@ class Download(Job):
         download.TIMEOUT = (2, 0.3)
         url, files = f"http://127.0.0.1:{self.server.server_address[1]}", ["stage1_train.zip"]
         sums = {files[0]: self.checksum}
-        for _ in range(200):  # a user who runs it again
+        for _ in range(200):  # the user runs it again
             try:
                 download.download_bbbc038(
                     folder, files, base_url=url, checksums=sums, progress=False

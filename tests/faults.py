@@ -3,9 +3,9 @@
     python tests/faults.py --rounds 100
     python tests/faults.py --rounds 20 --only train,download --seed 3
 
-Each job runs in a process of its own, is disturbed, and is then repeated as a user would repeat it. What is there
-must be whole at every moment, and in the end byte for byte what an undisturbed run leaves. A table says what was
-tried. Needs os.fork (Linux, macOS).
+Each job runs in its own process, is disturbed, and is then repeated as a user would. Its files must be complete at
+every moment, and in the end equal, byte for byte, to those of an undisturbed run. A table shows what was tried.
+Needs os.fork (Linux, macOS).
 """
 
 import argparse
@@ -44,7 +44,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def start(work, *arguments):
-    """A child process that does ``work`` and ends with 0, 1 on an error, or 143 on SIGTERM; its number."""
+    """Fork a process that does ``work`` and exits with 0, 1 on an error, or 143 on SIGTERM; its process id."""
     sys.stdout.flush(), sys.stderr.flush()
     child = os.fork()
     if child:
@@ -72,7 +72,7 @@ def wait(child):
 
 
 def halves(folder):
-    """Names of files that are there and are not whole."""
+    """Names of incomplete files."""
     import h5py
     import tifffile
     from PIL import Image
@@ -144,21 +144,21 @@ def on_full_disk(job, folder, number, once):
 
 
 def counting(job, folder):
-    """Do the job and leave the number of its writing steps in a file beside the folder."""
+    """Do the job and write the number of its writing steps to a file beside the folder."""
     with disk_full_at(0, True) as disk:
         job.run(folder)
         folder.with_suffix(".steps").write_text(str(disk.count))
 
 
 def with_clock(job, folder, seconds):
-    """The job while the clock says another time than it did."""
+    """The job with a wrong clock."""
     real = time.time
     time.time = lambda: real() + seconds
     job.run(folder)
 
 
 class Trial:
-    """One job and its undisturbed result; counts what was tried and what was lost."""
+    """One job and its undisturbed result; counts the faults tried, and lists what was lost."""
 
     def __init__(self, job, folder, chance):
         self.job, self.folder, self.chance = job, folder, chance
@@ -178,7 +178,7 @@ class Trial:
         return path
 
     def check(self, fault, place, code=None, allowed=()):
-        """After a fault: nothing half; then the job again, and everything as if nothing had happened."""
+        """After a fault no file may be incomplete; then the job again, and its result must be the undisturbed one."""
         self.rows[fault] = self.rows.get(fault, 0) + 1
         wrong = [f"half: {name}" for name in halves(place)]
         if code is not None and code not in allowed:
@@ -210,7 +210,7 @@ class Trial:
         place = self.place()
         children = [start(self.job.run, place) for _ in range(2)]
         codes = [wait(child) for child in children]
-        # A training and a download keep the other process out, in one line.
+        # A training and a download refuse a second process with one line.
         self.check("two processes", place, max(codes), (0, 1))
         if min(codes):
             self.lost.append(f"{self.job.name}, two processes: both failed")
@@ -228,7 +228,7 @@ class Trial:
 
 
 def run(rounds, only=None, seed=0, seconds=float("inf"), say=print):
-    """Disturb each job: {job: {fault: times}} and the list of what was lost."""
+    """Disturb each job; ({job: {fault: times}}, list of what was lost)."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     for name in IMPORTS:  # once, before the forks

@@ -1,9 +1,9 @@
-"""Soak and determinism: memory and time over many predictions and epochs, and what varies with the number of threads.
+"""Soak and determinism: memory and time over many predictions and epochs, and differences between thread counts.
 
     python tests/soak.py --predictions 2000 --epochs 200
     python tests/soak.py --threads 1,2,4
 
-Prints slopes of the resident memory and of the time, from straight lines through the second half.
+Prints slopes of the resident memory and of the time, fitted to the second half.
 """
 
 import argparse
@@ -21,7 +21,7 @@ SIDES = ((64, 64), (200, 150), (96, 160), (256, 256), (333, 111), (128, 300))
 
 
 def slopes(name, memory, seconds):
-    """One line about two series, an entry a step: MB and seconds (each relative to its kind's median)."""
+    """One line about two series with an entry per step: MB, and seconds (relative to the median of their kind)."""
     half = len(memory) // 2
     steps = np.arange(len(memory))[half:]
     grown = np.polyfit(steps, memory[half:], 1)[0] * 1000
@@ -76,7 +76,7 @@ def soak_training(epochs):
 
 
 def save_findings(path):
-    """What compact finds on the embedded sample, in one file: nuclei, scores and foreground, and a digest of it all."""
+    """Write to one file what compact finds on the embedded sample: nuclei, scores, foreground, and a digest of all."""
     import nucleus_course as nc
 
     model, digest, nuclei, scores, pixels = (
@@ -99,7 +99,7 @@ def save_findings(path):
 
 
 def compare_threads(counts):
-    """Predict with each number of threads, the first one twice, in processes of their own, and print what differs."""
+    """Predict with each number of threads (the first one twice), each in its own process, and print what differs."""
     import subprocess
     import tempfile
 

@@ -1,4 +1,4 @@
-"""What the tests of the command line say of its output."""
+"""Checks of the command line's output."""
 
 import csv
 import re
@@ -9,7 +9,7 @@ from nucleus_course.cli.app import app
 
 
 def run(*words):
-    """The result of a command; a text may hold several words of it, with spaces between."""
+    """Run a command and return its result; a text may hold several words, separated by spaces."""
     parts = [word.split() if isinstance(word, str) else [str(word)] for word in words]
     return CliRunner().invoke(app, sum(parts, []))
 
@@ -25,7 +25,7 @@ def plain(text):
 
 
 def one_line_error(result, *words, code=2):
-    """The result of a command: exit code, and standard error with exactly one line `error: …` with the words."""
+    """Check a failed command: its exit code, and one line `error: …` with the words on standard error."""
     stderr = plain(result.stderr)
     assert (result.exit_code if hasattr(result, "exit_code") else result.returncode) == code, (
         result.stdout + stderr

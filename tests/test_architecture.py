@@ -1,4 +1,4 @@
-"""The house: rooms import only from rooms before them, inside functions too; modules and functions stay short."""
+"""Architecture: rooms import only from rooms before them, even inside functions; modules and functions are short."""
 
 import ast
 import io
@@ -13,7 +13,7 @@ ORDER = (
     "_util", "config", "presets", "backend", "geometry", "data", "models", "prediction",
     "evaluation", "training", "figures", "reports", "course", "benchmark", "cli",
 )  # fmt: skip
-# What still breaks the rules: (module, room or function). To be emptied; nothing may be added.
+# Known exceptions: (module, room or function). None may be added.
 KNOWN_IMPORTS: set = set()
 KNOWN_LONG: set = set()
 MODULE_LINES, FUNCTION_LINES = 350, 80
@@ -29,7 +29,7 @@ def modules(package):
 
 
 def imported(name, path, root):
-    """Dotted names within ``root`` that a module imports, wherever in it: absolute, relative, by import_module."""
+    """Dotted names within ``root`` that a module imports anywhere: absolute, relative, by import_module."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -39,7 +39,7 @@ def imported(name, path, root):
             if node.level:
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, *([base] if base else [])])
-            # `from package import room` names the room only behind the import.
+            # `from package import room` names the room only after `import`.
             targets = [f"{base}.{alias.name}" for alias in node.names] if base == root else [base]
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = getattr(node.func, "attr", getattr(node.func, "id", ""))
@@ -54,7 +54,7 @@ def against_the_order(package, order):
     found, place = set(), {room: number for number, room in enumerate(order)}
     for name, path in modules(package).items():
         if name == package.name:
-            continue  # the package itself names everything, and loads it on first use
+            continue  # the package itself names everything, and loads it lazily
         own = name.split(".")[1]
         assert own in place, f"{name} is in no room of the order"
         for target in imported(name, path, package.name):
@@ -90,7 +90,7 @@ def too_long(package):
         lines = code_lines(path)
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                # options of a command are no code
+                # a command's options do not count
                 body = range(node.body[0].lineno, node.end_lineno + 1)
                 if len(lines & set(body)) > FUNCTION_LINES:
                     found.add((name, node.name))
@@ -120,7 +120,7 @@ def test_the_order_is_drawn_in_contributing():
 
 @pytest.fixture
 def house(tmp_path):
-    """A made-up package of three rooms; gives a function that writes a module and checks the order."""
+    """A function that writes a module of a made-up package of three rooms and checks the order."""
 
     def check(name, text):
         for room in ("cellar", "hall", "attic"):

@@ -1,4 +1,4 @@
-"""The examples in the docstrings of what people call run, and give what they say."""
+"""The examples in the docstrings of the public functions run and print what they show."""
 
 import doctest
 import importlib

@@ -74,7 +74,7 @@ def backends_after(code):
 
 @pytest.mark.parametrize("module", BEFORE_THE_MODEL)
 def test_rooms_before_the_model_load_no_backend(module):
-    """Every public name is fetched: lazy ones load their modules only then."""
+    """Every public name can be fetched; lazy ones load their modules only then."""
     code = f"from nucleus_course.{module} import *; import nucleus_course.{module} as m"
     assert backends_after(code + "; [getattr(m, name) for name in dir(m)]") == "[]"
 
@@ -111,11 +111,11 @@ def _imported(node):
 
 
 def test_every_import_is_a_declared_dependency():
-    """A package that is only there because another brought it would be missing one day."""
+    """A package that is only installed because another needs it may be missing one day."""
     project = pyproject()["project"]
     declared = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
     names = {re.split(r"[<>=\[; ]", d)[0].lower() for d in declared}
-    # benchmark measures them where somebody has installed them
+    # the benchmark measures them if they are installed
     peers = {"stardist", "torchvision", "csbdeep"}
     modules = {
         "skimage": "scikit-image",
@@ -176,7 +176,7 @@ def test_binder_scripts_are_sound():
 
 
 def test_postbuild_never_fails(tmp_path):
-    """Neither a failing pip nor a missing network may fail the image: both are played by stubs here."""
+    """Neither a failing pip nor a missing network may fail the image; stubs stand in for both."""
     for name in ("python", "nucleus-course"):
         stub = tmp_path / name
         stub.write_text("#!/bin/sh\nexit 1\n")
@@ -268,7 +268,7 @@ def test_wheel_holds_sample_splits_and_weights(tmp_path):
     entry = next(name for name in names if name.endswith("entry_points.txt"))
     assert b"nucleus_course.cli:main" in zipfile.ZipFile(wheel).read(entry)
 
-    installed = tmp_path / "installed"  # unpacking is what installing a pure wheel is
+    installed = tmp_path / "installed"  # installing a pure wheel is unpacking it
     zipfile.ZipFile(wheel).extractall(installed)
     code = (
         "import nucleus_course as nc; from nucleus_course.models.weights.folder import shipped_weights\n"

@@ -1,4 +1,4 @@
-"""The web site: it builds without a warning, and every link in it leads somewhere."""
+"""The web site builds without a warning, and every link in it works."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def read(path):
 
 
 def dead_links(folder):
-    """Internal links of the pages in a folder that lead nowhere: [(page, link)]."""
+    """Broken internal links of the pages in a folder: [(page, link)]."""
     pages = {path: read(path) for path in folder.rglob("*.html") if "_static" not in path.parts}
     dead = []
     for path, page in pages.items():

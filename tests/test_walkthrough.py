@@ -10,7 +10,7 @@ PAGE = ROOT / "docs" / "walkthrough.md"
 
 
 def stops():
-    """(heading, files it names, lines it quotes) of each stop."""
+    """(heading, files, quoted lines) of each stop."""
     text = PAGE.read_text(encoding="utf-8")
     for part in re.split(r"^#{2,3} ", text, flags=re.M)[1:]:
         heading, _, body = part.partition("\n")

@@ -1,5 +1,4 @@
-"""What the tests of model, training and prediction share: a network of a few thousand weights, and images
-of discs to feed it."""
+"""Shared by the tests of model, training and prediction: a network of a few thousand weights, and images of discs."""
 
 import dataclasses
 import os
@@ -19,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def tiny_config(**changes):
-    """``compact`` with all its parts, each as small as it goes."""
+    """``compact`` with all its parts, each as small as possible."""
     small = dict(
         name="tiny",
         input="colour",
@@ -113,7 +112,7 @@ def write_annotated(folder, name, image, masks):
 
 
 def disc_dataset(images=6, side=80, count=6, types=("small fluorescent",), seed=3):
-    """``images`` of discs; every type in ``types`` in turn."""
+    """A data set of ``images`` images of discs, of the types ``types`` in turn."""
     rng = np.random.default_rng(seed)
     records = []
     for i in range(images):
@@ -141,7 +140,7 @@ def random_boxes(rng, count, height, width, smallest=2.0, largest=60.0):
 
 
 def lively_model(thresholds=None, **changes):
-    """A tiny model whose random weights find plenty, no two with the same score: ties go by each backend's order."""
+    """A tiny model whose random weights find many nuclei, with different scores (backends order ties differently)."""
     from nucleus_course.models.weights.folder import named_variables
     from nucleus_course.prediction.segmenter import build
 
@@ -182,7 +181,7 @@ def gradient(function, array):
 
 
 def python(code, *args, backend=None, timeout=600, **env):
-    """Run Python code in a process of its own, with the tests' helpers on its path; CompletedProcess with text."""
+    """Run Python code in a new process, with the tests' helpers on its path; CompletedProcess with text."""
     paths = os.pathsep.join(
         [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     ).rstrip(os.pathsep)
@@ -195,7 +194,7 @@ def python(code, *args, backend=None, timeout=600, **env):
     }
     if backend:
         environment["KERAS_BACKEND"] = backend
-    if backend == "jax":  # compiling is nearly all that JAX does in a test: quickly, and once
+    if backend == "jax":  # in a test JAX mostly compiles: do it quickly, and once
         flags = ("--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true")
         environment["XLA_FLAGS"] = " ".join([environment.get("XLA_FLAGS", ""), *flags])
         environment |= {

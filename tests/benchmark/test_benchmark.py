@@ -118,7 +118,7 @@ def test_only_and_quick():
 
 
 def test_a_run_writes_what_it_prints(tmp_path, monkeypatch):
-    """Two true cases in processes of their own, one that fails, one that is not installed."""
+    """Two real cases, each in its own process, one that fails and one that is not installed."""
     from rich.console import Console
 
     monkeypatch.setattr(
@@ -197,7 +197,7 @@ def test_nms_in_the_peers_place_is_greedy():
 
 @pytest.mark.parametrize(("count", "side"), [(30, 256), (400, 256), (400, 512), (1, 64)])
 def test_fixed_stars_are_as_many_as_said(count, side):
-    """So many patches of sure pixels, the circles about them apart: NMS can neither join nor split them."""
+    """``count`` patches of certain pixels with separate circles around them: NMS can neither join nor split them."""
     from skimage.measure import label, regionprops
 
     from nucleus_course.benchmark.peers import fixed_stars

@@ -26,7 +26,7 @@ def write_squares(folder):
 
 
 class Stub:
-    """Bright spots are nuclei. ``calls`` counts predictions; ``PAUSE`` (environment) is how long one takes."""
+    """Bright spots are nuclei. ``calls`` counts predictions; Each takes ``PAUSE`` seconds (an environment variable)."""
 
     config, network = SimpleNamespace(name="stub"), SimpleNamespace(weights=[])
 
@@ -44,7 +44,7 @@ class Stub:
 
 
 def install(patch=setattr):
-    """Make `predict` use a stub and no backend; gives the stub."""
+    """Make `predict` use a stub and no backend, and return the stub."""
     stub = Stub()
     patch(common, "open_model", lambda *_: stub)
     patch(predict, "load_backend", lambda name: None)

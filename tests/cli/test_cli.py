@@ -55,7 +55,7 @@ def test_help_has_an_example_and_says_what_is_written(name):
     assert re.search(r"[Ww]rites", text)
     (command,) = (c for c in app.registered_commands if (c.name or c.callback.__name__) == name)
     for block in command.callback.__doc__.split("\n\n"):
-        if block.startswith("\b"):  # written as it stands, so it must fit 80 columns
+        if block.startswith("\b"):  # shown unwrapped, so it must fit 80 columns
             assert max(map(len, block.splitlines())) <= 78, block
     parameters = get_command(app).commands[name].params
     assert all(getattr(p, "help", "") or p.name == "help" for p in parameters), parameters
@@ -281,7 +281,7 @@ def test_bugs_keep_their_traceback():
 
 
 def test_a_full_disk_leaves_no_half_file(tmp_path, grey):
-    """A report written to a device that is always full (Linux has one); elsewhere the write is made to fail."""
+    """A report written to a full device (Linux has one; elsewhere the write is made to fail)."""
     from nucleus_course._util.files import atomic_write
     from nucleus_course.prediction.label_images import write_labels
 

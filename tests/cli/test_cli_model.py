@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def discs(seed, size=64, count=4):
-    """A picture (size, size) uint8 of bright discs and the masks of those that are not hidden."""
+    """A picture (size, size) uint8 of bright discs, and the masks of the visible ones."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:size, :size]
     image, masks = rng.normal(20, 3, (size, size)), []
@@ -160,7 +160,7 @@ def test_a_model_in_half_precision_has_the_same_weights(here, model):
     [
         ("tensorflow", "cpu", True, "keras", "mixed_bfloat16"),
         ("tensorflow", "cpu", False, "keras", "float32"),
-        ("tensorflow", "cpu", True, "openvino", "float32"),  # computes in what it likes itself
+        ("tensorflow", "cpu", True, "openvino", "float32"),  # OpenVINO chooses its own precision
         ("jax", "cpu", True, "keras", "float32"),
         ("jax", "gpu: one", True, "keras", "mixed_bfloat16"),
     ],

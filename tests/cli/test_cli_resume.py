@@ -1,4 +1,4 @@
-"""`nucleus-course train --resume` goes on with the run's settings, and says so where an option is against it."""
+"""`nucleus-course train --resume` keeps the run's settings, and says so where an option contradicts them."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from nucleus_course.training.progress import EpochWatch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TIMES = ("seconds", "images_per_s", "waiting")
-# Every one of them is other than the preset's.
+# Each differs from the preset's.
 BEGUN = ("--preset", "tiny", "--split", "all", "--limit", 5, "--batch-size", 4, "--crop", 96, "--augment", "plain", "--seed", 7,
          "--steps-per-epoch", 1, "--dtype", "float32", "--validation", "none")  # fmt: skip
 
@@ -64,7 +64,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(data, tmp_path_factory):
-    """Folders of the same training: ``straight``, and ``cut`` short by Ctrl-C in its second epoch of three."""
+    """Two folders of the same training: ``straight``, and ``cut``, interrupted by Ctrl-C in the second of three epochs."""
     folder = tmp_path_factory.mktemp("runs")
     done = run("--data", data, "--run", folder / "straight", "--epochs", 3, *BEGUN)
     assert done.exit_code == 0, done.output
@@ -84,7 +84,7 @@ def runs(data, tmp_path_factory):
 
 @pytest.fixture
 def cut(runs, tmp_path):
-    """A copy of the run that was cut short."""
+    """A copy of the interrupted run."""
     return shutil.copytree(runs / "cut", tmp_path / "run")
 
 
@@ -98,7 +98,7 @@ def settings(folder):
 
 
 def forget(folder, *keys):
-    """As another version would have left config.json."""
+    """config.json as another version would have written it."""
     values = {key: value for key, value in settings(folder).items() if key not in keys}
     (folder / "config.json").write_text(json.dumps(values))
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(scope="module")
 def colour_model(tmp_path_factory):
-    """A model folder of the first edition, which sees colour."""
+    """A model folder of the first edition, whose input is colour."""
     return MaskRCNN.from_preset("compact+colour").save(
         tmp_path_factory.mktemp("colour") / "weights"
     )
@@ -117,7 +117,7 @@ def test_novelty_is_for_models_that_see_grey_and_sources_that_are_known(
 
 
 def test_evaluate_by_source(here):
-    """Twelve images under real ids, three of each of four sources; perfect label images but for one source."""
+    """Twelve images under real ids, three of each of four sources; label images that are perfect except for one source."""
     sources, chosen = read_sources(), {}
     for name in ("lilac-256x320", "large-360", "clumps-256", "mixed-256"):
         chosen |= dict.fromkeys([i for i, s in sources.items() if s == name][:3], name)

@@ -9,7 +9,7 @@ from cli.stub import install
 from PIL import Image
 from terminal import one_line_error, plain, run, table
 
-FORMATS = ("geojson", "ome-tiff", "ome-zarr")  # those that need no package
+FORMATS = ("geojson", "ome-tiff", "ome-zarr")  # those that need no extra package
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def measured(out):
 def exported(out):
     """Every file of the formats, as {relative path: bytes}."""
     files = [path for name in FORMATS for path in (out / name).rglob("*") if path.is_file()]
-    # Each OME-TIFF has an identifier of its own.
+    # Each OME-TIFF has its own identifier.
     return {p.relative_to(out).as_posix(): p.suffix != ".tif" and p.read_bytes() for p in files}
 
 

@@ -40,7 +40,7 @@ def test_killed_at_random_moments_it_goes_on(images, straight, tmp_path):
     _, stderr = job.communicate(timeout=600)
     assert job.returncode == 0, stderr
     leftovers = list(out.rglob(".*partial*"))
-    for path in leftovers:  # of killed processes; removed from an hour of age on
+    for path in leftovers:  # left by killed processes; removed once they are an hour old
         path.unlink()
     assert len(leftovers) <= 4 and contents(out) == straight
 
@@ -103,7 +103,7 @@ def test_bad_files_are_one_line_each_and_the_others_go_on(images, stub, tmp_path
 
 
 def fill_for(monkeypatch, *names):
-    """The disk is full for files with one of the names in theirs."""
+    """The disk is full for files whose name contains one of ``names``."""
     replace = os.replace
 
     def full(source, target):

@@ -70,7 +70,7 @@ def test_other_settings_need_another_folder(images, stub, tmp_path):
 
 @pytest.fixture
 def plates(images, tmp_path):
-    """Two folders with images of the same names: one of another content, one of the same."""
+    """A second folder has two images of the same names: one with other content, one identical."""
     for plate, numbers in (("p1", (3, 5)), ("p2", (4, 5))):
         (tmp_path / plate).mkdir()
         for name, number in zip("xy", numbers):
@@ -80,7 +80,7 @@ def plates(images, tmp_path):
 
 
 def nuclei(folder):
-    """{image: nuclei}, where the label image and predictions.json say the same."""
+    """{image: nuclei}; the label image and predictions.json must agree."""
     found = {row["image"]: int(row["nuclei"]) for row in rows(folder)}
     assert {
         image: tifffile.imread(folder / "labels" / f"{image[:-4]}.tif").max() for image in found
@@ -97,7 +97,7 @@ def test_folders_with_the_same_names_in_one_call(plates, stub, tmp_path):
     wanted = {"p1__x.png": 4, "p1__y.png": 6, "p2__x.png": 5, "p2__y.png": 6}
     assert nuclei(out) == wanted
     calls = stub.calls
-    for part in (plates, plates[:1], plates[1:]):  # each image knows its results by any way
+    for part in (plates, plates[:1], plates[1:]):  # each image finds its results by any path
         assert run(*part, "--out", out, "--resume").exit_code == 0
     assert stub.calls == calls and nuclei(out) == wanted
     for shard in ("1/2", "2/2"):
@@ -132,7 +132,7 @@ def test_folders_with_the_same_names_one_after_the_other(plates, stub, tmp_path)
 
 
 def test_folders_with_the_same_names_on_two_machines(plates, stub, tmp_path):
-    """Of other places, and of the same place on disks of their own: merge keeps all, with their exports."""
+    """Same names from different folders, and from the same folder on different disks: merge keeps all, with exports."""
     pytest.importorskip("pyarrow")
     for number, plate in enumerate(plates):
         words = "--out", tmp_path / f"r{number}", "--export", "parquet,rois"

@@ -45,7 +45,7 @@ def test_folders_of_several_machines_become_one(images, stub, straight, tmp_path
 
 
 def test_two_processes_share_a_folder(images, straight, tmp_path):
-    """Both do the same images, then each its own half: nothing is lost, nothing half."""
+    """Both do the same images, then each its own half: no result is lost or incomplete."""
     files = sorted(images.iterdir())
     for name, parts in (("same", (files, files)), ("halves", (files[::2], files[1::2]))):
         out = tmp_path / name

@@ -1,4 +1,4 @@
-"""SIGTERM ends a command also where Python loses the exception that it raises."""
+"""SIGTERM ends a command even when Python loses the exception that it raises."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ def test_a_lost_exception_is_raised_again(capsys):
     with common.ending_well():
         thing = Thing()
         watch = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
-        del thing  # Python reports what the callback raises, and goes on
+        del thing  # Python only reports what the callback raises
         assert watch() is None
         with pytest.raises(common.Terminated):
             common.raise_if_terminated()

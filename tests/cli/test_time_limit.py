@@ -43,7 +43,7 @@ def run(*words):
 
 
 def check_pack(packed, folder, epochs):
-    """Every file of a pack, and that they agree with one another and with the run folder."""
+    """Every file of a pack is there, and they agree with each other and with the run folder."""
     summary = json.loads((packed / "summary.json").read_text())
     assert (summary["epochs"], summary["backend"]) == (epochs, "jax")
     assert summary["images_per_s"] > 0 and 0 <= summary["waiting"] <= 1
@@ -73,7 +73,7 @@ def test_a_schedule_in_two_calls(tmp_path):
     words = ["--preset", "tiny", "--run", folder, "--pack", packed, "--max-mb", 0.05, "--epochs", 2]
     words += ["--steps-per-epoch", 2, "--limit", 4, "--resume"]
 
-    done = run(*words, "--time-limit", 0.1)  # time for one epoch, which is always made
+    done = run(*words, "--time-limit", 0.1)  # time for one epoch, the least there is
     assert done.returncode == 0, done.stderr[-2000:]
     assert "repeat the command with --resume to continue from epoch 1" in done.stdout
     assert not packed.exists() and (folder / "weights" / "weights.h5").exists()
@@ -92,7 +92,7 @@ def test_a_schedule_in_two_calls(tmp_path):
 
 @pytest.mark.slow
 def test_a_schedule_fitted_to_the_limit(tmp_path, monkeypatch):
-    """With a toy for the network, a third of a minute is enough."""
+    """A toy network needs only twenty seconds."""
     stages = (StageConfig("heads", layers="heads", rate=1e-3), StageConfig("all", rate=1e-3))
     monkeypatch.setitem(PRESETS, "tiny", tiny_preset(stages=stages, ema=0.9))
     monkeypatch.setattr(segmenter, "build", toy)
@@ -172,7 +172,7 @@ def test_the_largest_batch_that_pays_and_fits(monkeypatch, optimizer, rate):
         pass
 
     def speed(build, dataset, preset):
-        """Doubling costs nothing up to a batch of 16; beyond that there is no memory."""
+        """Larger batches cost nothing up to 16; beyond that memory runs out."""
         if preset.training.batch_size > 16:
             raise OutOfMemoryError("CUDA out of memory")
         return Speed(9.0, 1.0)

@@ -1,11 +1,12 @@
-"""Wrong answers by alteration: a right function that sees something else, or says something else.
+"""Wrong answers by alteration: the right function with its input or its output changed.
 
-:mod:`mutants` changes a line of the solution. Here the solution stays, and one of its arguments is
-altered before (mirrored, cut to a square, whole numbers, ids as bytes), or its answer after (rounded,
-sorted, one entry missing), or it is right on some inputs only (never an empty one, wide images alone).
+:mod:`mutants` changes a line of the solution. Here the solution stays the same, but one of its
+arguments is altered first (mirrored, cut to a square, rounded to integers, ids as bytes), or its answer is
+altered afterwards (rounded, sorted, one entry missing), or it is right for some inputs only (not for an
+empty one, only for wide images).
 
-An alteration that the check cannot see either does not change the answer to the exercise (then
-:data:`EQUAL` lists it with the reason) or shows a hole in the check.
+An alteration that the check accepts either does not change the answer to the exercise (then
+:data:`EQUAL` lists it with the reason) or shows a gap in the check.
 """
 
 import copy
@@ -217,7 +218,7 @@ def _of_answer(value) -> dict:
 
 
 def _of_arguments(args) -> dict:
-    """Inputs of this kind on which a partly right function may give nothing: label -> whether it is one."""
+    """Kinds of input for which a partly right function returns nothing: {label: whether a value is of that kind}."""
     found, first = {}, args[0]
     if isinstance(first, (np.ndarray, list)):
         found["nothing for an empty argument"] = lambda given: len(given[0]) == 0
@@ -235,7 +236,7 @@ def _of_arguments(args) -> dict:
 
 
 def altered(solution, args) -> list[tuple[str, object]]:
-    """(what is altered, function) for a solution; ``args`` are those of one case, which show the types."""
+    """(what is altered, function) for a solution; the arguments of one case, ``args``, show the types."""
     found = []
 
     def add(label, before=None, after=None):

@@ -1,11 +1,11 @@
-"""Wrong answers by mutation: each exercise's solution with one small thing changed, many times over.
+"""Wrong answers by mutation: each exercise's solution with one small change, for many such changes.
 
     python tests/course/mutants.py          a table: mutants tried and killed, for each check
     python tests/course/mutants.py NAME     each mutant of one exercise that survives, with its changed line
 
 Two families: lines changed (here), and arguments and answers altered (``altered.py``).
-A mutant that survives is either equal to the solution in all that the exercise asks (then its changed
-line is listed in :data:`EQUAL`, with the reason) or it shows a hole in the check.
+A mutant that survives either solves the exercise as well (then its changed line is listed in
+:data:`EQUAL`, with the reason) or shows a gap in the check.
 """
 
 import ast
@@ -142,7 +142,7 @@ def load_builder():
 
 
 def solution_sources() -> dict[str, str]:
-    """The notebooks' solution of every exercise: name -> source of the function."""
+    """The notebooks' solution of every exercise: {name: source of the function}."""
     builder, found = load_builder(), {}
     for name in builder.names():
         for cell in builder.parse((builder.SOURCES / f"{name}.py").read_text(encoding="utf-8")):
@@ -208,7 +208,7 @@ def _changes(node: ast.AST, parameters: list[str]):
 
 
 def mutants(source: str) -> list[tuple[str, str]]:
-    """(source, changed line) of every mutant of a function, each once, in order."""
+    """(source, changed line) of every mutant of a function, without repeats, in order."""
     tree = ast.parse(source)
     function = tree.body[0]
     function.body = [
@@ -250,7 +250,7 @@ def accepts(name: str, answer) -> bool:
 def solution_of(name: str, source: str):
     """The function that a source defines."""
     space = {"np": np}
-    exec(source, space)  # the course's own solution, perhaps mutated
+    exec(source, space)  # the course's own solution, or a mutant of it
     return space[name]
 
 
@@ -281,7 +281,7 @@ def altered_survivors(name: str, source: str) -> tuple[int, list[str]]:
 
 
 def row(name: str, source: str) -> tuple[list[int], list[str]]:
-    """The table's numbers for one check, and what survives."""
+    """The table's numbers for one check, and the survivors."""
     cells, alive = [], []
     for find, equal in ((survivors, EQUAL), (altered_survivors, altered.EQUAL)):
         tried, own = find(name, source)

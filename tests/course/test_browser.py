@@ -22,7 +22,7 @@ from nucleus_course.course.explorers import ImageBrowser
 
 ImageBrowser(nc.load_dataset("sample", "all", progress=False)).widget()
 """
-WAIT = 240  # seconds at most; a busy two-core machine starts a browser and a kernel slowly
+WAIT = 240  # seconds; a busy two-core machine starts a browser and a kernel slowly
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ def browser_and_driver():
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, browser_and_driver):
-    """A JupyterLab with the Makefile's options on a copy of a part of the checkout; gives its address."""
+    """The address of a JupyterLab with the Makefile's options, on a copy of a part of the checkout."""
     folder = tmp_path_factory.mktemp("lab")
     for place in ("notebooks/00_start_here.ipynb", "docs/glossary.md"):
         (folder / place).parent.mkdir(exist_ok=True)
@@ -168,7 +168,7 @@ def test_a_slider_moved_with_the_keyboard_changes_the_picture(page, lab, tmp_pat
     page.get(f"{lab}/lab/tree/notebooks/explorer.ipynb")
 
     def run_the_cell(driver):
-        # JupyterLab draws it anew when the kernel is there
+        # JupyterLab draws it again when the kernel is ready
         editor = find(driver, ".jp-CodeCell .cm-content")
         ActionChains(driver).click(editor).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(
             Keys.SHIFT
@@ -206,7 +206,7 @@ def test_a_slider_moved_with_the_keyboard_changes_the_picture(page, lab, tmp_pat
 
 
 def test_every_control_is_reached_with_the_tab_key(page):
-    """From the first control on, Tab visits the dropdowns and the slider in their order on the page."""
+    """From the first control, Tab visits the dropdowns and the slider in the order of the page."""
     from selenium.webdriver.common.keys import Keys
 
     first = until(page, lambda d: find(d, ".widget-dropdown select"), "the first control")

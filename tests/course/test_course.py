@@ -1,4 +1,4 @@
-"""What the notebooks lean on: the choice of data and weights, their numbers against slow references, their figures."""
+"""What the notebooks rely on: the choice of data and weights, numbers against slow references, and figures."""
 
 import numpy as np
 import pytest

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def record(boxes, size=80):
-    """An image with square nuclei, one a box (y1, x1, y2, x2)."""
+    """An image with one rectangular nucleus per box (y1, x1, y2, x2)."""
     labels = np.zeros((size, size), np.int32)
     for number, (y1, x1, y2, x2) in enumerate(boxes, start=1):
         labels[y1:y2, x1:x2] = number
@@ -52,7 +52,7 @@ def sample():
 @pytest.fixture
 def thresholds():
     truth = [(5, 5, 25, 25), (40, 40, 60, 60), (5, 50, 20, 70)]
-    # a copy of the first, and nothing at all
+    # a duplicate of the first, and a false alarm
     found = [(5, 5, 25, 25), (6, 6, 26, 26), (40, 40, 60, 60), (60, 5, 75, 20)]
     return ThresholdExplorer(
         record(truth), candidates(found, [0.9, 0.8, 0.7, 0.3]), Thresholds(score=0.5, nms_iou=0.5)
@@ -60,7 +60,7 @@ def thresholds():
 
 
 def shown(explorer):
-    """Picture (bytes as text) and alternative text of a widget that is on display."""
+    """Picture (bytes as text) and alternative text of a displayed widget."""
     html = explorer.picture.value
     return re.search(r'src="data:image/png;base64,([^"]+)"', html)[1], re.search(
         r'alt="([^"]*)"', html
@@ -77,9 +77,9 @@ def test_threshold_counts_are_right(thresholds):
             ).groups()
         )
 
-    assert counts(score=0.5, nms=0.5) == (2, 2, 0, 1)  # the copy goes
-    assert counts(score=0.5, nms=0.95) == (3, 2, 1, 1)  # the copy stays and is wrong
-    assert counts(score=0.2, nms=0.5) == (3, 2, 1, 1)  # a false alarm comes in
+    assert counts(score=0.5, nms=0.5) == (2, 2, 0, 1)  # the duplicate is removed
+    assert counts(score=0.5, nms=0.95) == (3, 2, 1, 1)  # the duplicate stays and counts as wrong
+    assert counts(score=0.2, nms=0.5) == (3, 2, 1, 1)  # a false alarm appears
     assert counts(score=0.95, nms=0.5) == (0, 0, 0, 3)
     assert "Precision 0.67, recall 0.67" in thresholds.draw(score=0.5, nms=0.95)[1]
 
@@ -244,7 +244,7 @@ def test_a_rescorer_scores_what_nms_leaves():
 
 
 def test_the_scores_can_be_switched_to_class_probabilities():
-    """A rescorer that gives copies a low score hides them; with class probabilities they cost precision."""
+    """A rescorer with low scores for duplicates hides them; with class probabilities they cost precision."""
     truth = record([(10, 10, 40, 40)])
     found = candidates([(10, 10, 40, 40), (12, 10, 42, 40)], [0.9, 0.8])
 

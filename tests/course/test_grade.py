@@ -1,4 +1,4 @@
-"""Grading: every exercise of a learner's notebook is run in a fresh kernel and told apart."""
+"""Grading: every exercise of a learner's notebook is run in a fresh kernel, and the right outcome reported."""
 
 import csv
 import importlib.util

@@ -1,4 +1,4 @@
-"""Predictions that are kept: found by weights and images, unpacked, or computed in another process."""
+"""Kept predictions: found by weights and images, unpacked, or computed in another process."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ def two():
 
 @pytest.fixture
 def elsewhere(monkeypatch, tmp_path):
-    """A project folder of the test's own."""
+    """A temporary project folder."""
     (tmp_path / "notebooks" / "kept").mkdir(parents=True)
     monkeypatch.setattr(kept, "project_root", lambda: tmp_path)
     monkeypatch.setattr(kept, "work_folder", lambda: tmp_path)

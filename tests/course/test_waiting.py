@@ -1,4 +1,4 @@
-"""A long cell says that it is working; a short one says nothing."""
+"""A long cell shows that it is working; a short one prints nothing."""
 
 import time
 
@@ -24,7 +24,7 @@ def test_a_long_wait_is_said_and_a_short_one_is_not():
 
 
 def test_in_a_notebook_a_cell_over_five_seconds_says_so(monkeypatch):
-    """The cell that sets it up, and a later one; with a patience of half a second instead of five."""
+    """The cell that sets it up and a later one, with a limit of half a second instead of five."""
     from nbclient import NotebookClient
 
     monkeypatch.delenv("NUCLEUS_COURSE_WAITING", raising=False)

@@ -1,4 +1,4 @@
-"""Small data sets in BBBC038's layout, written on the fly."""
+"""Small data sets in BBBC038's layout, made for a test."""
 
 import zipfile
 from pathlib import Path

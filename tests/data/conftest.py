@@ -1,4 +1,4 @@
-"""Every test of the data room has a cache of its own; the real data share one between runs."""
+"""Every test of the data room has its own cache; the real data share one between runs."""
 
 import pytest
 from filelock import FileLock
@@ -11,7 +11,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def stage1(stage1_zip, shared_cache):
-    """All 664 real images, decoded by the first process that asks."""
+    """All 664 real images, decoded once for all test processes."""
     from nucleus_course.data import load_dataset
 
     with FileLock(shared_cache / "stage1.lock"):

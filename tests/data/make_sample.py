@@ -2,9 +2,8 @@
 
     python tests/data/make_sample.py nucleus_course/data/sample.zip
 
-No pixel of it comes from a microscope. Its ids begin with ``synthetic`` and a file SYNTHETIC.txt marks it, so
-that a data set read from it says so. The seed gives the same pixels on every machine, and the same bytes
-wherever zlib compresses alike.
+No pixel of it comes from a microscope: its ids begin with ``synthetic``, and the file SYNTHETIC.txt makes the
+data set say so. The seed gives the same pixels on every machine, and the same bytes for the same version of zlib.
 """
 
 import sys
@@ -19,7 +18,7 @@ from nucleus_course.data.bbbc038 import SYNTHETIC_MARK
 
 SEED = 2018
 COUNT = 32
-# Seven looks in turn, so that every tenth image, the validation split, is of another look each.
+# Seven looks in turn; as ten is no multiple of seven, every tenth image (the validation split) has another one.
 TURN = (
     "small fluorescent",
     "small fluorescent",
@@ -35,7 +34,7 @@ SHAPES = {
     "grey tissue": (320, 320),
 }
 OTHER_SHAPES = {5: (260, 347), 13: (360, 360), 19: (256, 320), 27: (256, 320)}
-NUCLEI = {  # sparse, usual, crowded
+NUCLEI = {  # sparse, normal, crowded
     "small fluorescent": (8, 30, 80),
     "large fluorescent": (6, 12, 20),
     "purple stain": (18, 28, 55),
@@ -52,7 +51,7 @@ NOTE = (
 def sample_images(seed=SEED, count=COUNT):
     """Yield ``(image id, image uint8 (H, W, 3), labels int32 (H, W))``, in the order of the ids.
 
-    Every image has a generator of its own, from (seed, number), so that one can be made alone.
+    Every image has its own generator, from (seed, number), so that any one can be made alone.
     """
     for number in range(count):
         random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, number])))

@@ -1,4 +1,4 @@
-"""A small PNG writer: unlike an image library's, its bytes depend on zlib alone."""
+"""A small PNG writer. Unlike an image library's, its bytes depend only on zlib."""
 
 import struct
 import zlib
@@ -13,8 +13,8 @@ COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
 def png_bytes(array, adaptive=True):
     """Encode uint8 (H, W), (H, W, 3) or (H, W, 4) as PNG.
 
-    Each row uses the filter (none, left, up) whose absolute differences add up to least, the usual
-    choice of encoders; without ``adaptive`` all use none, which suits masks.
+    Each row uses the filter (none, left, up) with the smallest sum of absolute differences, as encoders
+    usually do; without ``adaptive`` no row is filtered, which suits masks.
     """
     array = np.asarray(array)
     pixels = array if array.ndim == 3 else array[..., None]

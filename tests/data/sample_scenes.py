@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ONE = 256  # fixed point: one grey level, or a factor of one
+ONE = 256  # fixed point: one grey level, or a factor of 1
 
 
 @dataclass(frozen=True)
 class Look:
     """A type of image. Radii in pixels; colours RGB; ``light`` is the share of the light that a nucleus
-    transmits (stained), or None for fluorescence; ``cells`` that of the paler bodies around nuclei."""
+    transmits (stained), or None for fluorescence; ``cells`` is the share for the paler cell bodies."""
 
     name: str
     radius: tuple
@@ -129,7 +129,7 @@ def _fluorescence(random, look, labels, texture):
 
 
 def _transmission(random, look, labels, texture):
-    """Light through stained tissue: the background, bodies around nuclei, then the nuclei."""
+    """Light through stained tissue: the background, cell bodies, then the nuclei."""
     count = int(labels.max())
     density = np.array([0] + [between(random, 55, 110) for _ in range(count)], np.int64)
     depth = np.clip(
@@ -156,7 +156,7 @@ def _transmission(random, look, labels, texture):
 
 
 def _uneven(random, shape):
-    """Uneven light: a factor around one (ONE), a shifted parabola like that of a misaligned condenser."""
+    """Uneven light: a factor around 1 (ONE), a shifted parabola as from a misaligned condenser."""
     height, width = shape
     y = (np.arange(height)[:, None] * 512 // height - 256) - between(random, -160, 160)
     x = (np.arange(width)[None, :] * 512 // width - 256) - between(random, -160, 160)
@@ -165,8 +165,8 @@ def _uneven(random, shape):
 
 
 def _expose(random, light, noise):
-    """Photon and read-out noise, then uint8 RGB. The noise is a sum of uniform integers, with a spread
-    that grows with the square root of the light."""
+    """Add photon and read-out noise, and convert to uint8 RGB. The noise is a sum of uniform integers whose
+    spread grows with the square root of the light."""
     shape = light.shape
     level = np.sqrt(np.maximum(light, 0) / ONE)
     uniform = random.integers(0, 256, (4, *shape)).sum(axis=0) - 510  # spread about 148
@@ -208,7 +208,7 @@ def largest_piece(mask):
 
 
 def rotation(random):
-    """Cosine and sine of a random angle, from a rational point of the circle, without a library's sine."""
+    """Cosine and sine of a random angle, from a rational point of the circle (libraries' sines differ)."""
     t = between(random, -1000, 1000) / 1000
     cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
     return (cos, sin) if random.integers(2) else (-cos, -sin)

@@ -1,14 +1,15 @@
-"""The rule that tells the sources of stage1_train from their pixels; splits/sources.csv is what it gave.
+"""The rule that finds the source of each image of stage1_train from its pixels; it wrote splits/sources.csv.
 
-1. Size in pixels and look (:mod:`~nucleus_course.data.image_types`) name most sources: eleven of the fifteen.
-2. The black level, the 5th percentile of brightness, tells two cameras of one image size apart: below 8 grey levels or not.
-3. Of the dark 256 x 256 images, those whose nuclei are large for the noise of their background are the clumps.
+1. Size in pixels and look (:mod:`~nucleus_course.data.image_types`) are enough for eleven of the fifteen sources.
+2. The black level (5th percentile of brightness) separates two cameras of the same image size: below 8 grey levels
+   or not.
+3. Dark 256 x 256 images whose nuclei are large compared with the background noise are the clumps.
    The measure is the estimated diameter of the nuclei (pixels) over the mean absolute difference between the
    darkest 30% of pixels and the image smoothed by a Gaussian of one pixel (grey levels): above 52 it is a clump.
-4. Stained images with more red than blue (medians of the channels) are the tissue with a red counterstain; a
-   ground that is green by less than 32 grey levels below blue is pale, any other lilac.
-5. Near-duplicates (:mod:`~nucleus_course.data.duplicates`) stay together: a group takes the source that most of
-   its images have, the first by name where two are as frequent.
+4. Stained images with more red than blue (medians of the channels) are the tissue with a red counterstain. Of the
+   others, the background is pale where green is less than 32 grey levels below blue, and otherwise lilac.
+5. Near-duplicates (:mod:`~nucleus_course.data.duplicates`) stay together: a group takes its most frequent
+   source, the first by name in a tie.
 """
 
 from collections import Counter
@@ -18,7 +19,7 @@ import numpy as np
 from nucleus_course.data.image_types import nucleus_diameter
 
 BLACK_LEVEL = 8.0  # grey levels, of the 5th percentile
-CLUMPED = 52.0  # pixels of nucleus a grey level of background noise
+CLUMPED = 52.0  # pixels of diameter per grey level of background noise
 PALE = 32.0  # grey levels, of blue's median above green's
 
 _BY_SIZE = {
@@ -46,7 +47,7 @@ def find_sources(dataset):
 
 
 def _source(image, kind):
-    """The source that one image uint8 (H, W, 3) of a type looks like; None for a size of no source."""
+    """The source of one image uint8 (H, W, 3) of a type; None for a size that no source has."""
     size = image.shape[:2]
     if size in _BY_SIZE:
         return _BY_SIZE[size]

@@ -1,5 +1,5 @@
-"""Other people's annotations: each format is written as its own program writes it, read, and held against another
-library's pixels; what is wrong with a file is one line that names it."""
+"""Other programs' annotations: each format is written as its own program writes it, read, and compared with another
+library's pixels; a faulty file gives one line that names it."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ FLAT = [np.ravel(ring).tolist() for ring in (TRIANGLE, HEXAGON)]
 
 
 def pixels(*rings, shape=SHAPE):
-    """A label image as scikit-image draws the rings: pixel centres are whole numbers there."""
+    """A label image of the rings drawn by scikit-image, where pixel centres are whole numbers."""
     labels = np.zeros(shape, np.int32)
     for number, ring in enumerate(rings, 1):
         x, y = np.transpose(ring)

@@ -1,4 +1,4 @@
-"""Augmentation: image and labels stay aligned, ids survive, and a seed says it all."""
+"""Augmentation: image and labels stay aligned, ids survive, and the seed determines everything."""
 
 import dataclasses
 import json
@@ -69,9 +69,7 @@ def test_image_and_labels_stay_aligned(name, size):
         assert truth.shape == (size, size) and truth.dtype == np.int32 and truth.flags.c_contiguous
         # away from outlines
         flat = ndimage.maximum_filter(truth, 5) == ndimage.minimum_filter(truth, 5)
-        flat[[0, 1, -2, -1]] = flat[:, [0, 1, -2, -1]] = (
-            False  # what lies beyond the crop is not known
-        )
+        flat[[0, 1, -2, -1]] = flat[:, [0, 1, -2, -1]] = False  # unknown beyond the crop
         known = flat & (truth <= labels.max()) & (truth > 0)
         assert np.array_equal(picture[..., 0][known], (20 * truth[known]).astype(np.uint8))
         assert (picture[..., 0][flat & (truth == 0)] == 0).all()

@@ -1,4 +1,4 @@
-"""Training batches: what is in them, in which order, whatever the threads do."""
+"""Training batches: their content and order, independent of the threads."""
 
 import dataclasses
 from collections import Counter
@@ -45,7 +45,7 @@ def test_an_item():
 
 
 def test_truth_lies_on_the_picture_through_crop_rotation_and_doubling():
-    """The paper preset's way: what is bright in the input is what the label map and the boxes say."""
+    """As in the paper preset: the bright pixels of the input agree with the label map and the boxes."""
     rectangle = np.zeros((80, 90), "int32")
     rectangle[20:60, 30:70] = 7
     image = np.repeat((rectangle[..., None] > 0) * np.uint8(255), 3, axis=2)
@@ -153,7 +153,7 @@ def test_type_factors_multiply_shares():
 
 
 def test_more_nuclei_than_slots():
-    """Those left out are -1 in the label map: neither objects nor background."""
+    """Excluded nuclei are -1 in the label map: neither objects nor background."""
     crops = batches(
         disc_dataset(2, count=12), model=tiny_config(max_nuclei=3), augment=AugmentConfig.none()
     )

@@ -1,4 +1,4 @@
-"""The cache: keyed to its source, whole or absent, optional."""
+"""The cache: tied to its source, complete or absent, optional."""
 
 import errno
 import hashlib
@@ -101,7 +101,7 @@ def test_a_new_format_does_not_read_old_caches(tmp_path, decoded, monkeypatch):
 
 
 def odd_files():
-    """{path: bytes} of what was once decoded otherwise, and of plain images and masks."""
+    """{path: bytes} of files that earlier versions decoded differently, and of plain images and masks."""
     rng = np.random.default_rng(7)
 
     def tiff(array, **options):
@@ -142,8 +142,8 @@ def odd_files():
     )
 
 
-# What the present format holds of them. Another digest means that caches out there hold something else than decoding
-# gives now: raise cache.FORMAT, and put the new pair here.
+# The digest of what the present format holds of them. When it changes, existing caches no longer agree with what
+# decoding gives: raise cache.FORMAT, and put the new pair here.
 KNOWN = {8: "a409f032ea8e3739"}
 
 
@@ -246,7 +246,7 @@ def test_what_a_kill_left_is_swept(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="no permissions of that kind")
 def test_a_folder_for_a_whole_class(tmp_path):
-    """Others may read the cache as they may read any new file."""
+    """Other users may read the cache like any new file."""
     load_dataset(write_zip(tmp_path / "d.zip", tiny_files()), progress=False)
     (tmp_path / "usual").write_text("")
     assert caches()[0].stat().st_mode == (tmp_path / "usual").stat().st_mode

@@ -137,12 +137,12 @@ def test_hot_pixels_vanish():
     assert difference[cold].max() <= 3 and (b.low, b.high) == pytest.approx(
         (a.low, a.high), rel=0.01
     )
-    # most lie on dark ground and take the median of what is around them
+    # most lie on dark background and take the median of their surroundings
     assert np.median(difference[~cold]) < 20
 
 
 def test_salt_all_over_the_field_leaves_the_nuclei():
-    """Seven pixels of a hundred that wrapped round to the top of their type."""
+    """Seven percent of the pixels wrapped around to the top of their type."""
     image = (field(256)[0] * 3000).astype("uint16")
     salt = image.copy()
     salt[np.random.default_rng(2).random(image.shape) < 0.07] = 65500
@@ -190,7 +190,7 @@ def test_noise_is_not_blown_up():
     noise = 500 + 20 * np.random.default_rng(0).standard_normal((200, 200))
     seen = canonical(noise, "bright")
     linear = (noise - seen.low) / (seen.high - seen.low)
-    assert linear.std() <= 1 / 5.7  # six standard deviations, less what the estimate errs by
+    assert linear.std() <= 1 / 5.7  # six standard deviations, with tolerance
 
 
 def test_colour_tells_a_stain_in_dense_tissue():
@@ -270,7 +270,7 @@ def test_a_models_config_chooses_the_view():
 
 @pytest.mark.slow
 def test_polarity_of_the_real_images_in_colour_and_in_grey(stage1):
-    """Truth tells: are annotated nuclei brighter than the rest? The four votes have no weight that was fitted."""
+    """The expected polarity is whether annotated nuclei are brighter than the rest. No weight of a vote was fitted."""
     wrong = []
     for record in stage1:
         grey = record.image.mean(axis=2)
@@ -306,7 +306,7 @@ def test_polarity_of_the_densest_parts_of_the_real_images(stage1):
 
 
 def test_values_below_zero_that_became_the_largest():
-    """A background subtracted from unsigned integers: what falls below zero comes out at the top."""
+    """A background subtracted from unsigned integers: negative values wrap around to the top."""
     rng = np.random.default_rng(0)
     counts = np.full((128, 128), 110.0)
     counts[30:60, 30:60], counts[80:100, 20:40] = 600, 400
@@ -323,7 +323,7 @@ def test_values_below_zero_that_became_the_largest():
 @pytest.mark.parametrize("kind", ("uint8", "uint16", "int64", "float32", "stain", "one channel"))
 @pytest.mark.parametrize("dark", (False, True))
 def test_pieces_are_those_of_the_whole(kind, dark):
-    """With hot pixels; the canonical form of a piece, by what was decided of the whole, is the whole's piece."""
+    """With hot pixels: by the decisions for the whole image, a piece has the same canonical form as in the whole."""
     rng = np.random.default_rng(5)
     y, x = np.mgrid[:90, :110]
     image = (

@@ -21,7 +21,7 @@ LETTERS = {"c": "channel", "z": "space", "y": "space", "x": "space", "t": "time"
 
 
 def ome_zarr(path, array, axes, version="0.4", names=(), units=True, levels=1):
-    """An OME-Zarr image as the specification has it."""
+    """An OME-Zarr image that follows the specification."""
     form = 2 if version == "0.4" else 3
     group = zarr.open_group(str(path), mode="w", zarr_format=form)
     datasets = []
@@ -210,7 +210,7 @@ def test_vendors_files_by_what_bioio_tells(kind, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("kind", ["zarr", "czi"])
 def test_training_images_and_their_annotations(kind, tmp_path, monkeypatch):
-    """Beside a label image, under a COCO file and in BBBC038's layout; the choices are read_image's."""
+    """With a label image, a COCO file and in BBBC038's layout; the options are read_image's."""
     import tifffile
 
     labels = np.zeros(STACK.shape[-2:], np.uint8)

@@ -146,7 +146,7 @@ def test_masks_of_any_value_and_depth(value, tmp_path):
 
 @pytest.mark.parametrize("kind", ["bool", "white is zero", "compressed", "16 bits", "plain", "fax"])
 def test_tiff_masks_mean_their_large_values(kind, tmp_path):
-    """A bool array is a TIFF whose zero is white, as tifffile writes it; OpenCV shows that turned over."""
+    """tifffile writes a bool array as a TIFF whose zero is white; OpenCV shows that inverted."""
     import io
 
     import tifffile
@@ -155,7 +155,7 @@ def test_tiff_masks_mean_their_large_values(kind, tmp_path):
     mask, data = square_mask((24, 30), 4, 5, 6), io.BytesIO()
     white = {"photometric": "miniswhite"}
     if kind == "fax":
-        # keeps the look
+        # keeps what viewers show
         Image.fromarray(mask > 0).save(data, "TIFF", compression="group4", tiffinfo={262: 0})
         assert tifffile.TiffFile(io.BytesIO(data.getvalue())).pages[0].photometric == 0
     else:
@@ -326,7 +326,7 @@ def test_real_data(stage1):
 
 
 def test_the_whole_data_set_is_made_once(source, monkeypatch):
-    """A grouped split needs near-duplicates of the whole: they are looked for once, whoever asks."""
+    """A grouped split needs the near-duplicates of the whole data set: they are searched only once."""
     from nucleus_course.data import duplicates
 
     calls = []

@@ -1,4 +1,4 @@
-"""What microscope, camera and file format do to a crop."""
+"""The disturbances that microscope, camera and file format cause in a crop."""
 
 import dataclasses
 
@@ -38,7 +38,7 @@ def test_uneven_light_is_a_smooth_factor_within_its_bounds():
         assert np.abs(np.diff(factor, axis=0)).max() < 0.06
         spreads.append(np.ptp(factor))
     assert max(spreads) > 0.3
-    assert not disturb.uneven_light(grey(0), config, rng()).any()  # a factor leaves black
+    assert not disturb.uneven_light(grey(0), config, rng()).any()  # a factor keeps black
 
 
 def test_haze_only_adds_light_and_spares_half_of_the_crops():

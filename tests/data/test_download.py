@@ -191,4 +191,4 @@ def test_two_downloads_of_one_file_do_not_mix(server, fetch, tmp_path):
     before = lock.stat().st_ino
     assert (
         fetch()[0].exists() and lock.stat().st_ino == before
-    )  # who waits for it holds the same file
+    )  # the waiting process has the same file open

@@ -1,4 +1,4 @@
-"""What microscopes and their programs write, read with the right values or refused by name.
+"""Files of microscopes and their programs: read with the right values, or refused with a message.
 
 Every file is written here by another library (tifffile, Pillow, OpenCV, NumPy) from arrays that are known.
 """
@@ -173,7 +173,7 @@ def test_colour_of_any_depth(planar, dtype, tmp_path):
     image = COLOUR.astype(dtype)
     stored = image if planar == "contig" else np.moveaxis(image, 2, 0).copy()
     path = tiff(tmp_path / "a.tif", stored, photometric="rgb", planarconfig=planar)
-    for _ in range(3):  # the same on each run
+    for _ in range(3):  # the same every time
         read = nc.read_image(path)
         assert read.dtype == dtype and np.array_equal(read, image)
 
@@ -182,7 +182,7 @@ def test_bilevel_palette_and_cmyk(tmp_path):
     black = BYTES > 128
     for name, options in (("fax.tif", {"compression": "group4"}), ("bits.png", {})):
         if name == "fax.tif" and not hasattr(tifffile.COMPRESSION, "CCITTFAX4"):
-            continue  # tifffile of before 2026 refuses it by name
+            continue  # tifffile before 2026 refuses it by name
         Image.fromarray(black).save(tmp_path / name, **options)
         read = to_rgb8(nc.read_image(tmp_path / name))[..., 0] > 0
         assert np.array_equal(read, black), name
@@ -225,7 +225,7 @@ def test_orientation_is_the_viewers_for_images_and_masks(orientation, tmp_path):
     Image.fromarray(COLOUR).save(tmp_path / "a.jpg", exif=exif, quality=95)
     stored.save(tmp_path / "a.tif", tiffinfo={274: orientation})
     for name, other in (("a.png", "a.png"), ("a.jpg", "a.jpg"), ("a.tif", "a.png")):
-        with Image.open(tmp_path / other) as image:  # Pillow turns a TIFF before it is asked
+        with Image.open(tmp_path / other) as image:  # Pillow rotates a TIFF when it opens it
             shown = np.array(ImageOps.exif_transpose(image))
         for mask in (False, True):
             assert np.array_equal(read_pixels(tmp_path / name, mask=mask).values, shown), name
@@ -359,7 +359,7 @@ def _tiff_of(width, height):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_bombs_take_no_memory(tmp_path):
-    """In a process that may use 600 MB more than it has: each is refused by one line."""
+    """In a process that may use only 600 MB more: each is refused by one line."""
     for name, make in BOMBS.items():
         (tmp_path / name).write_bytes(make())
     code = (

@@ -1,6 +1,6 @@
 """Hostile inputs: whatever the bytes, a reader gives a result or one line of a UserError.
 
-``NUCLEUS_COURSE_FUZZ=20000`` makes a long run of it (examples for each reader).
+``NUCLEUS_COURSE_FUZZ=20000`` makes it a long run (examples for each reader).
 """
 
 import io
@@ -34,7 +34,7 @@ fuzzed = hypothesis.settings(
 
 
 def _seeds():
-    """Sound files of each kind, for damage to start from."""
+    """Valid files of each kind, to be damaged."""
     rng = np.random.default_rng(0)
     grey, colour = (
         rng.integers(0, 256, (9, 12)).astype("u1"),
@@ -72,7 +72,7 @@ SEEDS = list(_seeds())
 
 @st.composite
 def damaged(draw, seeds=SEEDS):
-    """A sound file with some bytes changed, cut out or put in; or any bytes behind a signature."""
+    """A valid file with some bytes changed, removed or inserted; or random bytes after a signature."""
     data = bytearray(draw(st.sampled_from(seeds)))
     if draw(st.integers(0, 9)) == 0:
         return bytes(data[:8]) + draw(st.binary(max_size=300))
@@ -152,7 +152,7 @@ tree = st.recursive(
 @fuzzed
 @hypothesis.given(st.data())
 def test_predictions(data):
-    """A sound document with any values in any of its fields, as text and as an object."""
+    """A valid document with any values in any of its fields, as text and as an object."""
     document = {
         "images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 5}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": {"size": [4, 5], "counts": "0d0"}, "bbox": [0, 0, 5, 4], "score": 0.5, "area": 20}],
@@ -285,14 +285,14 @@ def test_a_zip_bomb_is_refused_by_its_header(tmp_path):
     out = io.BytesIO(_archive())
     data = bytearray(out.getvalue())
     start = data.index(b"PK\1\2")
-    data[start + 24 : start + 28] = (2**32 - 2).to_bytes(4, "little")  # the size once unpacked
+    data[start + 24 : start + 28] = (2**32 - 2).to_bytes(4, "little")  # the unpacked size
     (tmp_path / "bomb.zip").write_bytes(data)
     with pytest.raises(UserError):
         load_dataset(tmp_path / "bomb.zip", progress=False)
 
 
 def test_predictions_are_json_for_the_oracle():
-    """The document that the fuzzing starts from is sound."""
+    """The document that the fuzzing starts from is valid."""
     text = json.dumps(
         {"images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 5}], "annotations": []}
     )

@@ -15,7 +15,7 @@ RNG = np.random.default_rng(1)
 
 
 def shown(dtype, shape=(5, 7)):
-    """RGBA with transparency as drawings have it: all or nothing."""
+    """RGBA with transparency as in drawings: all or nothing."""
     image = RNG.integers(0, np.iinfo(dtype).max + 1, (*shape, 4)).astype(dtype)
     image[..., 3] = np.where(RNG.random(shape) < 0.5, 0, np.iinfo(dtype).max)
     return image
@@ -70,7 +70,7 @@ def test_a_transparent_tiff_keeps_its_colours(options, dtype, tmp_path):
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_a_transparent_tiff_of_other_programs(orientation, tmp_path):
-    """LZW, or one plane a channel, or turned: as OpenCV has it where nothing is transparent."""
+    """LZW, one plane per channel, or rotated: where nothing is transparent, as OpenCV reads it."""
     image = shown(np.uint8)
     turn = {1: 0, 3: 2, 6: -1}[orientation]  # quarter turns, counterclockwise
     Image.fromarray(image).save(
@@ -249,7 +249,7 @@ def test_is_grey():
 
 
 def test_a_tiff_of_several_pages_is_refused_and_a_preview_is_none(tmp_path):
-    """Page one alone may be the channel without nuclei: to look at it in silence is to count nothing."""
+    """The first page may be the channel without nuclei, so using it must not go unmentioned."""
     page = np.random.default_rng(0).integers(0, 255, (24, 32)).astype("uint8")
     tifffile.imwrite(tmp_path / "stack.tif", np.stack([page, page]), photometric="minisblack")
     with pytest.raises(UserError, match=r"stack.tif: it holds 2 pages .* choose channel, plane"):

@@ -1,4 +1,4 @@
-"""The lint: each trouble is found, named, and repaired or refused; the other images go on."""
+"""The lint: each fault is found, named, and repaired or refused; the other images are kept."""
 
 import numpy as np
 import pytest
@@ -184,7 +184,7 @@ def test_each_trouble(case, container, tmp_path):
 
 
 def test_content_counts_and_not_the_ending(tmp_path):
-    """Masks and images whose names say nothing, or something else, are nuclei like the others."""
+    """Masks and images with meaningless or misleading names are read like the others."""
     files = tiny_files(["a", "b", "c"])
     files["b/masks/m2"] = files.pop("b/masks/m2.png")
     files["c/images/c.dat"] = files.pop("c/images/c.png")
@@ -205,7 +205,7 @@ def test_overlap_is_counted_and_goes_to_the_smaller(tmp_path):
     files = tiny_files(["a"])
     files["a/masks/m1.png"] = png(square_mask(SHAPE, 2, 2, 10))
     files["a/masks/m2.png"] = png(square_mask(SHAPE, 8, 8, 6))  # 4 x 4 pixels in common
-    files["a/masks/m3.png"] = png(square_mask(SHAPE, 3, 3, 2))  # wholly inside the first
+    files["a/masks/m3.png"] = png(square_mask(SHAPE, 3, 3, 2))  # entirely inside the first
     dataset = load_dataset(write_zip(tmp_path / "x.zip", files), progress=False)
     (issue,) = dataset.lint.issues
     assert (

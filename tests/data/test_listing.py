@@ -1,4 +1,4 @@
-"""The one lister: images by content, and a line about all that is passed over."""
+"""The one way to list images: by content, with a line about the files it skips."""
 
 import os
 import shutil

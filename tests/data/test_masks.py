@@ -1,4 +1,4 @@
-"""Masks as people have them: read as what they are, with a line that says so, or refused by name."""
+"""Masks in users' formats: read as what they are, with a line that says so, or refused with a message."""
 
 import cv2
 import numpy as np
@@ -160,7 +160,7 @@ def test_a_large_nucleus_at_the_border_is_not_inverted():
 
 
 def test_the_other_way_round_though_nuclei_touch_the_edges():
-    """The background is on no more than half of the frame, and still it is the background."""
+    """The background covers no more than half of the frame's edge, and is still the background."""
     cut = LABELS[8:, 8:]
     for values, expected in (
         (np.where(cut == 0, 255, 0).astype(np.uint8), ["inverted", "several pieces"]),
@@ -174,7 +174,7 @@ def test_the_other_way_round_though_nuclei_touch_the_edges():
 def test_labels_of_single_pixels():
     labels = np.zeros((20, 20), np.uint8)
     labels[::4, ::4] = np.arange(1, 26).reshape(5, 5)
-    with pytest.raises(Unclear):  # no area of one value: nothing tells them from noise
+    with pytest.raises(Unclear):  # no area of one value: they look like noise
         nuclei(labels)
 
 
@@ -192,7 +192,7 @@ def test_a_label_image_is_told_from_a_picture():
 
 
 def test_a_label_image_beside_each_image(tmp_path):
-    """One folder of images, one of masks, the same names: as StarDist and many others have it."""
+    """One folder of images and one of masks with the same names, as for StarDist and many others."""
     for part in ("images", "masks"):
         (tmp_path / "d" / part).mkdir(parents=True)
     for name in ("one", "two", "three"):
@@ -207,7 +207,7 @@ def test_a_label_image_beside_each_image(tmp_path):
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize("kind", ["jpg", "tif", "png"])
 def test_image_and_masks_are_turned_alike(kind, orientation, tmp_path):
-    """The image is stored turned; its masks are drawn on what viewers show."""
+    """The image is stored rotated; its masks are drawn on what viewers show."""
     side = PICTURE[:96, :96].astype(np.uint8)
     side[: 2 * 24] = 15  # not the same upside down
     exif = Image.Exif()

@@ -1,4 +1,4 @@
-"""Novelty: what is unlike the training images is told, strangers that are alike are not."""
+"""Novelty: images unlike the training images are reported; new ones that resemble them are not."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from nucleus_course.data.novelty import Novelty, describe, distances
 
 
 class Images:
-    """A data set of fields of nuclei, sparse and dense ones."""
+    """A data set of fields of nuclei, sparse or dense."""
 
     def __init__(self, count=16):
         made = {

@@ -50,7 +50,7 @@ def test_the_papers_images_are_not_stretched():
 
 
 def test_exposure_does_not_matter_to_compact():
-    """The same scene at a quarter of the brightness, and over an offset, looks the same but for rounding."""
+    """The same scene at a quarter of the brightness, and with an offset, gives the same input but for rounding."""
     rng = np.random.default_rng(0)
     scene = np.clip(rng.normal(30, 10, (64, 64)), 0, 255)
     scene[20:40, 20:40] = 220
@@ -88,7 +88,7 @@ def test_percentiles_are_numpys(size):
 
 @pytest.mark.parametrize("channel", [0, 2])
 def test_a_stain_in_one_channel_is_grey(channel):
-    """DAPI saved as blue on black, with some noise in the empty channels, looks as it does in grey."""
+    """DAPI saved as blue on black, with some noise in the empty channels, gives the same input as in grey."""
     grey = noise(40, 40, 0, 60)[..., 0]
     stained = noise(40, 40, 0, 4)
     stained[..., channel] = grey

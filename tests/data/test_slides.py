@@ -1,4 +1,4 @@
-"""Large images whose pieces alone are read: TIFF, OME-TIFF, pyramids, zarr."""
+"""Large images read in pieces: TIFF, OME-TIFF, pyramids, zarr."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from nucleus_course.data import slides as planes
 
 @pytest.fixture
 def small(monkeypatch):
-    """From 10,000 pixels on an image is large."""
+    """Images of 10,000 pixels or more count as large."""
     monkeypatch.setattr(planes, "LARGE", 10_000)
 
 
@@ -119,7 +119,7 @@ def test_a_damaged_tile_is_named_with_its_place(small, tmp_path):
     (tmp_path / "a.zarr" / "c" / "1" / "1").write_bytes(b"garbage")
     for name in ("a.tif", "a.zarr"):
         plane = planes.open_plane(tmp_path / name)
-        np.testing.assert_array_equal(plane.read(0, 0, 64, 200), image[:64])  # the others are well
+        np.testing.assert_array_equal(plane.read(0, 0, 64, 200), image[:64])  # others are intact
         with pytest.raises(UserError, match=f"{name}: damaged, rows 60 to 90 and columns 0 to 80"):
             plane.read(60, 0, 90, 80)
         plane.close()

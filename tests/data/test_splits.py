@@ -54,7 +54,7 @@ def test_quoted_ids_and_file_names(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text('"a"\n"b.png"\n\'c.tif\'\n"b"\n')
     assert split_ids(["a", "b", "c.tif", "c", "d"], path) == ("a", "b", "c.tif")
-    for other in ("e.png", "a.2"):  # a field or a plane of another image is not that image
+    for other in ("e.png", "a.2"):  # the name of a field or plane of an image is not the image's
         with pytest.raises(UserError, match=rf"no image '{other}'"):
             split_ids(["a"], [other])
     path.write_text("5'\n'6\n")

@@ -1,4 +1,4 @@
-"""Fake data sets and predictions for the tests: label maps from a seed, and the truth made worse."""
+"""Fake data sets and predictions: random label maps, and predictions made from the truth with errors."""
 
 from types import SimpleNamespace
 
@@ -47,7 +47,7 @@ def ellipses(rng, height, width, count, smallest=3, largest=12):
 
 
 def noisy_detections(rng, labels, extra=3, miss=0.15, twice=0.1):
-    """Masks that may overlap, with scores: nuclei moved, grown, shrunk, dropped, found twice; and inventions."""
+    """Masks that may overlap, with scores: nuclei moved, grown, shrunk, missed or found twice; and false alarms."""
     height, width = labels.shape
     masks, scores = [], []
     for label in range(1, labels.max() + 1):

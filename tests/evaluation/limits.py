@@ -1,4 +1,4 @@
-"""What evaluation and representation cost by themselves, with a detector that makes no mistake."""
+"""What the cap and the mask grid cost by themselves, with a perfect detector."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ SIZE_EDGES = (8, 12, 16, 24, 32, 64)  # equivalent diameters, pixels
 
 
 def cap_effect(dataset, cap=100, progress=False):
-    """What a perfect detector scores when only ``cap`` detections of an image are looked at.
+    """The score of a perfect detector when only ``cap`` detections of an image count.
 
     Returns:
         dict: ``cap``, ``images``, ``images_over`` (with more nuclei than the cap), ``nuclei``, ``nuclei_beyond``
@@ -48,10 +48,9 @@ def cap_effect(dataset, cap=100, progress=False):
 
 
 def mask_grid_effect(dataset, size=28, samples=2, progress=False):
-    """What a detector scores whose only fault is that its masks pass through a ``size`` x ``size`` grid.
+    """The score of a detector that is perfect but for its masks, which pass through a ``size`` x ``size`` grid.
 
-    The grid and the way back are those of :func:`~nucleus_course.geometry.masks.round_trip`, in the
-    nuclei's own boxes.
+    To the grid and back as in :func:`~nucleus_course.geometry.masks.round_trip`, in the nuclei's own boxes.
 
     Returns:
         dict: ``size``; ``nuclei``; ``mean_iou`` of a nucleus with its round trip, percent; ``by_diameter``
@@ -70,7 +69,7 @@ def mask_grid_effect(dataset, size=28, samples=2, progress=False):
         shared = np.bincount(instance[labels[row, column] == ids[instance]], minlength=len(ids))
         ious.append(shared / (own + runs.areas - shared))
         areas.append(own)
-        # where two round trips overlap the better one keeps the pixel
+        # where two masks overlap, the better one keeps the pixel
         rles = rles_from_runs(runs, height, width)
         images[image_id] = ImagePredictions(height, width, rles, ious[-1])
     report = evaluate(dataset, Predictions(images, 0.0), progress=progress)

@@ -1,4 +1,4 @@
-"""Writes fixed_case/: truth, predictions and the metrics as the oracles find them. Run once; the files are committed."""
+"""Writes fixed_case/: truth, predictions, and the oracles' metrics. Run once; the files are committed."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The metrics again, slowly, from boolean masks, written from their definitions; and pycocotools itself."""
+"""Slow versions of the metrics from boolean masks, written from their definitions; and pycocotools itself."""
 
 import contextlib
 import io

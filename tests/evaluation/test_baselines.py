@@ -51,7 +51,7 @@ def test_touching_discs_are_separated_on_dark_and_on_bright_ground(bright):
 
 
 def test_every_piece_is_a_nucleus_however_thin():
-    """Lines one and two pixels wide have no maximum of the distance that stands a pixel above anything."""
+    """Lines one and two pixels wide have no maximum of the distance a pixel above its surroundings."""
     mask = np.zeros((20, 20), bool)
     mask[2, 2:18] = mask[6:8, 2:18] = mask[11:18, 3:10] = True
     pieces, count = ndimage.label(mask)

@@ -1,4 +1,4 @@
-"""Weighted values are those of the data set with its images repeated; intervals behave; pairs cancel."""
+"""Weighted values equal those with images repeated; intervals cover the value; paired ones are narrower."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def case():
 
 
 def repeated(dataset, predictions, weights):
-    """The data set with image i as often as weights[i] says."""
+    """The data set with image i repeated weights[i] times."""
     truth, found, types = {}, {}, {}
     for i, weight in zip(dataset.ids, weights):
         for copy in range(weight):
@@ -53,7 +53,7 @@ def test_draws_are_reproducible_and_sum_to_the_images():
     assert (weights.sum(1) == 30).all() and (weights == draw_weights(30, 400, seed=1)).all()
     assert (weights != draw_weights(30, 400, seed=2)).any()
     assert abs(weights.mean(0) - 1).max() < 0.25
-    # as often as a binomial leaves one out
+    # as often as a binomial variable is zero
     assert np.mean(weights == 0) == pytest.approx((1 - 1 / 30) ** 30, abs=0.02)
 
 
@@ -113,7 +113,7 @@ def test_a_model_that_is_worse_everywhere_is_found_worse(case, tmp_path):
     assert (result.first, result.second) == ("half", "predictions")
     assert row["difference"] == pytest.approx(row["second"] - row["first"])
     assert 0 < row["low"] < row["difference"] < row["high"] and row["share"] == 1.0
-    # paired: narrower than the two intervals would have it
+    # paired: narrower than the two intervals suggest
     wide = [
         evaluate(dataset, p, bootstrap=200, progress=False).intervals["f1_50"]
         for p in (worse, predictions)

@@ -23,7 +23,7 @@ def case():
 
 
 def part(dataset, predictions, names, source):
-    """The images of one source as a data set of their own."""
+    """The images of one source as a data set."""
     ids = [i for i in dataset.ids if names.get(i) == source]
     whole = FakeDataset({i: dataset[i].labels for i in ids}, {i: dataset[i].type for i in ids})
     return whole, Predictions({i: predictions.images[i] for i in ids}, predictions.score_threshold)
@@ -72,7 +72,7 @@ def test_intervals_come_from_draws_within_each_source_and_are_paired(case):
         found["difference"] == pytest.approx(found["first"] - found["second"])
         and "seen" not in table.means
     )
-    # AP has no threshold
+    # AP does not depend on the threshold
     assert table.means["all"]["coco_ap"]["difference"] == 0 == table.means["all"]["coco_ap"]["low"]
 
 

@@ -1,4 +1,4 @@
-"""The error analysis: hand-drawn cases for every class, counts that reconcile, costs that end at 100."""
+"""The error analysis: hand-drawn cases for every class, counts that add up, costs that end at 100."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Overlap and the three matchings: closed form, brute force, and COCOeval."""
+"""Overlap and the three ways of matching: closed form, brute force, and COCOeval."""
 
 import itertools
 
@@ -88,7 +88,7 @@ def test_score_order_match_by_hand():
     # the better score comes first
     assert score_order_match([[0.6], [0.9]], [0.5]).tolist() == [[0, -1]]
     assert score_order_match([[0.7, 0.6], [0.8, 0.55]], [0.5]).tolist() == [[0, 1]]
-    # an equal IoU matches; the last of equals
+    # an IoU equal to the threshold matches; of equals, the last
     assert score_order_match([[0.5, 0.5]], [0.5]).tolist() == [[1]]
     assert score_order_match([[0.7, 0.0]], [0.5, 0.75]).tolist() == [[0], [-1]]
 

@@ -1,4 +1,4 @@
-"""Cases small enough to do by hand: empty images, exact thresholds, single pixels."""
+"""Cases small enough to work out by hand: empty images, exact thresholds, single pixels."""
 
 import numpy as np
 import pytest
@@ -57,8 +57,8 @@ def test_an_empty_image_beside_a_perfect_one():
     noisy = report_of(truth, {"a": [(BOX > 0, 0.9)], "b": [(BOX > 0, 0.8)]}).metrics
     assert noisy["dsb_score"] == noisy["foreground_iou"] == 50.0  # the mean of 100 and 0
     assert noisy["f1_50"] == pytest.approx(200 / 3)
-    assert noisy["coco_ap"] == FULL  # a false positive behind the last nucleus costs no AP
-    assert noisy["matterport_ap"] == 100.0  # and an image without nuclei has no say in Matterport's
+    assert noisy["coco_ap"] == FULL  # a false positive after the last nucleus costs no AP
+    assert noisy["matterport_ap"] == 100.0  # Matterport's ignores images without nuclei
     worse = report_of(truth, {"a": [(BOX > 0, 0.8)], "b": [(BOX > 0, 0.9)]}).metrics
     assert worse["coco_ap"] == pytest.approx(50)
 
@@ -84,7 +84,7 @@ def test_the_higher_score_keeps_the_pixel():
     left[:, :6], right[:, 4:] = True, True
     truth = {"a": np.where(np.arange(10) < 6, 1, 2)[None].repeat(10, 0)}
     report = report_of(truth, {"a": [(left, 0.9), (right, 0.8)]}).metrics
-    assert report["pq"] == 100.0  # left keeps the two columns both claim, as in the truth
+    assert report["pq"] == 100.0  # left keeps the two shared columns, as in the truth
     report = report_of(truth, {"a": [(left, 0.8), (right, 0.9)]}).metrics
     assert report["pq"] == pytest.approx(100 * (40 / 60 + 40 / 60) / 2)
 
@@ -104,7 +104,7 @@ def test_aggregated_jaccard_by_hand():
     # nucleus 1 (10 px) meets detections 1 (6 shared of 8) and 2 (2 of 12); nucleus 2 (5 px) meets none
     overlap = np.array([[50, 2, 5], [2, 6, 0], [10, 2, 0]])
     assert aggregated_jaccard(overlap) == (6, (10 + 8 - 6) + 5 + 12)
-    # a detection over two nuclei is taken by both
+    # a detection over two nuclei counts for both
     overlap = np.array([[50, 1, 1], [2, 6, 4]])
     assert aggregated_jaccard(overlap) == (10, (7 + 12 - 6) + (5 + 12 - 4))
 
@@ -124,7 +124,7 @@ def test_detections_at_the_threshold_count_and_small_ones_go():
     for min_area, left in ((10, 1), (11, 0)):
         point = evaluate(dataset, Predictions(images, 0.5), min_area=min_area, progress=False)
         assert point.counts["detections"] == left
-        assert point.metrics["coco_ap"] == FULL  # AP knows neither threshold
+        assert point.metrics["coco_ap"] == FULL  # AP depends on neither threshold
     stored = evaluate(dataset, Predictions(images, 0.5, {"min_area": 11}), progress=False)
     assert stored.counts["detections"] == 0 and stored.operating_point["source"] == "predictions"
 

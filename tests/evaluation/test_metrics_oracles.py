@@ -16,7 +16,7 @@ HERE = Path(__file__).parent / "fixed_case"
 
 
 def oracle_metrics(dataset, predictions, masks, threshold, min_area):
-    """Every metric by its oracle, and Matterport's AP of each image."""
+    """Every metric against its oracle, and Matterport's AP of each image."""
     truth = {key: nuclei_of(dataset[key].labels) for key in dataset.ids}
     pieces = {
         key: painted(*masks[key], dataset[key].labels.shape, threshold, min_area)
@@ -50,7 +50,7 @@ def test_every_metric_agrees_with_its_oracle(seed, threshold, min_area):
 
 
 def test_the_committed_case_agrees_with_the_oracles_and_with_the_numbers_beside_it():
-    """Random masks and boxes, fixed in files (made by ``make_fixed_case.py``); numbers must never drift."""
+    """Random masks and boxes in files (written by ``make_fixed_case.py``); their metrics must never change."""
     truth = Predictions.load(HERE / "truth.json")
     dataset = FakeDataset(
         {key: image.label_image() for key, image in truth.images.items()}, truth.info["types"]

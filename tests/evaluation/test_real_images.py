@@ -1,4 +1,4 @@
-"""The real validation split: what the protocol's limits are there, and that imperfect detections are scored as such."""
+"""The real validation split: the protocol's limits there, and the scores of imperfect detections."""
 
 import numpy as np
 import pytest

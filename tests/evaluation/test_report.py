@@ -1,4 +1,4 @@
-"""Reports: what is stored, what tables show, and the promises about speed, width and imports."""
+"""Reports: what is stored, what tables show, and their speed, width and imports."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Fitting scores: matches against a loop, AP against the report's, and whether the fit finds what it is shown."""
+"""Fitting scores: matches against a loop, AP against the report's, and a fit to made-up detections."""
 
 import dataclasses
 
@@ -39,7 +39,7 @@ def test_matched_iou_by_a_loop():
 
 
 def made_up(images=30, each=20, seed=0):
-    """Detections whose IoU follows from two features, while their scores know but one of them."""
+    """Detections whose IoU depends on two features, but their scores on only one of them."""
     rng, seen = np.random.default_rng(seed), []
     for _ in range(images):
         features = rng.normal(size=(each, len(FEATURES))).astype("float32")
@@ -56,7 +56,7 @@ def test_the_fit_finds_what_tells_quality():
     told = np.concatenate([rescorer.scores(s.features) for s in new])
     truth = np.concatenate([np.where(np.diag(s.iou) >= 0.5, np.diag(s.iou), 0) for s in new])
     assert np.corrcoef(told, truth)[0, 1] > 0.9
-    assert abs(told.mean() - truth.mean()) < 0.03  # the scale is the IoU's, not only the order
+    assert abs(told.mean() - truth.mean()) < 0.03  # scores have the IoU's scale, not only its order
     perfect = [dataclasses.replace(s, scores=np.diag(s.iou)) for s in new]
     before, after, best = (
         average_precision(new),

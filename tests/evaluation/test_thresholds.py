@@ -1,4 +1,4 @@
-"""The fast search gives what evaluating at every threshold gives; the best is taken."""
+"""The fast search agrees with evaluating at every threshold, and takes the best."""
 
 import json
 

@@ -50,7 +50,7 @@ def rows(epochs=6):
 
 
 def check(drawn, ticks=True):
-    """A (Figure, caption) pair whose visible axes are labelled; gives both."""
+    """Check that the visible axes of a (Figure, caption) pair are labelled, and return the pair."""
     figure, caption = drawn
     assert isinstance(figure, Figure)
     assert isinstance(caption, str) and len(caption) > 20 and caption.endswith(".")
@@ -143,7 +143,7 @@ def test_detections_may_be_a_model_s(discs):
 
 def test_the_legend_of_precision_and_recall_hides_no_curve(case):
     figure, _ = check(figures.draw_pr_curves(case.report))
-    figure.draw_without_rendering()  # which lays it out
+    figure.draw_without_rendering()  # which also lays it out
     (axis,) = figure.axes
     box = axis.get_legend().get_window_extent()
     assert not box.overlaps(axis.bbox)
@@ -357,7 +357,7 @@ def test_every_figure_can_be_read(sample, discs, case):
     for name, (figure, caption) in every_figure(sample, discs, case):
         assert isinstance(figure, Figure) and caption.endswith(".") and len(caption) > 15, name
         drawn = figures.png(figure)
-        # what a notebook shows without making it smaller
+        # a notebook shows this width without shrinking it
         wide = int.from_bytes(drawn[16:20], "big")
         assert len(drawn) > 1000 and style.DPI == 96 and wide <= 1024, (name, wide)
         for text in figure.findobj(matplotlib.text.Text):

@@ -1,4 +1,4 @@
-"""What every figure is drawn with: colours, outlines, boxes."""
+"""What all figures share: colours, outlines, boxes."""
 
 import matplotlib
 import numpy as np
@@ -8,7 +8,7 @@ from nucleus_course.figures import style
 
 
 def test_class_colours_stay_apart_without_colour_vision():
-    """Classes that lie beside each other are told apart by more than hue: hatch and letter differ."""
+    """Neighbouring classes differ by more than hue: by hatch and letter."""
     looks = (style.CLASS_COLOURS, style.CLASS_HATCHES, style.CLASS_LETTERS)
     for look, number in zip(looks, (8, 8, 7)):
         assert len(set(look.values())) == len(look) == number
@@ -36,7 +36,7 @@ def test_outlines_are_the_lines_between_pixels(ids):
 
 
 def test_outlines_show_on_any_ground_and_in_grey():
-    """Every outline has a black rim of which it stands apart, and the annotation's has gaps."""
+    """Every outline contrasts with its black rim, and the annotation's is dashed."""
 
     def luminance(colour):
         parts = np.array(matplotlib.colors.to_rgb(colour))

@@ -1,4 +1,4 @@
-"""Mask grids: the model's own targets, pixel loops, and a perfect mask's way through a grid and back."""
+"""Mask grids against the model's own targets and pixel loops, and a perfect mask's round trip."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ ACROSS = np.geomspace(13, 200, 24)  # pixels
 
 
 def turned_ellipses(seed=0):
-    """Label maps (24, 256, 256), one ellipse each, turned and placed at random, ``ACROSS`` pixels in geometric mean."""
+    """Label maps (24, 256, 256), one random ellipse each, with a geometric mean diameter of ``ACROSS`` pixels."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:CANVAS, :CANVAS] + 0.5
     labels = []
@@ -47,7 +47,7 @@ def test_grids_are_the_targets_that_the_mask_head_learns(scale, samples):
 
 
 def ious_of_round_trips(config, seed=0):
-    """IoU of each ellipse with itself after its way through network pixels, grid and paste."""
+    """IoU of each ellipse with its round trip through network pixels, grid and paste."""
     found = []
     for labels in turned_ellipses(seed):
         network = resize(labels, config.upsample) if config.upsample != 1 else labels
@@ -89,7 +89,7 @@ def test_a_full_box_comes_back_full(shape):
 
 
 def test_round_trip_against_a_loop():
-    """The definition, one sample at a time: cells by the pixels under their points, pixels by bilinear reading."""
+    """The definition, one sample at a time: cells by the pixels at their points, pixels by bilinear sampling."""
     labels = ellipses(np.random.default_rng(3), 41, 23, 1, 9, 20)
     (y1, x1, y2, x2), size, samples = boxes_from_labels(labels)[1][0], 9, 2
     mask = labels > 0
@@ -109,7 +109,7 @@ def test_round_trip_against_a_loop():
             pasted[r, c] += max(0, 1 - abs(v - a)) * max(0, 1 - abs(u - b)) * grid[a, b]
     trip = round_trip(mask, (y1, x1, y2, x2), size, samples)
     np.testing.assert_allclose(trip.grid, grid, atol=1e-6)
-    clear = np.abs(pasted - 0.5) > 1e-5  # sums that are 0.5 but for rounding may fall either way
+    clear = np.abs(pasted - 0.5) > 1e-5  # sums of 0.5 may round either way
     assert clear.mean() > 0.98 and (trip.pasted == (pasted >= 0.5))[clear].all()
     assert trip.iou == (mask & trip.pasted).sum() / (mask | trip.pasted).sum()
 

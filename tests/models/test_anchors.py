@@ -55,6 +55,6 @@ def test_odd_sizes_round_up_as_same_padding_does():
 def test_misuse_is_caught():
     anchors = pyramid_anchors(64, 64, (4, 8), (8, 16), (1.0,))
     with pytest.raises(ValueError, match="read-only"):
-        anchors[0] = 0  # shared by all who ask for this size
+        anchors[0] = 0  # shared by all callers with this size
     with pytest.raises(ValueError, match="2 strides but 1 anchor sizes"):
         pyramid_anchors(64, 64, (4, 8), (8,), (1.0,))

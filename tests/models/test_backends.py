@@ -1,7 +1,7 @@
 """TensorFlow, JAX and torch: the same detections from the same weights, and each of them learns.
 
-Each backend runs in a process of its own, compiled as in use (tf.function, jax.jit), and writes what it
-found to a file. Boxes may differ by 0.01 pixels, probabilities by 1e-3: convolutions add up in another order.
+Each backend runs in its own process, compiled as in use (tf.function, jax.jit), and writes its results
+to a file. Boxes may differ by 0.01 pixels, probabilities by 1e-3: convolutions add in another order.
 """
 
 import importlib.util
@@ -77,8 +77,8 @@ np.savez(out, **found)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Weights with which plenty is found, saved by this process's backend."""
-    # Sampling that takes everything is the same whatever the random numbers.
+    """Weights that find many nuclei, saved by this process's backend."""
+    # Sampling that takes everything does not depend on random numbers.
     model = lively_model(
         rpn_anchors_per_image=8192,
         rois_per_image=400,

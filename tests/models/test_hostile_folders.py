@@ -1,4 +1,4 @@
-"""Model folders, run folders and checkpoints with anything in them: a result or one line, and nothing is unpickled."""
+"""Model folders, run folders and checkpoints with any content: a result or one line, and nothing is unpickled."""
 
 import json
 import pickle
@@ -46,7 +46,7 @@ def refused(call, *arguments):
 
 
 def changed(data, document):
-    """The document with another value in one of its places."""
+    """The document with one of its values replaced."""
     place = document
     while True:
         keys = list(place) if isinstance(place, dict) else range(len(place))

@@ -1,4 +1,4 @@
-"""Weights of others: files of their structure, written here, against what they must mean."""
+"""Imported weights: files in the published layouts, written here, against independent forward passes."""
 
 import dataclasses
 
@@ -21,14 +21,14 @@ SMALL = dict(pyramid_channels=8, rpn_channels=8, box_head_channels=16, mask_head
 
 
 def small_model(trunk="resnet50", **changes):
-    """The paper's network with its real trunk and little behind it."""
+    """The paper's network with its real trunk and small heads."""
     config = get_preset(f"paper-{trunk}").model
     return MaskRCNNNetwork(dataclasses.replace(config, **{**SMALL, **changes}))
 
 
 @pytest.fixture
 def shallow(monkeypatch):
-    """A "ResNet-50" of one block a stage, where the depth does not matter: it is built in a tenth of the time."""
+    """A "ResNet-50" with one block per stage, for tests where depth does not matter: built in a tenth of the time."""
     monkeypatch.setitem(backbone.BLOCKS, "resnet50", (1, 1, 1, 1))
 
 
@@ -115,7 +115,7 @@ def test_resnet101_gives_the_features_of_keras_applications(tmp_path):
 
 
 def test_each_difference_that_is_accounted_for_matters(resnet50, shallow, monkeypatch):
-    """Were epsilon, padding, or channel order not minded, the first block's features would be others."""
+    """With another epsilon, padding or channel order, the first block's features would differ."""
     path, _, image, expected = resnet50
     right = importers.NEEDS[importers.KERAS]
 

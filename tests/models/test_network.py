@@ -1,4 +1,4 @@
-"""The network as a whole: its size, its gradients, its number formats, images with none and many nuclei."""
+"""The network as a whole: its size, gradients, number formats, and images with no and many nuclei."""
 
 import keras
 import numpy as np
@@ -104,7 +104,7 @@ def batch_of(model_config, dataset=None, **training):
     ids=["compact", "paper's heads, frozen norm", "paper's heads, norm trains"],
 )
 def test_gradients_reach_every_weight_that_trains(changes):
-    """One step of plain descent moves every variable. All anchors are taken, so that each level has some."""
+    """One step of gradient descent moves every variable. All anchors are taken, so that each level has some."""
     config = tiny_config(rpn_anchors_per_image=4096, rois_per_image=80, **changes)
     model = MaskRCNNNetwork(config, seed=1)
     moving = set_trainable(model, "all")
@@ -112,7 +112,7 @@ def test_gradients_reach_every_weight_that_trains(changes):
     before = {name: v.numpy() for name, v in named_variables(model).items()}
     rng = np.random.default_rng(0)
     batch = batch_of(config)
-    # Proposals over the whole crop too, so that every level of the pyramid is pooled from.
+    # Proposals over the whole crop too, so that RoIAlign reads every level of the pyramid.
     batch["image"] = batch["image"] + rng.normal(0, 0.1, batch["image"].shape).astype("float32")
     losses = model.train_on_batch(batch, return_dict=True)
     assert np.isfinite(losses["loss"]) and all(losses[f"{name}_loss"] > 0 for name in LOSSES)
@@ -122,7 +122,7 @@ def test_gradients_reach_every_weight_that_trains(changes):
         if np.array_equal(before[name], v.numpy())
     ]
     if changes.get("train_norm", True):
-        # BatchNorm takes the mean away, and with it what a bias before it could do.
+        # BatchNorm subtracts the mean, and with it the effect of a bias before it.
         still = [
             n for n in still if not (config.head_norm and n.endswith("bias") and ("_conv" in n))
         ]
@@ -184,7 +184,7 @@ def test_one_nucleus_and_375(count):
 
 
 def test_mixed_bfloat16_rounds_no_box(monkeypatch):
-    """bfloat16 knows 301 only as 300 or 302. Boxes, logits and losses must stay float32."""
+    """bfloat16 rounds 301 to 300 or 302. Boxes, logits and losses must stay float32."""
     config = tiny_config(max_nuclei=4)
     seen = {}
     original = mask_rcnn.roi_targets

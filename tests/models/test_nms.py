@@ -34,7 +34,7 @@ def greedy(iou, valid, threshold):
 
 
 def fast(iou, valid, threshold):
-    """One-round "fast NMS": suppressed boxes suppress, too."""
+    """One-round "fast NMS": suppressed boxes suppress others too."""
     return np.array([
         valid[j] and not any(valid[i] and iou[i, j] > threshold for i in range(j)) for j in range(len(valid))
     ])  # fmt: skip
@@ -94,7 +94,7 @@ def test_a_long_chain_by_hand():
 
 
 def test_one_round_would_be_another_thing():
-    """The cases above are able to tell NMS from "fast NMS", which loses boxes."""
+    """The cases above distinguish NMS from "fast NMS", which loses boxes."""
     _, boxes, valid = CASES[0]
     assert fast(iou_table(boxes), valid, 0.3).sum() < greedy(iou_table(boxes), valid, 0.3).sum()
     _, boxes, valid = CASES[-1]

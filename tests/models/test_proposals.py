@@ -61,7 +61,7 @@ def reference(scores, deltas, window, pre_nms=60, post_nms=100, nms_iou=0.7):
 
 
 def test_budget():
-    """A sixteenth of a level's anchors, at least 200, at most the preset's limit and what there are."""
+    """A sixteenth of a level's anchors, at least 200, at most the preset's limit and all of them."""
     assert level_budget(49152, 1000) == 1000
     assert level_budget(12288, 1000) == 768
     assert level_budget(3072, 1000) == 200

@@ -26,7 +26,7 @@ def slow_level(box, canonical_size):
 
 
 def read(feature, y, x):
-    """One bilinear reading at feature coordinates (cell centres are integers); the rim repeats."""
+    """One bilinear sample at feature coordinates (cell centres are integers); edge values repeat."""
     y, x = np.clip(y, 0, feature.shape[0] - 1), np.clip(x, 0, feature.shape[1] - 1)
     y0, x0 = int(y), int(x)
     y1, x1 = min(y0 + 1, feature.shape[0] - 1), min(x0 + 1, feature.shape[1] - 1)
@@ -134,7 +134,7 @@ def test_gradient_flows_to_the_features_and_adds_up():
     found = gradient(
         lambda x: roi_align([x, *rest], box, index, 4, strides=STRIDES, samples=2), features[0]
     )
-    # The weights of each bilinear reading sum to one: 4 x 4 bins of CHANNELS in all.
+    # The weights of each bilinear sample sum to 1: 4 x 4 bins of CHANNELS in all.
     np.testing.assert_allclose(found.sum(), 16 * CHANNELS, rtol=1e-5)
     assert (found >= 0).all() and (found[0, 3:7, 3:9] > 0).all() and not found[0, 9:].any()
 

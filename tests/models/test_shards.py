@@ -1,4 +1,4 @@
-"""Weights in several files: every file small enough, nothing lost, nothing of an earlier save left."""
+"""Weights in several files: every file small enough, nothing lost, no file of an earlier save left."""
 
 import numpy as np
 import pytest

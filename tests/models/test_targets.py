@@ -146,7 +146,7 @@ def test_sample_takes_only_what_is_allowed_as_much_as_there_is_and_all_alike():
                 and set(taken) <= allowed[row]
             )
         drawn[index[3]] += 1
-    assert drawn.sum() == 2000 and 15 < drawn.min() and drawn.max() < 70  # 40 each, give or take
+    assert drawn.sum() == 2000 and 15 < drawn.min() and drawn.max() < 70  # about 40 each
 
 
 def test_sample_of_more_than_there_are_places():
@@ -283,7 +283,7 @@ def test_roi_sampling_counts():
 
 
 def test_ground_truth_joins_the_proposals():
-    """Even where no proposal is valid every nucleus is a positive."""
+    """Even if no proposal is valid, every nucleus is a positive."""
     labels, boxes, ids, proposals, valid = roi_scene()
     c = config(rois_per_image=60, roi_positive_fraction=0.5)
     found = numpy(
@@ -352,7 +352,7 @@ def test_mask_targets_are_those_of_the_loop(scale, samples):
     found = ops.convert_to_numpy(mask_targets(*tensors(labels, boxes, batch, ids), c))
     assert found.shape == (6, 14, 14) and found.dtype == np.float32
     for n in range(6):
-        # A sample that falls on a pixel's edge may go either way in float32.
+        # A sample on a pixel's edge may fall on either side in float32.
         wrong = (
             np.abs(found[n] - slow_mask(labels[batch[n]], boxes[n].astype("float64"), ids[n], c))
             > 1e-6

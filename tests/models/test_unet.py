@@ -46,7 +46,7 @@ def test_targets_of_a_hand_drawn_map():
 def test_targets_match_a_loop_over_pixels():
     rng = np.random.default_rng(0)
     labels, _ = discs(30, 34, 9, rng, radius=(2, 7))
-    labels[:, 20][labels[:, 20] == 0] = 77  # something that touches others
+    labels[:, 20][labels[:, 20] == 0] = 77  # something that touches
     labels[3:5, 3:5] = -1
     for boundary, reach in ((1, 2), (2, 1)):
         nucleus, interior, weight = targets(
@@ -197,8 +197,8 @@ def test_prediction_at_odd_sizes_in_tiles_and_flips(monkeypatch):
     assert whole.shape == (75, 83, 2) and whole.dtype == np.float32
     assert pixel_maps(model, image, views=4).shape == (75, 83, 2)
     monkeypatch.setattr(unet_objects, "TILE", 32)
-    monkeypatch.setattr(unet_objects, "MARGIN", 24)  # more than this network sees
-    inside = np.s_[:56, :60]  # seams at 32; at the far edges the mirrored rim is of another width
+    monkeypatch.setattr(unet_objects, "MARGIN", 24)  # more than the network's receptive field
+    inside = np.s_[:56, :60]  # seams at 32; at the far edges the mirrored margin has another width
     assert pixel_maps(model, image)[inside] == pytest.approx(whole[inside], abs=1e-5)
     monkeypatch.undo()
     found = model.predict(image, score_threshold=0.0, mask_threshold=0.1, nms_iou=0.5)

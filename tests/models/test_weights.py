@@ -33,7 +33,7 @@ def values(network):
 
 @pytest.fixture(scope="module")
 def trained():
-    """A model whose every variable is its own, BatchNorm statistics included."""
+    """A model whose variables all differ, BatchNorm statistics included."""
     model = lively_model(THRESHOLDS)
     rng = np.random.default_rng(0)
     for name, variable in named_variables(model.network).items():
@@ -112,7 +112,7 @@ def test_another_architecture_is_refused_in_one_line_and_changes_nothing(folder)
 
 
 def test_a_deeper_network_is_not_cut_to_a_shallower_one(tmp_path):
-    """Every variable of the shallower one is there, and the rest would be dropped without a word."""
+    """The shallower network's variables are all there; the rest would be dropped without a message."""
     deeper = tmp_path / "deeper"
     build(tiny_config(blocks=(1, 1, 2, 1))).save(deeper)
     with pytest.raises(UserError, match="another architecture than tiny.* unexpected .*4b"):
@@ -234,7 +234,7 @@ def test_thresholds_are_replaced_alone(folder, tmp_path):
 
 
 def test_what_ships_loads():
-    """Every model in data/weights is whole."""
+    """Every model in data/weights is complete."""
     for name, place in shipped_weights().items():
         config, thresholds = weights.read_config(place)
         assert config.name and 0 < thresholds.score < 1, name

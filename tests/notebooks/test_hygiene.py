@@ -41,7 +41,7 @@ def code_cells(path):
 
 
 def run_or_awaited(path):
-    """A solution with its outputs; one that was built and not yet run is an expected failure."""
+    """A solution with its outputs; one that was built but not yet run is an expected failure."""
     if path in SOLUTIONS and not any(cell.execution_count for cell in code_cells(path)):
         pytest.xfail(
             f"not run since its source changed: notebooks/build.py --execute {path.stem[:2]}"
@@ -54,7 +54,7 @@ def text_of(path):
 
 
 def problems(notebook, folder, solved):
-    """What the rules object to in a notebook (a solution if ``solved``), as short strings."""
+    """The violations of the rules in a notebook (a solution if ``solved``), as short strings."""
     found = []
     for cell in notebook.cells:
         unknown = set(cell.metadata.get("tags", [])) - KNOWN_TAGS
@@ -118,7 +118,7 @@ def pictures(cell):
 
 @each_solution
 def test_every_picture_has_an_alternative_text_and_words_below_it(path):
-    """A picture is followed by markdown that says what was seen, so that the text stands alone."""
+    """A picture is followed by markdown that says what it shows, so that the text is complete without it."""
     cells, seen = run_or_awaited(path).cells, 0
     for index, cell in enumerate(cells):
         for picture in pictures(cell):
@@ -208,7 +208,7 @@ def test_exercise_and_solution_differ_only_where_they_should(name, builder):
 
 @pytest.mark.parametrize("name", SERIES)
 def test_later_cells_do_not_use_the_learner_s_functions(name, builder):
-    """Only the cell that defines an exercise and the one that checks it may name it."""
+    """Only the cells that define and check an exercise may name its function."""
     notebook = builder.build(name, "exercise")
     for index, cell in enumerate(notebook.cells):
         if "exercise" not in cell.metadata.get("tags", []):

@@ -1,4 +1,4 @@
-"""The measurement behind the notebooks' limit: nbval's run of them fails above it (notebooks/conftest.py)."""
+"""The measurement for the notebooks' memory limit: a run by nbval fails above it (notebooks/conftest.py)."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def started(code):
 
 @linux
 def test_a_peak_is_the_process_s_own_and_stays_after_the_memory_is_given_back():
-    mine = bytearray(400 * 2**20)  # must not count in a process that is started
+    mine = bytearray(400 * 2**20)  # must not count in a new process
     process = started(HOLD.format(mib=150))
     assert 150 / 1024 < peak_gib(process.pid) < 250 / 1024
     del mine
@@ -76,7 +76,7 @@ def test_freed_memory_goes_back_to_the_system():
 
     size, process = 40_000, psutil.Process()
     many = [bytearray(1000) for _ in range(size)]
-    last = bytearray(1000)  # above them: the heap cannot shrink by itself
+    last = bytearray(1000)  # above the freed memory: the heap cannot shrink by itself
     before = process.memory_info().rss
     del many
     give_back()

@@ -1,4 +1,4 @@
-"""Images as tasks of Dask: the same files as from one process, also when a worker is killed in the middle."""
+"""Images as Dask tasks: the same files as from one process, even when a worker is killed on the way."""
 
 import contextlib
 import os
@@ -39,7 +39,7 @@ def workers(count, threads=1, **options):
 
 
 def contents(out):
-    """{relative path: bytes} of a results folder, but for locks and what killed processes left."""
+    """{relative path: bytes} of a results folder, except locks and files that killed processes left behind."""
     files = {p.relative_to(out).as_posix(): p for p in out.rglob("*") if p.is_file()}
     return {n: p.read_bytes() for n, p in files.items() if ".lock" not in n and ".partial" not in n}
 
@@ -60,7 +60,7 @@ def test_one_process_names_what_fails_and_resumes(images, tmp_path, capsys):
 
 
 def test_tasks_in_threads_of_this_process(images, tmp_path):
-    """The quick one: all of the client's side, without the workers' processes."""
+    """A quick test of the client's side, without processes for the workers."""
     predict_many(images, tmp_path / "straight", weights=Stub, progress=False)
     with workers(1, threads=2, processes=False) as client:
         predict_many(images, tmp_path / "out", weights=Stub, client=client, progress=False)

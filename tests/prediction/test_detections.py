@@ -17,7 +17,7 @@ HEIGHT, WIDTH, SIZE = 53, 71, 14
 
 
 def slow_paste(probs, box, height, width, threshold):
-    """One mask, pixel by pixel: centres inside the box read the grid bilinearly; its rim repeats."""
+    """One mask, pixel by pixel: centres inside the box sample the grid bilinearly; edge values repeat."""
     size = len(probs)
     y1, x1, y2, x2 = box.astype("float64")
     out = np.zeros((height, width), bool)
@@ -77,7 +77,7 @@ def test_a_full_mask_fills_its_box():
 
 
 def test_masks_span_the_mask_boxes():
-    """Dilated presets: the grid reaches over the box."""
+    """Dilated presets: the grid extends beyond the box."""
     found = detections(1)
     grown = Detections(found.boxes, found.scores, np.ones((1, SIZE, SIZE), "float32"),
                        np.array([[10, 10, 22, 34]], "float32"), HEIGHT, WIDTH)  # fmt: skip
@@ -171,7 +171,7 @@ def test_masks_are_pasted_once(monkeypatch):
     np.testing.assert_array_equal(found.areas, expected[2].sum(axis=(1, 2)))
     found.confident(0.5).take(slice(1, 3)).rles()
     assert calls == [0.5]
-    # Another threshold is another mask, whichever way it comes.
+    # Another threshold gives another mask, whichever way it is set.
     found.thresholds = dataclasses.replace(found.thresholds, mask=0.7)
     np.testing.assert_array_equal(found.masks, detections(mask=0.7).masks)
     other = dataclasses.replace(found, thresholds=Thresholds(mask=0.3))
@@ -185,7 +185,7 @@ def test_masks_are_pasted_once(monkeypatch):
     ids=str,
 )
 def test_taken_pixels_are_those_pasted_anew(index):
-    """Before pasting and after it: those without a pixel too, in any order."""
+    """Before pasting and after it, in any order, and also for detections without a pixel."""
     index = index if isinstance(index, slice) else np.array(index, None if len(index) else int)
     fresh, found = detections().take(index), detections()
     found.pixels()
@@ -195,7 +195,7 @@ def test_taken_pixels_are_those_pasted_anew(index):
 
 
 def test_quality_by_hand():
-    """Of the pixels that a lax outline holds (0.3), the share that a strict one does (0.7)."""
+    """The share of the pixels above 0.3 that are also above 0.7."""
     found = full(
         np.array([[0, 0, 10, 10], [20, 20, 30, 30], [0, 40, 9, 49]], "float32"), [0.9, 0.8, 0.7]
     )
@@ -208,11 +208,11 @@ def test_quality_by_hand():
         Detections(*(getattr(found, n) for n in ("boxes", "scores", "mask_probs", "mask_boxes")),
                    HEIGHT, WIDTH, Thresholds(mask=cut)).areas for cut in (0.3, 0.7)
     )  # fmt: skip
-    assert np.abs(strict / loose - found.quality).max() < 0.1  # in pixels, cells become steps
+    assert np.abs(strict / loose - found.quality).max() < 0.1  # coarser in whole pixels
 
 
 def test_scores_follow_their_labels():
-    """Of three masks the second is hidden by the first: its label goes, and so does its score."""
+    """The second of three masks is hidden by the first: its label is dropped, and its score with it."""
     boxes = np.array([[0, 0, 10, 10], [2, 2, 8, 8], [20, 20, 30, 30]], "float32")
     scores = np.array([0.9, 0.8, 0.7], "float32")
     found = full(boxes, scores)

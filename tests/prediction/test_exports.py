@@ -1,4 +1,4 @@
-"""Every format opened again by a reader that shares nothing with the writer, and compared with the labels."""
+"""Every format is read by a reader that shares no code with the writer, and compared with the labels."""
 
 import contextlib
 import errno
@@ -253,7 +253,7 @@ def needs(name):
 
 @contextlib.contextmanager
 def small_disk():
-    """Files of more than 64 bytes cannot be written: the system's own error, in the middle of a file."""
+    """Files of more than 64 bytes cannot be written: the system's error comes in the middle of a file."""
     resource = pytest.importorskip("resource")  # not on Windows
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
@@ -303,7 +303,7 @@ def test_written_again_the_new_one_replaces_the_old(tmp_path, name):
     assert {p.relative_to(tmp_path / name) for p in again} == {
         p.relative_to(tmp_path / "other" / name) for p in once
     }
-    if name in ("geojson", "ome-zarr"):  # the others hold a time or a random id
+    if name in ("geojson", "ome-zarr"):  # the others contain a time or a random id
         assert list(again.values()) == list(once.values())
 
 

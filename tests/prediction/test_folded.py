@@ -1,4 +1,4 @@
-"""Prediction's shortcuts give what the layers give: BatchNorm folded, the mask's doubling as a matrix product."""
+"""Prediction's shortcuts agree with the layers: folded BatchNorm, the mask's upsampling as a matrix product."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ NORMS = keras.layers.BatchNormalization
 
 
 def shaken(config, **options):
-    """A network whose BatchNorm statistics and biases are not those of the first day."""
+    """A network whose BatchNorm statistics and biases differ from their initial values."""
     network = MaskRCNNNetwork(config, seed=2, **options)
     rng = np.random.default_rng(5)
     for variable in network.variables:
@@ -71,7 +71,7 @@ def test_trunk_and_pyramid(backbone, monkeypatch):
 
 
 def test_weights_of_today():
-    """Folding does not keep what a layer was."""
+    """Folding uses the layers' present values."""
     network = shaken(tiny_config())
     x = ops.convert_to_tensor(image())
     fast = FastForward(network)
@@ -106,7 +106,7 @@ def test_pooling(size, samples, beyond):
 
 
 def test_candidates():
-    """Proposals, two passes of the box head and the order by score: all that the pipeline asks for."""
+    """Proposals, two passes of the box head and the order by score: all that the pipeline needs."""
     network = lively_model().network
     arguments = ops.convert_to_tensor(image()), ops.convert_to_tensor([[60.0, 90.0]])
     pyramid, boxes, scores = FastForward(network).candidates(*arguments)
@@ -132,7 +132,7 @@ def test_masks(norm, scale):
 
 
 def test_half_precision():
-    """Both round to eight bits, each at its own places; what comes out has the layers' dtypes."""
+    """Both round to eight bits, but at different points; outputs have the layers' dtypes."""
     network = shaken(tiny_config(), dtype_policy="mixed_bfloat16")
     x = ops.convert_to_tensor(image())
     fast = FastForward(network)

@@ -1,4 +1,4 @@
-"""The interchange: what is written comes back, and every kind of bad input has its one-line error or its rule."""
+"""The interchange format: what is written is read back, and every kind of bad input has a one-line error or a rule."""
 
 import json
 import tempfile
@@ -82,7 +82,7 @@ def load(document):
 
 
 DELETE = object()
-# Where in the document, what stands there then, and the message.
+# Place in the document, new value, message.
 BAD = {
     "no images": ("images", DELETE, "list 'images' is missing"),
     "no annotations": ("annotations", DELETE, "list 'annotations' is missing"),
@@ -223,7 +223,7 @@ def test_of_several_categories_the_nucleus_counts_and_a_line_says_so():
     assert predictions.images["one"].scores.tolist() == [0.4]
     assert predictions.warnings == ["1 annotation of other categories than nucleus left out"]
     only = document_of()
-    only["categories"] = [{"id": 9, "name": "cell"}]  # one kind of object, whatever it is called
+    only["categories"] = [{"id": 9, "name": "cell"}]  # a single kind of object, whatever its name
     for item in only["annotations"]:
         item["category_id"] = 9
     assert len(load(only).images["one"]) == 2 and load(only).warnings == []
@@ -232,7 +232,7 @@ def test_of_several_categories_the_nucleus_counts_and_a_line_says_so():
 def test_an_area_that_is_not_the_masks_is_said():
     document, labels = document_of(), ellipses(np.random.default_rng(0), 20, 30, 4, 2, 5)
     for item, label in zip(document["annotations"], (1, 2)):
-        item["area"] = float((labels == label).sum()) + 1.5  # a polygon's area is near, not equal
+        item["area"] = float((labels == label).sum()) + 1.5  # a polygon's area is only close
     assert load(document).warnings == []
     document["annotations"][0]["area"] *= 4
     assert load(document).warnings == ["1 annotation with an 'area' that is not the mask's: the masks count"]  # fmt: skip
@@ -278,7 +278,7 @@ def test_data_set_and_predictions_that_do_not_fit(case):
         for w in report.warnings
     )
     assert any("not in the data set were left out: stranger" in w for w in report.warnings)
-    # the last image has no detections: the rule in numbers
+    # the same as if the last image had no detections
     whole = evaluate(dataset, predictions, progress=False)
     assert whole.metrics == report.metrics
     with pytest.raises(

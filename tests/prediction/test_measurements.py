@@ -1,4 +1,4 @@
-"""Measurements of nuclei: shapes whose numbers are known."""
+"""Measurements of nuclei whose values are known."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""napari's plugin without napari: the manifest by npe2 where it is installed, and the function on layers that only look like napari's."""
+"""The napari plugin without napari: the manifest by npe2 where installed, and the function on stand-ins for layers."""
 
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +22,7 @@ LABELS[2:12, 3:15], LABELS[20:28, 22:30], LABELS[15, 5] = 1, 2, 3
 
 @pytest.fixture
 def calls(monkeypatch):
-    """A model that finds LABELS; gives what it was called with."""
+    """A model that finds LABELS, and a list of the arguments it was called with."""
     seen = []
 
     def predict(image, **options):

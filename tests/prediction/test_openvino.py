@@ -1,4 +1,4 @@
-"""The model outside Keras: the same numbers from ONNX and OpenVINO, and a clear word where they are missing."""
+"""The model outside Keras: the same numbers from ONNX and OpenVINO, and a clear error where they are missing."""
 
 import json
 import sys
@@ -73,7 +73,7 @@ def test_export_refuses_what_cannot_be(model, tmp_path):
 
 
 def changed(changes):
-    """A lively model of that architecture, BatchNorm with statistics of its own."""
+    """A model of that architecture with random weights and BatchNorm statistics."""
     from nucleus_course.models.weights.folder import named_variables
 
     model = lively_model(Thresholds(score=0.1), **changes)
@@ -126,7 +126,7 @@ def test_candidates_are_those_of_keras_also_in_flipped_views(model, image):
     assert boxes.shape == other[1].shape == (2, 64, 4)
     np.testing.assert_allclose(other[2], scores, atol=1e-3)
     rows = random_boxes(np.random.default_rng(2), 7, *image.shape[:2])
-    rows[0] = [0, 0, *image.shape[:2]]  # grown, it reaches beyond the image on all sides
+    rows[0] = [0, 0, *image.shape[:2]]  # enlarged, it reaches beyond the image on all sides
     masks = theirs.masks(pyramid, rows, prepared)
     np.testing.assert_allclose(ours.masks(other[0], rows, prepared), masks, atol=1e-3)
     assert ours.masks(other[0], rows[:0], prepared).shape == (0, 28, 28)
@@ -215,7 +215,7 @@ def test_a_layer_that_cannot_be_written_is_named():
 
 
 def test_margins_hold_what_grown_boxes_reach():
-    """Wherever a grown box's samples lie, the padded map has them."""
+    """The padded map contains every sample of an enlarged box."""
     from nucleus_course.prediction.engines.onnx_model import MaskRCNNWriter
 
     writer = MaskRCNNWriter(build(tiny_config(mask_roi_scale=1.5)), 64, 128)

@@ -1,4 +1,4 @@
-"""What a notebook cell shows of detections, read back from its HTML."""
+"""Detections in a notebook cell, read back from the HTML."""
 
 import base64
 import io

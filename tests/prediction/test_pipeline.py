@@ -1,4 +1,4 @@
-"""From any image to detections at its own size, and the trace of how they came about."""
+"""From any image to detections at its size, and the trace of the steps."""
 
 import dataclasses
 import re
@@ -74,7 +74,7 @@ def test_every_kind_of_image_says_the_same(model, image):
 
 
 def test_channels_first(model, image):
-    """Its height and width are the last two axes; a wide image, so that taking the first two would show."""
+    """Height and width are the last two axes; with a wide image, taking the first two would show."""
     wide = image[:40]
     found, expected = model.predict(np.moveaxis(wide, 2, 0)), model.predict(wide)
     check(found, 40, image.shape[1])
@@ -155,7 +155,7 @@ def test_new_weights_count_at_once(image):
 
 
 def test_flips_average_the_four_views(image):
-    """An image and its mirror image have mirrored detections once all four flips are looked at."""
+    """With all four flips, an image and its mirror image have mirrored detections."""
     model = lively()
     found, mirrored = model.predict(image, flips=4), model.predict(image[:, ::-1].copy(), flips=4)
     check(found, *image.shape[:2], slack=1e-4)  # a weighted mean rounds
@@ -198,7 +198,7 @@ def test_a_predicted_box_and_mask_come_back_to_the_images_pixels(preset):
     config = get_preset(preset).model
     network = np.array([[21, 10, 41, 53], [0, 0, 60, 75]], "float32") * config.upsample
     scores = np.array([0.5, 0.9], "float32")
-    # A mask that is full inside the box, whose grid may reach over it.
+    # A mask that fills the box; its grid may extend beyond it.
     size, reach = config.mask_size, config.mask_roi_scale
     inside = np.abs((np.arange(size) + 0.5) / size - 0.5) * reach <= 0.5
     probs = np.repeat((inside[:, None] & inside)[None].astype("float32"), 2, axis=0)

@@ -1,4 +1,4 @@
-"""What is known of detections, and scores made of it: against loops, hand-made cases and a slow network."""
+"""Features of detections, and scores from them: against loops, hand-made cases and a slow network."""
 
 import json
 
@@ -82,7 +82,7 @@ def test_features_without_a_sure_detection_and_without_any():
     assert (column(found, "sureness") == 0).all() and (column(found, "crowd") == 0).all()
     assert (column(found, "clutter") == 6).all() and np.isfinite(
         found
-    ).all()  # 8 for no sure one: the cap
+    ).all()  # 6, though none is sure: the cap is 8
     assert np.isfinite(describe(boxes, scores * 0 + 1, probs * 0)).all()
     assert describe(boxes[:0], scores[:0], probs[:0]).shape == (0, len(FEATURES))
     assert rescorer()(boxes[:0], scores[:0], probs[:0]).shape == (0,)
@@ -125,7 +125,7 @@ def test_a_model_folder_keeps_its_rescorer_and_loses_a_stale_one(tmp_path):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(model.rescorer, name))
     assert loaded.info == {"split": "train"}
     first = json.loads((tmp_path / "rescoring.json").read_text())["mean"][0]
-    assert str(first) == str(model.rescorer.mean[0])  # no more digits than a float32 has
+    assert str(first) == str(model.rescorer.mean[0])  # no more digits than float32 needs
     other = build(tiny_config())
     other.save(tmp_path)
     assert MaskRCNN.load(tmp_path).rescorer is None and not (tmp_path / "rescoring.json").exists()
@@ -145,7 +145,7 @@ def test_prediction_takes_the_rescorers_scores(tmp_path):
     expected = model.rescorer(trace.boxes[trace.kept], trace.class_scores[trace.kept], probs)
     np.testing.assert_allclose(found.scores, np.sort(expected)[::-1], atol=1e-5)
     np.testing.assert_allclose(trace.detections.scores, found.scores, atol=1e-5)
-    # A score threshold gives the same ones as a cut afterwards, though a new score may be above the old.
+    # A score threshold gives the same detections as a cut afterwards, even if new scores are higher.
     cut = float(np.median(found.scores))
     np.testing.assert_array_equal(
         model.predict(image, score_threshold=cut).boxes, found.confident(cut).boxes

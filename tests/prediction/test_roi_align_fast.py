@@ -27,7 +27,7 @@ def pyramid(rng, height=160, width=224, channels=5):
 @pytest.mark.parametrize("beyond", [False, True])
 @pytest.mark.parametrize(("size", "samples"), [(7, 2), (14, 1)])
 def test_same_crops_as_the_plain_one(size, samples, beyond, canonical_size):
-    """Two images, all levels; boxes of every size, at the rim, beyond it where that may be, of one pixel and of none."""
+    """Two images, all levels; boxes of every size, at the edge, beyond it where allowed, of one pixel and empty."""
     rng = np.random.default_rng(1)
     features = [ops.convert_to_tensor(f) for f in pyramid(rng)]
     over = [[-20, -9, 30, 40], [140, 100, 171, 260], [-300, -300, 500, 500]] if beyond else []

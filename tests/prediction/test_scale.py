@@ -1,4 +1,4 @@
-"""The scale an image is looked at: given, found by a first look, and undone in what comes back."""
+"""The scale of prediction: given, or found by a first pass, and undone in the result."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ KNOWN = Thresholds(score=0.5, diameters=(10, 20, 40))
 
 
 class Seen(Components):
-    """Components that keep the shapes of what they see."""
+    """Components that record the shapes of their inputs."""
 
     def __init__(self):
         super().__init__()
@@ -28,7 +28,7 @@ class Seen(Components):
 
 
 def look(radius, thresholds=KNOWN, **options):
-    """(what is found of 16 discs of a radius, their true label image, shapes that were seen)"""
+    """(detections of 16 discs of a radius, their true label image, shapes of the inputs)"""
     image, _ = dots(4, 4, step=6 * radius, radius=radius)
     model = model_of(Seen(), thresholds)
     found = tiles.predict_image(model, image, thresholds, tile=0, **options)

@@ -1,4 +1,4 @@
-"""The object that detects: which kind comes of what, options out of range, what it says of its scores."""
+"""The object that detects: which kind is loaded, options out of range, warnings about its scores."""
 
 import dataclasses
 import warnings
@@ -139,7 +139,7 @@ def test_scores_fitted_with_other_flips_are_said_to_be(model, image, monkeypatch
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.predict(image, flips=2)
-        monkeypatch.setattr(model, "rescorer", rescorer(split="train"))  # of an older fit
+        monkeypatch.setattr(model, "rescorer", rescorer(split="train"))  # from an older fit
         model.predict(image)
 
 

@@ -1,4 +1,4 @@
-"""Slides: what is written from pieces is what the whole image gives; only what is needed is read; stopped, they go on."""
+"""Slides: results in pieces equal those of the whole image, only what is needed is read, and a stopped run resumes."""
 
 import csv
 import dataclasses
@@ -27,7 +27,7 @@ HOW = {"tile": 320, "overlap": 128}
 
 
 class Overlapping(Components):
-    """Components in boxes that are larger than they are, with masks that fill them: neighbours overlap."""
+    """Components whose masks fill boxes larger than they are, so that neighbours overlap."""
 
     def candidates(self, prepared):
         labels, boxes, scores = super().candidates(prepared)
@@ -58,7 +58,7 @@ def model_with(engine=None, thresholds=POINT):
 
 
 def slide(image, folder, model, how=HOW):
-    """(Nuclei, Plane) of an image that is looked at as a slide."""
+    """(Nuclei, Plane) of an image that is treated as a slide."""
     plane = as_plane(image)
     parts = Parts(folder, plan_slide(model, plane, model.thresholds, 0.5, how), "print")
     for number in parts.missing():
@@ -97,7 +97,7 @@ def test_a_slide_gives_what_the_image_gives(engine, tmp_path):
 
 
 def test_exports_of_a_slide_are_those_of_the_image(tmp_path, monkeypatch):
-    """Written from rectangles of at most 300 pixels, and the same for every reader."""
+    """Written in rectangles of at most 300 pixels; every reader gets the same."""
     zarr, roifile = pytest.importorskip("zarr"), pytest.importorskip("roifile")
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr(export_images, "CHUNK", 128)
@@ -198,7 +198,7 @@ def test_a_diameter_is_looked_for_in_the_sample(tmp_path):
 
 @pytest.fixture
 def small(monkeypatch):
-    """From 10,000 pixels on an image is large."""
+    """Images of 10,000 pixels or more count as large."""
     monkeypatch.setattr(planes, "LARGE", 10_000)
     monkeypatch.setattr(many, "LARGE", 10_000)
 
@@ -228,7 +228,7 @@ def test_a_slide_among_images_of_a_results_folder(small, tmp_path, capsys):
 
 
 class Counted:
-    """An array of which pieces alone are taken, as zarr and dask arrays are."""
+    """An array that records the size of the pieces read, standing for zarr and dask arrays."""
 
     def __init__(self, array):
         self.array, self.shape, self.dtype, self.largest = array, array.shape, array.dtype, 0

@@ -1,4 +1,4 @@
-"""Tiles and their merging, with a detector that finds connected components and makes no mistakes."""
+"""Tiles and their merging, with a perfect detector of connected components."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_where_dividing_ends_one_line_says_so():
 def test_a_nucleus_wider_than_the_margin_stays_one():
     image = np.zeros((300, 1200), "uint8")
     y, x = np.mgrid[:300, :1200]
-    image[((y - 150) / 60) ** 2 + ((x - 600) / 60) ** 2 <= 1] = 200  # on the border of two cores
+    image[((y - 150) / 60) ** 2 + ((x - 600) / 60) ** 2 <= 1] = 200  # across two cores
     labels = predict(model_of(), image).label_image()
     assert labels.max() == 1
     assert agreement(labels, (image > 0).astype(int)) == 1.0
@@ -126,7 +126,7 @@ def test_the_best_come_first_and_the_limit_counts_the_whole_image():
 
 
 def test_what_a_tile_sees_far_outside_its_core_is_its_neighbours_to_say():
-    """The left tile imagines a nucleus in its margin that the right one, which sees all of it, does not."""
+    """The left tile has a false alarm in its margin that the right one, which sees all of it, does not have."""
 
     class Imagines(Components):
         def candidates(self, prepared):

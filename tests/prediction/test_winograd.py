@@ -38,7 +38,7 @@ def test_an_axis_alone_in_whole_numbers():
 
 @pytest.mark.parametrize("norm", [True, False])
 def test_the_mask_head_gives_the_same_masks_this_way(norm, monkeypatch):
-    """Any number of boxes: less than a chunk, a whole one, some over."""
+    """Any number of boxes: less than a chunk, exactly one, more."""
     head = MaskHead(tiny_config(pyramid_channels=12, mask_head_channels=12, head_norm=norm))
     head.build()
     rng = np.random.default_rng(0)

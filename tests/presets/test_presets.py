@@ -1,4 +1,4 @@
-"""Recipes: what each changes, and that nothing else moves."""
+"""Presets: what each changes, and that nothing else changes."""
 
 import dataclasses
 import subprocess
@@ -13,7 +13,7 @@ from nucleus_course.presets.variants import VARIANTS
 
 
 def differences(a, b):
-    """Names of the fields of two presets that differ, but for name and summary."""
+    """Names of the fields in which two presets differ, except name and summary."""
     found = set()
     for part in ("model", "training", "augment", "thresholds"):
         one, other = getattr(a, part), getattr(b, part)
@@ -27,7 +27,7 @@ def differences(a, b):
 
 @pytest.mark.parametrize("backbone", ["resnet50", "resnet101"])
 def test_the_papers_schedule_is_exact(backbone):
-    """Johnson 2018: heads, stage 4 and up, all at a tenth; 100 epochs, SGD 0.9, batch 6, clip 5.0, decay 1e-4."""
+    """Johnson 2018: heads, then stage 4 and up, then all at a tenth of the rate; 100 epochs, SGD 0.9, batch 6, clip 5.0, decay 1e-4."""
     preset = get_preset(f"paper-{backbone}")
     assert [(s.layers, s.epochs, s.rate, s.schedule, s.warmup_epochs) for s in preset.training.stages] == [
         ("heads", 20, 1e-3, "constant", 0), ("4+", 40, 1e-3, "constant", 0), ("all", 40, 1e-4, "constant", 0),
@@ -103,7 +103,7 @@ def test_variants_add_up():
 
 
 def test_larger_crops_keep_their_shares():
-    """Nearly the same pixels a step, and about as many RoIs, anchors and nuclei a pixel."""
+    """Nearly the same pixels per step, and about as many RoIs, anchors and nuclei per pixel."""
     base, larger = get_preset("compact"), get_preset("compact+larger")
     assert larger.training.crop == 224 and larger.training.crop % larger.model.pad_multiple == 0
     pixels = [p.training.batch_size * p.training.crop**2 for p in (base, larger)]

@@ -1,4 +1,4 @@
-"""The page opens by itself: one file, nothing from elsewhere, every number and caption in it."""
+"""The page is one file with every number and caption, and loads nothing from elsewhere."""
 
 import re
 from html.parser import HTMLParser
@@ -12,7 +12,7 @@ from nucleus_course.reports.html import page, write_html  # noqa: E402
 
 
 class Reader(HTMLParser):
-    """Collects tags, sources and text; complains of tags that are not closed in order."""
+    """Collects tags, sources and text; fails on tags that are not closed in order."""
 
     VOID = {"meta", "img", "br", "link"}
 
@@ -56,7 +56,7 @@ def test_the_page_is_well_formed_and_complete(case, text):
     for key in KEYS:
         assert key in words
         assert f"{report.metrics[key]:.2f}" in words
-    assert re.search(r"\d+\.\d to \d+\.\d", words)  # intervals are made where the report has none
+    assert re.search(r"\d+\.\d to \d+\.\d", words)  # intervals, computed for the page
     for kind in report.types:
         assert kind in words
     assert "Definitions" in words and f"{report.counts['nuclei']} nuclei" in words
@@ -100,4 +100,4 @@ def test_write_html_is_one_small_file(case, tmp_path):
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert path.stat().st_size < 1_500_000
     text = path.read_text(encoding="utf-8")
-    assert "Compared" in text and "co (other)" in text  # of the same name, yet both are drawn
+    assert "Compared" in text and "co (other)" in text  # both have the same name and are drawn

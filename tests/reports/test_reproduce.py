@@ -1,4 +1,4 @@
-"""`nucleus-course reproduce`: what run folders hold, in one table, and what is missing."""
+"""`nucleus-course reproduce`: a table of what run folders hold and what is missing."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ REPORT = {"metrics": {**SHOWN, "pq": 1.0}, "images": {}, "types": {}, "split": "
 
 
 def run_folder(runs, preset, done, planned=100, report=None, **config):
-    """A run folder as training and evaluation leave it."""
+    """A run folder as training and evaluation write it."""
     folder = runs / preset
     folder.mkdir(parents=True)
     config = {"stages": [{"epochs": planned}], "minutes": None, "start": None, **config}
@@ -56,7 +56,7 @@ def test_rows_say_how_far_each_run_came(runs):
         "paper-resnet50-scratch": "not scored",
         "paper-resnet101-scratch": "not run",
         "strong": "not run",
-        "compact": "7",  # by the clock: seven minutes were asked for
+        "compact": "7",  # trained by the clock, for seven minutes
     }
     assert rows["paper-resnet50"].metrics == SHOWN
     assert rows["paper-resnet50"].warnings == []
@@ -98,7 +98,7 @@ def test_commands_run_what_is_missing_and_only_that(runs):
 
 def test_what_was_cut_short_goes_on_to_the_length_it_was_begun_with(tmp_path):
     run_folder(tmp_path, "strong", 7, planned=50)
-    # Both, as could once be given: the clock decided.
+    # With both epochs and minutes, as once allowed: minutes count.
     run_folder(tmp_path, "compact", 7, planned=50, minutes=30.0)
     rows = {row.preset: row for row in reproduction.collect("table1", tmp_path)}
     assert rows["strong"].state == "7 of 50"
@@ -112,7 +112,7 @@ def test_the_printed_commands_are_ones_that_train_understands(runs):
     for table in reproduction.TABLES:
         for row in reproduction.collect(table, runs):
             for name, *words in reproduction.commands(row, "missing.zip"):
-                # Parses, runs nothing; raises on what it does not know.
+                # This only parses, and raises on unknown options.
                 known[name].make_context(name, list(words))
 
 
@@ -208,7 +208,7 @@ def test_the_list_of_recipes():
 
 
 def test_the_note_counts_the_images_that_were_scored(tmp_path):
-    """Whatever the data: not the number of one data set's validation split."""
+    """For any data, not a fixed number of one data set's validation split."""
 
     def note(*sizes):
         rows = [reproduction.Row(f"run{i}", tmp_path, None, metrics={"coco_ap": 1.0}, images=n) for i, n in enumerate(sizes)]  # fmt: skip

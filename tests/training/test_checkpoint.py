@@ -38,7 +38,7 @@ def test_a_run_folder_in_use_is_refused(tmp_path):
     train(Toy(), dataset(), preset=preset(), run=tmp_path / "run", epochs=1, **QUIET)
     with pytest.raises(UserError, match="already holds a training: add --resume"):
         train(Toy(), dataset(), preset=preset(), run=tmp_path / "run", **QUIET)
-    RunFolder(tmp_path / "run", resume=True).close()  # neither refusal left it locked
+    RunFolder(tmp_path / "run", resume=True).close()  # neither error left it locked
 
 
 def test_a_run_folder_that_is_a_file_is_refused(tmp_path):

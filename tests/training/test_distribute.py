@@ -1,6 +1,6 @@
 """Two virtual CPU devices against one: the same batches, the same losses, the same weights.
 
-Each backend runs in a process of its own, for the number of devices is settled before the first use.
+Each backend runs in its own process, because the number of devices is fixed at first use.
 """
 
 import json
@@ -27,7 +27,7 @@ def outcome(rows, network):
     return {"losses": losses, "weights": summary(network), "rows": rows}
 """
 
-# The whole loop, on different images, with sampling and a BatchNorm that learns; then a run cut in two.
+# The whole loop, on different images, with sampling and a trained BatchNorm; then the same in two runs.
 JAX = (
     COMMON
     + """

@@ -1,4 +1,4 @@
-"""Fine-tuning: what is left out, which layers move when, what is mixed in, what is said of thresholds."""
+"""Fine-tuning: what is left out, which layers train when, what is mixed in, messages about thresholds."""
 
 import json
 from types import SimpleNamespace
@@ -67,7 +67,7 @@ def test_old_images_are_half_of_the_crops():
 
 @pytest.fixture
 def few(monkeypatch):
-    """`train --fine-tune` on a tiny model and discs; gives {"preset": …} of the last training."""
+    """`train --fine-tune` on a tiny model and discs; the dict holds the last training's preset."""
     seen, data = {}, {"mine": disc_dataset(4), "old": disc_dataset(3, seed=8), "sample": disc_dataset(2)}  # fmt: skip
 
     def open_data(source, split, what="", **_):

@@ -26,7 +26,7 @@ QUIET = {"progress": False}
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """(weights, log rows) of four epochs without a break."""
+    """(weights, log rows) of four epochs without interruption."""
     model = Toy()
     history = train(
         model, dataset(), preset=preset(), run=tmp_path_factory.mktemp("straight") / "run", **QUIET
@@ -134,7 +134,7 @@ def test_the_number_of_loading_threads_changes_nothing(straight):
 
 def test_resuming_what_is_finished_gives_the_trained_model(straight, tmp_path):
     train(Toy(), dataset(), preset=preset(), run=tmp_path, **QUIET)
-    (tmp_path / "log.csv").unlink()  # a kill came between checkpoint and log
+    (tmp_path / "log.csv").unlink()  # killed between checkpoint and log
     model = Toy()
     history = train(model, dataset(), preset=preset(), run=tmp_path, resume=True, **QUIET)
     assert_same(values(model), straight[0])
@@ -150,7 +150,7 @@ def test_thresholds_chosen_since_outlive_a_resume_that_trains_nothing(tmp_path):
 
 
 def test_a_rescorer_goes_with_training_and_stays_without(tmp_path):
-    """It knows the detections of the weights it was fitted to, not those of the next ones."""
+    """A rescorer fits the weights it was fitted to, not later ones."""
     rescorer = Rescorer(
         *np.ones((2, 12)), np.ones((1, 12, 3)), np.ones((1, 3)), np.ones((1, 3)), np.ones(1)
     )
@@ -226,7 +226,7 @@ def test_nan_stops_with_the_last_good_weights(tmp_path, spoil, epoch, keep):
 
 
 def test_the_weights_kept_are_the_averages():
-    """One step an epoch, decay 0.5: for 3 epochs (under 2 / 0.5 steps) the average starts again, then it halves."""
+    """One step per epoch, decay 0.5: for 3 epochs (under 2 / 0.5 steps) the average restarts, then it halves."""
     live, model = [], Toy()
     train(model, dataset(), preset=preset(steps_per_epoch=1), stages=STAGES[1:], epochs=6,
           on_epoch=lambda _: live.append(values(model)), **QUIET)  # fmt: skip
@@ -253,7 +253,7 @@ def test_averaged_swaps_and_restores():
         with pytest.raises(RuntimeError), loop.averaged(model.network, config):
             raise RuntimeError
         assert_same(values(model), live)
-        # Three steps an epoch: the first one's average is the live weights, the second one's is not.
+        # Three steps per epoch: the first epoch's average equals the live weights, the second's does not.
         same = np.array_equal(inside[row["epoch"]]["conv1/kernel"], live["conv1/kernel"])
         assert same == (row["epoch"] == 1)
 

@@ -14,7 +14,7 @@ QUIET = {"progress": False}
 
 
 def test_minutes_follow_the_clock(monkeypatch):
-    """A clock that moves ten seconds at each look: rates fall with the share of the time that is spent."""
+    """A clock that moves ten seconds at each reading: rates fall with the share of the time used."""
     clock = iter(range(0, 10_000, 10))
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     stage = StageConfig("all", layers="all", epochs=100, rate=1e-2, schedule="cosine")

@@ -1,7 +1,7 @@
-"""The paper's presets take real steps: the whole network, on crops of 128 pixels.
+"""The paper's presets take real steps with the whole network, on crops of 128 pixels.
 
-From random weights their frozen BatchNorm normalises nothing and the losses are huge, which is why `train` warns:
-the twins whose BatchNorm learns are held to sane losses instead.
+From random weights their frozen BatchNorm normalises nothing and the losses are huge, hence the warning of `train`.
+So only the versions with a trained BatchNorm are checked for sane losses.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ def test_a_few_steps_of_the_papers_training(name, layers):
 
 @pytest.mark.slow
 def test_the_twin_from_random_weights_has_sane_losses():
-    """A blind guess between two costs log 2 = 0.69; where BatchNorm learns, no part is far above that at first."""
+    """A blind guess between two costs log 2 = 0.69; with a trained BatchNorm, no part starts far above that."""
     keras.utils.set_random_seed(1)
     model = MaskRCNN.from_preset("paper-resnet50-scratch")
     history = train(

@@ -1,4 +1,4 @@
-"""The real network, trained through kill -9 and on: the same weights, bit for bit."""
+"""The real network, trained with a kill -9 and a resume: the same weights, bit for bit."""
 
 import json
 
@@ -12,7 +12,7 @@ from nucleus_course.training import train
 
 TIMES = ("seconds", "images_per_s", "waiting")
 
-# Killed in the midst of its third epoch, two steps after the checkpoint of the second.
+# Killed in the middle of the third epoch, two steps after the second's checkpoint.
 KILLED = """
 import os, signal, sys
 from training.test_resume import run

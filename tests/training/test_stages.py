@@ -1,4 +1,4 @@
-"""Stages as data: which layers move, at what rate, for how long."""
+"""Stages as data: which layers train, at what rate, for how long."""
 
 import dataclasses
 import math
@@ -79,7 +79,7 @@ def test_counts(network):
     ids=["heads", "4+", "all, frozen norm"],
 )
 def test_what_is_frozen_does_not_move(layers, train_norm):
-    """Nor do its BatchNorm statistics; with ``train_norm`` False none does."""
+    """Nor do its BatchNorm statistics; with ``train_norm`` False none is updated."""
     config = tiny_config(head_norm=True, train_norm=train_norm)
     network = MaskRCNNNetwork(config, seed=1)
     preset = tiny_preset(config)
@@ -131,7 +131,7 @@ def test_the_optimiser_is_the_configs():
 
 
 def test_weight_decay_spares_biases_and_norm():
-    """No gradient, so that decay is all that happens: kernels shrink by rate x decay, the rest stays."""
+    """Without a gradient only decay acts: kernels shrink by rate x decay, the rest stays."""
     network = ToyNetwork()
     network.head.bias.assign([1.0])
     training = tiny_preset(optimizer="sgd", weight_decay=0.1, momentum=0.0).training

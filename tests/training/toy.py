@@ -1,4 +1,4 @@
-"""A model of fifty weights that trains as Mask R-CNN does, so that the loop is tested in moments."""
+"""A model of fifty weights that trains like Mask R-CNN, for quick tests of the loop."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ STAGES = (
 
 
 class ToyNetwork(keras.Model):
-    """Says how much of a crop is nucleus: a trunk with BatchNorm, a head, and noise from its own seed."""
+    """Predicts how much of a crop is nucleus: a trunk with BatchNorm, a head, and noise from its own seed."""
 
     def __init__(self, units=3, seed=0):
         super().__init__(name="toy", dtype="float32")
@@ -47,7 +47,7 @@ class ToyNetwork(keras.Model):
 
 
 class Toy(Segmenter):
-    """A toy network as :func:`nucleus_course.train` takes it."""
+    """A toy network that :func:`nucleus_course.train` accepts."""
 
     kind, network_class = "mask_rcnn", ToyNetwork
 
@@ -70,7 +70,7 @@ def values(model):
 
 
 def assert_same(a, b, but=()):
-    """Bit for bit."""
+    """All arrays are equal, bit for bit."""
     assert a.keys() == b.keys()
     for name in a:
         if name not in but:
@@ -81,5 +81,5 @@ TIMES = ("seconds", "images_per_s", "waiting")
 
 
 def timeless(rows):
-    """Log rows without what the clock decides."""
+    """Log rows without times."""
     return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]

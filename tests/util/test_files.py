@@ -1,4 +1,4 @@
-"""Atomic writing: the whole new file or the old one, whoever else is writing."""
+"""Atomic writing: the complete new file or the old one, even with several writers."""
 
 import os
 import re
@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(tmp_path, monkeypatc
 
 
 def test_writers_at_the_same_time_do_not_meet(tmp_path):
-    """Both are inside at once; with one fixed temporary name they would write one file."""
+    """Both write at once; with a fixed temporary name they would share one file."""
     target = tmp_path / "model.weights.h5"
     with atomic_write(target) as one, atomic_write(target) as other:
         assert one != other and one.parent == other.parent == tmp_path

@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process while it trains."""
+"""Freed memory stays with the process while it trains."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 
 
 def faults(*words, **env):
-    """Pages that a process of its own had to be given."""
+    """Page faults of a new process."""
     done = subprocess.run(
         [sys.executable, "-c", LOOP, *words],
         env={**os.environ, "GLIBC_TUNABLES": "", **env}, capture_output=True, text=True, check=True,

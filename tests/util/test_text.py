@@ -1,4 +1,4 @@
-"""One is not plural."""
+"""Counts of one are singular."""
 
 import re
 

@@ -53,7 +53,7 @@ class ModelConfig:
     rois_per_image: int = 128
     roi_positive_fraction: float = 1.0 / 3.0
     roi_positive_iou: float = 0.5
-    canonical_size: float = 224.0  # boxes from this side on are pooled from P4
+    canonical_size: float = 224.0  # boxes of this side or more are pooled from P4
     box_pool: int = 7
     mask_pool: int = 14
     box_head_channels: int = 1024

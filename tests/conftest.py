@@ -26,8 +26,7 @@ CACHE = Path(
 )
 
 
-# Test files that take minutes start first, so that no process is still busy with one at the end. The two editions of
-# notebook 3 are far apart in the list, because one waits for the other.
+# Test files that take minutes start first, so that no process is still busy with one at the end.
 LONG = (
     "notebooks/solutions/03_train_in_stages.ipynb", "test_demo.py", "test_backends.py", "test_distribute.py", "test_paper_presets.py",
     "test_cli_model.py", "test_time_limit.py", "test_fuzz.py", "test_resume.py", "test_kept.py", "notebooks/03_train_in_stages.ipynb",

@@ -2,11 +2,14 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
 import shutil
 import time
 from pathlib import Path
+
+from nucleus_course._util.errors import UserError
 
 PARTIAL = ".partial"
 STALE_SECONDS = 3600
@@ -66,6 +69,24 @@ def write_file(path, data):
     """Write bytes or text (UTF-8, line ends unchanged) with :func:`atomic_write`."""
     with atomic_write(path) as place:
         place.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8"))
+
+
+def read_json(path, remedy="", error_type=UserError):
+    """The contents of a JSON file; the error names a file that cannot be read, and ends with ``remedy``."""
+    end = f": {remedy}" if remedy else ""
+    try:
+        return json.loads(
+            Path(path).read_bytes()
+        )  # finds the encoding, and skips a byte order mark
+    except OSError as error:
+        raise error_type(f"{path}: cannot be read ({error.strerror or error}){end}") from None
+    except (ValueError, RecursionError) as error:
+        raise error_type(f"{path}: not JSON ({error}){end}") from None
+
+
+def write_json(path, document, indent=1):
+    """Write JSON atomically. Not-a-number is refused: JSON has none."""
+    write_file(path, json.dumps(document, indent=indent, allow_nan=False) + "\n")
 
 
 def sha256_of(path):

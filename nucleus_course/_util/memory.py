@@ -15,7 +15,7 @@ import psutil
 
 
 def peak_gib(pid: int | None = None) -> float:
-    """Peak resident memory of a process in GiB; 0 if it has ended or the system does not tell.
+    """Peak resident memory of a process in GiB; 0 if it has ended or this is unknown.
 
     Args:
         pid: a process; this one by default.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nucleus_course._util.cores import usable_cores
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import write_file
+from nucleus_course._util.files import write_json
 from nucleus_course.backend import cpu_has_bfloat16
 
 KINDS = ("machine", "predict", "startup", "train", "input", "decode", "evaluate", "slide", "tasks")
@@ -177,7 +177,7 @@ def run_benchmark(
         "machine": here, "quick": quick, "threads": threads,
         "seconds": round(time.perf_counter() - start, 1), "cases": results,
     }  # fmt: skip
-    write_file(out, json.dumps(report, indent=1) + "\n")
+    write_json(out, report)
     console.print(table(report))
     console.print(f"written: {out}")
     return report

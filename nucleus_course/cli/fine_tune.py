@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import write_file
+from nucleus_course._util.files import write_file, write_json
 from nucleus_course._util.text import pluralize
 from nucleus_course.backend import has_bfloat16
 from nucleus_course.cli import common
@@ -132,7 +131,7 @@ def _tell(folder: Path, before: dict, after: dict, own, judged, asked: SimpleNam
         table.add_row(*row)
     common.out().print(table)
     written = [folder / "weights", folder / "fine-tune.json"]
-    write_file(folder / "fine-tune.json", json.dumps(document, indent=1) + "\n")
+    write_json(folder / "fine-tune.json", document)
     if judged is not None:
         written.append(folder / "left-out.txt")
         write_file(written[-1], "".join(f"{image_id}\n" for image_id in judged.ids))

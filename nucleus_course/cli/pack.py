@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from pathlib import Path
 
-from nucleus_course._util.files import atomic_write, write_file
+from nucleus_course._util.files import atomic_write, write_json
 from nucleus_course.backend import devices
 from nucleus_course.cli import common
 from nucleus_course.cli.recipe import Recipe
@@ -82,7 +81,7 @@ def _summary(recipe: Recipe, out: Path, rows: list, report, backend: str) -> Non
         "metrics": report.metrics, "devices": devices(backend), "backend": backend,
         "dtype": training.dtype, "versions": versions,
     }  # fmt: skip
-    write_file(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_json(out / "summary.json", summary)
     if summary["images_per_s"]:
         share = 100 * (summary["waiting"] or 0)
         common.say(f"{summary['images_per_s']:.1f} images/s, {share:.0f}% of it waiting for input")

@@ -64,7 +64,7 @@ def predict(
                            16 bits, or 32 above 65,535 nuclei
       counts.csv           one row for each image: size, nuclei, median area,
                            how it was seen (polarity, stain, range),
-                           novelty: from 1 on, do not trust its nuclei;
+                           novelty: at 1 or more, do not trust its nuclei;
                            warnings
       measurements.csv     one row for each nucleus: place, size, shape,
                            brightness, score, quality of its outline,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -117,12 +116,12 @@ def _run(row, data: str, backend: str | None) -> None:
 
 def _write(what: str, rows, runs: Path) -> None:
     """Write the table as JSON, and its figure."""
-    from nucleus_course._util.files import atomic_write, write_file
+    from nucleus_course._util.files import atomic_write, write_json
     from nucleus_course.reports.reproduction import draw_table, to_json
 
     figure, caption = draw_table(what, rows)
     table, picture = runs / f"{what}.json", runs / f"{what}.png"
-    write_file(table, json.dumps(to_json(what, rows), indent=1) + "\n")
+    write_json(table, to_json(what, rows))
     look = {"format": "png", "dpi": 110, "facecolor": "white"}
     with atomic_write(picture) as place:
         figure.savefig(place, metadata={"Description": caption}, **look)

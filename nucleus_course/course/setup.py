@@ -72,7 +72,7 @@ def shown(path: Path) -> str:
 
 
 def find_data(verbose: bool = True) -> CourseData:
-    """Decide which data the notebook uses, and print it; from now on slow cells say that they are working.
+    """Decide which data the notebook uses, and print it; from now on slow cells show that they are working.
 
     In this order: the path in the environment variable ``NUCLEUS_COURSE_DATA`` (``sample`` means the
     embedded sample), the places that ``nucleus-course doctor`` searches, and the embedded sample.

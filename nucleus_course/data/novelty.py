@@ -1,4 +1,4 @@
-"""How far an image is from what a model learned: a number, with a warning from 1 on.
+"""How far an image is from what a model learned: a number, with a warning at 1 or more.
 
 A network answers every image, even a photograph, and its scores do not show that it has never seen such an image. So
 each image in its canonical form is described by 27 statistics (:func:`describe`): its variation at five scales and how
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import write_file
+from nucleus_course._util.files import read_json, write_file
 from nucleus_course.data.canonical import canonical
 
 FILE = "novelty.json"
@@ -137,16 +137,15 @@ class Novelty:
         path = Path(folder) / FILE
         if not path.is_file():
             return None
+        remedy = "run nucleus-course novelty again, or delete the file"
+        values = read_json(path, remedy)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
             known = np.asarray(values["known"], np.float32)
             if known.ndim != 2 or len(known) < NEIGHBOUR or not values["limit"] > 0:
                 raise ValueError
             return cls(known, float(values["limit"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{path} is damaged: run nucleus-course novelty again, or delete the file"
-            ) from None
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path} is damaged: {remedy}") from None
 
 
 @dataclass(frozen=True)

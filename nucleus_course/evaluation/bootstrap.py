@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import write_json
 from nucleus_course.evaluation.coco import (
     COCO_MAX_DETECTIONS,
     MAX_DETECTIONS,
@@ -21,7 +22,6 @@ from nucleus_course.evaluation.coco import (
     average_precisions,
 )
 from nucleus_course.evaluation.metrics import COCO_KEYS, KEYS, values_from_sums
-from nucleus_course.prediction.interchange import write_json
 
 
 def draw_weights(images, replicates, seed=0, groups=None):
@@ -115,7 +115,7 @@ class Comparison:
 
     def save(self, path):
         """Write as JSON, atomically."""
-        write_json(path, dict(vars(self)), indent=1)
+        write_json(path, dict(vars(self)))
 
     def table(self):
         """A rich table that fits 80 columns."""

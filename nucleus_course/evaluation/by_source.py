@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import write_json
 from nucleus_course.evaluation.bootstrap import draw_weights, percentile_interval, values_of
-from nucleus_course.prediction.interchange import write_json
 
 SHOWN = ("coco_ap", "coco_ap50", "dsb_score", "mean_mask_iou", "f1_50")
 
@@ -38,7 +38,7 @@ class SourceTable:
 
     def save(self, path):
         """Write as JSON, atomically."""
-        write_json(path, dict(vars(self)), indent=1)
+        write_json(path, dict(vars(self)))
 
     def table(self):
         """A rich table that fits 80 columns."""

@@ -137,7 +137,7 @@ def pairs_above(iou, threshold):
     (array([1]), array([1]))
     """
     if threshold < 0.5:
-        raise ValueError(f"pairs are one to one only from an IoU of 0.5 on, not at {threshold}")
+        raise ValueError(f"pairs are one to one only at an IoU of 0.5 or more, not at {threshold}")
     return np.nonzero(np.asarray(iou) > threshold)
 
 

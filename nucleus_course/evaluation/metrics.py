@@ -122,7 +122,7 @@ def aggregated_jaccard(overlap):
 def matterport_average_precision(hits, nuclei):
     """AP of one image as Matterport's Mask_RCNN computes it (``mrcnn/utils.py``, ``compute_ap``).
 
-    Area under the precision-recall steps, with precision made to fall; matches from an IoU of 0.5, detections in
+    Area under the precision-recall steps, with precision made monotonic; matches at an IoU of 0.5 or more, detections in
     order of score, each nucleus matched once. (Early versions of that file could match a nucleus twice.)
 
     Args:

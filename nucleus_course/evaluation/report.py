@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import read_json, write_json
 from nucleus_course.evaluation.bootstrap import bootstrap_intervals, in_order, values_of
 from nucleus_course.evaluation.coco import RECALL_POINTS, PrecisionTable
 from nucleus_course.evaluation.metrics import (
@@ -15,7 +16,7 @@ from nucleus_course.evaluation.metrics import (
     ratio,
 )
 from nucleus_course.evaluation.scoring import operating_point, score_images
-from nucleus_course.prediction.interchange import Predictions, read_json, write_json
+from nucleus_course.prediction.interchange import Predictions
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Report:
 
     def save(self, path):
         """Write report.json atomically."""
-        write_json(path, self.to_dict(), indent=1)
+        write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path):

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import write_json
 from nucleus_course._util.progress import track
 from nucleus_course.config import Thresholds
 from nucleus_course.evaluation.metrics import COLUMNS, POINT_KEYS, image_sums, values_from_sums
 from nucleus_course.evaluation.scoring import align, compare_image
-from nucleus_course.prediction.interchange import write_json
 
 SCORES = tuple(np.round(np.arange(0.05, 0.96, 0.01), 2).tolist())
 _NEEDS = {  # metrics that need the costly columns
@@ -111,7 +111,7 @@ class ThresholdChoice:
         """Write thresholds.json (into ``path``, a file or a model folder)."""
         path = Path(path)
         path = path / "thresholds.json" if path.is_dir() else path
-        write_json(path, dataclasses.asdict(self.thresholds), indent=1)
+        write_json(path, dataclasses.asdict(self.thresholds))
 
 
 def choose_thresholds(

@@ -20,7 +20,7 @@ class Found:
     def __repr__(self):
         above = int((self.scores >= self.thresholds.score).sum())
         scale = getattr(self, "scale", 1)  # a U-Net looks at images as they are
-        seen = "" if scale == 1 else f" looked at {scale:.3g} times as large"
+        seen = "" if scale == 1 else f" at {scale:.3g} times its size"
         return (
             f"{type(self).__name__}({len(self)} on {self.height}x{self.width}{seen}, "
             f"{above} with a score of at least {self.thresholds.score:g})"
@@ -34,7 +34,7 @@ class Found:
 
     @property
     def novelty(self):
-        """How far the image is from what the model learned; do not trust results from 1 on. None if unknown."""
+        """How far the image is from what the model learned: at 1 or more, do not trust results. None if unknown."""
         known = self.canonical is not None and self.learned is not None
         return self.learned(self.canonical.image) if known else None
 

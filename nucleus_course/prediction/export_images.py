@@ -14,7 +14,7 @@ from nucleus_course._util.files import atomic_folder, atomic_write
 
 CHUNK = 1024  # pixels; an OME-Zarr array has files of this side, and levels down to it
 TILE = 512  # side of a tile of a TIFF
-IN_TILES = 1 << 24  # a TIFF has tiles from this many pixels on
+IN_TILES = 1 << 24  # a TIFF of this many pixels or more has tiles
 BIG = 1 << 31  # a TIFF is a BigTIFF above this many bytes
 
 

@@ -7,14 +7,13 @@ an image's file_name is its id in the data set. :mod:`nucleus_course.prediction.
 is read. Folders of label images are read too (:mod:`nucleus_course.prediction.label_images`).
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import write_file
+from nucleus_course._util.files import read_json, write_json
 from nucleus_course.geometry.rle import (
     boxes_from_rles,
     resolve_overlaps,
@@ -180,7 +179,7 @@ class Predictions:
             path = path / "predictions.json"
         from nucleus_course.prediction.document import from_document
 
-        document = read_json(path, PredictionsError)
+        document = read_json(path, error_type=PredictionsError)
         try:
             return from_document(document)
         except UserError as error:
@@ -190,20 +189,4 @@ class Predictions:
         """Write predictions.json atomically."""
         from nucleus_course.prediction.document import to_document
 
-        write_json(path, to_document(self))
-
-
-def read_json(path, error_type=UserError):
-    """The contents of a JSON file; the error names a file that cannot be read."""
-    path = Path(path)
-    try:
-        return json.loads(path.read_bytes())  # finds the encoding, and skips a byte order mark
-    except OSError as error:
-        raise error_type(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, RecursionError) as error:
-        raise error_type(f"{path}: not JSON ({error})") from None
-
-
-def write_json(path, document, indent=None):
-    """Write JSON atomically. Not-a-number is refused: JSON has none."""
-    write_file(path, json.dumps(document, indent=indent, allow_nan=False))
+        write_json(path, to_document(self), indent=None)

@@ -14,16 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import atomic_write
+from nucleus_course._util.files import atomic_write, read_json
 from nucleus_course._util.tables import read_table, whole_number
 from nucleus_course._util.text import pluralize
 from nucleus_course.data.read import read_pixels
-from nucleus_course.prediction.interchange import (
-    ImagePredictions,
-    Predictions,
-    PredictionsError,
-    read_json,
-)
+from nucleus_course.prediction.interchange import ImagePredictions, Predictions, PredictionsError
 from nucleus_course.prediction.picture import draw_outlines
 
 SUFFIXES = (".tif", ".tiff", ".png")
@@ -125,7 +120,7 @@ def _label_files(folder):
 
 def _scores_json(path):
     """{image id: {label: score}}."""
-    document = read_json(path, PredictionsError)
+    document = read_json(path, error_type=PredictionsError)
     try:
         return {
             key: {whole_number(i): _score(s, path) for i, s in table.items()}

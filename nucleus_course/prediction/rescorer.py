@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import write_file
+from nucleus_course._util.files import read_json, write_file
 from nucleus_course.geometry.boxes import iou_matrix
 
 FILE, FORMAT = "rescoring.json", 1
@@ -170,12 +170,9 @@ class Rescorer:
         """
         path = Path(folder) / FILE
         remedy = "delete it; `nucleus-course rescore` then fits it again"
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not path.is_file():
             return None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise UserError(f"{path} cannot be read ({error}): {remedy}") from None
+        values = read_json(path, remedy)
         known = isinstance(values, dict) and values.pop("format", None) == FORMAT
         if not known or values.pop("features", None) != list(FEATURES):
             raise UserError(f"{path} was written by another version: {remedy}")

@@ -26,7 +26,7 @@ import filelock
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import atomic_write, remove_stale, write_file
+from nucleus_course._util.files import atomic_write, read_json, remove_stale, write_file, write_json
 from nucleus_course.prediction.document import to_document
 from nucleus_course.prediction.exports import FORMATS, copy_exports, remove_exports
 from nucleus_course.prediction.image_files import ImageFile, fingerprint
@@ -82,7 +82,7 @@ class ResultsFolder:
                 settings = json.loads(json.dumps({"format": FORMAT, **settings}))  # as read back
                 if earlier is not None:
                     self.check_same(earlier, settings)
-                write_file(stored, json.dumps(settings, indent=1) + "\n")
+                write_json(stored, settings)
         self.settings: dict[str, Any] = settings or earlier or {}
 
     def __len__(self) -> int:
@@ -312,12 +312,7 @@ def weights_digest(model: Any) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"{path} is damaged ({error}): delete it and repeat with --resume"
-        ) from None
+    return read_json(path, "delete it and repeat with --resume")
 
 
 def _count(row: dict[str, Any]) -> dict[str, Any]:

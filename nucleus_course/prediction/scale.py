@@ -100,7 +100,7 @@ def _at(look, factor):
 
 def settle(look, thresholds):
     """Detections with ``diameter="auto"``: at the image's own size if its nuclei have a size that the network
-    knows; else resized so that they have the best one."""
+    knows, otherwise resized to the best one."""
     low, _, high = thresholds.diameters
     found = look(1.0)
     for _ in range(2):

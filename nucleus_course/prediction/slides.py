@@ -41,7 +41,7 @@ from nucleus_course.prediction.tiles import SHOWN, Look, Tile, grid, merge, near
 
 LOOKS = 6  # squares in which the nuclei's size is measured
 PIECEWISE = (
-    f"looked at piece by piece: range and polarity are those of {BLOCKS} squares of {BLOCK} pixels, "
+    f"processed piece by piece: range and polarity are those of {BLOCKS} squares of {BLOCK} pixels, "
     "and detections below the score of {:.2f} are not kept"
 )
 FORMAT = 2  # of the bands' files
@@ -231,7 +231,7 @@ def predict_slide(
     Arguments as :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
 
     Returns:
-        :class:`~nucleus_course.prediction.detections.Detections` from ``score_threshold`` on, by default the
+        :class:`~nucleus_course.prediction.detections.Detections` of at least ``score_threshold``, by default the
         operating point's; None if the image is to be read whole.
     """
     looks = how.get("input") or getattr(model.config, "input", "")

@@ -29,7 +29,7 @@ CROWDED = 200  # with more sure detections in a tile, proposals may have run out
 SURE = 0.5  # class probability of a sure detection
 SHARED = 8  # pixels around a core in which its neighbour's detections count as well
 INSIDE = 0.6  # a cut detection with this share inside another one is part of it
-SHOWN = 12  # a progress bar is shown from this many tiles on
+SHOWN = 12  # this many tiles or more have a progress bar
 
 
 @dataclass(frozen=True)

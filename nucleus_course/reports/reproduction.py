@@ -4,12 +4,12 @@ A run folder is named after its preset and holds ``config.json`` (the settings),
 progress) and ``report.json`` (the scores on the validation split).
 """
 
-import json
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import read_json
 from nucleus_course.models.weights.folder import shipped_weights
 from nucleus_course.presets import get_preset
 
@@ -107,7 +107,9 @@ def _row(preset, folder, start):
         if row.start != start:
             names = (row.start or "random weights", start or "random weights")
             row.warnings.append("started from {}, not {}".format(*names))
-    row.log = _read(folder / "log.jsonl") or []
+    from nucleus_course.figures.training import read_log
+
+    row.log = read_log(folder) if (folder / "log.jsonl").is_file() else []
     if row.log:
         done, planned = row.log[-1]["epoch"], row.epochs[1]
         over = bool(minutes and row.log[-1]["seconds"] >= 59 * minutes)  # with a tolerance
@@ -125,15 +127,7 @@ def _row(preset, folder, start):
 
 
 def _read(path):
-    """The contents of a JSON file, or the rows of a .jsonl file; None without the file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        rows = path.suffix == ".jsonl"
-        return [json.loads(row) for row in text.splitlines()] if rows else json.loads(text)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): move the run folder away") from None
+    return read_json(path, "move the run folder away") if path.is_file() else None
 
 
 def commands(row, data="DATA"):

@@ -60,9 +60,6 @@ class RunFolder:
         writer.writerows(rows)
         write_file(self.path / "log.csv", text.getvalue())
 
-    def write_json(self, name, values):
-        write_file(self.path / name, json.dumps(values, indent=1) + "\n")
-
 
 def state_variables(network):
     """The variables of a training step in a fixed order: weights, random state, optimiser.

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import write_json
 from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.evaluation.report import evaluate
 from nucleus_course.prediction.datasets import predict_dataset
@@ -156,7 +157,9 @@ class _Loop:
             self.history.rows, self.history.best = saved["rows"], saved["best"]
         elif folder:
             about = (self.preset, self.schedule.stages, self.schedule.minutes, notes)
-            folder.write_json(run_config.NAME, run_config.describe(self.model, dataset, *about))
+            write_json(
+                folder.path / run_config.NAME, run_config.describe(self.model, dataset, *about)
+            )
         self.batches = TrainingBatches(dataset, self.preset, epoch=self.start)
         self.reporter = Reporter(
             self.progress, self.schedule.epochs, len(self.batches), self.schedule.minutes
@@ -172,7 +175,7 @@ class _Loop:
             folder.write_log(self.history.rows)
             if earlier is not None:
                 length = run_config.length(self.schedule.stages, self.schedule.minutes)
-                folder.write_json(run_config.NAME, {**earlier.values, **length})
+                write_json(folder.path / run_config.NAME, {**earlier.values, **length})
         if not self.last:
             # These belong to the old weights.
             self.model.rescorer = self.model.novelty = None

@@ -2,11 +2,11 @@
 
 import dataclasses
 import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.files import read_json
 from nucleus_course.config import (
     AugmentConfig,
     ModelConfig,
@@ -89,13 +89,9 @@ def read_run_config(folder):
         UserError: the file cannot be read.
     """
     path = Path(folder) / NAME
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.is_file():
         return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): correct it or start a new run") from None
-    return RunConfig(folder, values)
+    return RunConfig(folder, read_json(path, "correct it or start a new run"))
 
 
 def length(stages, minutes):

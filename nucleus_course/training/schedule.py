@@ -24,7 +24,7 @@ class Schedule:
         return sum(stage.epochs for stage in self.stages)
 
     def over(self, epoch, seconds):
-        """Whether the training is done after so many epochs and seconds."""
+        """Whether the training is done after these epochs and seconds."""
         return epoch >= self.epochs if self.minutes is None else seconds >= 60.0 * self.minutes
 
     def share(self, seconds):

@@ -160,7 +160,7 @@ def test_a_row_that_somebody_damaged_is_named(images, stub, tmp_path):
     out = tmp_path / "out"
     assert run(images / "image00.png", "--out", out).exit_code == 0
     (out / "rows" / "image00.json").write_text('{"file_name"')
-    one_line_error(merge(out), "image00.json", "damaged", "--resume")
+    one_line_error(merge(out), "image00.json", "not JSON", "--resume")
 
 
 def test_fingerprints_tell_files_apart(tmp_path):

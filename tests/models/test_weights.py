@@ -194,7 +194,7 @@ def test_what_is_not_there_is_named(tmp_path, folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: "{", "config.json is not JSON"),
+        (lambda c: "{", "config.json: not JSON"),
         (lambda c: json.dumps({**c, "format": 99}), "is not a model config of format 1"),
         (
             lambda c: json.dumps({**c, "model": {**c["model"], "wings": 2}}),

@@ -177,6 +177,6 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, change, word):
 
 def test_a_file_that_is_no_json(tmp_path):
     (tmp_path / "rescoring.json").write_text("{")
-    with pytest.raises(UserError, match=r"rescoring\.json cannot be read"):
+    with pytest.raises(UserError, match=r"rescoring\.json: not JSON"):
         Rescorer.load(tmp_path)
     assert Rescorer.load(tmp_path / "none") is None

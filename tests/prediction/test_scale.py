@@ -54,7 +54,7 @@ def test_a_first_look_decides(radius, looks):
     assert agreement(found.label_image(), truth, 0.7) == 1.0
     seen = scale.median_diameter(found) * found.scale
     assert 10 <= seen <= 40 and (looks == 1 or seen == pytest.approx(20, rel=0.2))
-    assert ("times as large" in repr(found)) == (looks == 2)
+    assert ("times its size" in repr(found)) == (looks == 2)
     assert found.confident().scale == found.scale
 
 

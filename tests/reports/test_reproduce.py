@@ -184,7 +184,7 @@ def test_mistakes_are_one_line(tmp_path, words, message):
 
 def test_a_damaged_run_folder_is_named(runs):
     (runs / "compact" / "report.json").write_text("{")
-    with pytest.raises(UserError, match="compact/report.json cannot be read"):
+    with pytest.raises(UserError, match="compact/report.json: not JSON"):
         reproduction.collect("table1", runs)
 
 

@@ -95,7 +95,7 @@ def read_coco(data, file):
         annotation = found[names[row["image_id"]]]
         category = categories.get(row.get("category_id"), str(row.get("category_id", "")))
         if row.get("iscrowd"):
-            annotation.drop("that are crowds, whose nuclei are not told apart", name)
+            annotation.drop("that are crowds, without separate nuclei", name)
         elif not row.get("segmentation"):
             annotation.drop("without an outline (boxes alone)", name)
         else:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nucleus_course._util.files import write_json
 from nucleus_course._util.progress import track
 from nucleus_course.evaluation.calibration import reliability
 from nucleus_course.evaluation.errors.costs import Classified, error_costs
@@ -25,7 +26,7 @@ from nucleus_course.evaluation.scoring import (
     score_image,
 )
 from nucleus_course.geometry.rle import boxes_from_rles
-from nucleus_course.prediction.interchange import Predictions, write_json
+from nucleus_course.prediction.interchange import Predictions
 
 BREAKDOWNS = ("type", *BINS)
 
@@ -160,7 +161,7 @@ class ErrorAnalysis:
 
     def save(self, path):
         """Write :meth:`to_dict` as JSON, atomically."""
-        write_json(path, self.to_dict(), indent=1)
+        write_json(path, self.to_dict())
 
     def table(self):
         """Classes, their counts and costs, as a rich table that fits 80 columns."""

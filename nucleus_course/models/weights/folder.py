@@ -6,14 +6,13 @@ module loads no backend.
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import write_file
+from nucleus_course._util.files import read_json, write_json
 from nucleus_course.config import ModelConfig, Thresholds, UNetConfig, from_dict, to_dict
 from nucleus_course.models.weights.shards import check_sums, read_h5, weight_files, write_weights
 
@@ -108,13 +107,12 @@ def save_network(network, folder, half=False, max_mb=None):
     }
     write_weights(folder, arrays, half, max_mb)
     config = {"format": FORMAT, "kind": kind_of(network.config), "model": to_dict(network.config)}
-    write_file(folder / "config.json", json.dumps(config, indent=1) + "\n")
+    write_json(folder / "config.json", config)
 
 
 def save_thresholds(thresholds, folder):
     """Replace a model folder's thresholds.json."""
-    text = json.dumps(dataclasses.asdict(thresholds), indent=1) + "\n"
-    write_file(Path(folder) / "thresholds.json", text)
+    write_json(Path(folder) / "thresholds.json", dataclasses.asdict(thresholds))
 
 
 def read_config(folder):
@@ -125,12 +123,9 @@ def read_config(folder):
     """
     values = {}
     for name in ("config.json", "thresholds.json"):
-        try:
-            values[name] = json.loads((folder / name).read_bytes())
-        except FileNotFoundError:
-            raise UserError(f"{folder} has no {name}: it is not a model folder") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{folder / name} is not JSON ({error})") from None
+        if not (folder / name).exists():
+            raise UserError(f"{folder} has no {name}: it is not a model folder")
+        values[name] = read_json(folder / name)
     config = values["config.json"]
     if not isinstance(config, dict) or config.get("format") != FORMAT or "model" not in config:
         raise UserError(f"{folder / 'config.json'} is not a model config of format {FORMAT}")

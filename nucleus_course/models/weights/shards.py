@@ -76,7 +76,7 @@ def pack(sizes, limit):
 
 
 def write_weights(folder, arrays, half=False, max_mb=None):
-    """Write {name: array} as ``weights.h5`` or, with ``max_mb``, as files of at most so many MB (10^6 bytes).
+    """Write {name: array} as ``weights.h5`` or, with ``max_mb``, as files of at most that many MB (10^6 bytes).
 
     Files of an earlier save are removed when the new ones are complete; their SHA-256 is written last.
     """

@@ -1,12 +1,11 @@
 """Export a model for other runtimes: as ONNX, or in OpenVINO's own format."""
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
 
 from nucleus_course._util.errors import UserError
-from nucleus_course._util.files import write_file
+from nucleus_course._util.files import write_file, write_json
 from nucleus_course.config import to_dict
 from nucleus_course.prediction import rescorer as rescoring
 from nucleus_course.prediction.engines import need
@@ -57,7 +56,7 @@ def export_model(model, folder, format="onnx", size=512):
         model.rescorer.save(folder)
         files.append(folder / rescoring.FILE)
     files.append(folder / "export.json")
-    write_file(files[-1], json.dumps(description(model, format, size), indent=1) + "\n")
+    write_json(files[-1], description(model, format, size))
     return files
 
 

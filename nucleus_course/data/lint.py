@@ -1,5 +1,6 @@
 """The problems of a data set: issues, what was done about them, and the report."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 REPAIRED, REFUSED, NOTED = "repaired", "refused", "noted"
@@ -47,10 +48,7 @@ class LintReport:
     @property
     def kinds(self):
         """How many issues there are of each kind."""
-        counts = {}
-        for issue in self.issues:
-            counts[issue.kind] = counts.get(issue.kind, 0) + 1
-        return dict(sorted(counts.items()))
+        return dict(sorted(Counter(issue.kind for issue in self.issues).items()))
 
     def summary(self):
         """One line for a terminal."""

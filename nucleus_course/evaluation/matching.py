@@ -76,9 +76,10 @@ def mask_iou(runs, labels):
     Args:
         runs, labels: as :func:`shared_pixels` takes them; ``ImagePredictions.runs()`` gives the first.
 
-    >>> from nucleus_course.geometry.rle import rle_from_mask, runs_from_rles
+    >>> from nucleus_course.geometry.rle import rle_from_labels, runs_from_rles
     >>> labels = np.array([[1, 1, 0, 2]])
-    >>> mask_iou(runs_from_rles([rle_from_mask(labels == 1), rle_from_mask(labels < 2)], 1, 4), labels)
+    >>> rles = [rle_from_labels(mask.astype(int))[1][0] for mask in (labels == 1, labels < 2)]
+    >>> mask_iou(runs_from_rles(rles, 1, 4), labels)
     array([[1.        , 0.        ],
            [0.66666667, 0.        ]])
     """

@@ -1,5 +1,7 @@
 """Reports as rich tables that fit 80 columns."""
 
+from collections import Counter
+
 from rich import box
 from rich.markup import escape
 from rich.table import Table
@@ -63,12 +65,10 @@ def metrics_table(report):
 
 def types_table(report):
     """A row for each metric, a column for each image type."""
-    images = {}
-    for row in report.counts.get("per_image", {}).values():
-        images[row["type"]] = images.get(row["type"], 0) + 1
+    images = Counter(row["type"] for row in report.counts.get("per_image", {}).values())
     table = _grid(_title(report), None, "metric", *map(escape, report.types), fold=True)
     if images:
-        table.add_row("images", *[str(images.get(kind, 0)) for kind in report.types])
+        table.add_row("images", *[str(images[kind]) for kind in report.types])
     for metric in METRICS:
         values = [_number(values.get(metric.key), 1) for values in report.types.values()]
         table.add_row(metric.key, *values)

@@ -80,16 +80,6 @@ def compress(rles):
     ]
 
 
-def rle_from_mask(mask):
-    """One (H, W) bool mask as a compressed RLE dict with ``counts`` a str.
-
-    >>> rle_from_mask(np.array([[False, True, True]]))
-    {'size': [1, 3], 'counts': '12'}
-    """
-    coded = coco_mask.encode(np.asfortranarray(np.asarray(mask), dtype=np.uint8))
-    return {"size": [int(n) for n in coded["size"]], "counts": coded["counts"].decode("ascii")}
-
-
 def runs_from_rles(rles, height, width):
     """Decode compressed RLEs of one size.
 
@@ -214,8 +204,8 @@ def resolve_overlaps(runs, scores, height, width):
     Returns:
         (H, W) int32: mask i is label i + 1, unless it lost every pixel.
 
-    >>> masks = [[[0, 1, 1]], [[1, 1, 0]]]
-    >>> resolve_overlaps(runs_from_rles([rle_from_mask(m) for m in masks], 1, 3), [0.4, 0.8], 1, 3)
+    >>> rles = [rle_from_labels([mask])[1][0] for mask in ([0, 1, 1], [1, 1, 0])]
+    >>> resolve_overlaps(runs_from_rles(rles, 1, 3), [0.4, 0.8], 1, 3)
     array([[2, 2, 1]], dtype=int32)
     """
     flat = np.zeros(height * width, np.int32)

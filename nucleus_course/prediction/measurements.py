@@ -25,11 +25,6 @@ PROPERTIES = {
 VIEW = ("polarity", "stain", "low", "high", "novelty", "scale", "warnings")
 
 
-def measure_nuclei(labels, image=None, scores=None, pixel_size=None, properties=()):
-    """Size, place, shape and brightness of each nucleus: :func:`measurement_table` as a list of dicts."""
-    return to_rows(measurement_table(labels, image, scores, pixel_size, properties))
-
-
 def to_rows(table):
     """{column: values} as a list of dicts, one per row."""
     return [dict(zip(table, row)) for row in zip(*table.values())]
@@ -189,8 +184,8 @@ def count_image(file_name, shape, nuclei, seen=None):
     """The row of one image in counts.csv.
 
     Args:
-        shape: height and width; nuclei: what :func:`measure_nuclei` gave.
-        seen: what :func:`view_columns` gave.
+        shape: height and width; nuclei: the rows of :func:`measurement_table`.
+        seen: the result of :func:`view_columns`.
 
     Returns:
         dict: image, height, width, nuclei, median_area_px (empty without nuclei), and ``seen``.

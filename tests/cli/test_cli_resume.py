@@ -181,7 +181,7 @@ def test_a_run_folder_of_an_older_version(cut, runs, data):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("{", "cannot be read"),
+        ("{", "not JSON"),
         ("{}", "does not hold the settings of a run"),
         ('{"model": {"name": "x", "depth": 3}}', "ModelConfig has no depth"),
     ],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import roifile
 from bbbc_files import png
+from fakes import rle_from_mask
 from pycocotools import mask as coco_mask
 from skimage.draw import ellipse as draw_ellipse
 from skimage.draw import polygon as draw_polygon
@@ -16,7 +17,6 @@ from skimage.draw import polygon as draw_polygon
 from nucleus_course._util.errors import UserError
 from nucleus_course.data import load_dataset
 from nucleus_course.data.dataset import lint_dataset
-from nucleus_course.geometry.rle import rle_from_mask
 from nucleus_course.prediction.exports import write_exports
 
 SHAPE = (48, 60)  # height, width

@@ -3,10 +3,16 @@
 from types import SimpleNamespace
 
 import numpy as np
+from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from nucleus_course.geometry.rle import rle_from_mask
 from nucleus_course.prediction.interchange import ImagePredictions, Predictions
+
+
+def rle_from_mask(mask):
+    """One (H, W) bool mask as a compressed RLE by pycocotools."""
+    coded = coco_mask.encode(np.asfortranarray(np.asarray(mask), dtype=np.uint8))
+    return {"size": [int(n) for n in coded["size"]], "counts": coded["counts"].decode("ascii")}
 
 
 class FakeDataset:

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from fakes import ellipses, noisy_detections
+from fakes import ellipses, noisy_detections, rle_from_mask
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
@@ -17,7 +17,7 @@ from nucleus_course.evaluation.matching import (
     pairs_above,
     score_order_match,
 )
-from nucleus_course.geometry.rle import rle_from_labels, rle_from_mask, runs_from_rles
+from nucleus_course.geometry.rle import rle_from_labels, runs_from_rles
 
 
 def test_shifted_squares_in_closed_form():

@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
-from fakes import ellipses, noisy_detections
+from fakes import ellipses, noisy_detections, rle_from_mask
 from pycocotools import mask as coco_mask
 
 from nucleus_course.geometry.rle import (
     boxes_from_rles,
     resolve_overlaps,
     rle_from_labels,
-    rle_from_mask,
     rles_from_runs,
     runs_from_pixels,
     runs_from_rles,

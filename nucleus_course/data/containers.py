@@ -9,7 +9,7 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.data.files import Pixels, check_size, name_channels
-from nucleus_course.data.planes import choose_number, choose_planes, project
+from nucleus_course.data.planes import arrange, choose_number, choose_planes
 
 # kind -> description, the package that reads it
 VENDORS = {
@@ -239,10 +239,7 @@ def _plane(name, axes, shape, names, dtype, size, wanted, take):
     kept = [side for axis, side in sizes.items() if not isinstance(index.get(axis), int)]
     check_size(name, kept, np.dtype(dtype).itemsize)
     values, left = take(index)
-    order = [a for a in left if a not in "YXS"] + [a for a in "YXS" if a in left]
-    values = values.transpose([left.index(axis) for axis in order])
-    if order[0] not in "YXS":
-        values = project(values, str(wanted["plane"]))
+    values = arrange(values, left, wanted.get("plane"))
     if values.dtype.kind not in "buif":
         raise UserError(f"{name}: holds {values.dtype}, but an image holds numbers")
     number = index.get("C", 0)

@@ -123,6 +123,13 @@ def _what_there_is(missing, sizes, names):
     return f"it holds {' and '.join(parts)}: choose {' and '.join(options)}{hint}"
 
 
+def arrange(values, axes, how):
+    """An array with rows, columns and colours last, in this order; a further axis is projected."""
+    order = [axis for axis in axes if axis not in "YXS"] + [a for a in "YXS" if a in axes]
+    values = values.transpose([axes.index(axis) for axis in order])
+    return values if order[0] in "YXS" else project(values, str(how))
+
+
 def project(stack, how):
     """One plane (H, W[, C]) of a stack (Z, H, W[, C]): the maximum, or the sharpest plane."""
     if how == "max":

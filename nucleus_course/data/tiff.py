@@ -10,7 +10,7 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.data.files import Pixels, check_size, name_channels, orient
-from nucleus_course.data.planes import choose_number, choose_planes, project
+from nucleus_course.data.planes import arrange, choose_number, choose_planes
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # damage becomes an error here
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
@@ -68,10 +68,7 @@ def _read(file, name, wanted, mask):
     page, select = series.keyframe, axes
     values = _take(file, series, axes, index, name)
     axes = [axis for axis in axes if axis in "YXS" or isinstance(index[axis], slice)]
-    order = [axis for axis in axes if axis not in "YXS"] + [axis for axis in "YXS" if axis in axes]
-    values = values.transpose([axes.index(axis) for axis in order])
-    if order[0] not in "YXS":
-        values = project(values, str(wanted["plane"]))
+    values = arrange(values, axes, wanted.get("plane"))
     values, alpha = _samples(values, page, name, mask)
     turn = int(page.tags.valueof(274, 1) or 1)
     alpha = None if alpha is None else orient(alpha, turn)

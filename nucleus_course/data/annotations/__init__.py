@@ -197,9 +197,7 @@ def _json(source, name, kind, found):
     if len(data) > MOST:
         raise UserError(f"{name}: too large for an annotation file ({len(data) >> 20} MB)")
     try:
-        data = json.loads(
-            data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        )
+        data = json.loads(data)  # finds the encoding, and skips a byte order mark
     except (ValueError, RecursionError) as error:
         found.unread[name] = f"not JSON ({error})"
         return

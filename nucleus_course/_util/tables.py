@@ -15,7 +15,7 @@ def read_text(path, name=None):
     ``path`` is a path or anything with ``read_bytes``. Raises UserError naming the file.
     """
     name = name or path
-    path = Path(path) if isinstance(path, str) else path  # a packaged file may be no Path
+    path = Path(path) if isinstance(path, str) else path  # a packaged file may not be a Path
     try:
         if isinstance(path, Path) and path.stat().st_size > MOST:
             raise UserError(f"{name}: too large for a text file ({path.stat().st_size >> 20} MB)")

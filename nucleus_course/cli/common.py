@@ -59,12 +59,12 @@ def err() -> Console:
 
 
 def note(message: str) -> None:
-    """A line on standard error that is no error."""
+    """Print a note, which is not an error, on standard error."""
     err().print(Text(message, style="dim"), soft_wrap=True)
 
 
 def note_renamed(stems: list[str], folder: Path) -> None:
-    """A line about images that have another name in a results folder than their files."""
+    """Name the images whose results have another name than their files."""
     if stems:
         names = ", ".join(stems[:2]) + (", …" if len(stems) > 2 else "")
         note(
@@ -74,12 +74,12 @@ def note_renamed(stems: list[str], folder: Path) -> None:
 
 
 def say(message: object) -> None:
-    """A line of results on standard output."""
+    """Print a line of results on standard output."""
     out().print(Text(str(message)), soft_wrap=True)
 
 
 def written(*paths: object) -> None:
-    """The line that names the files written by a command."""
+    """Print the names of the files written by a command."""
     say("written: " + ", ".join(map(str, paths)))
 
 
@@ -163,7 +163,7 @@ def friendly(command):
             except KeyboardInterrupt:
                 fail(*(("terminated", 143) if state["terminated"] else ("interrupted", 130)))
             except BrokenPipeError:
-                raise  # `nucleus-course … | head` is no error; click exits quietly
+                raise  # `nucleus-course … | head` is not an error; click exits quietly
             except Exception as error:
                 if state["terminated"]:  # a library turned SIGTERM's exception into its own
                     fail("terminated", 143)
@@ -179,7 +179,7 @@ def friendly(command):
     hints: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(command, include_extras=True).items():
         hints |= {n: k | None for n, k in READING.items()} if name == "reading" else {name: hint}
-    for name, metavar, text in ENTRY.findall(SHARED + entries):  # its own come last
+    for name, metavar, text in ENTRY.findall(SHARED + entries):  # a command's own come last
         if name in hints:
             hints[name] = _parameter(name, hints[name], metavar, " ".join(text.split()))
     own = []

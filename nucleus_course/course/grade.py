@@ -2,7 +2,7 @@
 
 Only the cells of the exercises run, and the definitions that they use from other cells: imports, functions, classes,
 constants. Training and prediction do not run, so a notebook takes seconds. A kernel is a separate process in an empty
-folder with limits on time and memory, but it is no sandbox: grade strangers' notebooks in a container without network.
+folder with limits on time and memory, but it is not a sandbox: grade strangers' notebooks in a container without network.
 """
 
 import ast

@@ -27,7 +27,7 @@ SIGNATURES = (
     (b"\x70\0\0\0", "lif"),
     (b"\xda\xce\xbe\x0a", "nd2"),
 )
-# Other files that people have, with what to do about them.
+# Other files: first bytes, and what to say about them.
 OTHERS = (
     (b"\x89HDF", "an HDF5 file (Imaris, ilastik): export it as TIFF"),
     (b"PK\x03\x04", "a zip archive: unpack it first"),
@@ -37,10 +37,8 @@ OTHERS = (
     (b"Iout", "an ImageJ ROI, not an image"),
     (b"{", "text (JSON), not an image"),
 )
-# Those that are no pictures in another format, but something else.
-NO_PICTURES = tuple(
-    text for _, text in OTHERS if text.endswith(("not an image", "unpack it first"))
-)
+# Of these, the files that hold no picture.
+NO_PICTURES = tuple(t for _, t in OTHERS if t.endswith(("not an image", "unpack it first")))
 
 
 @dataclass

@@ -9,10 +9,10 @@ import numpy as np
 from nucleus_course._util.text import pluralize
 from nucleus_course.data.lint import REPAIRED
 
-SOLID = 0.3  # a value with this share of its pixels in uniform 2 x 2 blocks is no soft edge
+SOLID = 0.3  # share of a value's pixels in uniform 2 x 2 blocks from which it is not a soft edge
 MOSTLY = 0.8  # least share of the foreground with solid values in a label image
 PIECE = 0.25, 30  # share of the largest piece, and pixels, from which a piece is a nucleus
-AROUND = 0.5, 0.9  # shares of the frame from which its value may be, or is, the background
+AROUND = 0.5, 0.9  # shares of the frame from which its value may be, or must be, the background
 INVERTED = 0.65  # a value on half of the frame and on this share of the image is background
 COVERS = 0.9  # largest share of the image that a nucleus may cover
 HOLLOW = 0.35  # share of holes from which a piece is an outline

@@ -56,7 +56,7 @@ def select_series(file, name, wanted):
     series = levels[choose_number(name, "level", wanted.pop("level", None), len(levels))]
     axes = series.axes
     if "S" in axes and series.keyframe.photometric not in (RGB, YCBCR, CMYK):
-        axes = axes.replace("S", "C" if "C" not in axes else "Q")  # samples, but no colour
+        axes = axes.replace("S", "C" if "C" not in axes else "Q")  # samples, but not of colour
     names, size = _description(file, number)
     names = names if len(names) == dict(zip(axes, series.shape)).get("C", 1) else []
     index, said = choose_planes(name, axes, series.shape, names, wanted)
@@ -88,7 +88,7 @@ def _read(file, name, wanted, mask):
 
 
 def _series_number(file, name, wanted):
-    """The series to read, and notes about it: the one asked for, or the only one that is no preview."""
+    """The series to read, and notes about it: the requested one, or the only one that is not a preview."""
     if not len(file.series):
         raise UserError(f"{name}: a TIFF without a picture")
     if wanted is not None:

@@ -11,7 +11,7 @@ Otsu 1979 splits grey levels into two classes; the watershed is Vincent and Soil
 
 **Score.** The method gives none, but average precision needs one. Here it is the nucleus's contrast: how far
 its mean grey value lies beyond the threshold, as a share of the image's largest such distance; from 0 (hardly
-visible) to 1. It ranks the nuclei but is no probability.
+visible) to 1. It ranks the nuclei but is not a probability.
 
 **Parameters.** Those of :class:`OtsuConfig` gave the highest ``dsb_score`` (47.3) of the 36 combinations in
 :data:`GRID` on every fifth image of the *train* split of BBBC038 (:func:`search_otsu`; ``nucleus-course baseline

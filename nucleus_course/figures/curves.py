@@ -156,7 +156,7 @@ def draw_reliability(analysis):
             "below it: too high."
         )
     else:
-        reason = "scores are no probabilities" if calibration is None else "no detections"
+        reason = "scores are not probabilities" if calibration is None else "no detections"
         style.empty(left, reason)
         caption = f"Reliability{of}: not drawn, {reason}."
     left.set(xlim=(0, 1), ylim=(0, 1.02))

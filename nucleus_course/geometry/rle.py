@@ -1,7 +1,7 @@
 """Run-length encoded masks, many at a time.
 
 COCO's RLE counts runs of 0 and 1 alternately down the columns of a mask, starting with zeros; the compressed
-form writes each count as the difference to the last but one, in base 32. ``pycocotools`` codes one mask at
+form writes each count as the difference to the count two places before, in base 32. ``pycocotools`` codes one mask at
 a time. A label image holds hundreds of nuclei, so here all masks of an image are coded at once with NumPy.
 """
 
@@ -134,7 +134,7 @@ def runs_from_rles(rles, height, width):
     runs = np.bincount(mask, minlength=masks)
     first = np.cumsum(runs) - runs
     index = np.arange(numbers.size) - first[mask]
-    # From the fourth count on, each is the difference to the last but one: sum along 0 | 1, 3, 5 ... | 2, 4, 6 ...
+    # From the fourth count on, each is the difference to the one two places before: sum along 0 | 1, 3, 5 ... | 2, 4, 6 ...
     chain = 3 * mask + np.where(index == 0, 0, 1 + (index + 1) % 2)
     order = np.argsort(chain, kind="stable")
     counts = np.empty_like(numbers)

@@ -245,7 +245,7 @@ def _plane(work: Work, file: ImageFile):
     try:
         return work.plane(file)
     except (UserError, OSError):
-        return None  # _one says why
+        return None  # _one reports the reason
 
 
 def _slide(work: Work, recipe: Recipe, file: ImageFile, plane: Any) -> Outcome:

@@ -79,7 +79,7 @@ class ResultsFolder:
                 remove_stale(self.path / name)
             earlier = _read(stored) if stored.is_file() else None
             if settings is not None:
-                settings = json.loads(json.dumps({"format": FORMAT, **settings}))  # as read back
+                settings = json.loads(json.dumps({"format": FORMAT, **settings}))  # JSON types
                 if earlier is not None:
                     self.check_same(earlier, settings)
                 write_json(stored, settings)

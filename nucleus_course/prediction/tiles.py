@@ -22,8 +22,8 @@ from nucleus_course.prediction.detections import Detections
 from nucleus_course.prediction.pipeline import assemble, prepare_picture, raw_detections
 
 CORE = 512  # side of a tile's core, network pixels
-MARGIN = 64  # seen around the core, network pixels: half of the largest nucleus surely whole
-UNTILED = 768  # images with no longer side are not tiled, network pixels
+MARGIN = 64  # seen around a core, network pixels; nuclei up to twice this size are seen whole
+UNTILED = 768  # images up to this side are not tiled, network pixels
 SMALLEST = 96  # crowded tiles with a smaller core are not divided again
 CROWDED = 200  # with more sure detections in a tile, proposals may have run out
 SURE = 0.5  # class probability of a sure detection

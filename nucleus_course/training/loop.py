@@ -267,7 +267,7 @@ class _Loop:
             variable.assign(value)
         self.finish()
         if not isinstance(reason, TrainingDiverged) and self.reporter:
-            again = "; --resume goes on from there" if self.folder else ""
+            again = "; --resume continues from there" if self.folder else ""
             self.reporter.say(f"stopped after epoch {len(self.history.rows)}{again}")
 
     def finish(self):

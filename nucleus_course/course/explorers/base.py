@@ -90,7 +90,7 @@ class Explorer:
         return self._draw(**{**self.values, **values})
 
     def set(self, **values) -> None:
-        """Move controls from Python, as a hand would: limits adjust and the picture is drawn again."""
+        """Set controls from Python: limits adjust, and the picture is drawn again."""
         for name, value in values.items():
             control = self.controls[name]
             if control.widget is not None:

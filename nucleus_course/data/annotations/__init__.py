@@ -40,7 +40,7 @@ SEG = (
     "Cellpose's _seg.npy holds pickled Python objects, which are never opened here: in Cellpose choose File, "
     "Save masks as PNG/tif, which writes _cp_masks.png beside the image"
 )
-# What ROI Manager and people add to an image's name.
+# What ROI Manager and users add to an image's name.
 ADDED = re.compile(r"[_\-. ]*(roi[_\- ]?set|rois?|annotations?)[_\-. ]*", re.IGNORECASE)
 
 

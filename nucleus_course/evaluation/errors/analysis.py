@@ -43,7 +43,7 @@ class ErrorAnalysis:
             its partner's, or NaN), ``area``, ``box``, and the features ``size``, ``crowding``, ``edge``, ``contrast`` of
             :mod:`~nucleus_course.evaluation.errors.features`.
         costs: see :func:`~nucleus_course.evaluation.errors.costs.error_costs`.
-        calibration: see :func:`~nucleus_course.evaluation.calibration.reliability`; None if scores are no probabilities.
+        calibration: see :func:`~nucleus_course.evaluation.calibration.reliability`; None if scores are not probabilities.
         suppressed: detections above the threshold that kept too few pixels to count; in no class.
         classified: the input of the costs, one :class:`~nucleus_course.evaluation.errors.costs.Classified` per image.
     """

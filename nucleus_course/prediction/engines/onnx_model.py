@@ -43,7 +43,7 @@ class MaskRCNNWriter:
 
     @property
     def margins(self):
-        """Cells by which a mask's box, grown by ``mask_roi_scale``, may reach beyond the image; one per level."""
+        """Cells by which a mask's box, enlarged by ``mask_roi_scale``, may reach beyond the image; one per level."""
         reach = max(0.5 * (self.config.mask_roi_scale - 1.0), 0)
         return [int(np.ceil(reach * max(shape))) + (reach > 0) for shape in self.shapes[:4]]
 
@@ -71,7 +71,7 @@ class MaskRCNNWriter:
         return g.model(self._metadata())
 
     def masks(self):
-        """p2..p5, boxes (M, 4) -> masks (M, S, S), probabilities in the boxes grown by ``mask_roi_scale``."""
+        """p2..p5, boxes (M, 4) -> masks (M, S, S), probabilities in the boxes enlarged by ``mask_roi_scale``."""
         g, c = Graph("masks"), self.config
         shapes = [(1, *shape, c.pyramid_channels) for shape in self.shapes]
         levels = [g.input(f"p{level}", shape) for level, shape in zip(LEVELS, shapes)]

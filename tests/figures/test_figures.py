@@ -216,7 +216,7 @@ def test_reliability_draws_precision_and_counts(case):
     assert bar_heights(right) == pytest.approx([b["count"] for b in bins])
     assert f"{case.analysis.calibration['ece']:.3f}" in caption
     analysis = dataclasses.replace(case.analysis, calibration=None)
-    assert "no probabilities" in check(figures.draw_reliability(analysis), ticks=False)[1]
+    assert "not probabilities" in check(figures.draw_reliability(analysis), ticks=False)[1]
 
 
 @pytest.mark.parametrize("by", ["size", "crowding", "type"])

@@ -103,8 +103,9 @@ course.claim(
 # %% [markdown]
 # ## Bring the nuclei to a size that the network knows
 #
-# Before anything is measured: a network knows sizes. If your nuclei are much larger or smaller than those it was trained on, resize the images first. The next cell detects in the haematoxylin
-# image at four scales. (`rescale` keeps the shape of the image, whatever it is.)
+# Before anything is measured: a network knows sizes. So `predict` takes a first look at the image as it is. Where the median diameter of what it finds is smaller or larger than the network knows
+# (`model.thresholds.diameters`), it resizes the image and looks again; `detections.scale` says by how much, and all results are in pixels of your image. But the first look can only measure what it finds.
+# The next cell turns it off (`diameter="none"`) and detects in the haematoxylin image at four scales. (`rescale` keeps the shape of the image, whatever it is.)
 #
 # **Exercise 6.2: predict, run, explain.** Will the count be about the same at all four? If not, at which scale will it be largest?
 
@@ -112,22 +113,19 @@ course.claim(
 # *Your prediction:*
 
 # %%
-from skimage.transform import rescale, resize
+from skimage.transform import rescale
 
 view = nc.to_rgb8(images["haematoxylin"])
 scales = (0.5, 0.75, 1.0, 1.25)
 by_scale = []
 for scale in scales:
-    if scale == 1:
-        by_scale.append((view, labels["haematoxylin"]))
-        continue
     scaled = (255 * rescale(view, scale, anti_aliasing=True, channel_axis=2)).astype(np.uint8)
-    by_scale.append((scaled, model.predict(scaled).label_image()))
+    by_scale.append((scaled, model.predict(scaled, diameter="none").label_image()))
 course.show(figures.draw_scales(scales, by_scale))
 
 # %% [markdown]
 # **What was seen.** The same tissue gives another count at each scale: scale is a setting, like exposure. The caption also gives the size of the detections. The middle 90% of the nuclei in BBBC038 are 6 to 43 pixels
-# across ([notebook 1](01_inspect_the_data.ipynb)). Measure a few of your nuclei by hand and choose a scale that brings them well inside that range. Use it for all images of that magnification, and write it down.
+# across ([notebook 1](01_inspect_the_data.ipynb)). Measure a few of your nuclei by hand: it is the only check of the first look that needs no network. Use one scale for all images of a magnification, and write it down.
 #
 # **Explain.** Why not simply take the scale with the largest count?
 
@@ -139,25 +137,21 @@ course.show(figures.draw_scales(scales, by_scale))
 # too far, neighbours run together and are lost. The size of your nuclei says which scale is right; the count does not.
 
 # %% [markdown]
-# Here the scale stays 1. For images of yours, write the factor into the next cell: it detects in the resized image and brings the outlines back to the pixels of the original,
-# in which everything below is measured. `nucleus-course predict IMAGES --diameter 40` does the same in one step, for nuclei that are 40 pixels across.
+# Here the first look decides. If you know how many pixels across your nuclei are, write it into the next cell: one look is then enough, and cannot be wrong about the size.
+# `nucleus-course predict IMAGES --diameter 40` does the same for whole folders.
 
 # %%
-SCALE = 1.0  # the size that you want, divided by the size that your nuclei have
-# (predictions.json, below, has the pixels of the resized image.)
-if SCALE != 1:
-    for name, image in images.items():
-        scaled = rescale(nc.to_rgb8(image), SCALE, anti_aliasing=True, channel_axis=2)
-        found[name] = model.predict((255 * scaled).astype(np.uint8))
-        labels[name] = resize(
-            found[name].label_image(),
-            image.shape[:2],
-            order=0,
-            preserve_range=True,
-            anti_aliasing=False,
-        ).astype(np.int32)
+DIAMETER = "auto"  # or the median diameter of your nuclei, pixels
+if DIAMETER != "auto":
+    found = {name: model.predict(image, diameter=DIAMETER) for name, image in images.items()}
+    labels = {name: detections.label_image() for name, detections in found.items()}
 number = {name: len(np.unique(of_image)) - 1 for name, of_image in labels.items()}
-print(", ".join(f"{name}: {count} nuclei" for name, count in number.items()), f"at scale {SCALE:g}")
+print(", ".join(f"{name}: {count} nuclei" for name, count in number.items()))
+print(
+    ", ".join(
+        f"{name}: looked at {of_one.scale:.2f} times as large" for name, of_one in found.items()
+    )
+)
 
 # %% [markdown]
 # ## Measure

@@ -34,7 +34,7 @@ def evaluate(
     learned: str = "train",
     flips: common.Flips = None,
     rescale: float = 1.0,
-    diameter: str = "none",
+    diameter: str = "auto",
     limit: common.Limit = None,
     seed: int = 0,
     strict: bool = False,
@@ -81,7 +81,7 @@ def evaluate(
         learned (S): The split that the weights were trained on: --sources marks the sources they have never seen.
         rescale (F): Score on images and nuclei made F times as large, to see how far from the usual
             magnification the model works.
-        diameter (PX|auto|none): With --weights: the scale, as for predict. none: images as they are.
+        diameter (PX|auto|none): With --weights: the scale, as for predict.
         seed: Seed of the bootstrap.
     """
     from nucleus_course.data.splits import met_sources

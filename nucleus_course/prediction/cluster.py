@@ -67,7 +67,7 @@ def predict_many(
         overwrite: remove earlier results first.
         progress: whether to show a bar.
         options: fields of :class:`~nucleus_course.prediction.many.Recipe`, and options of
-            :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`; ``diameter`` defaults to "auto" here.
+            :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
 
     Returns:
         :class:`~nucleus_course.prediction.results.Summary` of all images in the folder. An image that
@@ -84,7 +84,7 @@ def predict_many(
     """
     known = {f.name for f in dataclasses.fields(Recipe)}
     fields = {name: value for name, value in options.items() if name in known}
-    how = {"diameter": "auto"}
+    how = {"diameter": "auto"}  # named, for the results folder keeps the options
     how |= {name: value for name, value in options.items() if name not in known}
     load = weights if callable(weights) else None
     name = str(weights) if load is None else getattr(load, "__name__", type(load).__name__)

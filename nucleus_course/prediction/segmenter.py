@@ -211,7 +211,7 @@ class Segmenter:
         progress: bool | None = None,
         polarity: str = "auto",
         input: str | None = None,
-        diameter: float | str | None = None,
+        diameter: float | str | None = "auto",
     ) -> Any:
         """Nuclei in one image, or in several, at their own size.
 
@@ -234,7 +234,8 @@ class Segmenter:
             input: "canonical" or "colour" instead of what the model learned with.
             diameter: median diameter of the nuclei, image pixels. The image is resized so that they have the
                 size the network knows best. "auto": measured in a first pass, and resized only if they are
-                smaller or larger than the network knows. By default nothing is resized.
+                smaller or larger than the model's ``thresholds.diameters``; models without these
+                never resize. "none": never.
             progress: whether to show a progress bar; by default if there are many tiles.
 
         Returns:
@@ -274,7 +275,7 @@ class MaskRCNN(Segmenter):
     kind, network_class, engine_class = "mask_rcnn", MaskRCNNNetwork, KerasEngine
     _predict = predict_image
 
-    def trace(self, image, *, polarity="auto", input=None, diameter=None):
+    def trace(self, image, *, polarity="auto", input=None, diameter="auto"):
         """Every intermediate of one prediction, by name: a :class:`~nucleus_course.prediction.trace.Trace`."""
         return trace_image(self, image, polarity=polarity, input=input, diameter=diameter)
 

@@ -116,7 +116,7 @@ def plan_slide(
     novelty = None
     if model.novelty is not None:
         novelty = float(np.median([model.novelty(picture) for picture in pictures]))
-    factor = _factor(model, thresholds, pictures, how.get("diameter"))
+    factor = _factor(model, thresholds, pictures, how.get("diameter", "auto"))
     core, margin = tile_sizes(model.config, how.get("tile"), how.get("overlap"), factor)
     known = {f.name: getattr(seen, f.name) for f in dataclasses.fields(seen) if f.name != "image"}
     core = core or max(plane.shape)

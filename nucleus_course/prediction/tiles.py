@@ -71,7 +71,7 @@ def predict_image(
     progress=None,
     polarity="auto",
     input=None,
-    diameter=None,
+    diameter="auto",
 ):
     """Nuclei in one image of any size: the pipeline, tile by tile where the image is large or crowded.
 

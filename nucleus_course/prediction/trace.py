@@ -8,7 +8,7 @@ from nucleus_course.data.read import to_rgb8
 from nucleus_course.data.rescaled import resized
 from nucleus_course.geometry.boxes import dilate, greedy_nms, pyramid_level
 from nucleus_course.prediction.pipeline import MIN_SCORE, assemble, prepare_picture
-from nucleus_course.prediction.scale import at_size
+from nucleus_course.prediction.scale import at_size, look_at_scale
 
 
 class Trace(dict):
@@ -32,12 +32,12 @@ def _describe(value):
     return repr(value)
 
 
-def trace_image(model, image, *, polarity="auto", input=None, diameter=None):
+def trace_image(model, image, *, polarity="auto", input=None, diameter="auto"):
     """Every intermediate of one prediction, by name, as NumPy arrays without the batch axis.
 
     The plain network runs, in one view, so the numbers are those of the teaching code. Boxes are float32
-    (y1, x1, y2, x2) in network pixels; ``detections`` are in image pixels. With a ``diameter`` (as for
-    ``predict``) the image is resized by the factor ``scale``.
+    (y1, x1, y2, x2) in network pixels; ``detections`` are in image pixels. The image was resized by the
+    factor ``scale`` (``diameter`` as for ``predict``).
 
     Returns:
         :class:`Trace` with ``image``, ``canonical`` (what was decided about polarity, stain and range;
@@ -48,10 +48,18 @@ def trace_image(model, image, *, polarity="auto", input=None, diameter=None):
         and ``boxes`` (P, 4) of its last, ``kept`` (D,) indices that the final NMS keeps, ``mask_boxes``
         (D, 4), ``mask_pooled`` (D, 14, 14, C), ``mask_logits`` (D, 28, 28), ``detections``.
     """
+    seen, image, traces = see(image, model.config, polarity, input), to_rgb8(image), {}
+
+    def look(factor):
+        traces[factor] = _traced(model, image, seen, factor)
+        return traces[factor].detections
+
+    return traces[look_at_scale(look, diameter, model.thresholds).scale]
+
+
+def _traced(model, image, seen, factor):
+    """The trace of an image uint8 (H, W, 3) that is resized by ``factor`` first."""
     network, config, thresholds = model.network, model.config, model.thresholds
-    seen = see(image, config, polarity, input)
-    factor = 1.0 if diameter is None else model.predict(image, diameter=diameter).scale
-    image = to_rgb8(image)
     prepared = prepare_picture(resized(seen.pixels, factor), config)
     window = ops.convert_to_tensor(prepared.windows)
     height, width = prepared.input.shape[1:3]

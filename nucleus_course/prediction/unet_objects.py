@@ -28,7 +28,7 @@ def predict_pixels(
     score_threshold=None,
     polarity="auto",
     input=None,
-    diameter=None,
+    diameter="auto",
     **_,
 ):
     """Nuclei in one image, at its own size, as

@@ -292,5 +292,7 @@ class _Loop:
 
 def validate(model, dataset):
     """The metrics of a log row, on a whole split, at the model's thresholds."""
-    report = evaluate(dataset, predict_dataset(model, dataset, progress=False), progress=False)
+    report = evaluate(
+        dataset, predict_dataset(model, dataset, progress=False, diameter="none"), progress=False
+    )
     return {key: report.metrics[key] for key in VALIDATED}

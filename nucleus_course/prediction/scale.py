@@ -2,7 +2,8 @@
 
 ``Thresholds.diameters`` says which nuclei a network knows: the smallest, best and largest diameter in image
 pixels. If a diameter is given, the image is resized so that nuclei of that diameter get the best one. With
-"auto", a first pass over the image at its own size measures them.
+"auto", a first pass over the image at its own size measures them, and a second one, of the image resized, counts
+only where the network is surer of it.
 """
 
 import dataclasses
@@ -100,12 +101,21 @@ def _at(look, factor):
 
 def settle(look, thresholds):
     """Detections with ``diameter="auto"``: at the image's own size if its nuclei have a size that the network
-    knows, otherwise resized to the best one."""
+    knows, otherwise resized to the best one, unless the network is less sure of what it then finds."""
     low, _, high = thresholds.diameters
     found = look(1.0)
     for _ in range(2):
         diameter = median_diameter(found)
         if not diameter or low <= diameter * found.scale <= high:
             break
-        found = _at(look, factor_for(diameter, thresholds))
+        other = _at(look, factor_for(diameter, thresholds))
+        if mean_score(other) < mean_score(found):
+            break
+        found = other
     return found
+
+
+def mean_score(found):
+    """How sure the network is: the mean score of the confident detections; 0 without any."""
+    scores = found.confident().scores
+    return float(np.mean(scores)) if len(scores) else 0.0

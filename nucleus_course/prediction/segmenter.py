@@ -234,8 +234,8 @@ class Segmenter:
             input: "canonical" or "colour" instead of what the model learned with.
             diameter: median diameter of the nuclei, image pixels. The image is resized so that they have the
                 size the network knows best. "auto": measured in a first pass, and resized only if they are
-                smaller or larger than the model's ``thresholds.diameters``; models without these
-                never resize. "none": never.
+                smaller or larger than the model's ``thresholds.diameters`` and the network is surer of what
+                it then finds; models without these never resize. "none": never.
             progress: whether to show a progress bar; by default if there are many tiles.
 
         Returns:

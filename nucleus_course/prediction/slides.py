@@ -133,7 +133,7 @@ def _factor(model, thresholds, pictures, diameter):
     busy = sorted(pictures, key=lambda picture: -float(picture.std()))[:LOOKS]
 
     def look(factor):
-        areas = []
+        found = []
         for picture in busy:
             shape = picture.shape
             rgb = np.broadcast_to(picture[..., None], (*shape, 3))
@@ -141,17 +141,18 @@ def _factor(model, thresholds, pictures, diameter):
                 model, shape, lambda t, x, b, r, rgb=rgb: rgb[t:b, x:r], thresholds, None, 0, factor
             )
             one.at(Tile((0, 0, *shape)))
-            areas.append(one.merged().confident().areas)
-        return Sizes(np.concatenate(areas))
+            found.append(one.merged().confident())
+        return Sizes(*(np.concatenate([getattr(f, n) for f in found]) for n in ("areas", "scores")))
 
     return scale.settle(look, thresholds).scale
 
 
 @dataclass
 class Sizes:
-    """Areas of confident detections, image pixels, at a scale: the part of Detections that :func:`scale.settle` uses."""
+    """Areas (image pixels) and scores of confident detections at a scale: what :func:`scale.settle` uses of Detections."""
 
     areas: np.ndarray
+    scores: np.ndarray
     scale: float = 1.0
 
     def confident(self):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from components import Components, agreement, dots, model_of
 from scipy import ndimage
+from tiny import lively_model
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import Thresholds
@@ -56,6 +57,40 @@ def test_a_first_look_decides(radius, looks):
     assert 10 <= seen <= 40 and (looks == 1 or seen == pytest.approx(20, rel=0.2))
     assert ("times its size" in repr(found)) == (looks == 2)
     assert found.confident().scale == found.scale
+
+
+class Found:
+    """Detections of one diameter and one score each, as a look at a scale gives them."""
+
+    def __init__(self, diameter, scores):
+        self.scores, self.scale = np.array(scores), 1.0
+        self.areas = np.full(len(scores), np.pi * diameter**2 / 4)
+
+    def confident(self):
+        return self
+
+
+@pytest.mark.parametrize("score, kept", ((0.9, 2.0), (0.7, 1.0), (0.8, 2.0)))
+def test_a_second_look_counts_if_the_network_is_not_less_sure(score, kept):
+    asked = []
+
+    def at(factor):
+        asked.append(factor)
+        return Found(10, [0.8, 0.8] if factor == 1 else [score] * 5)
+
+    found = scale.settle(at, dataclasses.replace(KNOWN, diameters=(12, 20, 40)))
+    assert found.scale == kept and asked == [1.0, 2.0]
+
+
+def test_the_first_look_is_the_rule():
+    assert look(3)[0].scale == look(3, diameter="auto")[0].scale > 1
+    model = lively_model(Thresholds(score=0.1, diameters=(1, 2, 3)))  # all nuclei are larger
+    model.rescorer = None
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), "uint8")
+    own, smaller = (model.trace(image, diameter=d) for d in ("none", 4))
+    assert (own.scale, smaller.scale) == (1, 0.5) and len(own.detections) > 0
+    sure = [scale.mean_score(t.detections) for t in (own, model.trace(image))]
+    assert sure[1] >= sure[0]
 
 
 def test_weights_that_know_no_sizes_look_at_images_as_they_are():

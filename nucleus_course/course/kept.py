@@ -38,6 +38,7 @@ from nucleus_course.models.weights.folder import read_config
 UNTRAINED = "untrained"
 POINT_FILES = ("config.json", "thresholds.json", "rescoring.json")  # a prediction depends on these
 WEIGHTS_FILES = "weights*.h5"  # and these
+RULES = "sizes by a first look"  # changes when the same files predict something else
 PROGRESS = "progress: "
 
 
@@ -50,7 +51,7 @@ class Weights:
         config: :class:`~nucleus_course.config.ModelConfig`.
         thresholds: :class:`~nucleus_course.config.Thresholds`, the operating point.
         rescorer: :class:`~nucleus_course.prediction.rescorer.Rescorer`, or None.
-        key: 12 hex digits that change with any of the files.
+        key: 12 hex digits that change with any of the files, and with :data:`RULES`.
     """
 
     source: str
@@ -78,7 +79,7 @@ def find_weights(name: str = "compact", verbose: bool = True) -> Weights:
     folder = find_folder(source)
     if folder.is_file():
         raise UserError(f"{WEIGHTS_VARIABLE}: {source} is a file: give its model folder")
-    key = _digest(*(path.read_bytes() for path in _files(folder)))
+    key = _digest(RULES, *(path.read_bytes() for path in _files(folder)))
     return Weights(source, *read_config(folder), Rescorer.load(folder), key)
 
 

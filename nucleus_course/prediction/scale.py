@@ -108,11 +108,16 @@ def settle(look, thresholds):
         diameter = median_diameter(found)
         if not diameter or low <= diameter * found.scale <= high:
             break
-        other = _at(look, factor_for(diameter, thresholds))
+        other = _at(look, _stepped(factor_for(diameter, thresholds)))
         if mean_score(other) < mean_score(found):
             break
         found = other
     return found
+
+
+def _stepped(factor):
+    """The nearest of four steps an octave: images of one size then need few input sizes, each compiled once."""
+    return 2.0 ** (round(4.0 * math.log2(factor)) / 4.0)
 
 
 def mean_score(found):

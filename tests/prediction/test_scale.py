@@ -52,6 +52,7 @@ def test_a_first_look_decides(radius, looks):
     found, truth, shapes = look(radius, diameter="auto")
     assert len(shapes) == looks and shapes[0] == truth.shape
     assert (found.scale == 1) == (looks == 1)
+    assert float(4 * np.log2(found.scale)).is_integer()  # few input sizes, each compiled once
     assert agreement(found.label_image(), truth, 0.7) == 1.0
     seen = scale.median_diameter(found) * found.scale
     assert 10 <= seen <= 40 and (looks == 1 or seen == pytest.approx(20, rel=0.2))

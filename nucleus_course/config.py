@@ -270,7 +270,8 @@ class Thresholds:
             raise UserError(f"flips={self.flips}: choose 1 (only the image itself), 2, 3 or 4")
         object.__setattr__(self, "diameters", tuple(self.diameters))  # JSON brings lists
         known = self.diameters
-        if known and not (len(known) == 3 and 0 < known[0] <= known[1] <= known[2]):
+        numbers = all(isinstance(d, int | float) for d in known)
+        if known and not (numbers and len(known) == 3 and 0 < known[0] <= known[1] <= known[2]):
             raise UserError(f"diameters={list(known)}: give the smallest, the best and the largest")
 
     def inherited(self):

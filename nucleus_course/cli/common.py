@@ -197,6 +197,8 @@ ENTRY = re.compile(r"^    (\w+)(?: \((.*?)\))?: (.*(?:\n {8}.*)*)", re.M)
 
 def _parameter(name: str, hint: Any, metavar: str, text: str) -> Any:
     """A parameter's annotation for typer, with the docstring's help; a bool is a flag without a --no-… option."""
+    parts = typing.get_args(hint)  # Python 3.10 puts Optional around a hint whose default is None
+    hint = next((part for part in parts if hasattr(part, "__metadata__")), hint)
     kind, *given = typing.get_args(hint) if hasattr(hint, "__metadata__") else [hint]
     flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
     info = given[0] if given else typer.Option(*flag)

@@ -126,3 +126,5 @@ def test_the_least_area_is_what_the_network_sees():
 def test_diameters_are_three_in_order():
     with pytest.raises(UserError, match="diameters"):
         Thresholds(diameters=(20, 10, 40))
+    with pytest.raises(UserError, match="diameters"):
+        Thresholds(diameters=(None, None, None))

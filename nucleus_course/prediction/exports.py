@@ -8,6 +8,7 @@ import errno
 import importlib
 import json
 import shutil
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,16 +197,16 @@ def _write_rois(path, data):
     roifile = _package("rois")
     scores = data.score_of()
 
-    def rois():
+    with atomic_write(path) as place, zipfile.ZipFile(place, "w") as archive:
         for label, pieces in data.polygons():
             rings = [ring for piece in pieces for ring in piece]
             roi = _polygon(roifile, rings[0]) if len(rings) == 1 else _composite(roifile, rings)
             roi.name = str(label)
             roi.props = f"score: {scores[label]}\n" if scores else ""
-            yield roi
-
-    with atomic_write(path) as place:
-        roifile.roiwrite(place, rois(), mode="w")
+            with archive.open(
+                f"{label}.roi", "w"
+            ) as file:  # without a date: the same bytes each time
+                file.write(roi.tobytes())
 
 
 def _polygon(roifile, ring):

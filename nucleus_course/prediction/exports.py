@@ -203,9 +203,7 @@ def _write_rois(path, data):
             roi = _polygon(roifile, rings[0]) if len(rings) == 1 else _composite(roifile, rings)
             roi.name = str(label)
             roi.props = f"score: {scores[label]}\n" if scores else ""
-            with archive.open(
-                f"{label}.roi", "w"
-            ) as file:  # without a date: the same bytes each time
+            with archive.open(f"{label}.roi", "w") as file:  # no date: the same bytes each time
                 file.write(roi.tobytes())
 
 

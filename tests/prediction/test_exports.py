@@ -81,7 +81,12 @@ def rois_of(path):
             shape = shape.symmetric_difference(shapely.Polygon(ring))
         assert (roi.left, roi.top, roi.right, roi.bottom) == tuple(map(int, shape.bounds))
         shapes[int(roi.name)] = shape
-    return shapes, {int(r.name): float(r.props.removeprefix("score: ")) for r in rois}
+    # Not by roifile, which before 2026 reads properties without their end.
+    with zipfile.ZipFile(path) as archive:
+        files = {int(name.removesuffix(".roi")): archive.read(name) for name in archive.namelist()}
+    start, end = "score: ".encode("utf-16-be"), "\n".encode("utf-16-be")
+    found = {n: data.partition(start)[2].partition(end)[0] for n, data in files.items()}
+    return shapes, {n: float(text.decode("utf-16-be")) for n, text in found.items()}
 
 
 def geojson_of(path):

@@ -182,6 +182,11 @@ class _Run:
 
         model = common.open_model(weights, self.preset, dtype)
         predictions = predict_dataset(model, self.dataset, **self.options)
+        if resized := predictions.info["resized"]:
+            common.note(
+                f"{resized} of {len(self.dataset)} images resized, because the network knows another size of nuclei best; "
+                "--diameter none turns this off"
+            )
         about = {"preset": model.config.name, "min_area": model.thresholds.min_area}
         predictions.info.update(model=short_name(weights), **about)
         return predictions

@@ -17,12 +17,17 @@ def predict_dataset(model, dataset, *, progress=True, **options):
         options: for :meth:`~nucleus_course.prediction.segmenter.Segmenter.predict`.
 
     Returns:
-        :class:`~nucleus_course.prediction.interchange.Predictions`.
+        :class:`~nucleus_course.prediction.interchange.Predictions`; ``info["resized"]`` is the number of images
+        that the network saw at another size.
     """
-    found = {}
+    found, resized = {}, 0
     for record in track(dataset, "predicting", show=progress):
-        found[record.id] = image_predictions(model.predict(record.raw, **options))
-    return _predictions(model, found)
+        one = model.predict(record.raw, **options)
+        resized += getattr(one, "scale", 1.0) != 1.0
+        found[record.id] = image_predictions(one)
+    predictions = _predictions(model, found)
+    predictions.info["resized"] = resized
+    return predictions
 
 
 def predict_variants(model, dataset, nms_ious, mask_thresholds, *, progress=True):

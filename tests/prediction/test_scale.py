@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from components import Components, agreement, dots, model_of
 from scipy import ndimage
-from tiny import lively_model
+from tiny import disc_dataset, lively_model
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.config import Thresholds
 from nucleus_course.prediction import scale, tiles
+from nucleus_course.prediction.datasets import predict_dataset
 from nucleus_course.prediction.detections import Detections
 
 KNOWN = Thresholds(score=0.5, diameters=(10, 20, 40))
@@ -92,6 +93,15 @@ def test_the_first_look_is_the_rule():
     assert (own.scale, smaller.scale) == (1, 0.5) and len(own.detections) > 0
     sure = [scale.mean_score(t.detections) for t in (own, model.trace(image))]
     assert sure[1] >= sure[0]
+
+
+def test_resized_images_are_counted():
+    model = lively_model(Thresholds(score=0.1, diameters=(1, 2, 3)))
+    counted = [
+        predict_dataset(model, disc_dataset(2), progress=False, diameter=d).info["resized"]
+        for d in ("none", 4)
+    ]
+    assert counted == [0, 2]
 
 
 def test_weights_that_know_no_sizes_look_at_images_as_they_are():

@@ -31,8 +31,7 @@ def _row(values, xp):
 def area(boxes):
     """Area in square pixels: boxes (..., 4) -> (...,). Inverted boxes have area 0."""
     xp = _namespace(boxes)
-    size = xp.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
-    return size[..., 0] * size[..., 1]
+    return xp.prod(xp.maximum(boxes[..., 2:] - boxes[..., :2], 0.0), axis=-1)
 
 
 def iou_matrix(a, b):
@@ -50,8 +49,8 @@ def iou_matrix(a, b):
     """
     xp = _namespace(a, b)
     # One plane per coordinate: (..., N, 1) against (..., 1, M), without an (N, M, 4) tensor.
-    ay1, ax1, ay2, ax2 = (a[..., i][..., :, None] for i in range(4))
-    by1, bx1, by2, bx2 = (b[..., i][..., None, :] for i in range(4))
+    ay1, ax1, ay2, ax2 = xp.split(a, 4, axis=-1)
+    by1, bx1, by2, bx2 = xp.split(xp.swapaxes(b, -1, -2), 4, axis=-2)
     height = xp.maximum(xp.minimum(ay2, by2) - xp.maximum(ay1, by1), 0.0)
     width = xp.maximum(xp.minimum(ax2, bx2) - xp.maximum(ax1, bx1), 0.0)
     overlap = height * width

@@ -285,13 +285,22 @@ def test_rescore_writes_scores_that_prediction_then_uses(here, data, model, monk
     said = plain(result.stdout)
     before, after = (float(w) for w in re.findall(r"(\d+\.\d\d) with", " ".join(said.split())))
     assert after > before + 5 and "nucleus-course thresholds --data" in said.replace("\n", " ")
-    assert "mean score 0." in said and "memorised" not in result.stderr
+    assert "mean score 0." in said and "knows the images" not in result.stderr
     info = json.loads((here / "mine" / "rescoring.json").read_text())["info"]
     told = {"split": "train", "dataset": "discs", "images": 10, "flips": 4}
-    assert info == told | {"detections": 400, "seed": 0}
+    assert info == told | {"detections": 400, "seed": 0, "held_out": False}
 
     monkeypatch.setattr(rescoring, "mean_score_and_iou", lambda *_: (0.8, 0.7))
-    assert "has memorised the images of train" in plain(run(*words).stderr).replace("\n", " ")
+    assert "knows the images of train better" in plain(run(*words).stderr).replace("\n", " ")
+
+    folds = ("--fold", f"{model}=train", "--fold", f"{model}=validation", "--check", "none")
+    result = run(*words, *folds)
+    assert result.exit_code == 0, result.stderr
+    info = json.loads((here / "mine" / "rescoring.json").read_text())["info"]
+    assert (info["split"], info["held_out"]) == ("train, validation", True)
+    assert info["detections"] == count * info["images"] > 400
+    one_line_error(run(*words, "--fold", "source-1"), "--fold 'source-1'", "RUN=SPLIT")
+    one_line_error(run(*words, "--fold", f"{here / 'none'}=train"), "none")
 
     image = discs(0)[0]
     found, old = MaskRCNN.load(here / "mine").predict(image), MaskRCNN.load(model).predict(image)

@@ -154,6 +154,16 @@ def test_new_weights_count_at_once(image):
     assert not np.array_equal(before.scores, after.scores)
 
 
+def test_many_sizes_do_not_warn_of_retracing(caplog):
+    """Each size is compiled once, and TensorFlow, which counts calls of one function, says nothing of it."""
+    from nucleus_course.prediction.engines.compiled import compiled
+
+    double = compiled(lambda x: 2 * x, lively())
+    for side in range(1, 12):
+        assert double(np.ones((1, side), "float32")).shape == (1, side)
+    assert not [record for record in caplog.records if "retracing" in record.getMessage()]
+
+
 def test_flips_average_the_four_views(image):
     """With all four flips, an image and its mirror image have mirrored detections."""
     model = lively()

@@ -77,14 +77,12 @@ def run(count):
             rows.append({k: float(v[-1]) for k, v in history.items()})
         return outcome(rows, network) | {"devices": devices, "share": network.batch_size}
 
-folder = tempfile.mkdtemp()
-def loop(**options):
+def loop():
     with data_parallel(2):
         model = build(preset.model, seed=5)
-        return train(model, disc_dataset(), preset=preset, run=folder, progress=False, **options).rows
+        return train(model, disc_dataset(), preset=preset, run=tempfile.mkdtemp(), progress=False).rows
 
-loop(on_epoch=lambda row: True)
-print(json.dumps({"names": device_names(), "one": run(1), "two": run(2), "loop": loop(resume=True)}))
+print(json.dumps({"names": device_names(), "one": run(1), "two": run(2), "loop": loop()}))
 """
 )
 

@@ -29,7 +29,8 @@ def compiled(function, model, free=0):
                 ([None] if i < free else t.shape[:1]) + t.shape[1:] for i, t in enumerate(tensors)
             ]
             specs = [tf.TensorSpec(s, t.dtype) for s, t in zip(shapes, tensors)]
-            return traced.get_concrete_function(*specs)(*tensors) if free else traced(*tensors)
+            # By its shapes, since calling ``traced`` would warn of retracing after a few image sizes.
+            return traced.get_concrete_function(*specs)(*tensors)
 
         return call
     if backend == "jax":

@@ -65,7 +65,8 @@ def list_cases(quick=False, only=None, data="sample"):
     images, detections = (10, 450) if quick else (67, 3000)
     cases.append({"kind": "evaluate", "images": images, "detections": detections})
     for megapixels in (1,) if quick else (1, 4, 16, 64):
-        cases.append({"kind": "slide", "megapixels": megapixels, "data": data})
+        # At its own size: what a first look finds would change the work, not the number of pixels.
+        cases.append({"kind": "slide", "megapixels": megapixels, "data": data, "diameter": "none"})
     tasks = {"kind": "tasks", "files": 100 if quick else 10_000}
     if find_spec("distributed") is None:
         tasks["skip"] = "not installed: pip install distributed"
@@ -146,7 +147,8 @@ def run_benchmark(
     """Run the cases, print the table and write it.
 
     Args:
-        out: JSON file: ``machine``, ``quick``, ``seconds``, ``cases`` (each with its arguments and numbers).
+        out: JSON file, written after each case: ``machine``, ``quick``, ``seconds``, ``cases`` (each with its
+            arguments and numbers).
         quick: fewer and smaller cases, about a minute in all.
         only: kinds to run, separated by commas; all by default.
         data: data set for the input and decode cases.
@@ -169,15 +171,13 @@ def run_benchmark(
     if here["load"] is not None and here["load"] > 0.5 * here["cores"]:
         busy = f"This machine is busy (load {here['load']}): times will be too long."
         console.print(f"[bold]{busy}[/bold]")
-    start, results = time.perf_counter(), []
-    for case in cases:
-        with console.status(describe(case)):
-            results.append(run_case(case, threads))
-    report = {
-        "machine": here, "quick": quick, "threads": threads,
-        "seconds": round(time.perf_counter() - start, 1), "cases": results,
-    }  # fmt: skip
-    write_json(out, report)
+    report = {"machine": here, "quick": quick, "threads": threads, "seconds": 0.0, "cases": []}
+    start = time.perf_counter()
+    for number, case in enumerate(cases, start=1):
+        with console.status(f"{describe(case)} ({number} of {len(cases)})"):
+            report["cases"].append(run_case(case, threads))
+        report["seconds"] = round(time.perf_counter() - start, 1)
+        write_json(out, report)  # after each case: an interruption costs no finished ones
     console.print(table(report))
     console.print(f"written: {out}")
     return report

@@ -114,21 +114,24 @@ def assemble(config, shape, boxes, scores, probs, thresholds, rescorer=None):
     return Detections(boxes / config.upsample, scores, probs, grid, *shape, thresholds)
 
 
-def raw_detections(model, prepared, thresholds, limit=None, least=0.0):
-    """Steps 2 to 4.
+def raw_boxes(model, prepared, thresholds, least=0.0):
+    """Steps 2 and 3.
 
     Args:
         model: :class:`~nucleus_course.prediction.segmenter.MaskRCNN`.
         prepared: :class:`Prepared`.
         thresholds: :class:`~nucleus_course.config.Thresholds`, for its ``nms_iou``.
-        limit: most detections; None is the preset's.
-        least: class probability below which a box gets no mask.
+        least: class probability below which a box is dropped.
 
     Returns:
-        boxes (N, 4) network pixels, class probabilities (N,), masks (N, S, S).
+        pyramid, boxes (N, 4) network pixels, class probabilities (N,).
     """
-    limit = model.config.max_detections if limit is None else limit
     pyramid, boxes, scores = model.engine.candidates(prepared)
-    boxes, scores = select(boxes, scores, thresholds.nms_iou, limit)
-    boxes, scores = boxes[scores >= least], scores[scores >= least]
+    boxes, scores = select(boxes, scores, thresholds.nms_iou, model.config.max_detections)
+    return pyramid, boxes[scores >= least], scores[scores >= least]
+
+
+def raw_detections(model, prepared, thresholds):
+    """Steps 2 to 4, arguments as :func:`raw_boxes`: boxes (N, 4), class probabilities (N,), masks (N, S, S)."""
+    pyramid, boxes, scores = raw_boxes(model, prepared, thresholds)
     return boxes, scores, model.engine.masks(pyramid, boxes, prepared)

@@ -19,7 +19,7 @@ from nucleus_course.data.rescaled import resized
 from nucleus_course.geometry.boxes import iou_matrix
 from nucleus_course.prediction import flips, scale
 from nucleus_course.prediction.detections import Detections
-from nucleus_course.prediction.pipeline import assemble, prepare_picture, raw_detections
+from nucleus_course.prediction.pipeline import assemble, prepare_picture, raw_boxes
 
 CORE = 512  # side of a tile's core, network pixels
 MARGIN = 64  # seen around a core, network pixels; nuclei up to twice this size are seen whole
@@ -165,14 +165,16 @@ class Look:
         picture = resized(view, self.factor)
         views = flips.VIEWS[: self.thresholds.flips]
         prepared = prepare_picture(picture, self.config, views)
-        found = raw_detections(self.model, prepared, self.thresholds, least=self.least)
-        if (found[1] >= SURE).sum() > CROWDED:
+        pyramid, boxes, scores = raw_boxes(self.model, prepared, self.thresholds, least=self.least)
+        if (scores >= SURE).sum() > CROWDED:
             sides = (tile.core[2] - tile.core[0], tile.core[3] - tile.core[1])
             if min(sides) >= 2 * SMALLEST / (self.config.upsample * self.factor):
+                del pyramid  # not needed while the quarters are processed
                 for quarter in tile.quarters():
                     self.at(quarter)
                 return
             self.crowded += 1
+        found = boxes, scores, self.model.engine.masks(pyramid, boxes, prepared)
         size = picture.shape[:2]
         found = assemble(self.config, size, *found, self.thresholds, self.model.rescorer)
         self.parts.append((tile, box, scale.at_size(found, view.shape[:2])))

@@ -1,5 +1,6 @@
 """The benchmark: operations against closed forms, fixed numbers of detections, its table; no time is asserted."""
 
+import io
 import json
 from itertools import product
 
@@ -144,6 +145,23 @@ def test_a_run_writes_what_it_prints(tmp_path, monkeypatch):
     assert "pip install torchvision" in printed and "reopened in" in printed
     with pytest.raises(UserError, match="--out"):
         runner.run_benchmark(tmp_path / "missing" / "benchmark.json")
+
+
+def test_an_interruption_costs_no_finished_case(tmp_path, monkeypatch):
+    from rich.console import Console
+
+    def stopped(case, threads=None):
+        if case["kind"] == "decode":
+            raise KeyboardInterrupt
+        return {**case, "ms": 1.0}
+
+    monkeypatch.setattr(runner, "run_case", stopped)
+    out = tmp_path / "benchmark.json"
+    with pytest.raises(KeyboardInterrupt):
+        runner.run_benchmark(
+            out, quick=True, only="input,decode,slide", console=Console(file=io.StringIO())
+        )
+    assert [case["kind"] for case in json.loads(out.read_text())["cases"]] == ["input"]
 
 
 # ------------------------------------------------------------------ the peers' operators

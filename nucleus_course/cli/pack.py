@@ -20,9 +20,10 @@ def write_pack(recipe: Recipe, out: Path, rows: list, judged, max_mb: float, bac
         judged: the data set to choose thresholds on and to score.
         max_mb: largest size of a file, MB of 10^6 bytes.
     """
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copy(recipe.folder / "log.csv", out / "log.csv")  # now: scoring takes a while
     report = _score(recipe, out, judged, max_mb)
     _summary(recipe, out, rows, report, backend)
-    shutil.copy(recipe.folder / "log.csv", out / "log.csv")
     common.written(f"{out}/ (a model folder)", out / "report.json", out / "summary.json")
 
 
@@ -36,7 +37,7 @@ def _score(recipe: Recipe, out: Path, judged, max_mb: float):
     weights = recipe.folder / "weights"
     model = load(load(weights).save(out, half=True, max_mb=max_mb))
     begin = time.perf_counter()
-    predictions = predict_dataset(model, judged, progress=False)
+    predictions = predict_dataset(model, judged)
     seconds = time.perf_counter() - begin
     common.say(f"predicted {len(judged)} images in {seconds:.0f} s, compiling included")
     choice = choose_thresholds(judged, predictions, metric="dsb_score", start=model.thresholds)

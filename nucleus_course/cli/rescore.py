@@ -53,6 +53,10 @@ def rescore(
     )
     from nucleus_course.prediction.rescorer import FILE
 
+    if fold and split != "train":
+        raise UserError(
+            f"--split {split} and --fold exclude each other: each --fold names its split"
+        )
     folder = common.model_folder(weights, FILE)
     pairs = [_pair(given) for given in fold or ()] or [(str(folder), split)]
     datasets = [common.open_data(data, part, limit, what="fitting to") for _, part in pairs]

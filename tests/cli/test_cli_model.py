@@ -311,7 +311,10 @@ def test_rescore_writes_scores_that_prediction_then_uses(here, data, model, monk
 def test_rescore_refuses_what_has_no_scores_to_fit(here, data, model):
     import nucleus_course as nc
 
-    one_line_error(run("rescore", "--data", data, "--weights", model / "weights.h5"), "is a file")
+    words = ("rescore", "--data", data, "--weights")
+    one_line_error(run(*words, model / "weights.h5"), "is a file")
+    both = ("--split", "all", "--fold", f"{model}=train")
+    one_line_error(run(*words, model, *both), "--split all and --fold exclude each other")
     nc.create("unet").save(here / "unet")
     one_line_error(
         run(f"rescore --data {data} --weights {here / 'unet'} --check none"),

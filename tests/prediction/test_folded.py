@@ -9,7 +9,12 @@ from tiny import lively_model, random_boxes, tiny_config
 from nucleus_course.geometry.boxes import dilate
 from nucleus_course.models.mask_rcnn.network import MaskRCNNNetwork
 from nucleus_course.prediction.engines.folded import fold, run_folded
-from nucleus_course.prediction.engines.keras_fast import FastForward
+from nucleus_course.prediction.engines.keras_fast import (
+    MASK_BUCKETS,
+    MASK_CHUNK,
+    FastForward,
+    run_mask_head,
+)
 
 NORMS = keras.layers.BatchNormalization
 
@@ -129,6 +134,24 @@ def test_masks(norm, scale):
     found = FastForward(network).mask_logits(pyramid, boxes, index)
     assert np.ptp(ops.convert_to_numpy(expected)) > 0.1
     assert_close(found, expected, 1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 16, 17, MASK_CHUNK, MASK_CHUNK + 1, 3 * MASK_CHUNK - 5])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_the_mask_head_sees_a_part_at_a_time(count, fixed):
+    """Each row comes back once, in order; with fixed lengths only few are ever asked for."""
+    asked = []
+
+    def head(rows, index):
+        asked.append(len(rows))
+        return ops.convert_to_tensor(rows[:, :1, None] + index[:, None, None])
+
+    rows = np.random.default_rng(5).random((count, 4)).astype("float32")
+    index = np.arange(count, dtype="float32")
+    found = run_mask_head(head, (rows, index), fixed)
+    np.testing.assert_allclose(found, rows[:, :1, None] + index[:, None, None], rtol=1e-6)
+    assert max(asked) <= MASK_CHUNK
+    assert not fixed or set(asked) <= set(MASK_BUCKETS)
 
 
 def test_half_precision():

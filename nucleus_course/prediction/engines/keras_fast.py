@@ -19,8 +19,10 @@ from nucleus_course.prediction.engines.compiled import compiled, needs_fixed_sha
 from nucleus_course.prediction.engines.folded import add_bias, convolve, fold, run_folded
 from nucleus_course.prediction.engines.roi_align_fast import crop_roi_align
 
+# Boxes that the mask head takes at a time: pooled features are 200 kB a box, and several copies of them live at once.
+MASK_CHUNK = 128
 # If every new length is compiled again, the mask head runs on one of these.
-MASK_BUCKETS = (16, 48, 128, 256, 400)
+MASK_BUCKETS = (16, 48, MASK_CHUNK)
 
 
 class FastForward:
@@ -114,12 +116,23 @@ def _doubled(head, x):
     return ops.reshape(x, (-1, 2 * side, 2 * side))
 
 
-def bucket_count(count, limit):
-    """``count`` detections rounded up to one of few lengths for the mask head."""
-    for size in MASK_BUCKETS:
-        if count <= size:
-            return min(size, max(limit, count))
-    return -(-count // 200) * 200
+def run_mask_head(mask_head, arrays, fixed):
+    """The mask head's output for boxes, at most ``MASK_CHUNK`` at a time: (M, S, S), float32.
+
+    Args:
+        mask_head: takes parts of ``arrays``.
+        arrays: each with M rows, M at least 1.
+        fixed: whether each part is padded with zeros to one of the lengths ``MASK_BUCKETS``.
+    """
+    found = []
+    for start in range(0, len(arrays[0]), MASK_CHUNK):
+        parts = [array[start : start + MASK_CHUNK] for array in arrays]
+        count = len(parts[0])
+        if fixed:
+            more = next(size for size in MASK_BUCKETS if count <= size) - count
+            parts = [np.pad(p, [(0, more)] + [(0, 0)] * (p.ndim - 1)) for p in parts]
+        found.append(np.array(ops.convert_to_numpy(mask_head(*parts))[:count]))
+    return np.concatenate(found)
 
 
 class KerasEngine:
@@ -162,11 +175,9 @@ class KerasEngine:
         if count == 0:
             return np.zeros((0, size, size), "float32")
         rows = np.concatenate([flips.flip_boxes(boxes, v, *prepared.window) for v in views])
-        limit = self.config.max_detections
-        length = bucket_count(len(rows), limit) if needs_fixed_shapes() else len(rows)
-        padded, index = np.zeros((length, 4), "float32"), np.zeros(length, "int32")
-        padded[: len(rows)] = rows
-        index[: len(rows)] = np.repeat(np.arange(len(views)), count)
-        probs = ops.convert_to_numpy(self._masks(padded, index, *pyramid[:4]))[: len(rows)]
+        index = np.repeat(np.arange(len(views), dtype="int32"), count)
+        probs = run_mask_head(
+            lambda *parts: self._masks(*parts, *pyramid[:4]), (rows, index), needs_fixed_shapes()
+        )
         probs = probs.reshape(len(views), count, size, size)
         return np.mean([flips.flip_masks(p, v) for p, v in zip(probs, views)], axis=0)

@@ -5,6 +5,7 @@ AMX), trunk and heads may run in it, at up to twice the speed; boxes never do.
 """
 
 from collections import OrderedDict
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,7 @@ from nucleus_course.geometry.boxes import clip, decode, dilate
 from nucleus_course.prediction import flips
 from nucleus_course.prediction.engines import need
 from nucleus_course.prediction.engines.compiled import compiled
-from nucleus_course.prediction.engines.keras_fast import FastForward, bucket_count
+from nucleus_course.prediction.engines.keras_fast import FastForward, run_mask_head
 from nucleus_course.prediction.engines.onnx_model import LEVELS, MaskRCNNWriter, require_mask_rcnn
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -129,12 +130,11 @@ class OpenVINOEngine:
         count, size = len(boxes), config.mask_size
         if count == 0:
             return np.zeros((0, size, size), "float32")
-        rows = np.zeros((bucket_count(count, config.max_detections), 4), "float32")
         total = np.zeros((count, size, size), "float32")
         for (graphs, trunk), view in zip(pyramid, views):
-            turned = flips.flip_boxes(boxes, view, *prepared.window)
-            rows[:count] = dilate(turned, config.mask_roi_scale)
-            total += flips.flip_masks(self._view_masks(graphs, trunk, rows)[:count], view)
+            rows = dilate(flips.flip_boxes(boxes, view, *prepared.window), config.mask_roi_scale)
+            probs = run_mask_head(partial(self._view_masks, graphs, trunk), (rows,), fixed=True)
+            total += flips.flip_masks(probs, view)
         return total / len(views)
 
     def _view_masks(self, graphs, trunk, rows):

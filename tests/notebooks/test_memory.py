@@ -58,11 +58,10 @@ def test_processes_that_a_process_starts_are_seen():
 
 def test_the_limit_can_be_missed_and_the_kernels_run_as_on_binder(conftest_of_notebooks):
     rules = conftest_of_notebooks
+    assert rules.LIMIT + rules.ALLOWANCE < 1.75  # of Binder's 2 GB; the server takes 0.1
     assert rules.too_much("a", 1.49, 0.0) == ""
-    assert "a needs 1.60 GiB" in rules.too_much("a", 1.6, 0.0)
-    assert "starts 1.60" in rules.too_much("a", 0.1, 1.6)
-    known = {path.stem for path in rules.BINDER.parents[1].glob("notebooks/src/*.py")}
-    assert set(rules.LIMITS) <= known and max(rules.LIMITS.values()) < 2
+    assert "a needs 1.70 GiB" in rules.too_much("a", 1.7, 0.0)
+    assert "starts 1.70" in rules.too_much("a", 0.1, 1.7)
     caps = rules.environment()
     assert caps["OMP_NUM_THREADS"] == "2" and caps["MALLOC_ARENA_MAX"] == "2"
     assert {"TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "PYTHONPATH"} <= set(caps)

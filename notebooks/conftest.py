@@ -76,8 +76,19 @@ def pytest_runtest_teardown(item, nextitem):
     return result
 
 
+def pytest_sessionfinish(session):
+    """A process of pytest-xdist hands its figures to the one that prints them."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["memory"] = {n: list(v) for n, v in figures.items()}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    figures.update(getattr(node, "workeroutput", {}).get("memory", {}))
+
+
 def pytest_terminal_summary(terminalreporter):
-    for name, (kernel, other) in figures.items():
+    for name, (kernel, other) in sorted(figures.items()):
         terminalreporter.write_line(
             f"memory of {name}: {kernel:.2f} GiB, a process that it starts {other:.2f}"
         )

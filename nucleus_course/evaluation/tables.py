@@ -40,7 +40,7 @@ def _grid(title, caption, first, *others, fold=False):
     """A table 80 characters wide, the ``first`` column aligned left, the others right; ``fold`` breaks long headers."""
     table = Table(
         title=title, caption=caption or None, box=box.SIMPLE_HEAD, width=WIDTH, title_justify="left",
-        caption_justify="left", pad_edge=False,
+        caption_justify="left", caption_style="italic", pad_edge=False,
     )  # fmt: skip
     table.add_column(first, no_wrap=True)
     for name in others:
@@ -53,7 +53,7 @@ def metrics_table(report):
     level = f"{100 * report.bootstrap.get('level', 0.95):g}% interval"
     names = ("value", level) if report.intervals else ("value",)
     table = _grid(_title(report), _caption(report), "metric", *names)
-    table.add_column("what it is", style="dim")
+    table.add_column("what it is")
     for metric in METRICS:
         row = [metric.key, _number(report.metrics.get(metric.key))]
         if report.intervals:

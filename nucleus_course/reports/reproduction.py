@@ -164,7 +164,7 @@ def table_of(name, rows):
                         f"IoU' that the paper does not define. Ours: split 'validation'{images}.")  # fmt: skip
     table = Table(
         title=f"{TITLES[name]}, percent", caption="\n".join(notes) or None, box=box.SIMPLE_HEAD, width=80,
-        title_justify="left", caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0),
+        title_justify="left", caption_justify="left", caption_style="italic", pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
     table.add_column("run", overflow="fold")
     table.add_column("start", no_wrap=True)

@@ -132,6 +132,24 @@ def test_every_picture_has_an_alternative_text_and_words_below_it(path):
     assert seen >= 2
 
 
+def contrast_with_white(colour):
+    """WCAG's contrast ratio of a colour such as #7f7f7f on white."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+
+
+@each_solution
+def test_printed_text_is_dark_enough_to_read(path):
+    """WCAG AA asks for a contrast of 4.5; rich's dim grey has 4.0."""
+    assert contrast_with_white("#7f7f7f") == pytest.approx(4.0, abs=0.05)
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            html = output.get("data", {}).get("text/html", "")
+            for colour in set(re.findall(r"[\"; ]color: (#[0-9a-f]{6})", html)):
+                assert contrast_with_white(colour) >= 4.5, (cell["id"], colour)
+
+
 @each_solution
 def test_cells_that_are_compared_have_outputs(path):
     code = [cell for cell in run_or_awaited(path).cells if cell.cell_type == "code"]

@@ -229,12 +229,19 @@ class TrainingConfig:
     ema: float = 0.0  # decay of the averaged weights; 0: none
     settle: float = 0.0  # last share of the schedule, with gentle augmentation (presets.gentle)
     balance_types: float = 0.0  # 0: every image equally often; 1: every image type equally often
+    balance_by: str = (
+        "types"  # "sources": count experiments in place of image types, where they are known
+    )
     type_factors: dict = field(default_factory=dict)  # image type -> factor of its share
     dtype: str = "float32"  # float32 or mixed_bfloat16
     seed: int = 2018
     workers: int = 2
     validate_every: int = 5  # epochs
     loss_weights: dict = field(default_factory=lambda: dict.fromkeys(LOSSES, 1.0))
+
+    def __post_init__(self):
+        if self.balance_by not in ("types", "sources"):
+            raise UserError(f"balance_by is {self.balance_by!r}: choose types or sources")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from nucleus_course.data.augment import Augmenter
 from nucleus_course.data.canonical import TRAINING_STAINS, canonical
 from nucleus_course.data.labels import boxes_from_labels, pad_ground_truth
 from nucleus_course.data.preprocess import resize, see, to_network
+from nucleus_course.data.sources import source_groups
 from nucleus_course.presets import gentle
 
 
@@ -47,9 +48,10 @@ class TrainingBatches(keras.utils.PyDataset):
             Augmenter(a, int(side)) for a in (preset.augment, gentle(preset.augment))
         ]
         self.gentle = False  # set by the training loop: use the gentle augmentation
-        self.weights = _weights(
-            [dataset.types[i] for i in self.ids], training.balance_types, training.type_factors
-        )
+        types = dataset.types
+        groups = source_groups(types) if training.balance_by == "sources" else types
+        factors = [training.type_factors.get(types[i], 1.0) for i in self.ids]
+        self.weights = _weights([groups[i] for i in self.ids], training.balance_types, factors)
         self.images = {}
         self._order = (None, None)
         self._lock = threading.Lock()
@@ -111,17 +113,16 @@ class TrainingBatches(keras.utils.PyDataset):
         return self.images[pick]
 
 
-def _weights(types, balance, factors=None):
-    """Probability of each image. ``balance`` goes from 0, all images equal (None), to 1, all types equal.
+def _weights(groups, balance, factors):
+    """Probability of each image. ``balance`` goes from 0, all images equal (None), to 1, all groups equal.
 
-    ``factors`` then multiplies the shares of the types that it names; types that do not occur are ignored.
+    ``factors``, one for each image, then multiply.
     """
-    names, inverse, counts = np.unique(types, return_inverse=True, return_counts=True)
-    factors = np.array([(factors or {}).get(str(name), 1.0) for name in names])
+    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    factors = np.asarray(factors)
     if not balance and (factors == 1).all():
         return None
-    share = counts ** (1.0 - balance) * factors
-    weight = (share / counts)[inverse]
+    weight = (counts ** (1.0 - balance) / counts)[inverse] * factors
     return weight / weight.sum()
 
 

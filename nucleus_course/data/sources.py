@@ -48,6 +48,19 @@ def read_sources():
         return {row["id"]: row["source"] for row in csv.DictReader(file)}
 
 
+def source_groups(types):
+    """The group of each image for a balance by source: its experiment, or its type if that is not known.
+
+    Args:
+        types: {id: image type}.
+
+    Returns:
+        {id: group}.
+    """
+    sources = read_sources()
+    return {image_id: sources.get(image_id, kind) for image_id, kind in types.items()}
+
+
 def source_split(ids, split):
     """The ids that belong to a split such as ``source-2-validation``, in their order.
 

@@ -187,7 +187,7 @@ def _larger(preset):
     return {"model": counts, "training": {"crop": side, "batch_size": batch}}
 
 
-# Variant -> (description, changes; None if it does not fit). All but the last eight are the paper's side
+# Variant -> (description, changes; None if it does not fit). All but the last nine are the paper's side
 # experiments; it does not say which lengths and rates it tried.
 VARIANTS = {
     "mirror": ("image edges mirrored instead of black", lambda p: {"augment": dataclasses.replace(p.augment, border="reflect")}),
@@ -203,6 +203,7 @@ VARIANTS = {
     "outlines": ("the mask loss counts twice", _outlines),
     "colour": ("images in their own colours, as compact's first edition saw them", _colour),
     "stained": ("stained tissue twice as often", _stained),
+    "sources": ("rare experiments oftener in place of rare types", lambda p: {"training": {"balance_by": "sources"}}),
     "deeper": ("more blocks in the thin trunk, at twice the rate", _deeper),
     "larger": ("fewer and larger crops", _larger),
     "resnet101": ("the deeper trunk", lambda p: {"model": {"backbone": "resnet101"}}),

@@ -48,7 +48,7 @@ def fine_tune_preset(config):
         stages = stages[1:]  # it has no separate trunk
     training = dataclasses.replace(
         preset.training, stages=stages, steps_per_epoch=12, ema=0.98, settle=0.0, balance_types=0.0,
-        type_factors={}, validate_every=0,
+        balance_by="types", type_factors={}, validate_every=0,
     )  # fmt: skip
     return dataclasses.replace(preset, model=config, training=training)
 

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from tiny import FakeDataset, disc_dataset, tiny_config, tiny_preset
 
+from nucleus_course._util.errors import UserError
 from nucleus_course.config import AugmentConfig
-from nucleus_course.data.batches import TrainingBatches
+from nucleus_course.data.batches import TrainingBatches, _weights
 from nucleus_course.data.dataset import Record
 from nucleus_course.data.labels import boxes_from_labels
 from nucleus_course.data.preprocess import to_network
+from nucleus_course.data.sources import read_sources, source_groups
 from nucleus_course.presets import get_preset
 
 TYPES = ("small fluorescent", "small fluorescent", "small fluorescent", "purple stain")
@@ -150,6 +152,28 @@ def test_type_factors_multiply_shares():
         ).order(0)
         assert np.isin(order, list(rare)).mean() == pytest.approx(share, abs=0.01)
     assert batches(data, type_factors={"grey tissue": 9.0}).weights is None
+
+
+def test_balance_by_source():
+    """Two experiments of one type, six images to two, share crops 1 to 1; images of no known one count by type."""
+    known = {}
+    for image_id, source in read_sources().items():
+        known.setdefault(source, []).append(image_id)
+    ids = known["clumps-256"][:6] + known["spindles-256"][:2]
+    data = disc_dataset(8, types=["small fluorescent"])
+    named = dict(zip(data.ids, ids))
+    groups = source_groups(
+        {named[i]: kind for i, kind in data.types.items()} | {"mine": "grey tissue"}
+    )
+    assert [groups[i] for i in ids] == ["clumps-256"] * 6 + ["spindles-256"] * 2
+    assert groups["mine"] == "grey tissue"
+    weights = _weights([groups[i] for i in ids], 1.0, [1.0] * 8)
+    np.testing.assert_allclose(weights, [1 / 12] * 6 + [1 / 4] * 2)
+    here = batches(disc_dataset(8, types=TYPES), balance_types=1.0, balance_by="sources")
+    there = batches(disc_dataset(8, types=TYPES), balance_types=1.0)
+    np.testing.assert_array_equal(here.weights, there.weights)
+    with pytest.raises(UserError, match="balance_by is 'labs': choose types or sources"):
+        dataclasses.replace(get_preset("compact").training, balance_by="labs")
 
 
 def test_more_nuclei_than_slots():

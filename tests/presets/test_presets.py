@@ -80,6 +80,7 @@ CHANGES = {
     "outlines": {"loss_weights"},
     "colour": {"input", "settle", *COLOUR},
     "stained": {"type_factors"},
+    "sources": {"balance_by"},
     "deeper": {"blocks", "stages"},
     "larger": {"crop", "batch_size", "pre_nms", "post_nms", "max_nuclei", *COUNTS},
     "resnet101": {"backbone"},

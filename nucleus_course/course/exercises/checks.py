@@ -16,6 +16,7 @@ import ctypes
 import functools
 import inspect
 import linecache
+import sys
 import textwrap
 import threading
 import traceback
@@ -125,11 +126,19 @@ class _Raised:
         self.text = f"{said}\n{line}" if line else said
 
 
+def _let_others_run(*_event: Any) -> Callable:
+    """A trace function that does nothing. Python 3.10 runs a loop that begins with ``try`` without ever letting another
+    thread have its turn, not even for Ctrl-C; a trace function is such a turn."""
+    return _let_others_run
+
+
 def _call(answer: Callable, args: tuple) -> Any:
     """``answer(*args)`` in its own thread; a :class:`_Raised` if it raises or takes too long."""
     outcome: list[Any] = []
 
     def target():
+        if sys.version_info < (3, 11):
+            sys.settrace(_let_others_run)
         try:
             outcome.append(answer(*args))
         except BaseException as error:  # the learner's function may raise anything

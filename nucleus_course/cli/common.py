@@ -178,6 +178,9 @@ def friendly(command):
     signature = inspect.signature(command)
     hints: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(command, include_extras=True).items():
+        # Python 3.10 puts Optional around a hint whose default is None, which hides its help from typer.
+        parts = typing.get_args(hint)
+        hint = next((part for part in parts if hasattr(part, "__metadata__")), hint)
         hints |= {n: k | None for n, k in READING.items()} if name == "reading" else {name: hint}
     for name, metavar, text in ENTRY.findall(SHARED + entries):  # a command's own come last
         if name in hints:
@@ -197,8 +200,6 @@ ENTRY = re.compile(r"^    (\w+)(?: \((.*?)\))?: (.*(?:\n {8}.*)*)", re.M)
 
 def _parameter(name: str, hint: Any, metavar: str, text: str) -> Any:
     """A parameter's annotation for typer, with the docstring's help; a bool is a flag without a --no-… option."""
-    parts = typing.get_args(hint)  # Python 3.10 puts Optional around a hint whose default is None
-    hint = next((part for part in parts if hasattr(part, "__metadata__")), hint)
     kind, *given = typing.get_args(hint) if hasattr(hint, "__metadata__") else [hint]
     flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
     info = given[0] if given else typer.Option(*flag)

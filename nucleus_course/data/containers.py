@@ -122,7 +122,8 @@ def _ome(node):
 
 def _array_axes(path, array, about):
     """The axes of a bare array: its own names, or rows and columns if there are two."""
-    named = about.get("_ARRAY_DIMENSIONS") or getattr(array.metadata, "dimension_names", None)
+    stored = getattr(array, "metadata", None)  # zarr 2, the newest for Python 3.10, has none
+    named = about.get("_ARRAY_DIMENSIONS") or getattr(stored, "dimension_names", None)
     if not named and array.ndim == 2:
         return "YX"
     axes = "".join(str(name)[:1].upper() for name in named or ())

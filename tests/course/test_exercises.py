@@ -98,6 +98,13 @@ def test_a_wrong_answer_fails_with_its_case(name, answer):
     assert name in WRONG and (answer in WRONG[name] or "raised" not in text), "wrong for its reason"
 
 
+# What differs is how a mutant is written down: Python 3.10's ast.unparse has other brackets.
+texts_of_today = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="mutants are listed by their text from Python 3.11 on"
+)
+
+
+@texts_of_today
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_no_mutant_of_the_solution_survives(name, monkeypatch):
     """At least ten of each family are killed, and the guide's table gives the right numbers."""
@@ -108,6 +115,7 @@ def test_no_mutant_of_the_solution_survives(name, monkeypatch):
     assert MUTANTS.line(name, cells) in guide
 
 
+@texts_of_today
 def test_every_mutant_called_equal_exists():
     lines = {(name, line) for name in SOURCES for _, line in MUTANTS.mutants(SOURCES[name])}
     assert set(MUTANTS.EQUAL) <= lines

@@ -6,6 +6,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from zarrs import add_array, make_group, write_array
 
 import nucleus_course as nc
 from nucleus_course._util.errors import UserError
@@ -23,11 +24,11 @@ LETTERS = {"c": "channel", "z": "space", "y": "space", "x": "space", "t": "time"
 def ome_zarr(path, array, axes, version="0.4", names=(), units=True, levels=1):
     """An OME-Zarr image that follows the specification."""
     form = 2 if version == "0.4" else 3
-    group = zarr.open_group(str(path), mode="w", zarr_format=form)
+    group = make_group(path, form)
     datasets = []
     for level in range(levels):
         part = array[..., :: 2**level, :: 2**level]
-        group.create_array(str(level), data=part, chunks=(1,) * (array.ndim - 2) + (8, 8))
+        add_array(group, str(level), part, (1,) * (array.ndim - 2) + (8, 8))
         scale = [1.0] * (array.ndim - 2) + [0.25 * 2**level] * 2
         datasets.append(
             {"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
@@ -74,16 +75,13 @@ def test_what_predict_exports_is_read_again(tmp_path):
 
 
 def test_arrays_with_axes_without_and_of_two(tmp_path):
-    for name, form, extra in (
-        ("v2", 2, {"attributes": {"_ARRAY_DIMENSIONS": ["y", "x", "c"]}}),
-        ("v3", 3, {"dimension_names": ["y", "x", "c"]}),
-    ):
+    for name, form in (("v2", 2), ("v3", 3)):
         data = np.moveaxis(STACK[:, 0], 0, -1)
-        zarr.create_array(str(tmp_path / name), data=data, zarr_format=form, **extra)
+        write_array(tmp_path / name, data, ["y", "x", "c"], form=form)
         assert np.array_equal(nc.read_image(tmp_path / name, channel=1), STACK[1, 0])
-        zarr.create_array(str(tmp_path / f"{name}-plain"), data=STACK[0, 0], zarr_format=form)
+        write_array(tmp_path / f"{name}-plain", STACK[0, 0], form=form)
         assert np.array_equal(nc.read_image(tmp_path / f"{name}-plain"), STACK[0, 0])
-        zarr.create_array(str(tmp_path / f"{name}-none"), data=STACK[0], zarr_format=form)
+        write_array(tmp_path / f"{name}-none", STACK[0], form=form)
         with pytest.raises(
             UserError, match=f"{name}-none: a zarr array of shape .3, 20, 24. without axes"
         ):
@@ -125,7 +123,7 @@ def test_groups_that_are_no_image_and_damage(tmp_path):
 
 
 def test_pictures_in_a_group(tmp_path):
-    zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
+    make_group(tmp_path / "a.zarr")
     for number in range(2):
         ome_zarr(tmp_path / "a.zarr" / str(number), STACK[number, 0], "yx")
     with pytest.raises(UserError, match="2 pictures: choose series 0 to 1"):

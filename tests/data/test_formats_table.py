@@ -24,6 +24,7 @@ from test_annotations import (  # fmt: skip
     via_polygon,
 )
 from test_containers import HEADS, STACK, Stand, ome_zarr
+from zarrs import write_array
 
 import nucleus_course as nc
 from nucleus_course.data import load_dataset
@@ -103,8 +104,7 @@ def numpy_file(place):
 
 
 def zarr_array(place):
-    zarr = pytest.importorskip("zarr")
-    zarr.create_array(str(place), data=STACK[0], dimension_names=["z", "y", "x"])
+    write_array(place, STACK[0], ["z", "y", "x"])
     return place
 
 

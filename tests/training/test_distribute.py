@@ -135,6 +135,7 @@ for count, batch in ((3, None), (0, None), (2, 5)):
 
 
 def test_mistakes_are_told():
+    pytest.importorskip("jax")
     done = python(MISTAKES, backend="jax", XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert done.stdout.splitlines() == [
         "3 devices were requested, but there are 2 (cpu:0, cpu:1)",

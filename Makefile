@@ -18,11 +18,12 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock audit demo check test test-fast lab site pdf picture clean
+.PHONY: help setup lock lowest audit demo check test test-fast lab site pdf picture clean
 
 help:
 	@echo "make setup      make $(VENV) and install TensorFlow, JAX, the course and the tests' tools"
 	@echo "make lock       choose the exact versions in $(LOCK) anew, after pyproject.toml has changed"
+	@echo "make lowest     the quick tests with the lowest versions that pyproject.toml allows; LOWEST=python3.10"
 	@echo "make audit      known vulnerabilities of what is installed"
 	@echo "make demo       the main job on the embedded sample, offline: figures, table and report in $(OUT)/"
 	@echo "make check      format, lint and types: ruff and mypy, seconds"
@@ -55,6 +56,18 @@ lock:
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
 	    --extra dev $(UP) pyproject.toml --output-file $(LOCK)
+
+# The quick tests with the lowest versions allowed: those of pyproject.toml, or the first after them with a wheel.
+LOWEST ?= python3.10
+lowest:
+	$(BIN)/python -m pip install --quiet uv
+	rm -rf out/lowest && mkdir -p out
+	$(BIN)/python -m uv venv --quiet --python $(LOWEST) out/lowest
+	$(BIN)/python -m uv pip compile --quiet --python out/lowest --resolution lowest-direct --only-binary :all: \
+	    --extra course --extra test pyproject.toml --output-file out/lowest.txt
+	$(BIN)/python -m uv pip install --quiet --python out/lowest --requirements out/lowest.txt
+	$(BIN)/python -m uv pip install --quiet --python out/lowest --no-deps --editable .
+	PATH="$(CURDIR)/out/lowest/bin:$$PATH" out/lowest/bin/python -m pytest -n 2 tests -m "not slow" $(PYTEST_ARGS)
 
 # Known vulnerabilities of those versions; asks a database on the internet.
 audit:

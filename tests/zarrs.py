@@ -17,7 +17,10 @@ def make_group(path, form=2):
 def add_array(group, name, data, chunks=None):
     """An array in a group."""
     if hasattr(group, "create_array"):
-        return group.create_array(name, data=data, chunks=chunks or data.shape)
+        options = {"shape": data.shape, "dtype": data.dtype, "chunks": chunks or data.shape}
+        stored = group.create_array(name, **options)
+        stored[...] = data
+        return stored
     return group.create_dataset(name, data=data, chunks=chunks or data.shape)
 
 

@@ -48,7 +48,7 @@ config = model.config
 # at mirror images of it if `model.thresholds.flips` is above 1, and averages. Its detections can then differ a little.
 
 # %%
-trace = model.trace(record.image)
+trace = model.trace(record.image, diameter="none")
 trace
 
 # %% [markdown]

@@ -37,7 +37,7 @@ def too_much(name: str, kernel: float, other: float) -> str:
         return ""
     return (
         f"{name} needs {kernel:.2f} GiB, a process that it starts {other:.2f}: "
-        f"a kernel may have {LIMIT}, since the server and the rest share 2 with it"
+        f"a kernel may have {LIMIT} (and {ALLOWANCE} more with another processor), since the server and the rest share 2 with it"
     )
 
 

@@ -41,7 +41,7 @@ config = model.config
 # %% [markdown]
 # ## The whole chain at once
 #
-# `model.trace(image)` detects nuclei and keeps the intermediate results. *Expect* a list of names in the order of computation. First come the input, the backbone's stages C2 to C5, and the pyramid P2 to P6. Then come anchors, what the region proposal network says, and proposals. Last come pooled features, what the heads say, and masks.
+# `model.trace(image)` detects nuclei and keeps the intermediate results (`diameter="none"`: in the image at its own size, so that its boxes can be compared with the annotation's). *Expect* a list of names in the order of computation. First come the input, the backbone's stages C2 to C5, and the pyramid P2 to P6. Then come anchors, what the region proposal network says, and proposals. Last come pooled features, what the heads say, and masks.
 #
 # Two things to know. `compact` runs its box head twice, the second time on the boxes that the first pass moved: `class_logits` and
 # `box_deltas` are from the first pass, `class_scores` and `boxes` from the last. And the trace looks at the image as it is, while `model.predict` also looks

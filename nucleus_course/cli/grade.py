@@ -29,6 +29,7 @@ def grade(
     Writes a table with one row for each exercise: passed, not attempted, failed (with the failing case) or missing.
     Only definitions and exercises run, so a notebook takes seconds. A kernel is not a sandbox: grade
     notebooks from strangers in a container without network.
+    Exit code 1 if a notebook cannot be read, or its exercises are not recognised.
 
     Args:
         folder (FOLDER): A folder with learners' notebooks, or one notebook.
@@ -38,6 +39,7 @@ def grade(
     from nucleus_course.course.grade import FAILED, NOT_ATTEMPTED, PASSED, to_csv
     from nucleus_course.course.grade import grade as grade_folder
 
+    common.output_file(out, "grades.csv")
     grades = grade_folder(
         folder, seconds, on_notebook=lambda name: common.note(f"running {name} ...")
     )
@@ -46,10 +48,14 @@ def grade(
     for name in dict.fromkeys(one.notebook for one in grades):
         rows = [one for one in grades if one.notebook == name]
         counts = Counter(one.result for one in rows)
-        first = next((f"{one.exercise} {one.detail}" for one in rows if one.result == FAILED), "")
+        failing = [one for one in rows if one.result == FAILED]
+        first = f"{failing[0].exercise} {failing[0].detail}".strip() if failing else ""
         numbers = [str(counts[key]) for key in (PASSED, FAILED, NOT_ATTEMPTED, "missing")]
         table.add_row(Text(name), *numbers, Text(first[:120]))
     common.out().print(table)
-    common.out().print(
-        Text(f"written: {out} ({pluralize(len(grades), 'exercise')})"), soft_wrap=True
-    )
+    left = [one for one in grades if not one.exercise]
+    common.say(f"written: {out} ({pluralize(len(grades) - len(left), 'exercise')})")
+    for one in left:
+        common.note(": ".join(filter(None, (one.notebook, one.function, one.detail))))
+    if left:
+        raise typer.Exit(1)

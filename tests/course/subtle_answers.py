@@ -158,3 +158,58 @@ def poor_boundaries_on_free_nuclei_only(ious, taken):
     if (ious[taken] >= 0.5).any():
         return "duplicate"
     return "poor boundary" if (ious[~taken] >= 0.1).any() else "spurious"
+
+
+@subtle("touching_pairs")
+def a_list_of_every_contact(labels):
+    found = []
+    for a, b in ((labels[:, 1:], labels[:, :-1]), (labels[1:], labels[:-1])):
+        meet = (a != b) & (a > 0) & (b > 0)
+        found += [(min(i, j), max(i, j)) for i, j in zip(a[meet].tolist(), b[meet].tolist())]
+    return found
+
+
+@subtle("edge_ids")
+def an_array_of_every_border_pixel(labels):
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    return border[border > 0]
+
+
+@subtle("leaked")
+def once_for_each_neighbour(train, validation, group_of):
+    return [v for v in validation for t in train if group_of[v] == group_of[t]]
+
+
+@subtle("label_image")
+def ids_in_a_byte(masks, scores):
+    out = np.zeros(masks.shape[1:], np.uint8)
+    for index in np.argsort(scores, kind="stable"):
+        out[masks[index]] = index + 1
+    return out
+
+
+@subtle("match")
+def takes_nuclei_off_the_input(iou, threshold):
+    partners = []
+    for row in iou:
+        best = int(row.argmax()) if row.size else -1
+        partners.append(best if best >= 0 and row[best] >= threshold else -1)
+        if partners[-1] >= 0:
+            iou[:, best] = 0
+    return np.array(partners)
+
+
+@subtle("clip_by_global_norm")
+def scales_in_place(gradients, limit):
+    norm = np.sqrt(sum((g**2).sum() for g in gradients))
+    for gradient in gradients:
+        gradient *= min(1.0, limit / max(norm, 1e-12))
+    return gradients
+
+
+@subtle("clip_by_global_norm")
+def replaces_in_the_list(gradients, limit):
+    norm = np.sqrt(sum((g**2).sum() for g in gradients))
+    for index, gradient in enumerate(gradients):
+        gradients[index] = gradient * min(1.0, limit / max(norm, 1e-12))
+    return gradients

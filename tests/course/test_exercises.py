@@ -215,6 +215,24 @@ def test_the_learner_cannot_spoil_the_cases():
     assert array.tolist() == [1.0, 2.0]
 
 
+@pytest.mark.parametrize(
+    "value, change",
+    [
+        (np.array([1.0, np.nan]), lambda a: a.fill(0)),
+        (np.array([[1, 2]]), lambda a: setattr(a, "shape", (2, 1))),
+        ([np.array([1.0]), "a"], lambda a: a[0].fill(0)),
+        ([np.array([1.0]), "a"], list.pop),
+        ([np.array([1.0]), "a"], lambda a: a.__setitem__(0, None)),
+        ({"a": [1], "b": np.nan}, lambda a: a["a"].append(2)),
+        ({"a": [1], "b": np.nan}, lambda a: a.pop("b")),
+    ],
+)
+def test_the_input_must_stay_as_it_is(value, change):
+    text = repr(run_check(lambda a: [change(a), 3][1], [Case((value,), 3)], name="f"))
+    assert "your function changed its input" in text
+    assert run_check(lambda a: 3, [Case((value,), 3)]).status == PASSED
+
+
 def test_shapes_kinds_and_sets_are_compared():
     def status(expected, got):
         return run_check(lambda: got, [Case((), expected)]).status
@@ -225,6 +243,10 @@ def test_shapes_kinds_and_sets_are_compared():
     assert status(1.0, "1") == FAILED
     assert status({(1, 2)}, [(np.int64(1), np.int64(2))]) == PASSED
     assert status({1}, {1, 2}) == FAILED
+    assert status({1}, [1, 1]) == status({"a"}, ("a", "a")) == FAILED
+    assert status({(1, 2)}, np.array([[1, 2], [1, 2]])) == FAILED
+    text = repr(run_check(lambda: [1, 1], [Case((), {1})]))
+    assert "an id or pair occurs twice" in text
     assert status("matched", "duplicate") == FAILED
     assert status((1, 2), np.array([1, 2])) == PASSED
     assert status({"a": 1}, {"a": 2}) == FAILED

@@ -1,5 +1,6 @@
 """Grading: every exercise of a learner's notebook is run in a fresh kernel, and the right outcome reported."""
 
+import ast
 import csv
 import importlib.util
 import io
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from terminal import one_line_error, plain, run, table
 
 from nucleus_course._util.errors import UserError
 from nucleus_course.course import grade
@@ -27,6 +29,50 @@ def test_only_definitions_are_kept():
     kept = [line for line in grade.definitions(source).splitlines() if line]
     assert kept == ["import os", "N = 3", "def f(x):", "    return x + N"]
     assert grade.definitions("%matplotlib inline") == "" == grade.definitions("x = = 3")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "SIDES = [LEFT, RIGHT]",
+        "SIDE = 2 ** 5",
+        "TURN = np.pi / 2",
+        "NAMES = {f'{LEFT} side': LEFT, **{'other': RIGHT}}",
+        "FIRST, *REST = (LEFT, RIGHT)[:1] if LEFT else ()",
+        "BOTH: bool = not LEFT and RIGHT > -1",
+        "LEFT += RIGHT",
+        "TABLE[LEFT] = int",
+        "EMPTY = set()",
+        "half = lambda x: scaled(x) / 2",
+    ],
+)
+def test_a_constant_may_be_made_of_others(line):
+    cell = f"import numpy as np\nLEFT, RIGHT = (0, 1)\nTABLE = {{}}\n{line}"
+    assert grade.definitions(cell) == ast.unparse(ast.parse(cell))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "SIDES = list((LEFT, 2))",
+        "MORE = data + LEFT",
+        "SHAPE = data.shape",
+        "data[0] = LEFT",
+        "LEFT += data",
+        "(LEFT := data)",
+        "TABLE['a'] = load()\nFIRST = TABLE['a']",
+        "N = LEFT\nN = load()\nMORE = N + 1",
+    ],
+)
+def test_what_is_made_of_anything_else_is_no_constant(lines):
+    before = "LEFT = 1\nTABLE = {}"
+    kept = grade.definitions(f"{before}\ndata = load()\n{lines}").splitlines()
+    assert [line for line in kept if line != "N = LEFT"] == before.splitlines()
+
+
+def test_a_constant_may_use_a_name_of_an_exercise_s_cell():
+    cells = ["SIDE = int(4)\ndef answer(x):\n    return x", "AREA = SIDE ** 2\nB = other", "AREA"]
+    assert grade.to_run(cells, {0, 2}) == [cells[0], "AREA = SIDE ** 2", cells[2]]
 
 
 def test_of_other_cells_only_what_the_exercises_use_is_run():
@@ -70,12 +116,93 @@ def test_csv_holds_no_formula():
     ]
 
 
-def test_a_folder_without_notebooks_and_a_file_that_is_none(tmp_path):
+def write(path, *cells):
+    """A notebook of cells: text that begins with ** is Markdown, all else code."""
+    new = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    made = [new[not cell.startswith("**")](cell) for cell in cells]
+    nbformat.write(nbformat.v4.new_notebook(cells=made), path)
+
+
+NO_EXERCISES = "no exercises recognised: the headings were changed"
+DENSITY = """\
+def density(count, height, width, side):
+    return count / (height * width * side**2) * SQUARE
+
+exercises.check_density(density)"""
+RECALL = """\
+def recall_under_cap(counts, cap):
+    print(".", end=" ")
+    return np.minimum(counts, cap).sum() / counts.sum()"""
+WARMUP = """\
+def warmup_cosine(step, total, warmup, peak):
+    if step < warmup:
+        return peak * step / warmup
+    return peak * np.cos(QUARTER * (step - warmup) / (total - warmup)) ** POWERS[-1]"""
+
+
+def test_a_right_answer_passes_whatever_else_its_notebook_does(tmp_path):
+    """It prints, its cell calls the check, it uses constants made of others; one exercise has lost its heading."""
+    write(
+        tmp_path / "a.ipynb",
+        "import numpy as np\nfrom nucleus_course.course import exercises\nMICRO = 10**3",
+        "exercises.check_measure(measure)",
+        "**Exercise 1.1: implement it.**",
+        "ONE = 1\nPOWERS = [ONE, ONE + 1]\nQUARTER = np.pi / 2\nSQUARE = MICRO ** POWERS[1]",
+        DENSITY,
+        "**Exercise 1.2: implement it.**",
+        RECALL,
+        "exercises.check_recall_under_cap(recall_under_cap)",
+        "**Exercise 1.3: implement it.**",
+        WARMUP,
+    )
+    assert grade.grade(tmp_path) == [
+        grade.Grade(
+            "a.ipynb", "", "measure", "missing", "not recognised: the headings were changed"
+        ),
+        grade.Grade("a.ipynb", "1.1", "density", "passed"),
+        grade.Grade("a.ipynb", "1.2", "recall_under_cap", "passed"),
+        grade.Grade("a.ipynb", "1.3", "warmup_cosine", "passed"),
+    ]
+
+
+def test_without_notebooks_and_with_a_file_that_is_none(tmp_path):
     with pytest.raises(UserError, match="no notebooks"):
         grade.grade(tmp_path)
-    (tmp_path / "broken.ipynb").write_text("{")
-    with pytest.raises(UserError, match="not a notebook"):
-        grade.grade(tmp_path)
+    (tmp_path / "answers.txt").write_text("{")
+    with pytest.raises(UserError, match=r"answers.txt is not a notebook .*: give .ipynb files"):
+        grade.grade(tmp_path / "answers.txt")
+
+
+def test_a_notebook_that_cannot_be_graded_has_a_row_and_the_others_are_read(tmp_path):
+    (tmp_path / "a.ipynb").write_text("")
+    (tmp_path / "b.ipynb").write_text("[]")
+    write(tmp_path / "c.ipynb", "**Task 1**", DENSITY)
+    write(tmp_path / "d.ipynb")
+    assert grade.grade(tmp_path) == [
+        grade.Grade("a.ipynb", "", "", "failed", "not a notebook (NotJSONError)"),
+        grade.Grade("b.ipynb", "", "", "failed", "not a notebook (AttributeError)"),
+        grade.Grade("c.ipynb", "", "", "missing", NO_EXERCISES),
+        grade.Grade("d.ipynb", "", "", "missing", NO_EXERCISES),
+    ]
+
+
+def test_the_command_names_what_it_could_not_grade(tmp_path):
+    (tmp_path / "a.ipynb").write_text("")
+    write(tmp_path / "b.ipynb", "**Task 1**", DENSITY)
+    result = run("grade", tmp_path, "--out", tmp_path / "grades.csv")
+    assert result.exit_code == 1
+    assert [row["result"] for row in table(tmp_path / "grades.csv")] == ["failed", "missing"]
+    lines = plain(result.stderr).splitlines()
+    assert "a.ipynb: not a notebook (NotJSONError)" in lines
+    assert f"b.ipynb: {NO_EXERCISES}" in lines
+    assert "(0 exercises)" in result.stdout
+
+
+def test_a_folder_as_the_table_is_refused_before_any_notebook_runs(tmp_path):
+    write(tmp_path / "a.ipynb", "**Exercise 1.1: implement it.**", DENSITY)
+    result = run("grade", tmp_path, "--out", tmp_path)
+    one_line_error(result, "is a folder", str(tmp_path / "grades.csv"))
+    assert "running" not in result.stderr
 
 
 ANSWERS = {

@@ -71,7 +71,8 @@ def run_check(
     """Call ``answer`` on a copy of each case's arguments and compare with the expected value.
 
     Numbers and arrays agree within ``tolerance`` (absolute, and relative for large values); array
-    shapes must be equal; sets, strings and tuples of them must be equal.
+    shapes must be equal; sets, strings and tuples of them must be equal. The arguments must be left
+    as they are.
     """
     name = name or getattr(answer, "__name__", "answer")
     if not callable(answer):
@@ -79,7 +80,8 @@ def run_check(
             name, FAILED, "give the check your function itself, without calling it.", len(cases)
         )
     for number, case in enumerate(cases, start=1):
-        got = _call(answer, copy.deepcopy(case.args))
+        args = copy.deepcopy(case.args)
+        got = _call(answer, args)
         if isinstance(got, _Raised) and isinstance(got.error, NotImplementedError):
             return CheckResult(
                 name,
@@ -88,6 +90,8 @@ def run_check(
                 len(cases),
             )
         reason = difference(case.expected, got, tolerance)
+        if not reason and not _same(case.args, args):
+            reason = "your function changed its input"
         if reason:
             return CheckResult(
                 name, FAILED, _describe(answer, case, number, len(cases), got, reason), len(cases)
@@ -190,6 +194,20 @@ def difference(expected: Any, got: Any, tolerance: float = 1e-6) -> str:
     return _array_difference(expected, got, tolerance)
 
 
+def _same(one: Any, other: Any) -> bool:
+    """Whether two arguments are equal, with all that they hold."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray):
+        equal_nan = one.dtype.kind in "fc"
+        return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=equal_nan)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict):
+        return set(one) == set(other) and all(_same(one[key], other[key]) for key in one)
+    return bool(one == other or one != one)
+
+
 def _is_nested(item: Any) -> bool:
     return isinstance(item, (str, tuple, list, dict, set)) or (
         isinstance(item, np.ndarray) and item.ndim > 0
@@ -198,20 +216,22 @@ def _is_nested(item: Any) -> bool:
 
 def _set_difference(expected: set, got: Any) -> str:
     try:
-        got = {
+        items = [
             tuple(int(v) for v in item)
             if isinstance(item, (tuple, list, np.ndarray))
             else item
             if isinstance(item, str)
             else int(item)
             for item in got
-        }
+        ]
     except (TypeError, ValueError):
         return "expected a set"
-    missing, extra = expected - got, got - expected
+    missing, extra = expected - set(items), set(items) - expected
     parts = [f"missing {sorted(missing, key=str)}"] * bool(missing) + [
         f"too many: {sorted(extra, key=str)}"
     ] * bool(extra)
+    if not parts and len(items) > len(expected):
+        return "an id or pair occurs twice"
     return ", ".join(parts)
 
 

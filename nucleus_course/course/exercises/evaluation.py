@@ -124,6 +124,8 @@ def check_label_image() -> list[Case]:
     three = np.stack(
         [picture("111", "...") > 0, picture("111", "111") > 0, picture("..1", "..1") > 0]
     )
+    ids = np.arange(1, 301).reshape(15, 20)
+    many = ids == np.arange(1, 301)[:, None, None]
     return [
         Case((two, np.array([0.9, 0.3])), picture("112.", "112."), "the first scores higher"),
         Case((two, np.array([0.3, 0.9])), picture("122.", "122."), "the second scores higher"),
@@ -137,10 +139,12 @@ def check_label_image() -> list[Case]:
         Case((two, np.array([0.90001, 0.90002])), picture("122.", "122."), "better by a hair"),
         Case((two, np.array([0.90002, 0.90001])), picture("112.", "112."), "the other by a hair"),
         Case((two[:1].swapaxes(1, 2), np.array([0.7])), picture("11", "11", "..", ".."), "one"),
+        Case((many, np.linspace(0.9, 0.1, 300)), ids, "three hundred: a byte counts to 255 only"),
         *drawn_cases(
             reference,
             lambda rng: (rng.uniform(0, 1, (4, 3, 5)) < 0.5, rng.permutation(4) / 4 + 0.1),
             "four random masks",
+            3,
         ),
     ]
 

@@ -46,6 +46,7 @@ Reading = Any
 READING = {"channel": str, "plane": str, "time": int, "series": int, "level": int}
 Limit = Annotated[int | None, typer.Option(min=1)]
 Flips = Annotated[int | None, typer.Option(min=1, max=4)]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1)]
 
 
 def out() -> Console:

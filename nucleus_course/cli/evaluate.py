@@ -36,7 +36,7 @@ def evaluate(
     rescale: float = 1.0,
     diameter: str = "auto",
     limit: common.Limit = None,
-    seed: int = 0,
+    seed: common.Seed = 0,
     strict: bool = False,
     allow_empty: bool = False,
     annotations: str = "auto",
@@ -70,8 +70,8 @@ def evaluate(
         weights (W): Predict with these weights: a shipped name, a model folder or a file.
         predictions (FILE): Score these: a predictions.json, or a folder of label images.
         out (FILE): The report to write.
-        score_threshold: The operating point. Default: the one stored with the predictions.
-        min_area (PIXELS): Leave out detections smaller than this at the operating point.
+        score_threshold: The operating point, also of OTHER. Default: the one stored with the predictions.
+        min_area (PIXELS): Leave out detections smaller than this at the operating point, also of OTHER.
         bootstrap (N): Bootstrap samples for 95% intervals over images; 1000 is usual, 0 turns them off.
         against (OTHER): Also compare with another model: weights, a predictions.json or a folder.
         by_type: Also print the metrics of each image type.
@@ -91,6 +91,15 @@ def evaluate(
         raise UserError("give either --weights or --predictions: the one to score")
     common.check_dtype(dtype)
     common.output_file(out, "report.json")
+    given = Path(against) if against is not None and _are_predictions(against) else None
+    if weights is None and (against is None or given is not None):
+        _refuse_idle(flips=flips, diameter=diameter, preset=preset, dtype=dtype, backend=backend)
+    if learned != "train" and not sources:
+        raise UserError("--learned says which sources --sources marks: give both")
+    endings = {".predictions.json": weights, ".against.json": against, ".errors.json": errors}
+    endings[".sources.json"] = sources
+    kept = [out.with_suffix(ending) for ending, wanted in endings.items() if wanted]
+    _refuse_overwriting([out, *kept, html], predictions, given)
     for name in (weights, against):
         if name is not None and not (name == against and _are_predictions(name)):
             find_weights(name)  # before the data, whose reading may take long
@@ -102,18 +111,12 @@ def evaluate(
 
         dataset = Rescaled(dataset, rescale)
     options = {"flips": flips, "diameter": check_diameter(diameter)}
-    run = _Run(dataset, out, backend, preset, options, bootstrap or 1000, seed)
+    point = {"score_threshold": score_threshold, "min_area": min_area}
+    run = _Run(dataset, out, backend, preset, options, bootstrap or 1000, seed, rescale, point)
     scored = run.predict(weights, dtype) if weights else _load(predictions)
     if weights is not None:
         run.keep(".predictions.json", scored)
-    if rescale != 1.0 and min_area is None:  # the stored one is for the original size
-        min_area = round(scored.info.get("min_area", 0) * rescale**2)
-
-    from nucleus_course.evaluation import evaluate as score
-
-    report = score(
-        dataset, scored, score_threshold=score_threshold, min_area=min_area, bootstrap=bootstrap, seed=seed,
-    )  # fmt: skip
+    report = run.score(scored, bootstrap=bootstrap, seed=seed)
     report.save(out)
     console = common.out()
     console.print(report.table())
@@ -131,6 +134,24 @@ def evaluate(
         write_html(html, dataset, scored, report, analysis=analysis, others=others)
         written.append(html)
     common.written(*written)
+
+
+def _refuse_idle(**options) -> None:
+    """Options of a prediction do nothing where all predictions are given."""
+    for name, value in options.items():
+        if value not in (None, "auto"):
+            raise UserError(f"--{name} needs --weights: with --predictions nothing is predicted")
+
+
+def _refuse_overwriting(outputs, *inputs) -> None:
+    """No result may replace what the command reads, or another result."""
+    seen: dict[Path, str] = {p.resolve(): "is read" for p in inputs if p is not None}
+    for path in outputs:
+        if path is not None:
+            what = seen.get(path.resolve())
+            if what is not None:
+                raise UserError(f"{path} {what}: it would be overwritten; choose another --out")
+            seen[path.resolve()] = "is written twice"
 
 
 def short_name(weights: str) -> str:
@@ -166,6 +187,8 @@ class _Run:
     options: dict[str, Any]
     samples: int
     seed: int
+    rescale: float
+    point: dict[str, Any]
     written: list[Path] = field(default_factory=list)
 
     def keep(self, ending: str, result, show: bool = False) -> None:
@@ -191,14 +214,24 @@ class _Run:
         predictions.info.update(model=short_name(weights), **about)
         return predictions
 
+    def score(self, predictions, **options):
+        """The report of predictions at the given operating point, or at the one stored with them."""
+        from nucleus_course.evaluation import evaluate as score
+
+        point = dict(self.point)
+        if (
+            self.rescale != 1.0 and point["min_area"] is None
+        ):  # the stored one: of the original size
+            point["min_area"] = round(predictions.info.get("min_area", 0) * self.rescale**2)
+        return score(self.dataset, predictions, **point, **options)
+
     def compare(self, report, against: str):
         """The paired comparison with another model; returns its report."""
         from nucleus_course.evaluation import compare
-        from nucleus_course.evaluation import evaluate as score
 
         given = _are_predictions(against)
         second = _load(against) if given else self.predict(against)
-        base = score(self.dataset, second)  # "A against B": the difference is taken from B
+        base = self.score(second)  # "A against B": the difference is taken from B
         compared = compare(self.dataset, base, report, replicates=self.samples, seed=self.seed)
         self.keep(".against.json", compared, show=True)
         return base

@@ -43,4 +43,7 @@ def merge(folders: Annotated[list[Path], typer.Argument()], out: Path | None = N
     found = target.write_tables()
     nuclei, images = pluralize(found.nuclei, "nucleus", "nuclei"), pluralize(found.images, "image")
     common.say(f"{nuclei} in {images}")
+    if out is not None and found.images > len(taken):
+        more = pluralize(found.images - len(taken), "image")
+        common.note(f"the tables also hold {more} that were already in {out}")
     common.written(*(target.path / name for name in TABLES))

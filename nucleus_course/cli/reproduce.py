@@ -49,6 +49,10 @@ def reproduce(
 
     console = common.out()
     if what is None:
+        if run or only is not None:
+            raise UserError(
+                "--run and --only need a table: table1, experiments or experiments-scratch"
+            )
         _list(console)
         return
     rows = reproduction.collect(what, runs)

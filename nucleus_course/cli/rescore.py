@@ -16,7 +16,7 @@ def rescore(
     split: str = "train",
     fold: list[str] | None = None,
     check: str = "validation",
-    seed: int = 0,
+    seed: common.Seed = 0,
     limit: common.Limit = None,
     backend: str | None = None,
 ) -> None:

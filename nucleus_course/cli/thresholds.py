@@ -64,6 +64,8 @@ def thresholds(
     given = {name: value for name, value in given.items() if value is not None}
     model.thresholds = start = dataclasses.replace(model.thresholds, **given)
     boxes = model.kind == "mask_rcnn"  # a U-Net has no boxes to select from
+    if nms and not boxes:
+        common.note("--nms: this model has no boxes, so there is no overlap to choose")
     overlaps = (0.2, 0.3, 0.4, 0.5) if nms and boxes else ()
     cuts = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6) if mask else ()
     if boxes:  # the network runs once for all pairs
@@ -92,7 +94,10 @@ def _floors(text):
         return {}
     name, _, value = text.partition("=")
     try:
-        return {name.strip(): float(value)}
+        floor = float(value)
+        if 0 < floor <= 1:
+            raise UserError(f"--at-least {text}: values are percent, {name}={100 * floor:g}")
+        return {name.strip(): floor}
     except ValueError:
         raise UserError(
             f"--at-least {text}: write METRIC=VALUE, for example mean_mask_iou=78"

@@ -27,6 +27,9 @@ class SourceTable:
             second; ``low`` and ``high`` bound it, or with one model the mean itself.
         names: of the one or two models.
         replicates, seed, level: of the bootstrap.
+        without_source: the number of images that no source is known for; they are left out.
+
+    A metric that is undefined for a source (AP of images without nuclei) is None there and left out of the means.
     """
 
     sources: dict
@@ -35,6 +38,7 @@ class SourceTable:
     replicates: int
     seed: int
     level: float = 0.95
+    without_source: int = 0
 
     def save(self, path):
         """Write as JSON, atomically."""
@@ -52,7 +56,7 @@ def by_source(report, sources, met=(), other=None, *, replicates=1000, seed=0, l
 
     Args:
         report, other: from ``evaluate``, not from a file, because the matches are needed.
-        sources: {image id: source}; images without one are left out.
+        sources: {image id: source}; images without one are left out and counted.
         met: the sources that the first model learned from.
         replicates: bootstrap samples.
 
@@ -80,7 +84,7 @@ def by_source(report, sources, met=(), other=None, *, replicates=1000, seed=0, l
     for number, name in enumerate(sorted(places)):
         own = [[r.scores[i] for i in places[name]] for r in reports]
         values = [
-            {key: float(v[0]) for key, v in values_of(scores).items() if key in SHOWN}
+            {key: _defined(v[0]) for key, v in values_of(scores).items() if key in SHOWN}
             for scores in own
         ]
         rows[name] = {
@@ -98,7 +102,12 @@ def by_source(report, sources, met=(), other=None, *, replicates=1000, seed=0, l
             key: _mean(key, [rows[n] for n in names], [samples.get(n) for n in names], level)
             for key in SHOWN
         }
-    return SourceTable(rows, means, [r.name for r in reports], replicates, seed, level)
+    left = len(report.scores) - sum(row["images"] for row in rows.values())
+    return SourceTable(rows, means, [r.name for r in reports], replicates, seed, level, left)
+
+
+def _defined(value):
+    return None if np.isnan(value) else float(value)
 
 
 def _kinds(rows):
@@ -114,15 +123,21 @@ def _kinds(rows):
 
 def _mean(key, rows, samples, level):
     """One metric's mean over sources: both models', their difference and its interval."""
-    first = float(np.mean([row["first"][key] for row in rows]))
-    second = float(np.mean([row["second"][key] for row in rows])) if rows[0]["second"] else None
+    models = ("first", "second") if rows[0]["second"] else ("first",)
+    defined = [all(row[model][key] is not None for model in models) for row in rows]
+    rows = [row for row, known in zip(rows, defined) if known]
+    samples = [drawn for drawn, known in zip(samples, defined) if known]
+    first, second = (
+        float(np.mean([row[model][key] for row in rows])) if rows and model in models else None
+        for model in ("first", "second")
+    )
     low = high = None
-    if samples[0] is not None:
+    if samples and samples[0] is not None:
         drawn = [
             np.mean([s[model][key] for s in samples], axis=0) for model in range(len(samples[0]))
         ]
         low, high = percentile_interval(
             drawn[0] - drawn[1] if len(drawn) == 2 else drawn[0], level
         ) or (None, None)
-    difference = None if second is None else first - second
+    difference = None if first is None or second is None else first - second
     return {"first": first, "second": second, "difference": difference, "low": low, "high": high}

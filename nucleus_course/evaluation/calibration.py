@@ -11,7 +11,8 @@ def reliability(scores, bins=10):
     Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3.
 
     Args:
-        scores: list of :class:`~nucleus_course.evaluation.scoring.ImageScore`; all detections count, without threshold.
+        scores: list of :class:`~nucleus_course.evaluation.scoring.ImageScore`; without threshold, the 1000 best
+            detections of each image.
         bins: number of bins of equal width over [0, 1].
 
     Returns:

@@ -91,8 +91,8 @@ def _mean(total, count):
 def aggregated_jaccard(overlap):
     """Shared pixels and union of the aggregated Jaccard index.
 
-    Kumar et al. 2017, algorithm 1: every nucleus takes the detection with the largest IoU (the first among equals;
-    a detection may be taken twice). Detections that are not taken add their area to the union, as do nuclei
+    Kumar et al. 2017, algorithm 1: every nucleus takes the detection with the largest IoU (among equals the one that
+    shares most pixels, so that order does not count; a detection may be taken twice). Detections that are not taken add their area to the union, as do nuclei
     without a detection.
 
     Args:
@@ -109,7 +109,7 @@ def aggregated_jaccard(overlap):
     detected, nuclei = overlap[1:].sum(1), overlap[:, 1:].sum(0)
     if not iou.size:
         return 0, int(detected.sum() + nuclei.sum())
-    best = iou.argmax(0)
+    best = np.where(iou == iou.max(0), overlap[1:, 1:], -1).argmax(0)
     column_of = np.arange(iou.shape[1])
     met = iou[best, column_of] > 0
     shared = overlap[1:, 1:][best, column_of] * met

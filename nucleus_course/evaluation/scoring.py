@@ -190,7 +190,7 @@ def cautions(scores):
     over = [s.image_id for s in scores if s.candidates > MAX_DETECTIONS]
     if over:
         found.append(
-            f"AP takes the {MAX_DETECTIONS} best detections of an image; {pluralize(len(over), 'image')} with more: {_some(over)}"
+            f"AP, Matterport's AP and calibration take the {MAX_DETECTIONS} best detections of an image; {pluralize(len(over), 'image')} with more: {_some(over)}"
         )
     over = sum(s.candidates > COCO_MAX_DETECTIONS for s in scores)
     crowded = sum(s.matches.nuclei > COCO_MAX_DETECTIONS for s in scores)

@@ -160,12 +160,23 @@ def breakdown_table(analysis, by):
     return table
 
 
+def _span(mean, two):
+    """A mean's interval in words; with two models their difference and its interval; "-" if there is none."""
+    if mean["low"] is None:
+        return "-"
+    if two:
+        return f"{mean['difference']:+.1f} ({mean['low']:+.1f} to {mean['high']:+.1f})"
+    return f"{mean['low']:.1f} to {mean['high']:.1f}"
+
+
 def sources_table(table):
     """A :class:`~nucleus_course.evaluation.by_source.SourceTable`: a row for each source, then means over the sources."""
     shown = ("coco_ap", "dsb_score", "mean_mask_iou")
     two = len(table.names) == 2
     caption = f"Percent; {100 * table.level:g}% intervals, {table.replicates} bootstrap samples of the images of each source"
     caption += f"; first {table.names[0]}, second {table.names[1]}" if two else ""
+    if table.without_source:
+        caption += f"; without a known source and left out: {table.without_source}"
     title = escape(" against ".join(table.names)) + " by source"
     grid = _grid(title, escape(caption), "source", "images", "met", *shown, fold=True)
 
@@ -180,10 +191,7 @@ def sources_table(table):
     grid.add_section()
     for kind, means in table.means.items():
         grid.add_row(f"mean, {kind}", "", "", *cells(means))
-        known = [means[k] for k in shown if means[k]["low"] is not None]
-        spans = [f"{m['low']:+.1f} to {m['high']:+.1f}" if two else f"{m['low']:.1f} to {m['high']:.1f}" for m in known]  # fmt: skip
-        if two:
-            spans = [f"{m['difference']:+.1f} ({span})" for m, span in zip(known, spans)]
-        if spans:
+        spans = [_span(means[k], two) for k in shown]
+        if any(span != "-" for span in spans):
             grid.add_row("  difference" if two else "  interval", "", "", *spans)
     return grid

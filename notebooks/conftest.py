@@ -1,5 +1,8 @@
 """Notebooks under test run as on Binder, and their memory is measured.
 
+The solutions run with the real images if they are there, the learners' notebooks with the embedded sample. Learners'
+notebooks are tested with the solutions' claims in their places, so every claim is held on both data sets.
+
 Each kernel gets the environment of ``binder/start``. After the last cell of a notebook, the largest
 resident memory that its kernel had must be under :data:`LIMIT`, and so must that of every process that it
 started. The figures stand in the summary at the end. They vary with the processor: :data:`ALLOWANCE`.
@@ -7,9 +10,12 @@ started. The figures stand in the summary at the end. They vary with the process
 
 import os
 import re
+from collections import defaultdict
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbval.plugin import IPyNbCell, IPyNbFile
 
 from nucleus_course._util.memory import Watch, peak_gib
 
@@ -28,7 +34,8 @@ def environment(edition: str = "course") -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(BINDER.parents[1]), os.environ.get("PYTHONPATH")]))
     quiet = {"NUCLEUS_COURSE_WAITING": "off"}  # nbval would compare the line of a slow cell
     quiet["NUCLEUS_COURSE_WORK"] = str(BINDER.parents[1] / "out" / edition)
-    return {**dict(exports), **quiet, "PYTHONPATH": path}
+    data = {"NUCLEUS_COURSE_DATA": "sample"} if edition == "learners" else {}
+    return {**dict(exports), **quiet, **data, "PYTHONPATH": path}
 
 
 def too_much(name: str, kernel: float, other: float) -> str:
@@ -39,6 +46,46 @@ def too_much(name: str, kernel: float, other: float) -> str:
         f"{name} needs {kernel:.2f} GiB, a process that it starts {other:.2f}: "
         f"a kernel may have {LIMIT} (and {ALLOWANCE} more with another processor), since the server and the rest share 2 with it"
     )
+
+
+class LearnersFile(IPyNbFile):
+    """A learner's notebook with the cells that only its solution has: the claims, compared with their stored outputs."""
+
+    def collect(self):
+        cells = list(super().collect())
+        for source, cell in self._in_order([item.cell.source for item in cells]):
+            if cell is None:
+                yield cells.pop(0)
+            else:
+                options = defaultdict(bool, check=True)
+                yield IPyNbCell.from_parent(
+                    self, name=f"Claim {cell['id']}", cell_num=cell["id"], cell=cell, options=options
+                )
+
+    def _in_order(self, sources):
+        """(source, None) for each of the notebook's own cells, (source, cell) for each that only the solution has."""
+        solution = nbformat.read(self.path.parent / "solutions" / self.path.name, as_version=4)
+        code = [cell for cell in solution.cells if cell.cell_type == "code"]
+        extra = [cell for cell in code if only_in_the_solution(cell, sources)]
+        for cell in code:
+            yield cell.source, cell if cell in extra else None
+        if len(code) != len(sources) + len(extra):
+            raise AssertionError(f"{self.path.name} and its solution do not fit: notebooks/build.py")
+
+
+def only_in_the_solution(cell, sources) -> bool:
+    return "solution" not in cell.metadata.get("tags", []) and cell.source not in sources
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path, parent):
+    found = yield
+    if file_path.parent != BINDER.parents[1] / "notebooks":
+        return found
+    return [
+        LearnersFile.from_parent(parent, path=file_path) if isinstance(f, IPyNbFile) else f
+        for f in found
+    ]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -51,6 +51,21 @@ def test_import_loads_no_backend():
     assert run.stdout.strip() == "[]"
 
 
+def test_tensorflow_does_not_bring_jax():
+    """It would import JAX where it is installed, at 0.15 GB; afterwards JAX can be imported all the same."""
+    pytest.importorskip("jax")
+    code = (
+        "import sys; from nucleus_course.backend import load_backend; load_backend('tensorflow')\n"
+        "print('jax' in sys.modules)\nimport jax; print(jax.numpy.ones(2).sum())"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert run.stdout.split() == ["False", "2.0"]
+
+
 BEFORE_THE_MODEL = [
     "config",
     "presets",

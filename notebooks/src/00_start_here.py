@@ -92,7 +92,7 @@ course.claim("the count of pieces is more than 10% too low", pieces < 0.9 * reco
 # %% [markdown]
 # ## The network's answer
 #
-# Mask R-CNN proposes boxes, decides which of them hold a nucleus, and draws a mask in each. The
+# Mask R-CNN proposes boxes, decides which of them hold a nucleus, and draws a mask in each. A *score* from 0 to 1 says how confident it is. The
 # course comes with the weights of a small one, `compact`. It has about 4 million parameters, was trained on BBBC038's
 # training images, and needs no GPU.
 #
@@ -111,7 +111,7 @@ found = detections.label_image()
 course.show(draw_detections(record, found))
 
 # %% [markdown]
-# **What was seen.** The detections are separate objects, also where nuclei touch. Each has its own box, score
+# **What was seen.** The detections are separate objects, even where nuclei touch. Each has its own box, score
 # and mask, so they can be counted, and their number is nearer to the annotation than the number of pieces was. Equal counts
 # would not prove that the outlines are right; [notebook 4](04_evaluate.ipynb) measures that.
 #
@@ -170,6 +170,9 @@ course.claim(
 # | [4. Evaluate](04_evaluate.ipynb) | What do AP, IoU and the others measure, and how sure are we? |
 # | [5. Error analysis](05_error_analysis.ipynb) | Where does it fail, what does that cost, does an idea help? |
 # | [6. Your own images](06_your_own_images.ipynb) | How do I use it on my images, and when may I trust it? |
+# | [7. Does it hold elsewhere?](07_does_it_hold_elsewhere.ipynb) | Is a good score here worth anything on images from elsewhere? |
+#
+# Then: [a training on a GPU](gpu/train_on_a_gpu.ipynb), and [a project of your own](../docs/capstone.md).
 
 # %% [markdown]
 # ## How the exercises work
@@ -268,7 +271,7 @@ course.claim(
 #    <details><summary>Answer</summary> 4 x 6 = 24 pixels. Row 14 is not inside: boxes are half-open.</details>
 #
 # 3. *Why does a mask come with a score?*
-#    <details><summary>Answer</summary> So that you can choose how sure a detection must be, and so that detections can be ranked. AP needs the order.</details>
+#    <details><summary>Answer</summary> So that you can choose how sure a detection must be, and so that detections can be ranked.</details>
 #
 # ## What you have done
 #

@@ -425,7 +425,7 @@ for name, best in coverage.items():
         )
 
 # %% [markdown]
-# **What was seen.** Most nuclei, not all, have an anchor with an IoU of 0.5; far fewer have one with 0.7, which Faster
+# **What was seen.** Most nuclei, not all, have an anchor with an IoU of 0.5; far fewer have one with 0.7, which (unlike `compact`) Faster
 # R-CNN asks of a positive anchor. Still no nucleus is *without* a training signal, because the best anchor of each counts as positive in any
 # case. The presets differ. `compact` places its anchors more densely for their size (a stride of a quarter of the side, the paper's a half) and
 # covers round nuclei better. It has one square shape at each position, so it covers long nuclei worse than the paper's three shapes do. The network

@@ -41,7 +41,7 @@ config = model.config
 # %% [markdown]
 # ## The whole chain at once
 #
-# `model.trace(image)` detects nuclei and keeps the intermediate results (`diameter="none"`: in the image at its own size, so that its boxes can be compared with the annotation's). *Expect* a list of names in the order of computation. First come the input, the backbone's stages C2 to C5, and the pyramid P2 to P6. Then come anchors, what the region proposal network says, and proposals. Last come pooled features, what the heads say, and masks.
+# `model.trace(image)` detects nuclei and keeps the intermediate results (`diameter="none"`: in the image at its own size, so that its boxes can be compared with the annotation's). *Expect* a list of names in the order of computation. First come the image, `canonical` (how `compact` saw it: in grey, nuclei bright; [notebook 7](07_does_it_hold_elsewhere.ipynb) tells why), the input, the backbone's stages C2 to C5, and the pyramid P2 to P6. Then come anchors, what the region proposal network says, and proposals. Last come pooled features, what the heads say, and masks.
 #
 # Two things to know. `compact` runs its box head twice, the second time on the boxes that the first pass moved: `class_logits` and
 # `box_deltas` are from the first pass, `class_scores` and `boxes` from the last. And the trace looks at the image as it is, while `model.predict` also looks
@@ -555,7 +555,7 @@ exercises.check_paste_mask(paste_mask)
 # A loss compares what the network says with what it should say. The annotation has nuclei; the network has thousands of anchors and a thousand proposals. Somebody must decide which of them
 # *should* have said "nucleus". That decision is as much a part of Mask R-CNN as its layers.
 #
-# **Anchors** (Ren et al. 2015). An anchor is *positive* if its IoU with some nucleus is at least 0.7, or if no other anchor overlaps some nucleus more, so that no nucleus is
+# **Anchors** (Ren et al. 2015). An anchor is *positive* if its IoU with some nucleus is at least 0.7 (in the paper's presets; 0.5 in `compact`, which is shown below), or if no other anchor overlaps some nucleus more, so that no nucleus is
 # left without one. It is *negative* if its IoU with every nucleus is below 0.3. Between the two it is *neither* and teaches nothing: half a nucleus is a
 # bad example of both.
 #
@@ -602,9 +602,9 @@ print(
 print(f"{below.sum()} negative, {(~above & ~forced & ~below).sum()} neither")
 
 # %% [markdown]
-# If all of them had a say, "background" everywhere would be nearly right. So each step *draws* a few at random: at most `rpn_anchors_per_image`, of which at most half are positive. Of the
-# proposals, `rois_per_image` are drawn in the same way for the two heads, by an IoU of 0.5. The true boxes join the proposals, so that the heads see good boxes from the first step on. *Expect* as few negatives
-# as that, anywhere in the image, and positives around nuclei.
+# If every anchor counted, "background everywhere" would be nearly right. So each step *draws* a few at random: at most `rpn_anchors_per_image`, of which at most half are positive. Of the
+# proposals, `rois_per_image` *regions of interest* (RoIs) are drawn in the same way for the two heads, by an IoU of 0.5. The true boxes join the proposals, so that the heads see good boxes from the first step on. *Expect* a small
+# sample: negatives anywhere in the image, positives around nuclei.
 
 # %%
 from nucleus_course.course.targets import step_targets
@@ -613,17 +613,17 @@ targets = step_targets(trace, record, config)
 course.show(figures.draw_targets(record.image, record.boxes, targets, config.upsample))
 
 # %% [markdown]
-# **What was seen.** A handful of boxes out of thousands teach in one step, and others in the next. The mask target of a positive RoI is the nucleus as *this box* sees it, so a box that sits badly still
+# **What was seen.** Of thousands of boxes about two hundred contribute to the loss in one step, and others in the next. The mask target of a positive RoI is the nucleus as *this box* sees it, so a box that sits badly still
 # gets a right answer.
 #
-# **Explain.** Why are anchors between 0.3 and 0.7 left out, while RoIs have one threshold and no gap? And what would happen in an image without nuclei?
+# **Explain.** Why are anchors between the two limits (here 0.3 and 0.5) left out, while RoIs have one threshold and no gap? And what would happen in an image without nuclei?
 
 # %% [markdown] only="exercise"
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** Less than a fiftieth is positive. An anchor is fixed: at an IoU of 0.5 it is neither a good example of a nucleus nor of background, and the RPN has thousands of clearer ones. The box head judges boxes that were moved already, and it must
-# answer for each of them at prediction, also for the unsure ones; so it has to learn where the line is. In an image without nuclei all drawn anchors and RoIs are negative; the class losses teach, the box and mask losses are 0.
+# **Answer.** Less than a fiftieth is positive. An anchor is fixed: at an IoU of 0.4 it is neither a good example of a nucleus nor of background, and the RPN has thousands of clearer ones. The box head judges boxes that were moved already, and it must
+# answer for each of them at prediction, even the uncertain ones; so it has to learn where the line is. In an image without nuclei all drawn anchors and RoIs are negative; the class losses teach, the box and mask losses are 0.
 
 # %% only="solution" tags=["nbval-check-output"]
 course.claim("the pyramid by hand gives the network's P2", p2_difference < 1e-3)
@@ -654,7 +654,7 @@ course.claim(
 # %% [markdown]
 # ## The losses of three boxes, by hand
 #
-# Training adds five losses: class and box loss of the RPN, class and box loss of the box head, and the mask loss. Classes use cross-entropy and masks binary cross-entropy.
+# The training loss is the sum of five losses: class and box loss of the RPN, class and box loss of the box head, and the mask loss. Classes use cross-entropy and masks binary cross-entropy.
 # Boxes use smooth L1, a parabola for small differences and a straight line for large ones, so that one bad box does not dominate the gradient. (The line begins at a
 # difference of 1 here and in the paper's presets, at 0.1 in `compact`.) The RPN's losses have the same form as the box head's, so three computations cover all five.
 #
@@ -676,7 +676,7 @@ def smooth_l1(difference):
 exercises.check_smooth_l1(smooth_l1)
 
 # %% [markdown]
-# Three boxes: a nucleus with a sure score, a nucleus with an unsure score, and background with a sure score for "nucleus". Only the two nuclei
+# Three boxes: a nucleus with a confident score, a nucleus with an uncertain score, and background that is confidently called a nucleus. Only the two nuclei
 # have box and mask losses. **Exercise 2.14: predict, run, explain.** Which of the three adds most to the class loss?
 
 # %% [markdown] only="exercise"

@@ -107,9 +107,8 @@ course.show(figures.draw_moving(table))
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** A mean over six images is noisy, and at prediction the running average of such means differs from what training saw. The statistics from a million photographs are more stable.
-# `compact` starts from random weights: there are no statistics to keep, so BatchNorm must learn them. That works because each crop contributes thousands of
-# positions to every mean.
+# **Answer.** The loaded filters expect the statistics that they were trained with, from many thousands of photographs. Six crops, often from one or two experiments, would replace them by noisier and less typical ones.
+# `compact` starts from random weights: there is nothing to keep, so BatchNorm must learn.
 
 # %% only="solution" tags=["nbval-check-output"]
 shares = {
@@ -252,7 +251,7 @@ interrupted = list(history.rows)
 # ### What the run folder holds
 #
 # *Expect* the configuration, a log as text, and a checkpoint with weights, the state of the optimiser, the random state and the number of the epoch. Without any one of them a resumed run would differ.
-# The checkpoint is about three times as large as the weights alone, because the optimiser (AdamW) keeps two running means for each weight.
+# The checkpoint is larger than the weights alone, because the optimiser (AdamW) keeps two running means for each weight *that moves*: here only the heads move. Once everything moves, it is three times as large.
 
 # %%
 for path in sorted(p for p in run.rglob("*") if p.is_file()):
@@ -320,7 +319,7 @@ from nucleus_course.course.numbers import f1_of_two
 
 judge = nc.load_dataset(data.source, data.evaluation_split, progress=False)
 record = course.pick_crowded(judge)
-early = apprentice.predict(record.image).label_image()
+early = apprentice.predict(record.image, diameter="none").label_image()
 course.show(draw_detections(record, early, what="detections after a minute"))
 
 # %%
@@ -355,10 +354,10 @@ course.claim(
 )
 
 # %% [markdown]
-# ## Learn one image by heart
+# ## Overfit one image
 #
 # Before a long training comes a short test that costs seconds: can the network learn *one* image by heart? If not, something is broken (the loss, the targets, the data, the rate), and a long training would only
-# hide it. Here the shipped weights learn one image that they did not see in training, without any augmentation. After each epoch, F1 is measured at an IoU of 0.75 on this image and on others of the same size.
+# hide it. Here the shipped weights learn one image that they did not see in training, in random crops and without any other augmentation. After each epoch, F1 (2 TP / (2 TP + FP + FN): 1 if every nucleus is found and nothing else; [notebook 4](04_evaluate.ipynb)) is measured at an IoU of 0.75 on this image and on others of the same size.
 #
 # It is also *fine-tuning* in its most extreme form: the shipped weights go on learning, from far too few images.
 #
@@ -371,7 +370,7 @@ course.claim(
 # %%
 def mean_f1(model, records):
     """F1 at an IoU of 0.75, mean over records."""
-    found = [model.predict(one.image).label_image() for one in records]
+    found = [model.predict(one.image, diameter="none").label_image() for one in records]
     return np.mean([f1_of_two(one.labels, of_one, 0.75) for one, of_one in zip(records, found)])
 
 
@@ -406,7 +405,7 @@ curves = {
 course.show(figures.draw_fine_tuning(curves))
 
 # %% [markdown]
-# **What was seen.** On the one image F1 rises and the loss falls: the machinery works. On images that were not learned from, F1 does not rise with it. The curves part within seconds. From then on a training
+# **What was seen.** On the one image F1 rises and the loss falls: the machinery works. On images that were not learned from, F1 does not rise with it. The curves part within seconds. From then on the network *overfits*: it
 # learns *this image*, not nuclei. With ten images, augmented, and at a smaller rate the curves stay together longer ([fine-tuning](../docs/fine-tune.md)).
 #
 # **Explain.** Which curve tells you when to stop? May you choose the epoch by the curve on the unseen images and then report its value at that epoch?
@@ -468,8 +467,8 @@ course.claim("the loss on the one image falls", one_image[-1, 2] < one_image[1, 
 # %% [markdown]
 # ## Quiz
 #
-# 1. *You load weights of which all layers fit and start to train everything at the full rate. What may happen in the first hundred steps?*
-#    <details><summary>Answer</summary> New, random layers send large gradients into trained ones and damage them. Hence heads first, or a warm-up.</details>
+# 1. *You load weights, but the last layers do not fit and stay random. You train everything at the full rate. What may happen in the first hundred steps?*
+#    <details><summary>Answer</summary> The random layers send large gradients into trained ones and damage them. Hence heads first, or a warm-up.</details>
 #
 # 2. *The training loss still falls, F1 on unseen images has stood still for ten epochs. Go on?*
 #    <details><summary>Answer</summary> No: what is learned now belongs to the training images. Stop, or change the data.</details>

@@ -322,7 +322,7 @@ for key, text in (
 #
 # ### Precision, recall and the IoU limit
 #
-# *Expect* curves that sink as the IoU limit rises, and an F1 that sinks slowly at first and then steeply.
+# *Expect* curves that fall as the IoU limit rises, and an F1 that falls slowly at first and then steeply.
 
 # %%
 course.show(figures.draw_pr_curves(report, thresholds=(0.5, 0.65, 0.75, 0.85, 0.95)))
@@ -362,7 +362,7 @@ course.show(
 )
 
 # %% [markdown]
-# **What was seen.** The interval of `coco_ap` is several points wide. Two models can differ by a point or two for no reason but the images. Yet two intervals can overlap although one model is better on nearly every image:
+# **What was seen.** The interval of `coco_ap` is wide: the printed table has yours, and on the validation split of BBBC038 it is more than ten points. Two models can differ by a point or two for no reason but the images. Yet two intervals can overlap although one model is better on nearly every image:
 # to compare models, take the *paired* bootstrap, as with the baseline below and in [notebook 5](05_error_analysis.ipynb).
 #
 # **Explain.** How many images would it take to halve the width? Many of BBBC038's images come from the same slide. What does that do to the interval?
@@ -400,7 +400,7 @@ print(
 )
 
 # %% [markdown]
-# **What was seen.** A hill with a flat top; the printed line says how much lies between the stored threshold and the best one. Another metric has its hill elsewhere (`mean_mask_iou` hardly minds false detections, so it prefers a lower threshold), so
+# **What was seen.** A hill with a flat top; the printed line says how much lies between the stored threshold and the best one. Another metric has its hill elsewhere (`mean_mask_iou` is hardly affected by false detections, so it prefers a lower threshold), so
 # do not tune on a single metric. And a number is a little flattered if it is reported on the images on which the threshold was chosen. On the validation split of BBBC038 this holds for the numbers of this notebook; and
 # 53 of the 67 images are neighbouring tiles of training images (see the [model card](../data/weights/compact/README.md)).
 #
@@ -489,8 +489,8 @@ print(
 )
 
 # %% [markdown]
-# **What was seen.** The bars show the difference for every metric; the paired interval says whether it could be chance. (A baseline without scores has a low AP by construction: AP rewards a good *order*, and
-# all its scores are equal. Compare it on the other metrics.)
+# **What was seen.** The bars show the difference for seven metrics; the paired interval says whether it could be chance. (A baseline without scores has a low AP by construction: AP rewards a good *order*, and
+# all its scores are equal. Compare it on the other metrics. Its AJI collapses: a piece that covers many nuclei counts its whole area against each of them.)
 
 # %% only="solution" tags=["nbval-check-output"]
 course.claim(

@@ -110,7 +110,7 @@ print(
 # %% [markdown]
 # ## What each class costs
 #
-# Correct all errors of one class, compute AP again, and take the difference: that is the most one can gain by working on that class. The counts above are at the operating
+# Correct all errors of one class, compute AP again, and take the difference: that is the most one can gain by working on that class. (It can be a little below 0: at a strict IoU limit a duplicate may have the better outline.) The counts above are at the operating
 # point; AP, and so these costs, use detections of any score. *Expect* another ranking than by counts.
 
 # %%
@@ -163,7 +163,7 @@ course.show(figures.draw_size_breakdown(analysis, by="edge"))
 # **What was seen.** The captions give the share that was found in each group. It depends on size. Whether nuclei at the edge are lost more often differs between data sets: compare the shares before you believe it. A group with few nuclei
 # has a wide uncertainty, so read the number at a bar before its height.
 #
-# The other properties come as a table. **Exercise 5.3: predict, run, explain.** Which are lost more often, nuclei that touch another or nuclei that stand alone? Faint ones or bright ones? Twice as often, or ten times?
+# The other properties come as a table. **Exercise 5.3: predict, run, explain.** Which are lost more often, nuclei that touch another or nuclei that stand alone? Faint ones or bright ones? Twice as often, five times, or ten times?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -399,7 +399,7 @@ course.claim(
 # ## Quiz
 #
 # 1. *One class of errors is by far the most frequent. Must it cost the most AP?*
-#    <details><summary>Answer</summary> No. Cost depends on the scores and on the IoU thresholds at which the errors count; repair it in thought and see what AP would be.</details>
+#    <details><summary>Answer</summary> No. Cost depends on the scores and on the IoU thresholds at which the errors count; imagine the class corrected and see what AP would be.</details>
 #
 # 2. *Detections with a score of 0.8 are right in 60% of all cases. What is that called, and can the ranking still be perfect?*
 #    <details><summary>Answer</summary> The scores are overconfident, that is badly calibrated. The ranking, and so AP, may be perfect all the same.</details>

@@ -86,7 +86,7 @@ course.show(figures.draw_found({name: nc.to_rgb8(image) for name, image in image
 # *Your explanation:*
 
 # %% [markdown] only="solution"
-# **Answer.** A network cannot say "I do not know this kind of image". It answers with the shapes that it learned, and its scores are comparable only among images like its training data. So look first, bring the image nearer to what the network knows
+# **Answer.** The network cannot say "I do not know this kind of image" (a separate check, novelty, comes in [notebook 7](07_does_it_hold_elsewhere.ipynb); it notices only what looks very different). It answers with the shapes that it learned, and its scores are comparable only among images like its training data. So look first, bring the image nearer to what the network knows
 # (stain separation, scale, contrast), and measure on a few annotated images. Only annotations can decide which of the two answers is better.
 
 # %% only="solution" tags=["nbval-check-output"]
@@ -105,9 +105,9 @@ course.claim(
 #
 # Before anything is measured: a network knows sizes. So `predict` takes a first look at the image as it is. Where the median diameter of what it finds is smaller or larger than the network knows
 # (`model.thresholds.diameters`), it resizes the image and looks again; `detections.scale` says by how much, and all results are in pixels of your image. But the first look can only measure what it finds.
-# The next cell turns it off (`diameter="none"`) and detects in the haematoxylin image at three scales. (`rescale` keeps the shape of the image, whatever it is.)
+# The next cell turns it off (`diameter="none"`) and detects in the haematoxylin image at four scales. (`rescale` keeps the shape of the image, whatever it is.)
 #
-# **Exercise 6.2: predict, run, explain.** Will the count be about the same at all three? If not, at which scale will it be largest?
+# **Exercise 6.2: predict, run, explain.** Will the count be about the same at all four? If not, at which scale will it be largest?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -116,7 +116,7 @@ course.claim(
 from skimage.transform import rescale
 
 view = nc.to_rgb8(images["haematoxylin"])
-scales = (0.5, 0.75, 1.0)
+scales = (0.5, 1.0, 2.0, 3.36)
 by_scale = []
 for scale in scales:
     scaled = (255 * rescale(view, scale, anti_aliasing=True, channel_axis=2)).astype(np.uint8)
@@ -125,7 +125,7 @@ course.show(figures.draw_scales(scales, by_scale))
 
 # %% [markdown]
 # **What was seen.** The same tissue gives another count at each scale: scale is a setting, like exposure. The caption also gives the size of the detections. The middle 90% of the nuclei in BBBC038 are 6 to 43 pixels
-# across ([notebook 1](01_inspect_the_data.ipynb)). Measure a few of your nuclei by hand: it is the only check of the first look that needs no network. Use one scale for all images of a magnification, and write it down.
+# across ([notebook 1](01_inspect_the_data.ipynb)). Measure a few of your nuclei by hand: it is the only check of the first look that needs no network. Use one scale for all images of a magnification (`--diameter PX`), and write it down.
 #
 # **Explain.** Why not simply take the scale with the largest count?
 
@@ -154,6 +154,8 @@ print(
 )
 
 # %% [markdown]
+# **What was seen.** The line says how much larger the network looked at each image. Look at the picture with the scale next to it: are the detections that came with this scale nuclei?
+#
 # ## Measure
 #
 # From here on the notebook uses the haematoxylin image.
@@ -263,7 +265,7 @@ course.show(
 # - one label image for each image (16-bit TIFF; Fiji, napari, CellProfiler and QuPath open it);
 # - `predictions.json` in COCO's format, for `nucleus-course evaluate`: every detection with its mask and score, also those below the threshold, because AP needs them.
 #
-# On the command line, `nucleus-course predict FOLDER --weights compact --out DIR` writes all three. Its `measurements.csv` is in pixels, and `counts.csv` has one row for each image.
+# On the command line, `nucleus-course predict FOLDER --weights compact --out DIR` writes all three. Its `measurements.csv` is in pixels (and in micrometres, if the file holds the size of a pixel or you give `--pixel-size 0.5`), and `counts.csv` has one row for each image.
 
 # %%
 import csv
@@ -345,7 +347,7 @@ course.claim(
 # %% [markdown]
 # ### 2. Scores
 #
-# On images of a kind that the network knows, most detections have either a high score or one near 0 (boxes that came to nothing), and few are in the middle. *Expect* to compare: many scores in the middle say that the
+# On images of a kind that the network knows, most detections have either a high score or one near 0 (boxes that came to nothing), and few are in the middle. Look at the middle: many scores there mean that the
 # network has rarely seen this kind of image.
 
 # %%
@@ -364,7 +366,7 @@ course.show(figures.draw_scores(found["haematoxylin"].scores, model.thresholds.s
 #
 # ## Train on your annotations
 #
-# `train` and `evaluate` read BBBC038's layout: one folder for each image, with `images/` and one mask PNG for each nucleus in `masks/`. The next cell writes that layout from label images, and the reader checks it. (The "annotation" here is the network's
+# The simplest layout is the corrected label image beside its image: `NAME_masks.tif` beside `NAME.png`. `train` and `evaluate` read [other formats](../docs/formats.md) too. The next cell writes BBBC038's own from label images: one folder for each image, with `images/` and one mask PNG for each nucleus in `masks/`. The reader checks it. (The "annotation" here is the network's
 # own result, to show the files. Training on it would teach nothing new.)
 
 # %%
@@ -388,10 +390,11 @@ print(
 )
 
 # %% [markdown]
-# Then, in a terminal, start from the shipped weights (`FOLDER` is a folder in that layout, `IMAGES` one with image files). Keep a few annotated images out of the folder, and evaluate on them before and after: only that says whether the training helped, and whether ten minutes were enough.
+# Then, in a terminal, [fine-tune](../docs/fine-tune.md) the shipped weights (`FOLDER` is a folder in such a layout, `IMAGES` one with image files). The command leaves a few images out and scores them before and after: only that says whether the training helped. A network that you train has no known sizes
+# and looks at images as they are. So bring all of them to one scale first, here as in prediction.
 #
 # ```
-# nucleus-course train --data FOLDER --split all --preset compact+further --weights compact --minutes 10 --run runs/mine
+# nucleus-course train --data FOLDER --fine-tune --run runs/mine
 # nucleus-course predict IMAGES --weights runs/mine --out results
 # ```
 #
@@ -409,7 +412,7 @@ print(
 # ## Quiz
 #
 # 1. *Your nuclei are 80 pixels across. What do you do first?*
-#    <details><summary>Answer</summary> Reduce the images to a third or a quarter, all by the same factor, and write it down.</details>
+#    <details><summary>Answer</summary> Tell the network: `--diameter 80`. It then sees each image reduced to about a third, and the results are in the pixels of your image.</details>
 #
 # 2. *The image was reduced by two before detection. The camera has 0.3 micrometres per pixel. Which value belongs to the reduced image?*
 #    <details><summary>Answer</summary> 0.6: one of its pixels covers two of the camera's in each direction. Outlines that were brought back to the original are measured with 0.3.</details>

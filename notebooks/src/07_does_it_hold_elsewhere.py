@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 7. Does it hold elsewhere?
 #
-# *The score on `validation` is good. Will it be as good on your images?* This is the most useful lesson that this project learned, at its own cost. Its model rose on `validation` from round to round. On images of other laboratories it did not improve at all.
+# *The score on `validation` is good. Will it be as good on your images?* This project learned that lesson the hard way. Its model improved on `validation` from round to round, and not at all on images of other laboratories.
 #
 # **What you will do**
 # - count how many validation images have a neighbour in the training set;
@@ -146,7 +146,7 @@ exercises.check_mean_over_sources(mean_over_sources)
 # %% [markdown]
 # ## Four laboratories
 #
-# The next cell makes four images out of one, as four laboratories might have sent it. The first is the image as it is. The second is inverted, as some cameras and programs store it. The third is *stained*: nuclei are violet on a light ground (dye absorbs light as Beer and Lambert's law says). The fourth has 16 bits, is dim, and has twenty hot pixels. Nothing about the nuclei has changed: the annotation is the same for all four.
+# The next cell makes four images out of one, as four laboratories might have sent it. That images from elsewhere look different is called *domain shift*. The first is the image as it is. The second is inverted, as some cameras and programs store it. The third is *stained*: nuclei are violet on a light ground (dye absorbs light as Beer and Lambert's law says). The fourth has 16 bits, is dim, and has twenty hot pixels. Nothing about the nuclei has changed: the annotation is the same for all four.
 
 # %%
 chosen = [
@@ -262,7 +262,7 @@ for key, name in (("coco_ap", "AP"), ("mean_mask_iou", "mask IoU"), ("dsb_score"
 
 # %% [markdown]
 # **What was seen.** By the rule, the canonical input stays. The gain is small, and it is not the same everywhere: most on stained tissue, of which training had little; one source of fluorescence, where colour never mattered, even loses.
-# The score that depends on one fixed threshold shows no difference.
+# For the score that depends on one fixed threshold, these images cannot tell the two apart.
 #
 # **Explain.** One of the two splits alone would not have passed the rule. Is it fair to take both together?
 
@@ -303,7 +303,7 @@ course.claim(
 # %% [markdown]
 # ## Does the model know this image?
 #
-# A network answers every image, also one that is none of its business. `found.novelty` is the distance of an image from the training images, in 27 statistics of its canonical form; at 1 or more `predict` prints a line.
+# A network gives an answer for every image, even for one that it was never made for. `found.novelty` is the distance of an image from the training images, in 27 statistics of its canonical form; at 1 or more `predict` prints a line.
 # The limit was set on strangers: each source against all others, 99 of 100 images below it.
 #
 # **Exercise 7.6: predict, run, explain.** Which of these will be flagged: a page of text, coins, a brick wall, the surface of the moon, noise, and the first image of your data?
@@ -352,11 +352,11 @@ course.claim("the image of the data at hand is not flagged", novelty["your data"
 # What to do when your images come from a laboratory that no one has met:
 #
 # 1. **Look** at the network's view of a few images: `canonical(image).image`, or the columns `polarity` and `stain` in `counts.csv`. Wrong? `--polarity`, `--channel`.
-# 2. **Measure the size** of ten nuclei. Far from what the network knows ([notebook 6](06_your_own_images.ipynb))? Resize.
+# 2. **Measure the size** of ten nuclei. Far from what the network knows ([notebook 6](06_your_own_images.ipynb))? `--diameter`.
 # 3. **Read the novelty.** At 1 or more, expect little.
 # 4. **Annotate ten images**, not one image ten times: ten slides, days or plates. Correct the network's label images instead of starting from nothing.
 # 5. **Split them by source.** Five decide, five judge. A slide lies on one side only (`leaked` must be empty).
-# 6. **Choose the thresholds** on the five that decide: `nucleus-course thresholds`. Often that is all it takes.
+# 6. **Choose the thresholds** on the five that decide, for a copy of the model folder: `cp -r data/weights/compact mine`, then `nucleus-course thresholds --data FOLDER --split FILE --weights mine`. Often that is all it takes.
 # 7. **Only then train** on them, and compare on the five that judge, by a rule that you wrote down first, with a paired interval (`evaluate --against compact --bootstrap 1000`).
 # 8. **Write down** what was held out. A number without its split is worth nothing.
 #

@@ -129,7 +129,8 @@ def _without_jax():
     if "jax" in sys.modules:
         yield
         return
-    sys.modules["jax"] = None  # an import of it now raises ImportError, which TensorFlow expects
+    # An import of it now raises ImportError, which TensorFlow expects.
+    sys.modules["jax"] = None  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -151,7 +151,6 @@ class AugmentConfig:
     ``elastic`` the standard deviation in pixels of a displacement that varies over ``elastic_spacing``
     pixels. Hue, saturation and stain do not change grey crops. ``shading``, ``haze``, ``sharpen`` and
     ``jpeg`` are those of :mod:`~nucleus_course.data.disturb`: shares, an amount and a probability.
-    ``restyle`` is the probability of :func:`~nucleus_course.data.restyle.restyle`, for canonical grey only.
 
     ``border`` fills the area beyond the image's edge (in small images, and in corners exposed by
     rotation): "constant" (``fill``, no nuclei: mirroring did not help the paper) or "reflect" (the
@@ -184,7 +183,6 @@ class AugmentConfig:
     haze: float = 0.0
     sharpen: float = 0.0
     jpeg: float = 0.0
-    restyle: float = 0.0
     border: str = "constant"
     fill: int = 0
     min_area: int = 0

@@ -14,7 +14,6 @@ import numpy as np
 
 from nucleus_course.data import disturb
 from nucleus_course.data.read import is_grey
-from nucleus_course.data.restyle import restyle
 
 
 class Augmenter:
@@ -45,9 +44,6 @@ class Augmenter:
             truth = _split_mirrored(truth, draw.home(labels.shape), int(labels.max(initial=0)))
         if self.config.min_area or self.config.min_fraction:
             truth = _drop_slivers(truth, labels, self.config, draw.zoom)
-        if self.config.restyle:
-            own = np.random.default_rng((*map(int, seed), 2))
-            picture = restyle(picture, truth, self.config.restyle, own)
         picture = _recolour(picture, self.config, random)
         return picture, truth
 

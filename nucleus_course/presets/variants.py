@@ -187,14 +187,7 @@ def _larger(preset):
     return {"model": counts, "training": {"crop": side, "batch_size": batch}}
 
 
-def _restyled(preset):
-    """Two crops in five painted or brightened anew; colour has no canonical look to paint."""
-    if preset.model.input != "canonical":
-        return None
-    return {"augment": dataclasses.replace(preset.augment, restyle=0.4)}
-
-
-# Variant -> (description, changes; None if it does not fit). All but the last ten are the paper's side
+# Variant -> (description, changes; None if it does not fit). All but the last nine are the paper's side
 # experiments; it does not say which lengths and rates it tried.
 VARIANTS = {
     "mirror": ("image edges mirrored instead of black", lambda p: {"augment": dataclasses.replace(p.augment, border="reflect")}),
@@ -205,13 +198,12 @@ VARIANTS = {
     "low-rate": ("a third of the rate", lambda p: {"training": _stages(p, lambda s: {"rate": s.rate / 3.0})}),
     "no-drop": ("the first stage's rate to the end", lambda p: {"training": _stages(p, lambda s: {"rate": p.training.stages[0].rate})}),
     "cosine": ("the rate falls as a cosine in each stage", lambda p: {"training": _stages(p, lambda s: {"schedule": "cosine"})}),
-    "further": ("a second round from trained weights: a lower rate, rare types more often, twice the mask loss", _further),
-    "onward": ("a round from trained weights: a lower rate, rare types more often", _onward),
+    "further": ("a second round from trained weights: a lower rate, rare types oftener, twice the mask loss", _further),
+    "onward": ("a round from trained weights: a lower rate, rare types oftener", _onward),
     "outlines": ("the mask loss counts twice", _outlines),
     "colour": ("images in their own colours, as compact's first edition saw them", _colour),
     "stained": ("stained tissue twice as often", _stained),
-    "sources": ("rare experiments more often, in place of rare types", lambda p: {"training": {"balance_by": "sources"}}),
-    "restyled": ("two crops in five in a random look, nuclei's outlines unchanged", _restyled),
+    "sources": ("rare experiments oftener in place of rare types", lambda p: {"training": {"balance_by": "sources"}}),
     "deeper": ("more blocks in the thin trunk, at twice the rate", _deeper),
     "larger": ("fewer and larger crops", _larger),
     "resnet101": ("the deeper trunk", lambda p: {"model": {"backbone": "resnet101"}}),

@@ -56,10 +56,14 @@ class LearnersFile(IPyNbFile):
         for source, cell in self._in_order([item.cell.source for item in cells]):
             if cell is None:
                 yield cells.pop(0)
-            else:
+            elif not needs_an_answer(cell):
                 options = defaultdict(bool, check=True)
                 yield IPyNbCell.from_parent(
-                    self, name=f"Claim {cell['id']}", cell_num=cell["id"], cell=cell, options=options
+                    self,
+                    name=f"Claim {cell['id']}",
+                    cell_num=int(cell["id"][3:]),
+                    cell=cell,
+                    options=options,
                 )
 
     def _in_order(self, sources):
@@ -70,11 +74,18 @@ class LearnersFile(IPyNbFile):
         for cell in code:
             yield cell.source, cell if cell in extra else None
         if len(code) != len(sources) + len(extra):
-            raise AssertionError(f"{self.path.name} and its solution do not fit: notebooks/build.py")
+            raise AssertionError(
+                f"{self.path.name} and its solution do not fit: notebooks/build.py"
+            )
 
 
 def only_in_the_solution(cell, sources) -> bool:
     return "solution" not in cell.metadata.get("tags", []) and cell.source not in sources
+
+
+def needs_an_answer(cell) -> bool:
+    """Whether it calls what the learner is to write."""
+    return "needs-answer" in cell.metadata.get("tags", [])
 
 
 @pytest.hookimpl(wrapper=True)

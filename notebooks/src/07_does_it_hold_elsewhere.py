@@ -296,7 +296,7 @@ course.claim(
     sum(mean["low"] > 0 for mean in each) == 1,
 )
 course.claim(
-    "the DSB score at a fixed threshold shows no difference",
+    "the interval of the DSB score at a fixed threshold contains 0",
     pooled_difference(folds, "dsb_score")[1] < 0 < pooled_difference(folds, "dsb_score")[2],
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ def baseline(
             metavar="S", help=f"Default: validation, and train with --search. {common.SPLIT_HELP}"
         ),
     ] = None,
-    out: Path = Path("predictions.json"),
+    out: Path | None = None,
     search: bool = False,
     sigma: Annotated[float | None, typer.Option(min=0.0)] = None,
     depth: Annotated[float | None, typer.Option(min=0.0)] = None,
@@ -48,7 +49,7 @@ def baseline(
 
     Args:
         method (METHOD): otsu: Otsu's threshold, then a watershed on the distances.
-        out (FILE): The file for the predictions.
+        out (FILE): The file for the predictions. Default: predictions.json.
         search: Choose the parameters on part of the split instead, and print what was tried.
         sigma (PIXELS): Smoothing before the threshold. Default: chosen on train.
         depth (PIXELS): How deep a saddle of the distances separates two nuclei. Default: chosen on train.
@@ -60,14 +61,25 @@ def baseline(
 
     if method not in METHODS:
         raise UserError(f"unknown baseline '{method}': choose one of {', '.join(METHODS)}")
-    common.output_file(out, "predictions.json")
+    given: dict[str, Any] = {"sigma": sigma, "depth": depth, "min_area": min_area}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if not math.isfinite(value):
+            raise UserError(f"--{name} {value}: give a finite number")
+    if search and (given or out is not None):
+        named = [*given, *(["out"] if out is not None else [])]
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in named)
+        raise UserError(
+            f"--search tries values of sigma, depth and min-area itself and writes no file: leave out {options}"
+        )
+    out = out or Path("predictions.json")
+    if not search:
+        common.output_file(out, "predictions.json")
     usual, what = ("train", "choosing on") if search else ("validation", "segmenting")
     dataset = common.open_data(data, split or usual, limit, what=what)
     if search:
         _search(dataset)
         return
-    given: dict[str, Any] = {"sigma": sigma, "depth": depth, "min_area": min_area}
-    given = {name: value for name, value in given.items() if value is not None}
     config = dataclasses.replace(OtsuConfig(), **given)
     predictions = predict_otsu(dataset, config)
     predictions.save(out)

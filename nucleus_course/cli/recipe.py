@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from nucleus_course.presets import gentle, get_preset
 from nucleus_course.training.run import RunConfig, read_run_config
 
 DEFAULT = "compact"
+AUTO = "auto"  # the default of --annotations
 # Strength of the augmentation: name -> function from the preset's AugmentConfig to another.
 AUGMENTS = {
     "preset": lambda augment: augment,
@@ -26,6 +28,8 @@ AUGMENTS = {
 # The validation split for each training split.
 PAIRS = ("matterport", "grouped", "source-1", "source-2", "source-3", "source-4")
 JUDGES = {"train": "validation"} | {f"{pair}-train": f"{pair}-validation" for pair in PAIRS}
+# Options of train that are numbers and must be finite.
+FINITE = ("minutes", "time_limit", "reserve", "max_mb")
 # Options that become fields of TrainingConfig and cannot change within a run.
 FIELDS = ("batch_size", "crop", "seed", "steps_per_epoch", "dtype")
 
@@ -39,6 +43,8 @@ class Recipe:
         folder: the run folder.
         split, validation, limit: training split, validation split (None: none), number of images.
         weights: initial weights, or None.
+        opening: how the data are opened: the options ``reading`` (those that were given), ``annotations`` and
+            ``allow_empty``.
         stages, epochs, minutes: the length; all None for the preset's.
         earlier: the run folder's settings, if the training continues.
         whole: whether the run folder has a checkpoint to continue from.
@@ -50,6 +56,7 @@ class Recipe:
     validation: str | None
     limit: int | None
     weights: str | None
+    opening: dict[str, Any]
     epochs: int | None
     minutes: float | None
     stages: tuple | None = None
@@ -65,7 +72,8 @@ class Recipe:
     def notes(self) -> dict[str, Any]:
         """Entries of config.json for :func:`check_as_begun`."""
         validation = self.validation or "none"
-        return {"split": self.split, "limit": self.limit, "validation": validation}
+        own = {"split": self.split, "limit": self.limit, "validation": validation}
+        return own | self.opening
 
 
 def make_recipe(asked: SimpleNamespace) -> Recipe:
@@ -75,7 +83,9 @@ def make_recipe(asked: SimpleNamespace) -> Recipe:
         UserError: an unknown preset, or options that contradict each other or the run folder.
     """
     folder = Path("runs") / (asked.preset or DEFAULT) if asked.run is None else asked.run
+    check_pack(asked.pack, folder)
     fields = {name: getattr(asked, name) for name in FIELDS}
+    opening = opening_options(asked)
     same = ("split", "limit", "validation", "weights", "epochs", "minutes")
     values = {name: getattr(asked, name) for name in same}
     earlier, stages = read_run_config(folder) if asked.resume else None, None
@@ -85,7 +95,16 @@ def make_recipe(asked: SimpleNamespace) -> Recipe:
         preset = dataclasses.replace(preset, augment=augment)
     else:
         given = {name: values[name] for name in ("split", "limit", "validation", "weights")}
-        check_as_begun(earlier, preset=asked.preset, augment=asked.augment, **given, **fields)
+        if isinstance(earlier.values, dict) and earlier.values.get("fine_tuned"):
+            raise UserError(
+                f"run folder {folder} holds a fine-tuning, which cannot be resumed: choose another --run, or delete it and "
+                "repeat train --fine-tune"
+            )
+        how = {name: opening[name] for name in ("reading", "annotations")}
+        check_as_begun(
+            earlier, preset=asked.preset, augment=asked.augment, **given, **how, **fields
+        )
+        opening = as_begun(opening, earlier)
         preset = earlier.preset
         stored = {**earlier.values, "split": earlier.split, "weights": earlier.values.get("start")}
         values |= {name: values[name] or stored.get(name) for name in given}
@@ -106,12 +125,17 @@ def make_recipe(asked: SimpleNamespace) -> Recipe:
             )
     elif values["validation"] == "none":
         values["validation"] = None
+    values["opening"] = opening
     return Recipe(preset, folder, stages=stages, earlier=earlier, whole=whole, **values)
 
 
 def check_options(asked: SimpleNamespace) -> None:
     """Raise a UserError for options of `train` that contradict each other, before anything is read."""
     common.check_dtype(asked.dtype)
+    for name in FINITE:
+        if not math.isfinite(getattr(asked, name) or 0.0):
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} {getattr(asked, name)}: give a finite number")
     if asked.epochs is not None and asked.minutes is not None:
         raise UserError("--epochs and --minutes exclude each other: give one of them")
     if asked.augment is not None and asked.augment not in AUGMENTS:
@@ -124,6 +148,48 @@ def check_options(asked: SimpleNamespace) -> None:
         raise UserError("--largest-batch needs --time-limit and excludes --batch-size")
     if asked.reserve is not None and asked.pack is None:
         raise UserError("--reserve keeps time for --pack: give both, or neither")
+
+
+def check_pack(pack: Path | None, folder: Path) -> None:
+    """Raise a UserError for a ``--pack`` that cannot be written, before anything is trained."""
+    if pack is None:
+        return
+    file = next((place for place in (pack, *pack.parents) if place.is_file()), None)
+    if file is not None:
+        raise UserError(f"--pack {pack}: {file} is a file: name a folder")
+    if pack.resolve() in (folder.resolve(), (folder / "weights").resolve()):
+        raise UserError(
+            f"--pack {pack} belongs to the run folder {folder}, whose full weights it would replace: name another folder"
+        )
+
+
+def opening_options(asked: SimpleNamespace) -> dict[str, Any]:
+    """The options that say how the data are opened; of ``reading`` those that were given."""
+    reading = {n: value for n, value in (asked.reading or {}).items() if value is not None}
+    return {
+        "reading": reading,
+        "annotations": asked.annotations,
+        "allow_empty": asked.allow_empty,
+    }
+
+
+def as_begun(opening: dict[str, Any], earlier: RunConfig) -> dict[str, Any]:
+    """The same options, those not given as the run was started with."""
+    stored = earlier.values
+    reading = {**(stored.get("reading") or {}), **opening["reading"]}
+    annotations = opening["annotations"]
+    if annotations == AUTO:
+        annotations = stored.get("annotations", AUTO)
+    allow_empty = bool(opening["allow_empty"] or stored.get("allow_empty"))
+    return {"reading": reading, "annotations": annotations, "allow_empty": allow_empty}
+
+
+def note_shared(dataset, judged) -> None:
+    """Print a note if images are in both data sets of one source."""
+    if set(judged.ids) & set(dataset.ids):
+        common.note(
+            "note: some images are in both; their metrics say how well they were learned, not how well the model does on new ones"
+        )
 
 
 def adapted(preset: Preset, **changes: Any) -> Preset:
@@ -139,7 +205,8 @@ def adapted(preset: Preset, **changes: Any) -> Preset:
 
 
 def check_as_begun(
-    earlier: RunConfig, *, preset=None, augment=None, split=None, limit=None, validation=None, weights=None, **training,
+    earlier: RunConfig, *, preset=None, augment=None, split=None, limit=None, validation=None, weights=None,
+    reading=None, annotations=AUTO, **training,
 ) -> None:  # fmt: skip
     """Raise a UserError for an option that contradicts a run's settings.
 
@@ -164,6 +231,11 @@ def check_as_begun(
         weights and values["start"] and Path(weights).resolve() == Path(values["start"]).resolve()
     ):
         pairs["weights"] = (weights, values["start"])
+    if "annotations" in values:
+        given, stored = (None if a == AUTO else a for a in (annotations, values["annotations"]))
+        pairs["annotations"] = (given, stored)
+    if isinstance(values.get("reading"), dict):
+        pairs |= {n: (value, values["reading"].get(n)) for n, value in (reading or {}).items()}
     for name, (given, stored) in pairs.items():
         if given is not None and given != stored:
             option = f"--{name.replace('_', '-')}"
@@ -174,12 +246,18 @@ def check_as_begun(
 
 
 def check_images(earlier: RunConfig, dataset, data: str, split: str) -> None:
-    """Raise a UserError if a run was started on other images."""
+    """Raise a UserError if a run was started on other images, also if they have the same ids."""
+    was = " ".join(str(earlier.values.get(key, "")) for key in ("data", "split"))
     if not earlier.trained_on(dataset):
-        was = " ".join(str(earlier.values.get(key, "")) for key in ("data", "split"))
         raise UserError(
             f"--data {data} (split {split}) gives {len(dataset)} images, not the {earlier.values['images']} that run folder "
             f"{earlier.folder} was started on ({was}): name those, or choose another --run"
+        )
+    different = earlier.differs(dataset)
+    if different:
+        raise UserError(
+            f"--data {data} (split {split}) gives other images than run folder {earlier.folder} was started on ({was}): the ids "
+            f"are the same, but {different}. Name those, read as they were, or choose another --run"
         )
 
 

@@ -17,7 +17,14 @@ from nucleus_course._util.text import pluralize
 from nucleus_course.backend import devices, has_bfloat16, load_backend
 from nucleus_course.cli import common
 from nucleus_course.cli.builder import Builder
-from nucleus_course.cli.recipe import Recipe, adapted, check_images, check_options, make_recipe
+from nucleus_course.cli.recipe import (
+    Recipe,
+    adapted,
+    check_images,
+    check_options,
+    make_recipe,
+    note_shared,
+)
 from nucleus_course.training.time_limit import TimeLimit, fitted, largest_batch, measure_speed
 
 FEW = 3  # with fewer validation images, metrics say little
@@ -49,7 +56,7 @@ def train(
     validate_every: Annotated[int | None, typer.Option(min=0)] = None,
     augment: str | None = None,
     limit: common.Limit = None,
-    seed: int | None = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     largest: Annotated[bool, typer.Option("--largest-batch")] = False,
     crop: Annotated[int | None, typer.Option(min=32)] = None,
@@ -166,23 +173,19 @@ def _keep_compiled(folder: Path) -> None:
 
 def _open(recipe: Recipe, asked: SimpleNamespace):
     """The training and the validation data set; None for the second if there is none."""
-    how = {name: getattr(asked, name) for name in ("allow_empty", "annotations", "reading")}
     wanted = asked.data, recipe.split, recipe.limit, asked.strict
-    dataset = common.open_data(*wanted, "training on", **how)
+    dataset = common.open_data(*wanted, "training on", **recipe.opening)
     if recipe.whole and recipe.earlier is not None:
         check_images(recipe.earlier, dataset, asked.data, recipe.split)
     if recipe.validation is None:
         return dataset, None
-    judged = common.open_data(asked.data, recipe.validation, what="validating on", **how)
+    judged = common.open_data(asked.data, recipe.validation, what="validating on", **recipe.opening)
     if len(judged) < FEW:
         common.note(
             f"note: metrics of {pluralize(len(judged), 'image')} say little: --fine-tune leaves out three in ten, "
             "--validation can name others"
         )
-    if set(judged.ids) & set(dataset.ids):
-        common.note(
-            "note: some images are in both; their metrics say how well they were learned, not how well the model does on new ones"
-        )
+    note_shared(dataset, judged)
     return dataset, judged
 
 

@@ -5,6 +5,7 @@ above ``<id>`` (such as ``stage1_train/``) do not matter. This module finds the 
 wrong with their names; :mod:`nucleus_course.data.decode` decodes them.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -260,17 +261,16 @@ def open_source(path, annotations="auto"):
 
 def _open(path):
     if path.is_dir() and is_zarr(path):
-        raise UserError(
-            f"{path}: one zarr image: give the folder that it and its annotation lie in"
-        )
+        raise UserError(f"{path}: one zarr image: give the folder of it and its annotation")
     if path.is_dir():
         source = FolderSource(path)
         archives = sorted(path.glob("*.zip"))
         if not source.entries and archives:
             train = [archive for archive in archives if archive.name == "stage1_train.zip"]
             if train or len(archives) == 1:
-                inner = ZipSource((train or archives)[0])
-                source = inner if inner.entries else source
+                with contextlib.suppress(() if train else UserError):  # it is named with the rest
+                    inner = ZipSource((train or archives)[0])
+                    source = inner if inner.entries else source
         if not source.entries and not any(path.iterdir()):
             raise UserError(f"{path}: the folder is empty; give a zip or folder in {LAYOUT}")
     elif path.is_file():

@@ -22,7 +22,7 @@ import numpy as np
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import atomic_write, remove_stale
 
-FORMAT = 8  # raise it whenever decoding, linting, names or image types change (see test_cache.py)
+FORMAT = 9  # raise it whenever decoding, linting, names or image types change (see test_cache.py)
 ENVIRONMENT = "NUCLEUS_COURSE_CACHE"
 
 

@@ -37,6 +37,7 @@ SPIKE, SPIKED = 3.0, 0.03  # hot pixels exceed this many ranges; largest share o
 QUANTA = 8.0  # least range of an integer image, in steps
 LEAST_POWER, LIFTED = 0.6, 0.25
 BAR = (3, 20)  # pixels: the smallest scale bar
+HUGE = 1e38  # float32, in which images are processed, ends soon above
 SIDE = 256  # pixels: larger images are reduced to it for the votes
 
 
@@ -80,11 +81,12 @@ def canonical(image, polarity="auto", stain_weights=STAIN_WEIGHTS):
 
     Args:
         image: (H, W), (H, W, 1 to 4) or (3|4, H, W), of any integer, float or bool type; alpha is ignored.
+            NaN, infinite values and those beyond 1e38 count as the lowest.
         polarity: "auto", or "bright" or "dark" if you know how nuclei look in it.
         stain_weights: shares of red, green and blue in stained tissue.
 
     Raises:
-        UserError: not an image, NaN or infinite values, or an unknown polarity.
+        UserError: not an image, hardly a value but NaN or infinite ones, or an unknown polarity.
     """
     if polarity not in POLARITIES:
         raise UserError(f"polarity {polarity!r}: choose one of {', '.join(POLARITIES)}")
@@ -119,9 +121,6 @@ def canonical_piece(image, like, stain_weights=STAIN_WEIGHTS):
         like: :class:`Canonical` of the whole image, or of a sample of it.
         stain_weights: as for :func:`canonical`.
 
-    Raises:
-        UserError: NaN or infinite values.
-
     The pixels equal those of the whole image, except hot pixels at the cut:
 
     >>> import numpy as np
@@ -133,9 +132,7 @@ def canonical_piece(image, like, stain_weights=STAIN_WEIGHTS):
     """
     import cv2
 
-    image = plain_channels(image)
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise UserError("the image holds NaN or infinite values; replace them first")
+    image = _sound(plain_channels(image), min(like.low, like.high))
     if image.ndim == 3 and like.channel is not None:
         image = image[..., like.channel]
     offset = like.low if image.dtype.itemsize > 4 else 0.0
@@ -163,19 +160,33 @@ def _to_grey_levels(grey, low, high, power):
 
 def _values(image):
     """The values as float32 (H, W) or (H, W, 3), one channel if all are equal or only one has a signal; the step
-    between values (1 for integers, 0 for floats); the offset that was subtracted; and the channel, or None."""
+    between values (1 for integers, 0 for floats and bool); the offset that was subtracted; and the channel, or None."""
     image = plain_channels(image)
     if image.dtype.kind not in "buif":
         raise UserError(f"the image must hold numbers, not {image.dtype}")
-    step = 0.0 if image.dtype.kind == "f" else 1.0
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise UserError("the image holds NaN or infinite values; replace them first")
+    step = 0.0 if image.dtype.kind in "bf" else 1.0
+    image = _sound(image)
     channel = _only_channel(image) if image.ndim == 3 else None
     image = image if channel is None else image[..., channel]
     # Far from zero, float32 is too coarse for values of 64 bits.
     offset = image.min() if image.dtype.itemsize > 4 else 0
     values = (image - offset if offset else image).astype(np.float32)
     return np.ascontiguousarray(values), step, float(offset), channel
+
+
+def _sound(image, lowest=None):
+    """The image with NaN, infinite and enormous values replaced: by ``lowest``, or by its own lowest value."""
+    if image.dtype.kind != "f":
+        return image
+    most = min(HUGE, float(np.finfo(image.dtype).max))
+    if image.min() >= -most and image.max() <= most:
+        return image
+    sound = np.abs(image) <= most
+    if lowest is None and np.count_nonzero(sound) < 2:
+        raise UserError("the image holds hardly a value that is not NaN or infinite")
+    image = image.copy()
+    image[~sound] = image[sound].min() if lowest is None else lowest
+    return image
 
 
 def _only_channel(image):

@@ -3,12 +3,13 @@
 Both give :class:`~nucleus_course.data.files.Pixels` of the chosen plane; no other plane is read.
 """
 
+import math
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.data.files import Pixels, check_size, name_channels
+from nucleus_course.data.files import Pixels, check_size, name_channels, pixel_side
 from nucleus_course.data.planes import arrange, choose_number, choose_planes
 
 # kind -> description, the package that reads it
@@ -17,7 +18,6 @@ VENDORS = {
     "lif": ("a Leica LIF file", "bioio-lif"),
     "nd2": ("a Nikon ND2 file", "bioio-nd2"),
 }
-MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6}
 METADATA = (".zarray", ".zgroup", ".zattrs", "zarr.json")
 INSTALL = "pip install 'nucleus-course[formats]'"
 
@@ -62,8 +62,9 @@ def decode_zarr(path, wanted):
 
 
 def open_zarr(path, wanted):
-    """The array of a zarr image, unread: (array, axes, names of the channels, pixel size in micrometres or None,
-    remaining choices); arguments and errors as for :func:`decode_zarr`."""
+    """The array of a zarr image, unread: (array, axes, names of the channels, a pixel's sides as for
+    :func:`~nucleus_course.data.files.pixel_side`, remaining choices); arguments and errors as for :func:`decode_zarr`.
+    """
     try:
         import zarr
     except ImportError:
@@ -77,7 +78,7 @@ def open_zarr(path, wanted):
     series, level = wanted.pop("series", None), wanted.pop("level", None)
     if hasattr(node, "shape"):
         _only_one(path, series=series, level=level)
-        return node, _array_axes(path, node, about), [], None, wanted
+        return node, _array_axes(path, node, about), [], [], wanted
     if "multiscales" not in about:
         node, about = _zarr_series(path, node, about, series)
     else:
@@ -90,11 +91,10 @@ def open_zarr(path, wanted):
     except (KeyError, IndexError):
         raise UserError(f"{path}: a damaged OME-Zarr: its largest level is missing") from None
     axes = [a if isinstance(a, str) else a.get("name", "") for a in scales.get("axes", [])]
-    axes = "".join(axis[:1].upper() for axis in axes)
-    _check_axes(path, axes, array.shape)
+    axes = _check_axes(path, "".join(axis[:1].upper() for axis in axes), array.shape)
     channels = (about.get("omero") or {}).get("channels", [])
     names = [str(channel.get("label", "")) for channel in channels]
-    return array, axes, names, _zarr_size(scales, dataset, axes), wanted
+    return array, axes, names, _zarr_sides(scales, dataset, axes), wanted
 
 
 def _zarr_series(path, node, about, series):
@@ -127,11 +127,11 @@ def _array_axes(path, array, about):
     if not named and array.ndim == 2:
         return "YX"
     axes = "".join(str(name)[:1].upper() for name in named or ())
-    _check_axes(path, axes, array.shape)
-    return axes
+    return _check_axes(path, axes, array.shape)
 
 
 def _check_axes(path, axes, shape):
+    """The axes; samples are those of a colour only if there are three."""
     if not axes:
         raise UserError(
             f"{path}: a zarr array of shape {tuple(shape)} without axes: which are rows, columns, "
@@ -141,19 +141,24 @@ def _check_axes(path, axes, shape):
         raise UserError(
             f"{path}: its axes are {axes}, its shape {tuple(shape)}: it needs Y and X, and each axis only once"
         )
+    colour = dict(zip(axes, shape)).get("S") == 3
+    return axes if colour or "C" in axes else axes.replace("S", "C")
 
 
-def _zarr_size(scales, dataset, axes):
-    """Side of a pixel in micrometres, or None."""
+def _zarr_sides(scales, dataset, axes):
+    """(number, unit) of a pixel's sides in X and Y: the level's scale, times the scale of all levels."""
     try:
-        unit = MICROMETRES[scales["axes"][axes.index("X")]["unit"]]
-        steps = [t["scale"] for t in dataset["coordinateTransformations"] if t["type"] == "scale"]
-        return float(steps[0][axes.index("X")]) * unit
+        steps = dataset["coordinateTransformations"] + scales.get("coordinateTransformations", [])
+        steps = [t["scale"] for t in steps if t["type"] == "scale"]
+        places = axes.index("X"), axes.index("Y")
+        units = [scales["axes"][i]["unit"] for i in places]
+        numbers = [math.prod(float(step[i]) for step in steps) for i in places]
     except (KeyError, IndexError, TypeError, ValueError):
-        return None
+        return []
+    return list(zip(numbers, units)) if steps else []
 
 
-def _zarr_plane(path, array, axes, names, size, wanted):
+def _zarr_plane(path, array, axes, names, sides, wanted):
     def take(index):
         picks = tuple(index.get(axis, slice(None)) for axis in axes)
         left = [axis for axis in axes if not isinstance(index.get(axis), int)]
@@ -166,7 +171,7 @@ def _zarr_plane(path, array, axes, names, size, wanted):
                 f"{path}: damaged, a chunk cannot be read ({_short(error)}); copy it again"
             ) from None
 
-    return _plane(str(path), axes, array.shape, names, array.dtype, size, wanted, take)
+    return _plane(str(path), axes, array.shape, names, array.dtype, sides, wanted, take)
 
 
 # ---------------------------------------------------------------- vendors' files
@@ -222,17 +227,18 @@ def decode_vendor(path, kind, wanted):
 def _vendor_plane(path, image, wanted):
     axes, shape = image.dims.order, image.shape
     names = [str(name) for name in image.channel_names or []]
-    size = image.physical_pixel_sizes.X if image.physical_pixel_sizes else None
+    size = image.physical_pixel_sizes
+    sides = [(side, "µm") for side in (size.X, size.Y) if side] if size and size.X else []
 
     def take(index):
         left = [axis for axis in axes if not isinstance(index.get(axis), int)]
         chosen = {axis: value for axis, value in index.items() if isinstance(value, int)}
         return np.asarray(image.get_image_dask_data("".join(left), **chosen)), left
 
-    return _plane(str(path), axes, shape, names, image.dtype, size, wanted, take)
+    return _plane(str(path), axes, shape, names, image.dtype, sides, wanted, take)
 
 
-def _plane(name, axes, shape, names, dtype, size, wanted, take):
+def _plane(name, axes, shape, names, dtype, sides, wanted, take):
     """:class:`Pixels` of the plane that ``wanted`` names; ``take(index)`` returns an array and its axes."""
     sizes = dict(zip(axes, shape))
     names = names if len(names) == sizes.get("C", 1) else []
@@ -245,7 +251,8 @@ def _plane(name, axes, shape, names, dtype, size, wanted, take):
         raise UserError(f"{name}: holds {values.dtype}, but an image holds numbers")
     number = index.get("C", 0)
     channel, channels = names[number] if names else "", name_channels(names, sizes.get("C", 1))
-    size = float(size) if size and 0 < size < 1e6 else None
+    size, unused = pixel_side(name, sides)
+    notes += unused
     return Pixels(np.ascontiguousarray(values), None, False, notes, channel, size, channels, number)
 
 

@@ -14,7 +14,7 @@ from nucleus_course._util.text import pluralize
 from nucleus_course.data import cache
 from nucleus_course.data.build import open_store
 from nucleus_course.data.labels import areas_from_labels, boxes_from_labels
-from nucleus_course.data.lint import REFUSED, Issue, LintReport
+from nucleus_course.data.lint import NOTED, REFUSED, Issue, LintReport
 from nucleus_course.data.splits import NAMES as SPLIT_NAMES
 from nucleus_course.data.splits import split_ids
 
@@ -251,14 +251,18 @@ def load_dataset(
             f"{str(split)!r}: {hint}. If they really show none, set allow_empty=True (--allow-empty)"
         )
     if progress:
-        _say(dataset, path, dataset.lint.refused)
+        _say(dataset, path)
     return dataset
 
 
-def _say(dataset, path, refused):
-    """Print to standard error which format was recognised, and what is left out."""
+def _say(dataset, path):
+    """Print to standard error which format was recognised, what was guessed of the whole source, and what is left out."""
+    refused = dataset.lint.refused
     if dataset.annotations:
         print(f"{path}: annotations: {dataset.annotations}", file=sys.stderr)
+    for issue in dataset.lint.issues:
+        if not issue.image_id and issue.action == NOTED:
+            print(f"{path}: {issue.file}: {issue.message}", file=sys.stderr)
     for issue in refused[:10]:
         print(f"left out: {issue}", file=sys.stderr)
     if len(refused) > 10:

@@ -6,25 +6,30 @@ large one survives) and are counted. Refusals (the image is left out, since its 
 incomplete): an unreadable image or mask, a mask of another shape, several images in one folder.
 """
 
+import errno
+import io
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.text import pluralize
+from nucleus_course.data.files import kind_of
 from nucleus_course.data.image_types import image_type
 from nucleus_course.data.lint import NOTED, REFUSED, REPAIRED, Issue
 from nucleus_course.data.masks import Unclear, nuclei_in
 from nucleus_course.data.read import is_grey, read_pixels, to_rgb8, to_uint16
 
 MAX_NUCLEI = 65535  # the cache stores uint16 label maps
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+JPEG_2000 = (33003, 33005, 34712)  # TIFF compressions
 
 
 @dataclass
 class Decoded:
     """One image: ``image`` uint8 (H, W) if grey or (H, W, 3), ``labels`` uint16 (H, W), or None and
     an issue that says why; ``raw`` as from :func:`~nucleus_course.data.read.to_uint16`. Ids 1..n follow the sorted
-    names of the mask files."""
+    names of the mask files. ``passing`` names a file whose failure :func:`may_pass`."""
 
     image_id: str
     image: np.ndarray = None
@@ -32,6 +37,7 @@ class Decoded:
     labels: np.ndarray = None
     type: str = ""
     issues: list = field(default_factory=list)
+    passing: str = ""
 
     @property
     def usable(self):
@@ -83,12 +89,14 @@ def decode_entry(entry, read, labelled=True, reading=None):
         image = to_rgb8(pixels.values)
     except UserError as error:
         report(entry.image, "unreadable image", _short(error, entry.image), REFUSED)
+        result.passing = entry.image if may_pass(error) else ""
         return result
     for line in pixels.notes:
         report(entry.image, "choice", _short(line, entry.image), NOTED)
     try:
         labels = _labels(entry, read, image.shape[:2], report)
-    except _Refused:
+    except _Refused as refused:
+        result.passing = refused.passing
         return result
     result.type = image_type(image)
     result.image = np.ascontiguousarray(image[..., 0]) if is_grey(image) else image
@@ -101,12 +109,33 @@ def read_bytes(read, name):
     """``read(name)``, with any failure as a UserError."""
     try:
         return read(name)
+    except UserError:
+        raise
     except Exception as error:  # zipfile raises BadZipFile, zlib.error, RuntimeError (password) ...
-        raise UserError(f"{name}: cannot be read ({error})") from None
+        reason = getattr(error, "strerror", None) or error or type(error).__name__
+        raise UserError(f"{name}: cannot be read ({reason})") from None
+
+
+def may_pass(error):
+    """Whether a failure may be gone without a change of the file: a missing package, permission, memory, a faulty disk.
+
+    The file that a broken link names is part of a source's fingerprint, so that does not count.
+    """
+    if "pip install" in str(error):
+        return True
+    while error is not None:
+        if isinstance(error, (ImportError, MemoryError)):
+            return True
+        if isinstance(error, OSError) and error.errno not in (None, *GONE):
+            return True  # Pillow's errors about damaged files have no number
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class _Refused(Exception):
-    """A mask that makes the image's truth incomplete; already reported."""
+    """A mask that makes the image's truth incomplete; already reported. ``passing`` as in :class:`Decoded`."""
+
+    passing = ""
 
 
 def _labels(entry, read, shape, report):
@@ -122,17 +151,24 @@ def _labels(entry, read, shape, report):
     nuclei = []
     for name in sorted(entry.masks):
         try:
-            pixels = read_pixels(read_bytes(read, name), name, mask=True)
+            data = read_bytes(read, name)
+            pixels = read_pixels(data, name, mask=True)
         except UserError as error:
             report(name, "unreadable mask", _short(error, name), REFUSED)
-            raise _Refused from None
+            refused = _Refused()
+            refused.passing = name if may_pass(error) else ""
+            raise refused from None
+        if pixels.lossy and _is_reversible(data):
+            pixels.lossy = False
         size = pixels.values.shape[:2]
         if size != shape:
             message = f"mask {size[1]}x{size[0]} on an image {shape[1]}x{shape[0]} (width x height)"
             report(name, "wrong shape", message, REFUSED)
             raise _Refused
         try:
-            found = nuclei_in(pixels, lambda *line, name=name: report(name, *line))
+            found = nuclei_in(
+                pixels, lambda *line, name=name: report(name, *line), alone=len(entry.masks) == 1
+            )
         except Unclear as error:
             report(name, "unclear mask", str(error), REFUSED)
             raise _Refused from None
@@ -183,6 +219,22 @@ def _paint(masks, shape, image_name, report):
         table = np.where(visible > 0, np.cumsum(visible > 0), 0)
         labels = np.concatenate([[0], table]).astype(np.uint16)[labels]
     return labels
+
+
+def _is_reversible(data):
+    """Whether the bytes are a TIFF whose pages are JPEG 2000 with the reversible transform, which keeps every value."""
+    if not isinstance(data, bytes) or kind_of(data[:16]) != "tiff":
+        return False
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages[0]
+        start = page.dataoffsets[0]
+        head = data[start : start + 4096] if page.compression in JPEG_2000 else b""
+    coding = head.find(
+        b"\xff\x52"
+    )  # the marker COD; its 14th byte is the transform, 1 the reversible one
+    return coding > 0 and head[coding + 13 : coding + 14] == b"\x01"
 
 
 def _short(error, name):

@@ -37,6 +37,21 @@ OTHERS = (
     (b"Iout", "an ImageJ ROI, not an image"),
     (b"{", "text (JSON), not an image"),
 )
+# Micrometres of a unit of length, under every name that programs give it. No inches: they come from printers' resolutions.
+MICROMETRES = {
+    name: size
+    for size, names in (
+        (1e-4, "angstrom angstroms ångström å"),
+        (1e-3, "nm nanometer nanometers nanometre nanometres"),
+        (1.0, "um µm μm \\u00b5m micron microns micrometer micrometers micrometre micrometres"),
+        (1e3, "mm millimeter millimeters millimetre millimetres"),
+        (1e4, "cm centimeter centimeters centimetre centimetres"),
+        (1e6, "m meter meters metre metres"),
+    )
+    for name in names.split()
+}
+UNCALIBRATED = ("", "none", "null", "pixel", "pixels", "px", "reference frame")
+SQUARE = 1.01  # largest ratio of a square pixel's sides
 # Of these, the files that hold no picture.
 NO_PICTURES = tuple(t for _, t in OTHERS if t.endswith(("not an image", "unpack it first")))
 
@@ -76,6 +91,33 @@ def name_channels(names, count):
         return ()
     names = [str(i) if not name else name for i, name in enumerate(names or [""] * count)]
     return tuple(n if names.index(n) == i else f"{n} {i}" for i, n in enumerate(names))
+
+
+def pixel_side(name, sides):
+    """The side of a square pixel in micrometres or None, and notes on why a size that the file gives is not used.
+
+    ``sides`` are (number, unit) of X and Y; of X alone, or none.
+
+    >>> pixel_side("a.tif", [(325, "nm"), (0.325, "µm")])
+    (0.325, [])
+    >>> pixel_side("a.tif", [(1, "µm"), (2, "µm")])
+    (None, ['a.tif: pixels of 1 x 2 micrometres are not square: sizes are given in pixels only'])
+    """
+    lengths = []
+    for number, unit in sides:
+        unit = str(unit or "").strip()
+        # "Mm" would be a megametre, 'MM' is not.
+        factor = None if unit == "Mm" else MICROMETRES.get(unit.casefold(), MICROMETRES.get(unit))
+        if factor is None and unit.casefold() not in UNCALIBRATED:
+            return None, [f"{name}: the pixel size is in {unit!r}, an unknown unit, and not used"]
+        lengths.append(float(number or 0) * (factor or 0))
+    if not lengths or not all(0 < length < 1e6 for length in lengths):
+        return None, []
+    if max(lengths) > SQUARE * min(lengths):
+        text = " x ".join(f"{length:g}" for length in lengths)
+        text = f"{name}: pixels of {text} micrometres are not square"
+        return None, [f"{text}: sizes are given in pixels only"]
+    return lengths[0], []
 
 
 def kind_of(head):
@@ -124,15 +166,37 @@ def decode_png(data, name, mask=False):
     # Deflate compresses by at most a factor of 1032: a header that promises more is wrong.
     if height * width * samples * depth // 8 > 1040 * len(data):
         raise UserError(f"{name}: damaged PNG (fewer bytes than its size requires)")
-    if data.find(b"eXIf") >= 0 or (colour == 3 and mask):
+    if colour == 3 and mask:
         return decode_pillow(data, name, mask)
-    array = _opencv(data, name)
-    if array.ndim == 2:
-        return Pixels(array)
-    alpha = array[..., 3] if array.shape[2] == 4 else None
-    if colour in (0, 4):
-        return Pixels(np.ascontiguousarray(array[..., 0]), alpha)
-    return Pixels(np.ascontiguousarray(array[..., 2::-1]), alpha)  # OpenCV keeps blue first
+    array, alpha = _opencv(data, name), None
+    if array.ndim == 3:
+        alpha = array[..., 3] if array.shape[2] == 4 else None
+        array = array[..., 0] if colour in (0, 4) else array[..., 2::-1]  # OpenCV keeps blue first
+    if colour == 0 and depth < 8 and mask:
+        array = array // (255 // (2**depth - 1))  # decoders spread the values over 8 bits
+    turn = _png_orientation(data)
+    return Pixels(orient(array, turn), None if alpha is None else orient(alpha, turn))
+
+
+def _png_orientation(data):
+    """The orientation that a PNG's EXIF chunk gives; 1, as stored, if there is none."""
+    import warnings
+
+    from PIL import Image
+
+    exif = None
+    if b"eXIf" in data:  # perhaps by chance, among the pixels
+        exif = next((body for kind, body in _png_chunks(data) if kind == b"eXIf"), None)
+    if exif is None:
+        return 1
+    tags = Image.Exif()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tags.load(b"Exif\0\0" + bytes(exif))
+            return tags.get(274, 1)
+    except Exception:  # Pillow raises many kinds; viewers ignore what they cannot read
+        return 1
 
 
 def _opencv(data, name):
@@ -202,24 +266,35 @@ def decode_npy(data, name):
     return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def png_damage(data):
-    """What is wrong with the bytes of a PNG file, or "" if every chunk's checksum is right."""
+def _png_chunks(data):
+    """Yield (kind, body) of each chunk; raises ValueError where the file is damaged."""
     position, end = len(PNG_SIGNATURE), len(data)
-    if data[12:16] != b"IHDR":
-        return "it has no header"
     while position + 12 <= end:
         length = int.from_bytes(data[position : position + 4], "big")
         kind = data[position + 4 : position + 8]
         stop = position + 12 + length
         if stop > end:
-            return "it is cut short"
-        checksum = int.from_bytes(data[stop - 4 : stop], "big")
-        if zlib.crc32(data[position + 4 : stop - 4]) != checksum:
-            return "a checksum does not hold"
+            raise ValueError("it is cut short")
+        body = memoryview(data)[position + 4 : stop - 4]
+        if zlib.crc32(body) != int.from_bytes(data[stop - 4 : stop], "big"):
+            raise ValueError("a checksum does not hold")
+        yield kind, body[4:]
         if kind == b"IEND":
-            return ""
+            return
         position = stop
-    return "it is cut short"
+    raise ValueError("it is cut short")
+
+
+def png_damage(data):
+    """What is wrong with the bytes of a PNG file, or "" if every chunk's checksum is right."""
+    if data[12:16] != b"IHDR":
+        return "it has no header"
+    try:
+        for _ in _png_chunks(data):
+            pass
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def orient(array, orientation):

@@ -10,7 +10,7 @@ REPAIRED, REFUSED, NOTED = "repaired", "refused", "noted"
 class Issue:
     """One problem. ``file`` is the path inside the source; ``kind`` a short fixed name such as
     "overlap"; ``action`` is "repaired" (the image is used), "refused" (the image, or a file without
-    an image, is left out) or "noted" (nothing had to be done)."""
+    an image, is left out) or "noted" (nothing had to be done). ``image_id`` is "" if it is about the whole source."""
 
     image_id: str
     file: str
@@ -70,10 +70,10 @@ class LintReport:
         return table
 
     def for_ids(self, ids):
-        """The report for some images; it keeps issues that belong to no usable image."""
+        """The report for some images; it keeps issues that belong to no usable image, or to the whole source."""
         return LintReport(
             self.source,
             len(ids),
-            [i for i in self.issues if i.image_id in ids or i.action == REFUSED],
+            [i for i in self.issues if i.image_id in ids or i.action == REFUSED or not i.image_id],
             self.annotations,
         )

@@ -99,6 +99,15 @@ def list_images(folder, exclude=(), show=True):
     return listing
 
 
+def written_name(name):
+    r"""A file's name for tables and results: bytes that are not UTF-8 as %XX, because no table can hold them.
+
+    >>> written_name("n\udcfccleus.png"), written_name("nucleus.png")
+    ('n%FCcleus.png', 'nucleus.png')
+    """
+    return "".join(f"%{ord(c) & 255:02X}" if "\ud800" <= c <= "\udfff" else c for c in name)
+
+
 def walk(folder):
     """``os.walk`` that follows links, visits each folder once, sorts names, and leaves out hidden files and junk."""
     seen = set()

@@ -7,7 +7,7 @@ recognised by its values and reported in a line; ambiguous files are refused.
 import numpy as np
 
 from nucleus_course._util.text import pluralize
-from nucleus_course.data.lint import REPAIRED
+from nucleus_course.data.lint import NOTED, REPAIRED
 
 SOLID = 0.3  # share of a value's pixels in uniform 2 x 2 blocks from which it is not a soft edge
 MOSTLY = 0.8  # least share of the foreground with solid values in a label image
@@ -15,6 +15,7 @@ PIECE = 0.25, 30  # share of the largest piece, and pixels, from which a piece i
 AROUND = 0.5, 0.9  # shares of the frame from which its value may be, or must be, the background
 INVERTED = 0.65  # a value on half of the frame and on this share of the image is background
 COVERS = 0.9  # largest share of the image that a nucleus may cover
+THIN = 3  # least pixels of a thin nucleus in a label image
 HOLLOW = 0.35  # share of holes from which a piece is an outline
 REGIONS = 1.5  # with more regions per value, the values are classes, not nuclei
 
@@ -23,12 +24,13 @@ class Unclear(Exception):
     """A mask that cannot be read, or is ambiguous."""
 
 
-def nuclei_in(pixels, report):
+def nuclei_in(pixels, report, alone=False):
     """The nuclei of a mask file.
 
     Args:
         pixels: :class:`~nucleus_course.data.files.Pixels`, read with ``mask``.
         report: called with (kind, message, action) for each issue.
+        alone: whether it is the image's only mask file, so that it holds all nuclei, small ones too.
 
     Returns:
         A list of (top, left, bool array): the bounding box of each nucleus. Empty for an empty mask.
@@ -45,25 +47,27 @@ def nuclei_in(pixels, report):
     if piece.dtype == np.uint8 and piece.size * 2 < plane.size:
         binary = np.count_nonzero(piece) == np.count_nonzero(piece == piece.max())
         if binary:  # a short cut for nearly every mask of BBBC038
-            return _pieces(piece > 0, top, left, report)
+            return _pieces(piece > 0, top, left, report, alone)
     plane = _background_zero(plane, report)
     values, counts = np.unique(plane, return_counts=True)
     values, counts = values[values != 0], counts[values != 0]
     if len(values) > 1:
         solid = _solid(plane, values, counts)
+        if len(solid) or len(values) <= 16:
+            solid = np.union1d(solid, _apart(plane, values, counts))
         if len(solid) > 1 or (len(values) > 16 and not len(solid)):
             return _labelled(plane, values, counts, solid, report)
         top = solid[0] if len(solid) else values.max()
         if counts[values > top].sum() > 0.05 * counts.sum():  # soft edges have lower values
             raise Unclear("a class map, such as nuclei and their rims: use a label image")
-        plane = plane > float(top) / 2
+        plane = _upper_half(plane, float(top), report)
     top, left, piece = crop(plane)
     if piece is None:
         return []
     covered = np.count_nonzero(piece) / plane.size
     if covered > COVERS:
         raise Unclear(f"a mask that covers {100 * covered:.0f}% of the image: a nucleus does not")
-    return _pieces(piece > 0, top, left, report)
+    return _pieces(piece > 0, top, left, report, alone)
 
 
 def looks_like_labels(values):
@@ -179,6 +183,38 @@ def _solid(plane, values, counts):
     return found[share >= SOLID]
 
 
+def _apart(plane, values, counts):
+    """The values of thin nuclei in a label image: each fills one region that touches no other value."""
+    import cv2
+
+    filled = np.ascontiguousarray(plane != 0)
+    _, regions, stats, _ = cv2.connectedComponentsWithStats(filled.view(np.uint8), connectivity=8)
+    areas, regions, shown = stats[:, cv2.CC_STAT_AREA], regions[filled], plane[filled]
+    value = np.zeros(len(areas), plane.dtype)
+    value[regions] = shown
+    pure = areas >= THIN
+    pure[0] = False  # the background
+    pure[regions[shown != value[regions]]] = False
+    value, areas = value[pure], areas[pure]
+    return value[areas == counts[np.searchsorted(values, value)]]
+
+
+def _upper_half(plane, top, report):
+    """The mask (H, W) of what exceeds half of ``top``; separate pieces that vanish are reported."""
+    import cv2
+
+    mask = plane > top / 2
+    filled = np.ascontiguousarray(plane != 0)
+    count, regions = cv2.connectedComponents(filled.view(np.uint8), connectivity=8)
+    lost = count - len(np.union1d(regions[mask], [0]))
+    if lost:
+        text = (
+            f"{pluralize(lost, 'separate piece')} left out, with values of at most half of {top:g}"
+        )
+        report("faint pieces", f"{text}; give all nuclei one value, or each its own", REPAIRED)
+    return mask
+
+
 def _labelled(plane, values, counts, solid, report):
     """The nuclei of a label image; raises Unclear for a class map, a picture or a probability map."""
     from scipy.ndimage import find_objects
@@ -211,22 +247,30 @@ def _labelled(plane, values, counts, solid, report):
     ]
 
 
-def _pieces(mask, top, left, report):
+def _pieces(mask, top, left, report, alone):
     """The nuclei of a mask with one value: one, or each separate piece."""
     import cv2
 
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    if count > 2:
-        areas = stats[1:, cv2.CC_STAT_AREA]
-        if (areas >= max(PIECE[0] * areas.max(), PIECE[1])).sum() > 1:
-            _refuse_outlines(mask)
-            text = f"{count - 1} separate pieces in one mask: each is taken as a nucleus"
-            report("several pieces", f"{text}; nuclei that touch become one", REPAIRED)
-            boxes = stats[1:, :4].tolist()
-            return [
-                (top + y, left + x, labels[y : y + height, x : x + width] == number)
-                for number, (x, y, width, height) in enumerate(boxes, 1)
-            ]
+    areas = np.sort(stats[1:, cv2.CC_STAT_AREA])
+    share = PIECE[0] * areas[-1]
+    further = int((areas[:-1] >= PIECE[1]).sum())
+    if alone:  # nuclei of any size, but no specks
+        several = bool((areas[:-1] >= min(share, PIECE[1])).any())
+    else:
+        several = further > 1 or bool((areas[:-1] >= max(share, PIECE[1])).any())
+    if several:
+        _refuse_outlines(mask)
+        text = f"{count - 1} separate pieces in one mask: each is taken as a nucleus"
+        report("several pieces", f"{text}; nuclei that touch become one", REPAIRED)
+        boxes = stats[1:, :4].tolist()
+        return [
+            (top + y, left + x, labels[y : y + height, x : x + width] == number)
+            for number, (x, y, width, height) in enumerate(boxes, 1)
+        ]
+    if further:
+        text = f"pieces of {areas[-1]} and {areas[-2]} pixels in one mask: taken as one nucleus"
+        report("pieces of one", f"{text}; for two, save a mask for each", NOTED)
     return [(top, left, mask)]
 
 

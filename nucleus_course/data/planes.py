@@ -53,9 +53,16 @@ def choose_planes(name, axes, shape, names, wanted):
     several = {axis: size for axis, size in sizes.items() if axis not in "YXS" and size > 1}
     unnamed = [axis for axis in several if axis not in AXES]
     options = {AXES[axis]: axis for axis in several if axis in AXES}
+    if len(unnamed) > 1:
+        listed = " and ".join(str(several[axis]) for axis in unnamed)
+        raise UserError(
+            f"{name}: {len(unnamed)} axes of unknown meaning, of {listed} pages: "
+            "name its axes (OME-TIFF, ImageJ TIFF, OME-Zarr), or save a plane as a file of its own"
+        )
     for option, value in wanted.items():
         if value is not None and option not in options:
-            if len(unnamed) == 1 and unnamed[0] not in options.values():
+            free = unnamed and unnamed[0] not in options.values()
+            if free and option in AXES.values():
                 options[option] = unnamed[0]
             elif value not in (0, "0", "max", "focus") and not _is_name(value, names):
                 raise UserError(f"{name}: {option} {value!r}: this file has only one {option}")

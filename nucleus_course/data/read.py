@@ -119,6 +119,9 @@ def _from_array(array, name, wanted):
     last = array.ndim == 3 and shape[2] < min(shape[:2])  # channels last
     axes = "YXS" if colour else "YXQ" if last else "ABDEFGHIJ"[: array.ndim - 2] + "YX"
     index, notes = choose_planes(name, axes, shape, [], wanted)
+    if last and shape[2] > 4:
+        text = f"{name}: shape {shape} is read as {shape[2]} pages of {shape[0]} x {shape[1]}"
+        notes.append(f"{text}; if the first axis counts the pages, save it as OME-TIFF")
     array = array[tuple(index.get(axis, slice(None)) for axis in axes)]
     if array.ndim == 3 and not colour:
         array = project(np.moveaxis(array, 2, 0) if last else array, str(wanted["plane"]))
@@ -183,8 +186,8 @@ def to_uint16(array):
     array = plain_channels(array)
     if _in_8_bits(array) is not None:
         return None
-    if array.dtype == np.uint16:
-        return np.ascontiguousarray(array)
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
+        return np.ascontiguousarray(array, np.uint16)
     low, high = value_range(_sample(array))
     return _scaled(array, 2.0 * low - high, 2.0 * high - low, np.uint16)
 
@@ -214,7 +217,7 @@ def _scaled(array, low, high, dtype):
     pixels = np.empty(array.shape, dtype)
     rows = max(1, BAND // (array.size // len(array)))
     for top in range(0, len(array), rows):  # in bands, to save memory
-        band = np.float64(array[top : top + rows]) - low
+        band = array[top : top + rows].astype(np.float64) - low
         band = np.nan_to_num(band, copy=False, nan=0, posinf=0, neginf=0)
         pixels[top : top + rows] = np.rint(np.clip(band * (most / (high - low)), 0.0, most))
     return pixels
@@ -225,6 +228,8 @@ def _sample(array):
     bands = -(-array.size // SAMPLED)
     if bands == 1:
         return array
+    if len(array) < 16:  # low and wide: bands of columns
+        return np.swapaxes(_sample(np.swapaxes(array, 0, 1)), 0, 1)
     starts = np.linspace(0, len(array) - 16, max(1, len(array) // (16 * bands))).astype(int)
     return array[np.unique(starts[:, None] + np.arange(16))]
 
@@ -241,7 +246,7 @@ def value_range(values):
             raise UserError("the image holds NaN or infinite values only")
         values = np.where(sound, values, values[sound].min())
     middle = np.median(values)  # subtracted, because float32 is coarse far from zero
-    smooth = cv2.medianBlur(np.float32(np.clip(values - middle, -3e38, 3e38)), 3)
+    smooth = cv2.medianBlur(np.clip(values - middle, -3e38, 3e38).astype(np.float32), 3)
     low, high = np.percentile(smooth, (LOW_PERCENTILE, HIGH_PERCENTILE)).astype(np.float64) + middle
     least = LEAST_RANGE if whole else max(1e-6 * max(abs(low), abs(high)), 1e-30)
     return low, max(high, low + least)

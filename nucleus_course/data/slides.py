@@ -15,7 +15,7 @@ import numpy as np
 from nucleus_course._util.errors import UserError
 from nucleus_course.data.canonical import canonical
 from nucleus_course.data.containers import open_zarr
-from nucleus_course.data.files import MAX_BYTES
+from nucleus_course.data.files import MAX_BYTES, pixel_side
 from nucleus_course.data.planes import choose_planes
 
 LARGE = 1 << 24  # pixels from which an image is processed piece by piece
@@ -155,7 +155,14 @@ def open_plane(path, **wanted):
 
 
 def _open_tiff(file, name, wanted):
-    from nucleus_course.data.tiff import MIN_IS_BLACK, RGB, YCBCR, select_series
+    from nucleus_course.data.tiff import (
+        MIN_IS_BLACK,
+        RGB,
+        YCBCR,
+        has_alpha,
+        not_alpha,
+        select_series,
+    )
 
     try:
         if max(int(np.prod(s.shape[-3:], dtype=float)) for s in file.series) < LARGE:
@@ -175,6 +182,8 @@ def _open_tiff(file, name, wanted):
     )
     if shape[0] * shape[1] < LARGE or odd or not plain:
         return None
+    if sizes.get("S") == 4 and not has_alpha(page):
+        raise not_alpha(name)
     pieces = _tiff_pieces(file, series, name)
     if pieces is None:
         return None
@@ -208,18 +217,19 @@ def _tiff_pieces(file, series, name):
 
 
 def _open_zarr(path, wanted):
-    array, axes, names, size, choices = open_zarr(path, wanted)
+    array, axes, names, sides, choices = open_zarr(path, wanted)
     sizes = dict(zip(axes, array.shape))
     projected = choices.get("plane") in ("max", "focus")
     if sizes["Y"] * sizes["X"] < LARGE or projected or axes.index("Y") > axes.index("X"):
         return None
     names = names if len(names) == sizes.get("C", 1) else []
     index, notes = choose_planes(str(path), axes, array.shape, names, choices)
+    size, unused = pixel_side(str(path), sides)
     place = tuple(a if a in "YX" else slice(0, 3) if a == "S" else index[a] for a in axes)
     channel = names[index["C"]] if names and "C" in index else ""
     dtype = np.dtype(array.dtype)
     shape = sizes["Y"], sizes["X"]
-    return Plane(array, place, shape, dtype, notes, channel, size, name=str(path))
+    return Plane(array, place, shape, dtype, notes + unused, channel, size, name=str(path))
 
 
 def sample_blocks(plane, count=BLOCKS, side=BLOCK):
@@ -240,6 +250,8 @@ def canonical_of(blocks, polarity="auto"):
     Returns:
         :class:`~nucleus_course.data.canonical.Canonical`; its ``image`` shows the blocks.
     """
+    some = [b for b in blocks if b.dtype.kind != "f" or np.count_nonzero(np.isfinite(b)) > 1]
+    blocks = some or blocks  # without those outside a mosaic, which hold NaN alone
     evidence = float(np.mean([canonical(block).evidence for block in blocks]))
     if polarity == "auto":
         polarity = "bright" if evidence >= 0 else "dark"

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from nucleus_course._util.errors import UserError
-from nucleus_course.data.files import Pixels, check_size, name_channels, orient
+from nucleus_course.data.files import Pixels, check_size, name_channels, orient, pixel_side
 from nucleus_course.data.planes import arrange, choose_number, choose_planes
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # damage becomes an error here
@@ -17,7 +18,7 @@ MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 FAX = (2, 3, 4)
 JPEGS = (6, 7, 33003, 33005, 34712, 34892)  # compressions that may change values
 PREVIEW = 4  # a picture smaller than the largest by this factor is a preview
-MICROMETRES = {"m": 1e6, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3}
+ALPHA = (1, 2)  # kinds of extra samples that are transparency
 
 
 def decode_tiff(source, name, wanted, mask=False):
@@ -54,13 +55,45 @@ def select_series(file, name, wanted):
     number, notes = _series_number(file, name, wanted.pop("series", None))
     levels = file.series[number].levels
     series = levels[choose_number(name, "level", wanted.pop("level", None), len(levels))]
-    axes = series.axes
-    if "S" in axes and series.keyframe.photometric not in (RGB, YCBCR, CMYK):
+    axes, page = series.axes, series.keyframe
+    colour = page.photometric in (RGB, YCBCR, CMYK)
+    if page.photometric == RGB and "S" in axes and not has_alpha(page):
+        samples = series.shape[axes.index("S")]
+        colour = samples == 3 or (samples == 4 and wanted.get("channel") is None)
+    if "S" in axes and not colour:
         axes = axes.replace("S", "C" if "C" not in axes else "Q")  # samples, but not of colour
-    names, size = _description(file, number)
+    names, sides = _description(file, number)
+    whole, part = (dict(zip(s.axes, s.shape)) for s in (levels[0], series))
+    sides = [(n * _step(whole.get(a), part.get(a)), u) for (n, u), a in zip(sides, "XY")]
+    size, unused = pixel_side(name, sides)
     names = names if len(names) == dict(zip(axes, series.shape)).get("C", 1) else []
     index, said = choose_planes(name, axes, series.shape, names, wanted)
-    return series, axes, names, size, index, notes + said
+    return series, axes, names, size, index, notes + said + unused
+
+
+def has_alpha(page):
+    """Whether the file says that the fourth sample of an RGB page is transparency."""
+    return page.samplesperpixel == 4 and any(kind in ALPHA for kind in page.extrasamples[:1])
+
+
+def not_alpha(name):
+    """The error for RGB with a fourth sample of which the file does not say what it is."""
+    return UserError(
+        f"{name}: RGB and a fourth channel that is not marked as transparency: "
+        "choose channel 0 to 3, or save it as RGB"
+    )
+
+
+def _step(whole, part):
+    """How many pixels of the largest level, of ``whole`` pixels, make one of a level with ``part``.
+
+    >>> _step(101, 51), _step(101, 50), _step(300, 200)
+    (2, 2, 1.5)
+    """
+    if not whole or not part:
+        return 1
+    nearest = max(1, round(whole / part))
+    return nearest if part in (whole // nearest, -(-whole // nearest)) else whole / part
 
 
 def _read(file, name, wanted, mask):
@@ -150,8 +183,10 @@ def _samples(values, page, name, mask):
     if values.dtype.kind not in "buif":
         raise UserError(f"{name}: holds {values.dtype}, but an image holds numbers")
     if kind == PALETTE and not mask and page.colormap is not None:
-        return (page.colormap[:, values].transpose(1, 2, 0) >> 8).astype(np.uint8), None
-    if kind == MIN_IS_WHITE and bits <= 8 and (not mask or page.compression in FAX):
+        shift = 8 if page.colormap.max() > 255 else 0  # some programs store 8 bits
+        return (page.colormap[:, values].transpose(1, 2, 0) >> shift).astype(np.uint8), None
+    whole = values.dtype.kind in "bu"
+    if kind == MIN_IS_WHITE and whole and (not mask or page.compression in FAX):
         top = values.dtype.type(2**bits - 1) if values.dtype != bool else True
         return np.bitwise_xor(values, top), None
     if kind == CMYK and values.ndim == 3:
@@ -164,6 +199,10 @@ def _samples(values, page, name, mask):
             f"{name}: an unusual kind of colour (photometric {int(kind)}): save it as RGB"
         )
     if values.ndim == 3:
+        if values.shape[2] == 4 and kind == RGB and not has_alpha(page):
+            if values[..., 3].min() != values[..., 3].max():
+                raise not_alpha(name)
+            return values[..., :3], None  # the same everywhere: it says nothing
         if values.shape[2] == 4:
             return values[..., :3], values[..., 3]
         if values.shape[2] != 3:
@@ -174,36 +213,53 @@ def _samples(values, page, name, mask):
 
 
 def _description(file, number):
-    """(names of the channels, pixel size in micrometres or None) from the file's metadata."""
+    """From the file's metadata: (names of the channels, (number, unit) of a pixel's sides in X and Y)."""
     try:
         if file.is_ome:
-            return _from_ome(file.ome_metadata, number)
+            return _from_ome(file, number)
         if file.is_imagej:
             return _from_imagej(file)
         if file.is_shaped:
             channel = (file.shaped_metadata[number] or {}).get("Channel", {})
             names = channel.get("Name", []) if isinstance(channel, dict) else []
-            return [str(name) for name in names] if isinstance(names, (list, tuple)) else [], None
+            return [str(name) for name in names] if isinstance(names, (list, tuple)) else [], []
     except (ElementTree.ParseError, IndexError, KeyError, TypeError, ValueError, AttributeError):
         pass  # without metadata, the user has to choose
-    return [], None
+    return [], []
 
 
-def _from_ome(text, number):
-    images = [e for e in ElementTree.fromstring(text).iter() if e.tag.endswith("}Pixels")]
+def _from_ome(file, number):
+    root = ElementTree.fromstring(file.ome_metadata)
+    images = [e for e in root.iter() if e.tag.endswith("}Pixels") and _is_here(e, file, root)]
+    if len(images) != len(file.series):
+        return [], []  # which description belongs to which series is unknown
     pixels = images[number]
     channels = [e.attrib for e in pixels if e.tag.endswith("}Channel")]
     names = [c.get("Name") or c.get("Fluor") or f"channel {i}" for i, c in enumerate(channels)]
-    size = float(pixels.get("PhysicalSizeX", 0))
-    size *= MICROMETRES.get(pixels.get("PhysicalSizeXUnit", "µm"), 0)
-    return names, size if 0 < size < 1e6 else None
+    axes = [a for a in "XY" if f"PhysicalSize{a}" in pixels.attrib]
+    size, unit = "PhysicalSize{}".format, "PhysicalSize{}Unit".format
+    sides = [(float(pixels.get(size(a))), pixels.get(unit(a), "µm")) for a in axes]
+    return names, sides if "X" in axes else []
+
+
+def _is_here(pixels, file, root):
+    """Whether data of an OME image are in this file or one beside it; tifffile leaves out the others."""
+    for data in pixels:
+        if data.tag.endswith("}TiffData"):
+            uuid = next((e for e in data if e.tag.endswith("}UUID")), None)
+            other = "" if uuid is None else uuid.get("FileName", "")
+            if other.lower() in ("", file.filename.lower()) or uuid.text == root.get("UUID"):
+                return True
+            handle = file.filehandle
+            if handle.is_file and os.path.isfile(os.path.join(handle.dirname, other)):
+                return True
+    return False
 
 
 def _from_imagej(file):
     data = file.imagej_metadata or {}
     count = int(data.get("channels", 1))
     names = [str(label).split(" - ")[-1] for label in list(data.get("Labels", []))[:count]]
-    tag = file.pages[0].tags.valueof(282)
-    scale = MICROMETRES.get(str(data.get("unit", "")).replace("\\u00B5", "µ"), 0)
-    size = scale * tag[1] / tag[0] if tag and tag[0] else 0
-    return names, size if 0 < size < 1e6 else None
+    unit = str(data.get("unit", "")).replace("\\u00B5", "µ")
+    tags = [file.pages[0].tags.valueof(code) for code in (282, 283)]
+    return names, [(tag[1] / tag[0], unit) for tag in tags if tag and tag[0]]

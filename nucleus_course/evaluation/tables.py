@@ -103,7 +103,7 @@ def comparison_of_two(comparison):
     """A :class:`~nucleus_course.evaluation.bootstrap.Comparison`: both values, the difference and its interval."""
     caption = (
         f"{100 * comparison.level:g}% intervals of the difference, {comparison.replicates} paired bootstrap samples of "
-        f"{pluralize(comparison.images, 'image')}; an interval that holds 0 shows no difference"
+        f"{pluralize(comparison.images, 'image')}; where an interval contains 0, these images cannot tell the two apart"
     )
     caption = escape("\n".join([caption, *(f"Note: {text}" for text in comparison.warnings)]))
     first, second = escape(comparison.first), escape(comparison.second)

@@ -11,10 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.text import pluralize
+from nucleus_course.data.listing import written_name
 
 SAMPLE = 65536  # bytes at either end of a file that identify it
+BLOCKS, BLOCK = 32, 4096  # and blocks between them, evenly spaced
 LONGEST = 240  # bytes of a stem: endings come on top, and file systems end at 255
 
 
@@ -36,7 +40,8 @@ class ImageFile:
 
     def other_stems(self) -> Iterator[str]:
         """Stems to use if another image has this one's: with one folder of its path in front, with two, with a digest."""
-        folders = os.path.realpath(self.path).replace(os.sep, "/").split("/")[:-1]
+        place = written_name(os.path.realpath(self.path))
+        folders = place.replace(os.sep, "/").split("/")[:-1]
         for count in (1, 2):
             yield _short("__".join([*filter(None, folders[-count:]), self.stem]))
         digest = hashlib.sha256(os.fsencode(os.path.realpath(self.path))).hexdigest()[:8]
@@ -54,7 +59,7 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
     share a stem get another, and a file_name to match: the relative path with `__` for `/`; if that is
     shared too, with one or two parent folders in front; then with the ending (`a_png`, `a_tif`); then
     with a number. A line on standard error reports it. A stem of more than 240 bytes is shortened, with a
-    digest to keep it distinct.
+    digest to keep it distinct. Bytes that are not UTF-8 are written as %XX, which is said too.
 
     Raises:
         UserError: a path that does not exist, a zip, or no image at all.
@@ -90,7 +95,7 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
         where = ", ".join(str(i) for i in inputs)
         endings = ", ".join(ENDINGS + MORE_ENDINGS)
         raise UserError(f"no images in {where}: looked for {endings}, also in subfolders")
-    files = list(found.values())
+    files = [(p, written_name(name), written_name(root)) for p, name, root in found.values()]
     stems = _stems([name for _, name, _ in files], [root for _, _, root in files])
     renamed = [s for (_, name, _), s in zip(files, stems) if s != _short(PurePosixPath(name).stem)]
     if renamed:
@@ -100,9 +105,14 @@ def find_images(inputs: Iterable[str | Path], exclude: Path | None = None) -> li
             + (", …" if len(renamed) > 2 else ""),
             file=sys.stderr,
         )
+    odd = [n for (_, n, _), (_, name, _) in zip(files, found.values()) if n != name]
+    if odd:
+        text = f"{pluralize(len(odd), 'image')} with a name that is not UTF-8"
+        print(f"{text}: written as {odd[0]}" + (", …" if len(odd) > 1 else ""), file=sys.stderr)
+    names = [PurePosixPath(name) for _, name, _ in files]
     return [
-        ImageFile(path, name if PurePosixPath(name).stem == stem else stem + path.suffix, stem)
-        for (path, name, _), stem in zip(files, stems)
+        ImageFile(path, str(name) if name.stem == stem else stem + name.suffix, stem)
+        for (path, _, _), name, stem in zip(files, names, stems)
     ]
 
 
@@ -112,18 +122,24 @@ def _folders(path: Path) -> str:
 
 
 def fingerprint(path: str | Path) -> str:
-    """A hash that identifies an image file: of its size and both its ends.
+    """A hash that identifies an image file: of its size, both its ends and blocks between them; not of its time,
+    so that a copy has the same.
 
-    For a folder (an image in zarr), of the names and sizes of its files.
+    For a folder (an image in zarr), of the names, sizes and times of all its files.
     """
     path, digest = Path(path), hashlib.sha256()
     if path.is_dir():
-        for item in sorted(path.iterdir()):
-            digest.update(f"{item.name} {item.stat().st_size}\n".encode("utf-8", "surrogateescape"))
+        for item in sorted(p for p in path.rglob("*") if p.is_file()):
+            about = item.stat()
+            line = f"{item.relative_to(path).as_posix()} {about.st_size} {about.st_mtime_ns}\n"
+            digest.update(os.fsencode(line))
         return digest.hexdigest()[:32]
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         digest.update(str(size).encode() + file.read(SAMPLE))
+        for number in range(1, BLOCKS + 1 if size > 2 * SAMPLE else 1):
+            file.seek(SAMPLE + (size - 2 * SAMPLE) * number // (BLOCKS + 1))
+            digest.update(file.read(BLOCK))
         if size > SAMPLE:
             file.seek(max(SAMPLE, size - SAMPLE))
             digest.update(file.read(SAMPLE))
@@ -142,7 +158,11 @@ def read_picture(path: Path, **wanted):
     pixels = read_pixels(path, **wanted)
     for line in pixels.notes:
         print(line, file=sys.stderr)
-    if looks_like_labels(pixels.values):
+    values = pixels.values
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        count = pluralize(int(values.size - np.isfinite(values).sum()), "value")
+        print(f"{path}: {count} NaN or infinite: taken as the lowest", file=sys.stderr)
+    if looks_like_labels(values):
         raise UserError(f"{path}: a label image (numbers of nuclei), not a picture")
     if pixels.channels and wanted.get("plane") != "focus":  # which may differ between channels
         pixels.others = lambda: _channels(path, pixels, wanted)

@@ -27,6 +27,7 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import atomic_write, read_json, remove_stale, write_file, write_json
+from nucleus_course.data.listing import written_name
 from nucleus_course.prediction.document import to_document
 from nucleus_course.prediction.exports import FORMATS, copy_exports, remove_exports
 from nucleus_course.prediction.image_files import ImageFile, fingerprint
@@ -312,7 +313,10 @@ def weights_digest(model: Any) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return read_json(path, "delete it and repeat with --resume")
+    row = read_json(path, "delete it and repeat with --resume")
+    if "file_name" in row:  # earlier versions stored names that no table can hold
+        row["file_name"] = written_name(row["file_name"])
+    return row
 
 
 def _count(row: dict[str, Any]) -> dict[str, Any]:

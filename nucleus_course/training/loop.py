@@ -10,6 +10,7 @@ import numpy as np
 
 from nucleus_course._util.errors import UserError
 from nucleus_course._util.files import write_json
+from nucleus_course._util.text import pluralize
 from nucleus_course.data.batches import TrainingBatches
 from nucleus_course.evaluation.report import evaluate
 from nucleus_course.prediction.datasets import predict_dataset
@@ -136,6 +137,7 @@ class _Loop:
         self.folder = RunFolder(run, resume) if run is not None else None
         self.resume, self.progress, self.every = resume, progress, self.config.validate_every
         self.history = History(run=self.folder and self.folder.path)
+        self.resumable = True
         self.start = self.epoch = self.first = 0  # epochs: at the start, now, and of the stage
         self.elapsed, self.since = 0.0, time.perf_counter()
         self.stage, self.reporter = None, None  # number of the compiled stage
@@ -149,8 +151,14 @@ class _Loop:
     def open(self, dataset, earlier, notes):
         """Begin, or continue from the run folder's checkpoint."""
         folder, saved = self.folder, None
+        self.resumable = not (notes or {}).get("fine_tuned")
         if folder and self.resume and folder.checkpoint.exists():
             saved = read_meta(folder.checkpoint)
+            if self.schedule.minutes is None and self.schedule.epochs < saved["epoch"]:
+                raise UserError(
+                    f"run folder {folder.path} is already trained for {pluralize(saved['epoch'], 'epoch')}: "
+                    f"ask for no fewer than {saved['epoch']}, or leave the number of epochs out"
+                )
             self.start = self.epoch = saved["epoch"]
             self.first = saved.get("first", 0)
             self.elapsed = saved["elapsed"]
@@ -267,7 +275,12 @@ class _Loop:
             variable.assign(value)
         self.finish()
         if not isinstance(reason, TrainingDiverged) and self.reporter:
-            again = "; --resume continues from there" if self.folder else ""
+            again = ""
+            if self.folder and self.resumable:
+                again = "; --resume continues from there"
+            elif self.folder and self.folder.checkpoint.exists():
+                place = self.folder.path
+                again = f"; to start again, delete {place} or choose another --run"
             self.reporter.say(f"stopped after epoch {len(self.history.rows)}{again}")
 
     def finish(self):

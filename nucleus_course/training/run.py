@@ -20,6 +20,8 @@ from nucleus_course.config import (
 )
 
 NAME = "config.json"
+LOOKED_AT = 8  # images whose mean grey value is kept, at most
+GREY = 1.0  # a larger difference of that value means another image; decoders may differ a little
 
 
 class RunConfig:
@@ -71,6 +73,20 @@ class RunConfig:
             return self.values["ids_sha256"] == _digest(dataset.ids)
         return self.values.get("images", len(dataset)) == len(dataset)
 
+    def differs(self, dataset):
+        """What differs between a data set and the run's with the same ids: a few words, "" if nothing is seen.
+
+        Settings that the run folder lacks (from older versions) are not compared.
+        """
+        now = looks(dataset)
+        was = self._read(lambda v: {name: v[name] for name in now if name in v})
+        if was.get("contents_sha256", now.get("contents_sha256")) != now.get("contents_sha256"):
+            return "sizes or numbers of nuclei differ"
+        if "grey" not in was:
+            return ""
+        pairs = self._read(lambda v: [abs(float(a) - b) for a, b in zip(v["grey"], now["grey"])])
+        return "brightness differs" if max(pairs, default=0.0) > GREY else ""
+
     def _read(self, get):
         try:
             return get(self.values)
@@ -108,6 +124,7 @@ def describe(model, dataset, preset, stages, minutes, notes=None):
         "split": dataset.split,
         "images": len(dataset),
         "ids_sha256": _digest(dataset.ids),
+        **looks(dataset),
     }
     return {
         **to_dict(preset),
@@ -116,6 +133,21 @@ def describe(model, dataset, preset, stages, minutes, notes=None):
         "start": model.start,
         **(notes or {}),
     }
+
+
+def looks(dataset):
+    """Entries of config.json that tell other images under the same ids, or another channel of them.
+
+    A digest of sizes and numbers of nuclei, and mean grey values of a few images. Nothing for a data set made in
+    Python that has no sizes.
+    """
+    if not hasattr(dataset, "sizes"):
+        return {}
+    sizes, counts = dataset.sizes, dataset.counts
+    lines = [f"{image_id} {sizes[image_id]} {counts[image_id]}" for image_id in dataset.ids]
+    some = dataset.ids[:: -(-len(lines) // LOOKED_AT) or 1]
+    grey = [round(float(dataset[image_id].image.mean()), 1) for image_id in some]
+    return {"contents_sha256": _digest(lines), "grey": grey}
 
 
 def _digest(ids):

@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import terminal
+import tifffile
+from PIL import Image
 from terminal import one_line_error
 from tiny import discs, tiny_config, tiny_preset, write_annotated
 from training.toy import Toy
@@ -26,13 +28,13 @@ def run(*words):
     return terminal.run("train", *words)
 
 
-def write_discs(folder, count, seed=0):
-    """Annotated images in BBBC038's layout."""
+def write_discs(folder, count, seed=0, name=None):
+    """Annotated images in BBBC038's layout; their names begin with ``name``, or else differ with the seed."""
     rng = np.random.default_rng(seed)
     for number in range(count):
         labels, image = discs(80, 88, 5, rng)
         masks = [labels == label for label in range(1, labels.max() + 1)]
-        write_annotated(folder, f"image{seed}{number:02d}", image, masks)
+        write_annotated(folder, f"{name or f'image{seed}'}{number:02d}", image, masks)
     return folder
 
 
@@ -150,6 +152,67 @@ def test_other_images_are_refused(cut, data, tmp_path):
     one_line_error(run(f"--data {moved}", *words, "--split all --limit 4"), "4 images", "not the 5")
     done = run("--data", moved, *words, "--limit", 5, "--epochs", 1)
     assert done.exit_code == 0, done.output
+
+
+SEEN = ("contents_sha256", "grey", "reading", "annotations", "allow_empty")
+
+
+def test_other_images_with_the_same_ids_are_refused(cut, data, tmp_path):
+    words = ("--run", cut, "--resume")
+    other = write_discs(tmp_path / "other", 6, seed=1, name="image0")
+    said = ("the ids are the same, but", "(discs all)", "choose another --run")
+    one_line_error(run("--data", other, *words), *said)
+    nuclei = shutil.copytree(data, tmp_path / "nuclei")
+    next((nuclei / "image002" / "masks").iterdir()).unlink()
+    one_line_error(run("--data", nuclei, *words), *said, "numbers of nuclei differ")
+    dark = shutil.copytree(data, tmp_path / "dark")
+    for path in dark.glob("*/images/*.png"):
+        Image.fromarray(np.asarray(Image.open(path)) // 2).save(path)
+    one_line_error(run("--data", dark, *words), *said, "brightness differs")
+    forget(cut, *SEEN)
+    done = run("--data", dark, *words, "--epochs", 1)
+    assert done.exit_code == 0, "a folder of an older version is not checked"
+
+
+def test_how_images_were_read_is_kept(data, tmp_path):
+    folder, images = tmp_path / "run", tmp_path / "images"
+    images.mkdir()
+    for path in data.glob("*/images/*.png"):
+        grey = np.asarray(Image.open(path))[..., 0]
+        both = np.stack([grey, 255 - grey])
+        tifffile.imwrite(images / f"{path.stem}.tif", both, imagej=True, metadata={"axes": "CYX"})
+        masks = [np.asarray(Image.open(m)) for m in sorted((path.parents[1] / "masks").iterdir())]
+        labels = sum((number * (mask > 0) for number, mask in enumerate(masks, 1)), 0)
+        tifffile.imwrite(images / f"{path.stem}_masks.tif", labels.astype(np.uint16))
+    words = ("--data", images, "--run", folder, "--epochs")
+    done = run(*words, 1, "--channel 1 --annotations labels", *BEGUN)
+    assert done.exit_code == 0, done.output
+    assert {name: settings(folder)[name] for name in ("reading", "annotations", "allow_empty")} == {
+        "reading": {"channel": "1"}, "annotations": "labels", "allow_empty": False
+    }  # fmt: skip
+    for again in ("--channel 0", "--plane 0", "--annotations masks"):
+        begun = "without --plane" if "plane" in again else "with"
+        one_line_error(run(*words, 2, "--resume", again), again, f"was started {begun}")
+    done = run(*words, 2, "--resume")
+    assert done.exit_code == 0, done.output
+    assert run(*words, 3, "--resume --channel 1 --annotations labels").exit_code == 0
+    forget(folder, "reading")
+    one_line_error(run(*words, 3, "--resume --channel 0"), "the ids are the same, but brightness")
+
+
+def test_fewer_epochs_than_are_trained(runs, data, tmp_path):
+    folder = shutil.copytree(runs / "straight", tmp_path / "run")
+    before = settings(folder)
+    for number in (1, 2):
+        result = run("--data", data, "--run", folder, "--resume", "--epochs", number)
+        one_line_error(result, "is already trained for 3 epochs: ask for no fewer than 3")
+    assert settings(folder) == before
+
+
+def test_a_fine_tuning_is_not_resumed(cut, data):
+    (cut / "config.json").write_text(json.dumps({**settings(cut), "fine_tuned": True}))
+    result = run("--data", data, "--run", cut, "--resume")
+    one_line_error(result, "a fine-tuning, which cannot be resumed", "choose another --run")
 
 
 def test_another_length_is_kept_for_the_next_time(cut, data):

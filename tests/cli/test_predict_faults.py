@@ -102,6 +102,28 @@ def test_bad_files_are_one_line_each_and_the_others_go_on(images, stub, tmp_path
     assert [row["image"] for row in rows(tmp_path / "out")] == ["good1.png", "good2.png"]
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="no such names here")
+def test_names_that_are_not_utf8_end_nothing(images, tmp_path):
+    """In a process of its own, with the real standard error: one such image is good, one damaged."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    good = (images / "image04.png").read_bytes()
+    for name, data in ((b"a\xfc.png", good), (b"b\xfc.png", good[:60]), (b"c.png", good)):
+        with open(os.path.join(os.fsencode(mine), name), "wb") as file:
+            file.write(data)
+    for options in ((), ("--resume",)):
+        job = start(mine, "--out", tmp_path / "out", "--overlay", "--export", "rois", *options)
+        stdout, stderr = job.communicate(timeout=600)
+        assert job.returncode == 1 and "Traceback" not in stderr, stderr
+        assert "2 images with a name that is not UTF-8: written as a%FC.png" in stderr
+        (line,) = [line for line in stderr.splitlines() if line.startswith("skipped")]
+        assert "cut short" in line
+        assert [row["image"] for row in rows(tmp_path / "out")] == ["a%FC.png", "c.png"]
+        assert (tmp_path / "out" / "labels" / "a%FC.tif").is_file()
+        listed = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
+        assert [image["file_name"] for image in listed] == ["a%FC.png", "c.png"]
+
+
 def fill_for(monkeypatch, *names):
     """The disk is full for files whose name contains one of ``names``."""
     replace = os.replace

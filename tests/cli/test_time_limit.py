@@ -5,6 +5,8 @@ import time
 
 import numpy as np
 import pytest
+import terminal
+from terminal import one_line_error
 from tiny import python, tiny_preset
 from training.toy import Toy
 from typer.testing import CliRunner
@@ -122,6 +124,11 @@ def toy(config, thresholds, dtype_policy, seed):
         (["--pack", "p", "--validation", "none"], "--pack chooses thresholds"),
         (["--largest-batch"], "--largest-batch needs --time-limit"),
         (["--reserve", 3], "--reserve keeps time for --pack"),
+        (["--minutes", "inf"], "--minutes inf: give a finite number"),
+        (["--time-limit", "inf"], "--time-limit inf: give a finite number"),
+        (["--fine-tune", "--minutes", "inf"], "--minutes inf: give a finite number"),
+        (["--pack", __file__], "is a file: name a folder"),
+        (["--pack", f"{__file__}/packed"], "is a file: name a folder"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_no_folder(tmp_path, monkeypatch, words, message):
@@ -131,6 +138,38 @@ def test_mistakes_are_one_line_and_leave_no_folder(tmp_path, monkeypatch, words,
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2 and message in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("pack", ["run", "run/weights", "../run"])
+def test_a_pack_does_not_replace_the_run_folder(tmp_path, monkeypatch, pack):
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub" if pack.startswith("..") else tmp_path)
+    words = ["train", "--data", "sample", "--pack", pack, "--run", tmp_path / "run"]
+    one_line_error(CliRunner().invoke(app, [*map(str, words)]), f"--pack {pack}", "another folder")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 5000000000])
+def test_a_seed_that_no_generator_takes(tmp_path, seed):
+    words = ["train", "--data", "sample", "--seed", seed, "--run", tmp_path / "run"]
+    done = CliRunner().invoke(app, [*map(str, words)])
+    assert done.exit_code == 2 and "Invalid value for '--seed'" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--sigma inf", "--sigma inf: give a finite number"),
+        ("--depth inf", "--depth inf: give a finite number"),
+        ("--search --sigma 2 --min-area 3", "leave out --sigma, --min-area"),
+        ("--search --out x.json", "writes no file: leave out --out"),
+    ],
+)
+def test_options_of_the_baseline_that_cannot_be_used(tmp_path, monkeypatch, words, line):
+    monkeypatch.chdir(tmp_path)
+    one_line_error(terminal.run("baseline otsu --data sample", words), line)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_limit_leaves_time_for_what_follows(monkeypatch):

@@ -53,9 +53,8 @@ def test_tiff_that_opencv_does_not_read(tmp_path):
         {"extrasamples": ["unassalpha"]},
         {"extrasamples": ["unassalpha"], "compression": "zlib", "byteorder": ">"},
         {"extrasamples": ["assocalpha"]},
-        {"extrasamples": ["unspecified"]},
     ],
-    ids=["unassociated", "compressed", "associated", "unspecified"],
+    ids=["unassociated", "compressed", "associated"],
 )
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_transparent_tiff_keeps_its_colours(options, dtype, tmp_path):

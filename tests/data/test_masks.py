@@ -153,6 +153,66 @@ def test_a_stray_pixel_is_no_second_nucleus():
     assert len(found) == 1 and found[0][4] == (LABELS == 6).sum() + 1 and lines == []
 
 
+def squares(shape, *sides, value=255):
+    """A mask of squares of these sides, apart from each other."""
+    mask = np.zeros(shape, np.uint8)
+    for number, side in enumerate(sides):
+        top, left = 2 + 30 * (number // 4), 2 + 30 * (number % 4)
+        mask[top : top + side, left : left + side] = value
+    return mask
+
+
+def test_small_nuclei_beside_a_large_one_in_one_file(tmp_path):
+    """One is more than four times as large as the others."""
+    mask = squares(LABELS.shape, 22, 10, 10, 10, 10)
+    found, lines = nuclei(mask)
+    assert [piece[4] for piece in found] == [484, 100, 100, 100, 100] and lines == [
+        "several pieces"
+    ]
+    dataset = load_dataset(data_set(tmp_path / "d", png(mask)), progress=False)
+    assert dataset["a"].count == 5 and "several pieces" in dataset.lint.kinds
+
+
+def test_two_pieces_of_unequal_size_are_one_nucleus_with_a_line_unless_the_file_is_alone():
+    pixels = Pixels(squares((60, 128), 22, 10))
+    found, lines = nuclei(pixels.values)
+    assert len(found) == 1 and lines == ["pieces of one"]
+    for sides, expected in (((22, 10), 2), ((22, 5), 1), ((5, 4), 2), ((22, 1), 1)):
+        said = []
+        pixels = Pixels(squares((60, 128), *sides))
+        found = nuclei_in(pixels, lambda *line, said=said: said.append(line[0]), alone=True)
+        assert len(found) == expected and said == ["several pieces"] * (expected - 1), sides
+
+
+def test_fragments_as_in_bbbc038_stay_part_of_their_nucleus():
+    """The two masks of stage1_train with a second piece: 54 and 15 pixels, 19 and 11."""
+    for large, small in ((54, 15), (19, 11)):
+        mask = np.zeros((40, 80), np.uint8)
+        mask[5, 2 : 2 + large] = mask[30, 2 : 2 + small] = 255
+        found, lines = nuclei(mask)
+        assert len(found) == 1 and found[0][4] == large + small and lines == []
+
+
+def test_thin_nuclei_in_a_label_image_are_no_soft_edges():
+    labels = squares((60, 128), 22, value=9)
+    for number in range(1, 7):
+        labels[40:45, 4 * number] = number
+    found, lines = nuclei(labels)
+    assert [piece[4] for piece in found] == [5] * 6 + [484] and lines == ["label image"]
+    labels[2:24, 40:62] = 8  # two that are not thin
+    found, lines = nuclei(labels)
+    assert len(found) == 8 and lines == ["label image"]
+    thin = np.where(labels < 7, labels, 0)  # none that is not thin
+    assert len(nuclei(thin)[0]) == 6
+
+
+def test_faint_pieces_that_a_threshold_removes_are_said():
+    mask = squares((60, 128), 22).astype(np.uint16)
+    mask[40, 4:8] = 90, 95, 100, 97  # another value in each pixel: no nucleus of a label image
+    found, lines = nuclei(mask)
+    assert [piece[4] for piece in found] == [484] and lines == ["faint pieces"]
+
+
 def test_a_large_nucleus_at_the_border_is_not_inverted():
     mask = np.zeros((40, 40), np.uint8)
     mask[:, :30] = 255

@@ -10,7 +10,14 @@ ROOT = Path(__file__).resolve().parents[2]
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb")) + SOLUTIONS
 NUMBER = re.compile(r"\*\*Exercise (\d)\.(\d+)")
-KNOWN_TAGS = {"exercise", "solution", "nbval-check-output", "nbval-ignore-output", "explorer"}
+KNOWN_TAGS = {
+    "exercise",
+    "solution",
+    "nbval-check-output",
+    "nbval-ignore-output",
+    "explorer",
+    "needs-answer",
+}
 SHELL = re.compile(
     r"^\s*(!|%%?(bash|sh|system|sx|cmd|pip|conda)\b|%(run|load)\b|get_ipython\(\)\.system)", re.M
 )

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import toy
 from cli.stub import install
 from terminal import one_line_error, plain
 from tiny import FakeDataset, disc_dataset, tiny_config, tiny_preset
@@ -18,6 +19,7 @@ from nucleus_course.models.weights.folder import read_config
 from nucleus_course.prediction.segmenter import build
 from nucleus_course.presets import get_preset
 from nucleus_course.training import fine_tune, train
+from nucleus_course.training.progress import EpochWatch
 
 
 @pytest.mark.parametrize(
@@ -68,16 +70,18 @@ def test_old_images_are_half_of_the_crops():
 @pytest.fixture
 def few(monkeypatch):
     """`train --fine-tune` on a tiny model and discs; the dict holds the last training's preset."""
-    seen, data = {}, {"mine": disc_dataset(4), "old": disc_dataset(3, seed=8), "sample": disc_dataset(2)}  # fmt: skip
+    seen, data = {}, {"mine": disc_dataset(4), "old": disc_dataset(3, seed=8), "sample": disc_dataset(2, seed=5)}  # fmt: skip
 
     def open_data(source, split, what="", **_):
-        return Part(data[source].records)
+        return Part(data[source].records, source)
 
     class Part(FakeDataset):
-        source = "discs"
+        def __init__(self, records, source):
+            super().__init__(records)
+            self.source = source
 
         def subset(self, ids):
-            return Part([self[image_id] for image_id in ids])
+            return Part([self[image_id] for image_id in ids], self.source)
 
     def preset(config):
         seen["preset"] = tiny_preset(
@@ -136,6 +140,23 @@ def test_the_command_from_images_to_the_table(few, tmp_path):
     assert not read_config(run / "weights")[1].chosen
 
 
+@pytest.mark.parametrize("tuned", [True, False], ids=["fine-tuning", "training"])
+def test_only_what_can_be_resumed_says_so(tuned, tmp_path, monkeypatch, capsys):
+    ended = EpochWatch.on_train_batch_end
+
+    def interrupt(self, step, logs=None):
+        ended(self, step, logs)
+        if self.batches.epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(EpochWatch, "on_train_batch_end", interrupt)
+    options = {"preset": toy.preset(), "run": tmp_path / "run", "notes": {"fine_tuned": tuned}}
+    assert train(toy.Toy(), toy.dataset(), **options).stopped == "interrupted"
+    text = capsys.readouterr().out
+    assert "stopped after epoch 1; " in text and ("--resume" in text) != tuned
+    assert (f"to start again, delete {tmp_path / 'run'} or choose another --run" in text) == tuned
+
+
 def test_options_that_do_not_go_together(few, tmp_path):
     for words, line in (
         (["--mix", "old"], "--mix and --ordinary need --fine-tune"),
@@ -169,6 +190,7 @@ def test_a_validation_of_one_image_says_little(images, said, monkeypatch, capsys
 
     monkeypatch.setattr(common, "open_data", lambda *_, what="", **__: disc_dataset(images))
     about = dict(split="train", limit=None, whole=False, earlier=None, validation="validation")
-    asked = dict(data="mine", strict=False, allow_empty=False, annotations="auto", reading={})
+    about["opening"] = dict(allow_empty=False, annotations="auto", reading={})
+    asked = dict(data="mine", strict=False)
     _open(SimpleNamespace(**about), SimpleNamespace(**asked))
     assert ("say little: --fine-tune" in capsys.readouterr().err) == said

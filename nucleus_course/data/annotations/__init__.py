@@ -6,42 +6,14 @@ If a source does not have BBBC038's layout, the formats of :data:`FORMATS` are r
 one, it is used; if there are several, the user has to choose.
 """
 
-import json
-import re
-from collections import Counter
-from pathlib import PurePosixPath
-
 from nucleus_course._util.errors import UserError
-from nucleus_course.data.annotations import imagej, json_formats
-from nucleus_course.data.annotations.shapes import nuclei_first
-from nucleus_course.data.bbbc038 import LABEL_ENDING, READ, ImageFiles, is_junk
-from nucleus_course.data.files import decode_npy
-from nucleus_course.data.lint import REFUSED, Issue
-from nucleus_course.data.listing import ALL_ENDINGS, LABEL_ENDINGS
+from nucleus_course.data.annotations.find import FORMATS, look, note_others
+from nucleus_course.data.annotations.names import image_ids, images_among, same, same_stem
+from nucleus_course.data.annotations.shapes import Annotation, nuclei_first
+from nucleus_course.data.bbbc038 import ImageFiles
+from nucleus_course.data.lint import NOTED, REFUSED, Issue
 
-# name -> description
-FORMATS = {
-    "masks": "masks in BBBC038's layout",
-    "labels": "label images beside the images",
-    "imagej": "ImageJ ROIs",
-    "qupath": "QuPath GeoJSON",
-    "coco": "COCO JSON",
-    "labelme": "LabelMe JSON",
-    "via": "VGG Image Annotator JSON",
-}
-JSON = {  # name -> (recognises it, reads it)
-    "coco": (json_formats.is_coco, json_formats.read_coco),
-    "labelme": (json_formats.is_labelme, json_formats.read_labelme),
-    "qupath": (json_formats.is_geojson, json_formats.read_geojson),
-    "via": (json_formats.is_via, json_formats.read_via),
-}
-MOST = 1 << 30  # bytes of an annotation file
-SEG = (
-    "Cellpose's _seg.npy holds pickled Python objects, which are never opened here: in Cellpose choose File, "
-    "Save masks as PNG/tif, which writes _cp_masks.png beside the image"
-)
-# What ROI Manager and users add to an image's name.
-ADDED = re.compile(r"[_\-. ]*(roi[_\- ]?set|rois?|annotations?)[_\-. ]*", re.IGNORECASE)
+__all__ = ["FORMATS", "AnnotatedSource", "parse_format", "with_annotations"]
 
 
 def parse_format(text):
@@ -59,7 +31,8 @@ def parse_format(text):
 class AnnotatedSource:
     """A :class:`~nucleus_course.data.bbbc038.Source` whose nuclei are annotated in another format.
 
-    ``annotations`` is a line about what was read.
+    ``annotations`` is a line about what was read. ``passing`` names a file whose failure may be gone without a change
+    of it, or is "".
     """
 
     hint = "its annotations hold no outline of a nucleus (doctor --data says why)"
@@ -67,35 +40,46 @@ class AnnotatedSource:
     def __init__(self, source, found, kind, wanted):
         self._source, self.path, self.synthetic = source, source.path, source.synthetic
         self.issues, self.outside = list(source.issues), source.outside
-        self.entries, self._home = {}, {}
-        for name in _images(source.names, found.labels):
-            self._home[name] = image_id = _id(name, source.names)
+        self.entries, self.passing = {}, found.passing
+        read = found.read.get(kind, {})
+        annotated = {name for images in read.values() for name in images}
+        annotated |= {*found.labels, *found.refused} if kind == "labels" else set()
+        images = images_among(source.names, found.beside, annotated)
+        self._home = image_ids(images, source.names)
+        for name, image_id in self._home.items():
             self.entries[image_id] = ImageFiles(image_id, name)
+        said = ""
         if kind == "labels":
-            for image, labels in found.labels.items():
-                entry = self.entries[self._home[image]]
-                entry.masks, entry.has_mask_folder = [labels], True
-            files, said = sorted(found.labels.values()), ""
+            self._label(found)
+            files = sorted(found.beside)
         else:
-            self._match(found.read[kind])
-            files = sorted(found.read[kind])
-            try:
-                said = nuclei_first(
-                    (e.annotation for e in self.entries.values() if e.annotation), wanted
-                )
-            except ValueError as error:
-                raise UserError(f"{self.path}: {error}") from None
+            self._match(read, same_stem if kind == "imagej" else None)
+            files = sorted(read) or sorted(f for f, (form, _) in found.failed.items() if form)
+            said = self._categories(wanted)
+        self._refuse(found)
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         self.annotations = f"{FORMATS[kind]} ({files[0]}{more})" + (f"; {said}" if said else "")
         self.entries = dict(sorted(self.entries.items()))
 
-    def _match(self, read):
+    def _label(self, found):
+        """Give every image its label image, or the reason why there is none."""
+        for image, image_id in self._home.items():
+            entry = self.entries[image_id]
+            if image in found.refused:
+                file, why = found.refused[image]
+                entry.annotation = Annotation(file, refused=why)
+            elif image in found.labels:
+                entry.masks, entry.has_mask_folder = [found.labels[image]], True
+
+    def _match(self, read, by_stem):
         """Give every image its annotation; report annotations without an image."""
+        called = {}
         for file, images in sorted(read.items()):
             for named, annotation in images.items():
-                candidates = _same(named, file, self._home)
+                candidates = by_stem(file, self._home) if by_stem else same(named, file, self._home)
                 if len(candidates) != 1:
                     text = f"annotates {named!r}, and {len(candidates) or 'no'} image{'s are' * bool(candidates)} there by that name"
+                    text += ": call it like its image" if by_stem else ""
                     self.issues.append(Issue("", file, "annotation without image", text, REFUSED))
                     continue
                 entry = self.entries[self._home[candidates[0]]]
@@ -104,7 +88,42 @@ class AnnotatedSource:
                         f"{self.path}: {entry.image} is annotated in {entry.annotation.file} and in {file}: "
                         "give the file to use as --data, or remove the other"
                     )
-                entry.annotation = annotation
+                if entry.annotation is not None:
+                    text = f"annotated as {called[entry.image]!r} and as {named!r}: remove one, or add the missing image"
+                    annotation = Annotation(file, refused=text)
+                entry.annotation, called[entry.image] = annotation, named
+
+    def _categories(self, wanted):
+        """Keep the categories that are nuclei; returns a line about them, or ""."""
+        found = [entry.annotation for entry in self.entries.values() if entry.annotation]
+        found = [annotation for annotation in found if not annotation.refused]
+        if not found:
+            return ""
+        try:
+            return nuclei_first(found, wanted)
+        except ValueError as error:
+            raise UserError(f"{self.path}: {error}") from None
+
+    def _refuse(self, found):
+        """Name every annotation file that cannot be read, with its image if its name tells which."""
+        for file, (_, why) in sorted(found.failed.items()):
+            images = same_stem(file, self._home)
+            if len(images) != 1 or not self._refuse_image(images[0], file, why):
+                self.issues.append(Issue("", file, "unreadable annotation", why, REFUSED))
+        for image, (file, why) in found.segs.items():
+            self._refuse_image(image, file, why)
+        for why in sorted(set(found.unread.values())):
+            files = sorted(file for file, reason in found.unread.items() if reason == why)
+            more = f"; {len(files) - 1} more like it" if len(files) > 1 else ""
+            self.issues.append(Issue("", files[0], "not an annotation", why + more, NOTED))
+
+    def _refuse_image(self, image, file, why):
+        """Refuse an image that has no other annotation; False if it has one."""
+        entry = self.entries.get(self._home.get(image))
+        if entry is None or entry.annotation is not None or entry.masks:
+            return False
+        entry.annotation = Annotation(file, refused=why)
+        return True
 
     @property
     def fingerprint(self):
@@ -117,18 +136,6 @@ class AnnotatedSource:
         self._source.close()
 
 
-class _Found:
-    """What was found: ``read`` {format: {file: {image: Annotation}}}, ``labels`` {image: label image},
-    and ``unread`` {file: reason}."""
-
-    def __init__(self):
-        self.read, self.labels, self.unread = {}, {}, {}
-
-    @property
-    def formats(self):
-        return list(self.read) + ["labels"] * bool(self.labels)
-
-
 def with_annotations(source, asked="auto", only=None):
     """The source itself, or an :class:`AnnotatedSource` if its nuclei are annotated in another format.
 
@@ -138,16 +145,19 @@ def with_annotations(source, asked="auto", only=None):
         only: name of the one annotation file to read; None for all.
 
     Raises:
-        UserError: several formats, not the one asked for, a damaged file, or an image that two files annotate.
+        UserError: several formats, not the one asked for, or an image that two files annotate.
     """
     kind, wanted = parse_format(asked)
     own = any(entry.masks for entry in source.entries.values())
-    if kind == "masks" or (kind == "auto" and own and only is None):
+    if kind == "masks":
         return source
-    found = _look(source, None if kind == "auto" else kind, only)
+    if kind == "auto" and own and only is None:
+        note_others(source)
+        return source
+    found = look(source, None if kind == "auto" else kind, only)
     if kind != "auto":
         if kind not in found.formats:
-            reason = next((f": {file}: {why}" for file, why in found.unread.items()), "")
+            reason = f": {found.reason}" if found.reason else ""
             raise UserError(f"{source.path}: holds no {FORMATS[kind]}{reason}")
     elif len(found.formats) > 1:
         listed = ", ".join(f"{FORMATS[name]} ({name})" for name in found.formats)
@@ -156,137 +166,12 @@ def with_annotations(source, asked="auto", only=None):
         )
     elif found.formats:
         kind = found.formats[0]
+    elif only is not None:
+        reason = found.reason or f"{only}: holds no annotations that are read"
+        raise UserError(f"{source.path}: {reason}")
     else:
-        for file, why in found.unread.items():
-            source.hint = f"{file}: {why}"
-            break
+        source.hint, source.passing = found.reason or source.hint, found.passing
+        for file, (_, why) in sorted(found.failed.items()) if source.entries else ():
+            source.issues.append(Issue("", file, "unreadable annotation", why, REFUSED))
         return source
     return AnnotatedSource(source, found, kind, wanted)
-
-
-def _look(source, kind, only):
-    """Read every annotation file of a source, in one format or in any: :class:`_Found`."""
-    found = _Found()
-    if only is None and kind in (None, "labels"):
-        _label_images(source, found)
-    for name in sorted(source.names):
-        ending = PurePosixPath(name).suffix.casefold()
-        if is_junk(PurePosixPath(name).parts) or (only is not None and name != only):
-            continue
-        if ending in (".json", ".geojson") and kind != "imagej":
-            _json(source, name, kind, found)
-        elif ending in (".zip", ".roi") and kind in (None, "imagej"):
-            try:
-                data = source.read(name)
-            except UserError as error:
-                found.unread[name] = str(error)
-                continue
-            if data.startswith(b"Iout") or imagej.is_roi_zip(data):
-                _read(
-                    source,
-                    found,
-                    "imagej",
-                    name,
-                    lambda d=data, n=name: {_roi_stem(n): imagej.read_rois(d, n)},
-                )
-    return found
-
-
-def _json(source, name, kind, found):
-    data = source.read(name)
-    if len(data) > MOST:
-        raise UserError(f"{name}: too large for an annotation file ({len(data) >> 20} MB)")
-    try:
-        data = json.loads(data)  # finds the encoding, and skips a byte order mark
-    except (ValueError, RecursionError) as error:
-        found.unread[name] = f"not JSON ({error})"
-        return
-    for one, (is_it, read) in JSON.items():
-        if kind in (None, one) and is_it(data):
-            _read(source, found, one, name, lambda r=read: r(data, name))
-            return
-    found.unread[name] = f"JSON, but no annotations that are read ({READ})"
-
-
-def _read(source, found, kind, name, read):
-    try:
-        found.read.setdefault(kind, {})[name] = read()
-    except UserError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{source.path / name}: cannot be read as {FORMATS[kind]}: {error}"
-        ) from None
-
-
-def _label_images(source, found):
-    """Find ``a_masks.tif`` beside ``a.tif``, and Cellpose's ``a_seg.npy``."""
-    stems = {}
-    for name in source.names:
-        path = PurePosixPath(name)
-        if path.suffix.casefold() in ALL_ENDINGS and not is_junk(path.parts):
-            stems[path.parent / path.stem] = name
-    for path, name in sorted(stems.items()):
-        seg = path.name.endswith("_seg") and name.casefold().endswith(".npy")
-        stem = path.name[:-4] if seg else LABEL_ENDING.sub("", path.name)
-        image = stems.get(path.parent / stem) or stems.get(path.parent / f"{stem}.ome")
-        if stem == path.name or image is None:
-            continue
-        if seg:
-            if image in found.labels:
-                continue
-            try:
-                decode_npy(source.read(name), name)
-            except UserError:
-                found.unread[name] = SEG
-                continue
-        found.labels[image] = name
-
-
-def _roi_stem(name):
-    """The image's name in the name of a file of ROIs; "" for RoiSet.zip."""
-    return ADDED.sub("", PurePosixPath(name).stem)
-
-
-def _images(names, labels):
-    """The files that are images by their names, without label images, outlines and Cellpose's arrays."""
-    beside = set(labels.values())
-    for name in sorted(names):
-        path = PurePosixPath(name)
-        stem = path.stem.casefold()
-        others = stem.endswith(LABEL_ENDINGS) or path.parent.name.casefold() == "masks"
-        if path.suffix.casefold() in ALL_ENDINGS and not is_junk(path.parts) and name not in beside:
-            if not others:
-                yield name
-
-
-def _id(name, names):
-    """An image's id: its stem, or its path with __ for / if several share the stem."""
-    path = PurePosixPath(name)
-    uses = Counter(
-        PurePosixPath(n).stem for n in names if PurePosixPath(n).suffix.casefold() in ALL_ENDINGS
-    )
-    return path.stem if uses[path.stem] == 1 else path.with_suffix("").as_posix().replace("/", "__")
-
-
-def _same(named, file, images):
-    """The images to which a name in an annotation file refers: by path, else by file name, else by stem; those in
-    the annotation's own folder first."""
-    named = PurePosixPath(named.replace("\\", "/"))
-    home = PurePosixPath(file).parent
-    images = [PurePosixPath(name) for name in images]
-    bare = named.stem if named.suffix.casefold() in ALL_ENDINGS else named.name
-    bare = bare.removesuffix(".ome")
-    ways = (
-        lambda p: p in (named, home / named),
-        lambda p: p.name == named.name,
-        lambda p: bare in (p.stem, p.name, p.stem.removesuffix(".ome")),
-    )
-    for way in ways:
-        found = [path for path in images if way(path)]
-        near = [path for path in found if path.parent == home]
-        if found:
-            return [str(path) for path in (near or found)]
-    if str(named) in ("", "."):  # RoiSet.zip: the only image beside it
-        return [str(path) for path in images if path.parent == home] or list(map(str, images))
-    return []

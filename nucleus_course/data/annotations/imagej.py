@@ -10,21 +10,19 @@ from nucleus_course.data.annotations.shapes import Annotation, ellipse, polygon,
 MOST = 1 << 20  # bytes of one ROI; a freehand outline has some thousands
 
 
-def is_roi_zip(data):
-    """Whether the bytes are a zip with ROIs in it."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return any(name.casefold().endswith(".roi") for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return False
+def is_roi_zip(source):
+    """Whether a zip, given as its bytes or its path, has ROIs in it; raises BadZipFile if it is damaged."""
+    with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
+        return any(name.casefold().endswith(".roi") for name in archive.namelist())
 
 
 def read_rois(data, file):
     """The :class:`~nucleus_course.data.annotations.shapes.Annotation` of the bytes of a ``.roi`` file or of a zip of them.
 
     Raises:
-        UserError: roifile is missing, or the zip is damaged.
+        UserError: roifile is missing.
         ValueError: the ROIs lie on several planes.
+        BadZipFile: the zip is damaged.
     """
     try:
         import roifile
@@ -33,15 +31,20 @@ def read_rois(data, file):
             f"{file}: ImageJ's ROIs need the package roifile: pip install roifile "
             "(or all of them: pip install 'nucleus-course[formats]')"
         ) from None
+    annotation, places, members = Annotation(file), set(), []
     if data.startswith(b"PK"):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = [i for i in archive.infolist() if i.filename.casefold().endswith(".roi")]
-            members = {i.filename: archive.read(i) for i in members if i.file_size <= MOST}
+            for one in archive.infolist():
+                if one.filename.casefold().endswith(".roi"):
+                    small = one.file_size <= MOST
+                    members.append((one.filename, archive.read(one) if small else None))
     else:
-        members = {file.rpartition("/")[2]: data}
-    annotation, places = Annotation(file), set()
-    for name, content in members.items():
+        members.append((file.rpartition("/")[2], data))
+    for name, content in members:
         name = f"ROI {name.removesuffix('.roi')}"
+        if content is None:
+            annotation.drop(f"of more than {MOST >> 20} MB", name)
+            continue
         try:
             roi = roifile.ImagejRoi.frombytes(content)
             shape = _shape(roifile, roi, name)
@@ -63,6 +66,8 @@ def read_rois(data, file):
 def _shape(roifile, roi, name):
     """A shape, or text that says why there is none."""
     kind, kinds = roi.roitype, roifile.ROI_TYPE
+    if roi.subtype in (roifile.ROI_SUBTYPE.TEXT, roifile.ROI_SUBTYPE.IMAGE):
+        return "that are text or pictures"
     if roi.composite or kind in (kinds.POLYGON, kinds.FREEHAND, kinds.TRACED):
         rings = [r for r in roi.coordinates(multi=True) if len(r) > 2]
         return polygon(name, rings) if rings else FEW

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from nucleus_course._util.errors import UserError
+from nucleus_course._util.text import pluralize
 from nucleus_course.data.annotations.shapes import (
     Annotation,
     coco_segmentation,
@@ -24,6 +25,11 @@ from nucleus_course.data.annotations.shapes import (
 FEW = "of fewer than three points"
 NO_AREA = "that are points or lines"
 UNREADABLE = "that make no sense"
+TWICE = "the file lists two images of this name: give each its own, or remove one"
+OLD_QUPATH = {  # what QuPath 0.2 wrote as id: today's objectType
+    "PathAnnotationObject": "annotation", "PathCellObject": "cell", "PathDetectionObject": "detection",
+    "PathRootObject": "root", "PathTileObject": "tile", "TMACoreObject": "tma_core",
+}  # fmt: skip
 
 
 def is_coco(data):
@@ -43,14 +49,16 @@ def is_via(data):
 
 def is_geojson(data):
     features = _features(data)
-    return bool(features) and all(isinstance(f, dict) and "geometry" in f for f in features)
+    if not features:  # a collection without objects: an image without nuclei
+        return isinstance(data, dict) and data.get("type") == "FeatureCollection"
+    return all(isinstance(f, dict) and "geometry" in f for f in features)
 
 
 def add(annotation, name, make):
     """Append the shape that ``make()`` returns, or note why there is none."""
     try:
         shape = make()
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         text = str(error)
         annotation.drop(FEW if text == "fewer than three points" else UNREADABLE, name)
     else:
@@ -58,6 +66,18 @@ def add(annotation, name, make):
             annotation.drop(NO_AREA, name)
         else:
             annotation.shapes.append(shape)
+
+
+def sized(file, height, width):
+    """An :class:`Annotation` for an image of the stated size, if both sides are given."""
+    if not (height and width):
+        return Annotation(file)
+    try:
+        size = float(height), float(width)
+    except (ValueError, TypeError, OverflowError):
+        text = f"made for an image of {width!r} x {height!r} pixels (width x height), which are no numbers"
+        return Annotation(file, refused=text)
+    return Annotation(file, tuple(int(side) if side % 1 == 0 else side for side in size))
 
 
 def ring(name, points, category=""):
@@ -80,8 +100,9 @@ def read_coco(data, file):
         if image["id"] in names:
             raise ValueError(f"two images with the id {image['id']!r}")
         names[image["id"]] = name = str(image["file_name"])
-        size = image.get("height"), image.get("width")
-        found[name] = Annotation(file, size if all(size) else None)
+        twice = name in found
+        found[name] = sized(file, image.get("height"), image.get("width"))
+        found[name].refused = TWICE if twice else found[name].refused
     listed = [c for c in data.get("categories") or [] if isinstance(c, dict)]
     categories = {c.get("id"): str(c.get("name", c.get("id"))) for c in listed}
     for number, row in enumerate(data["annotations"]):
@@ -109,15 +130,15 @@ def read_coco(data, file):
 
 def read_labelme(data, file):
     """One image per file: polygons, rectangles, circles and masks."""
-    height, width = data.get("imageHeight"), data.get("imageWidth")
-    annotation = Annotation(file, (height, width) if height and width else None)
+    annotation = sized(file, data.get("imageHeight"), data.get("imageWidth"))
     for number, row in enumerate(data["shapes"], 1):
-        category = str(row.get("label") or "")
-        add(annotation, f"shape {number}", lambda r=row, n=number, c=category: _labelme_shape(r, f"shape {n}", c))  # fmt: skip
+        name = f"shape {number}"
+        add(annotation, name, lambda r=row, n=name: _labelme_shape(r, n))
     return {str(data["imagePath"]): annotation}
 
 
-def _labelme_shape(row, name, category):
+def _labelme_shape(row, name):
+    category = str(row.get("label") or "")
     kind, points = row.get("shape_type") or "polygon", row.get("points")
     if kind == "polygon":
         return ring(name, points, category)
@@ -157,9 +178,12 @@ def read_via(data, file):
     """VIA 1 and 2: polygons, rectangles, circles and ellipses; an image without regions has no nuclei."""
     found = {}
     for row in _via_rows(data):
-        annotation = found.setdefault(str(row["filename"]), Annotation(file))
+        name = str(row["filename"])
+        annotation = Annotation(file, refused=TWICE if name in found else "")
+        found[name] = annotation
         regions = row["regions"]
         regions = list(regions.values()) if isinstance(regions, dict) else regions
+        regions = regions if isinstance(regions, list) else [regions]
         for region in regions:
             name = (
                 f"region {len(annotation.shapes) + sum(map(len, annotation.dropped.values())) + 1}"
@@ -200,22 +224,38 @@ def _features(data):
     )  # fmt: skip
 
 
+def _about(feature):
+    about = feature.get("properties")
+    return about if isinstance(about, dict) else {}
+
+
+def _kind(feature):
+    kind = _about(feature).get("objectType") or OLD_QUPATH.get(str(feature.get("id")), "")
+    return str(kind).casefold()
+
+
 def read_geojson(data, file):
     """QuPath's objects; of cells, their nuclei. If there are detections or cells, annotations are regions and left out."""
     annotation, features = Annotation(file), _features(data)
-    kinds = [str((f.get("properties") or {}).get("objectType", "")).casefold() for f in features]
-    kinds = [f.get("id", "") if not k and f.get("id") == "PathCellObject" else k for f, k in zip(features, kinds)]  # fmt: skip
+    kinds = [_kind(feature) for feature in features]
     detected = any(kind in ("detection", "cell") for kind in kinds)
+    without = [k == "cell" and not f.get("nucleusGeometry") for f, k in zip(features, kinds)]
+    nuclei = kinds.count("cell") > sum(without)
     for number, (feature, kind) in enumerate(zip(features, kinds), 1):
-        about = feature.get("properties") or {}
+        about = _about(feature)
         name = f"object {about.get('name') or number}"
         classified = about.get("classification")
         category = classified.get("name", "") if isinstance(classified, dict) else classified or ""
         if kind in ("tile", "root", "tma_core") or (detected and kind == "annotation"):
             annotation.drop("that are regions, not nuclei", name)
-            continue
-        geometry = feature.get("nucleusGeometry") or feature["geometry"]
-        add(annotation, name, lambda g=geometry, n=name, c=category: _geometry(g, n, str(c)))
+        elif nuclei and without[number - 1]:
+            annotation.drop("that are cells without the outline of a nucleus", name)
+        else:
+            geometry = feature.get("nucleusGeometry") or feature["geometry"]
+            add(annotation, name, lambda g=geometry, n=name, c=category: _geometry(g, n, str(c)))
+    if sum(without) and not nuclei:
+        text = f"{pluralize(sum(without), 'cell')} without the outline of a nucleus: whole cells are taken for nuclei"
+        annotation.notes.append(("whole cells", text))
     return {PurePosixPath(file).stem: annotation}
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nucleus_course._util.text import pluralize
-from nucleus_course.data.lint import REPAIRED
+from nucleus_course.data.lint import NOTED, REPAIRED
 from nucleus_course.data.masks import Unclear
 from nucleus_course.geometry.rle import compress, runs_from_rles
 
@@ -46,12 +46,23 @@ class Annotation:
         size: (height, width) of the image as the file states it, or None.
         shapes: list of :class:`Shape`.
         dropped: {reason: names} of shapes that are no outline of a nucleus.
+        left_out: number of shapes of other categories than nuclei.
+        notes: (kind, message) of choices that were made.
+        refused: why it cannot be used, or "".
     """
 
     file: str
     size: tuple | None = None
     shapes: list = field(default_factory=list)
     dropped: dict = field(default_factory=dict)
+    left_out: int = 0
+    notes: list = field(default_factory=list)
+    refused: str = ""
+
+    @property
+    def empty(self):
+        """Whether the file lists the image without any shape."""
+        return not (self.shapes or self.dropped or self.left_out or self.refused)
 
     def drop(self, reason, name):
         self.dropped.setdefault(reason, []).append(name)
@@ -63,6 +74,8 @@ class Annotation:
         :class:`~nucleus_course.data.masks.Unclear` if the annotation is not this image's.
         """
         height, width = shape
+        if self.refused:
+            raise Unclear(self.refused)
         if self.size is not None and tuple(self.size) != tuple(shape):
             raise Unclear(SIZES.format(width, height, self.size[1], self.size[0]))
         dropped, found, beyond = dict(self.dropped), [], 0
@@ -77,20 +90,37 @@ class Annotation:
                 beyond += x1 < -0.5 or y1 < -0.5 or x2 > width + 0.5 or y2 > height + 0.5
             try:
                 top, left, piece = one.draw(shape)
-            except ValueError as error:
+            except (ValueError, TypeError, OverflowError, IndexError, KeyError) as error:
                 raise Unclear(f"{one.name}: {error}") from None
             if piece is None or not piece.any():
                 dropped.setdefault("without a pixel", []).append(one.name)
             else:
                 found.append((one.name, top, left, piece))
+        if self.dropped and not found:
+            raise Unclear(_nothing_left(dropped))
+        for kind, text in self.notes:
+            report(kind, text, NOTED)
         for reason, names in dropped.items():
-            few = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-            text = f"{pluralize(len(names), 'shape')} {reason}, dropped ({few})"
+            text = f"{pluralize(len(names), 'shape')} {reason}, dropped ({_few(names)})"
             report("not a nucleus", text, REPAIRED)
         if beyond:
             text = f"{pluralize(beyond, 'outline')} cut at the image's edge"
             report("beyond the edge", text, REPAIRED)
         return found
+
+
+def _few(names):
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _nothing_left(dropped):
+    """Why an image is left out of whose shapes none is the outline of a nucleus."""
+    kinds = "; ".join(f"{len(names)} {reason}: {_few(names)}" for reason, names in dropped.items())
+    shapes = pluralize(sum(map(len, dropped.values())), "shape")
+    return (
+        f"no nuclei are annotated that can be read, no outline among {shapes} ({kinds}): outline the nuclei, "
+        "or delete the shapes if the image shows none"
+    )
 
 
 def polygon(name, rings, category=""):
@@ -159,15 +189,17 @@ def _by_pycocotools(rings, shape):
 
 def _from_rle(segmentation, shape):
     size, counts = segmentation.get("size"), segmentation.get("counts")
-    if not isinstance(size, list) or not isinstance(counts, (str, list)):
-        raise ValueError("run lengths need size and counts")
-    if [int(side) for side in size] != list(shape):
+    if not isinstance(size, list) or len(size) != 2 or not isinstance(counts, (str, list)):
+        raise ValueError("run lengths need a size of two numbers, and counts")
+    size = _whole(size)
+    if size != list(shape):
         raise ValueError(SIZES.format(*shape[::-1], *size[::-1]))
     if isinstance(counts, list):
-        if any(int(n) != n or n < 0 for n in counts) or sum(counts) != shape[0] * shape[1]:
+        counts = _whole(counts)
+        if sum(counts) != shape[0] * shape[1]:
             raise ValueError(f"its runs cover {sum(counts)} pixels, not {shape[0] * shape[1]}")
-        segmentation = compress([{"size": list(shape), "counts": [int(n) for n in counts]}])[0]
-    _, position = runs_from_rles([segmentation], *shape).pixels()
+        counts = compress([{"size": size, "counts": counts}])[0]["counts"]
+    _, position = runs_from_rles([{"size": size, "counts": counts}], *shape).pixels()
     columns, rows = np.divmod(position, shape[0])
     if not len(rows):
         return 0, 0, None
@@ -175,6 +207,14 @@ def _from_rle(segmentation, shape):
     piece = np.zeros((int(rows.max()) + 1 - top, int(columns.max()) + 1 - left), bool)
     piece[rows - top, columns - left] = True
     return top, left, piece
+
+
+def _whole(numbers):
+    """A list of whole numbers; raises ValueError for anything else."""
+    for n in numbers:
+        if isinstance(n, bool) or not isinstance(n, (int, float)) or n < 0 or n % 1:
+            raise ValueError(f"run lengths are whole numbers, not {n!r}")
+    return [int(n) for n in numbers]
 
 
 def window(box, shape):
@@ -239,7 +279,9 @@ def nuclei_first(annotations, wanted=()):
     if not wanted:
         kept = {name for name in counts if "nuc" in name.casefold()} or set(counts)
     for found in annotations:
+        before = len(found.shapes)
         found.shapes = [one for one in found.shapes if one.category in kept]
+        found.left_out = before - len(found.shapes)
 
     def listed(names):
         return ", ".join(f"{counts[n]} {n or 'unnamed'}" for n in sorted(names))

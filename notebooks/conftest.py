@@ -53,7 +53,7 @@ class LearnersFile(IPyNbFile):
 
     def collect(self):
         cells = list(super().collect())
-        for source, cell in self._in_order([item.cell.source for item in cells]):
+        for cell in self._extra_or_own([item.cell.source for item in cells]):
             if cell is None:
                 yield cells.pop(0)
             elif not needs_an_answer(cell):
@@ -66,13 +66,13 @@ class LearnersFile(IPyNbFile):
                     options=options,
                 )
 
-    def _in_order(self, sources):
-        """(source, None) for each of the notebook's own cells, (source, cell) for each that only the solution has."""
+    def _extra_or_own(self, sources):
+        """In order: each cell that only the solution has, and None for each of the notebook's own."""
         solution = nbformat.read(self.path.parent / "solutions" / self.path.name, as_version=4)
         code = [cell for cell in solution.cells if cell.cell_type == "code"]
         extra = [cell for cell in code if only_in_the_solution(cell, sources)]
         for cell in code:
-            yield cell.source, cell if cell in extra else None
+            yield cell if cell in extra else None
         if len(code) != len(sources) + len(extra):
             raise AssertionError(
                 f"{self.path.name} and its solution do not fit: notebooks/build.py"

@@ -80,9 +80,12 @@ course.show(figures.draw_schedules(schedules))
 # *Your prediction:*
 
 # %%
+import keras
+
 table = {}
 for name in ("paper-resnet50", "compact"):
-    network = nc.MaskRCNN.from_preset(name).network
+    with keras.StatelessScope(initialize_variables=False):  # only to be counted: no values
+        network = nc.MaskRCNN.from_preset(name).network
     table[name] = {}
     for layers in ("heads", "4+", "all"):
         set_trainable(network, layers)
@@ -91,8 +94,6 @@ for name in ("paper-resnet50", "compact"):
     print(f"{name}: " + ", ".join(f"{part} {n / 1e6:.1f}" for part, n in parts.items()), "million")
     if name == "paper-resnet50":
         backbone = parts["backbone"]
-    del network
-    course.free_memory()  # it was only to be counted
 course.show(figures.draw_moving(table))
 
 # %% [markdown]
@@ -216,8 +217,6 @@ exercises.check_warmup_cosine(warmup_cosine)
 # *Your prediction:*
 
 # %%
-import keras
-
 STEPS, CROP, BATCH = 6, 96, 2
 recipe = nc.get_preset("compact")
 recipe = dataclasses.replace(
@@ -327,7 +326,7 @@ del apprentice
 course.free_memory()
 
 trained = course.find_model()
-late = trained.predict(record.image).label_image()
+late = trained.predict(record.image, diameter="none").label_image()
 course.show(draw_detections(record, late))
 
 # %% [markdown]

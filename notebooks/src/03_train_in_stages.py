@@ -379,7 +379,7 @@ trained.thresholds = dataclasses.replace(trained.thresholds, flips=1)  # one vie
 def fine_tune(model, images, unseen, rate, augment, epochs=4):
     """Train a model further on a few images; (epochs + 1, 3): F1 there, F1 on unseen images, loss."""
     stages = (nc.StageConfig("all", layers="all", epochs=epochs, rate=rate),)
-    training = dataclasses.replace(recipe.training, stages=stages, crop=128)
+    training = dataclasses.replace(recipe.training, stages=stages)
     plan = dataclasses.replace(recipe, training=training, augment=augment)
     curve = [(mean_f1(model, images), mean_f1(model, unseen), np.nan)]
     nc.train(

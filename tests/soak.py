@@ -1,6 +1,7 @@
 """Soak and determinism: memory and time over many predictions and epochs, and differences between thread counts.
 
     python tests/soak.py --predictions 2000 --epochs 200
+    python tests/soak.py --predictions 300 --sizes 60 --epochs 0
     python tests/soak.py --threads 1,2,4
 
 Prints slopes of the resident memory and of the time, fitted to the second half.
@@ -39,21 +40,27 @@ def relative(seconds, kinds):
     return seconds / np.array([np.median(seconds[kinds == kind]) for kind in kinds])
 
 
-def soak_predictions(count):
+def sides(count):
+    """``count`` image sizes: six by hand, then random ones."""
+    more = np.random.default_rng(1).integers(64, 400, (max(0, count - len(SIDES)), 2)).tolist()
+    return (*SIDES, *map(tuple, more))[:count]
+
+
+def soak_predictions(count, sizes):
     import psutil
     from tiny import discs, lively_model
 
     model, rng, process = lively_model(), np.random.default_rng(0), psutil.Process()
     memory, seconds, kinds = [], [], []
     for number in range(count):
-        kind = number % len(SIDES)
-        image = discs(*SIDES[kind], 8, rng)[1]
+        kind = number % sizes
+        image = discs(*sides(sizes)[kind], 8, rng)[1]
         begin = time.perf_counter()
         model.predict(image).rles()
         seconds.append(time.perf_counter() - begin)
         memory.append(process.memory_info().rss / 1e6)
         kinds.append(kind)
-    return slopes(f"{count} predictions of {len(SIDES)} sizes", memory, relative(seconds, kinds))
+    return slopes(f"{count} predictions of {sizes} sizes", memory, relative(seconds, kinds))
 
 
 def soak_training(epochs):
@@ -130,12 +137,13 @@ def compare_threads(counts):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--predictions", type=int, default=0)
+    parser.add_argument("--sizes", type=int, default=len(SIDES), help="of the images, in turn")
     parser.add_argument("--epochs", type=int, default=0)
     parser.add_argument("--threads", help="numbers of threads to compare, with commas")
     asked = parser.parse_args()
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if asked.predictions:
-        soak_predictions(asked.predictions)
+        soak_predictions(asked.predictions, asked.sizes)
     if asked.epochs:
         soak_training(asked.epochs)
     if asked.threads:

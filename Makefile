@@ -27,7 +27,7 @@ help:
 	@echo "make audit      known vulnerabilities of what is installed"
 	@echo "make demo       the main job on the embedded sample, offline: figures, table and report in $(OUT)/"
 	@echo "make check      format, lint and types: ruff and mypy, seconds"
-	@echo "make test       every test, the notebooks included (20 minutes on two cores)"
+	@echo "make test       every test, the notebooks included (10 to 22 minutes on two cores)"
 	@echo "make test-fast  the quick tests only, no notebooks"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make site       the web site in out/site: docs, reference and rendered solutions; dead links end it"

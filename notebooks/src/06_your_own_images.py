@@ -105,9 +105,9 @@ course.claim(
 #
 # Before anything is measured: a network knows sizes. So `predict` takes a first look at the image as it is. Where the median diameter of what it finds is smaller or larger than the network knows
 # (`model.thresholds.diameters`), it resizes the image and looks again; `detections.scale` says by how much, and all results are in pixels of your image. But the first look can only measure what it finds.
-# The next cell turns it off (`diameter="none"`) and detects in the haematoxylin image at four scales. (`rescale` keeps the shape of the image, whatever it is.)
+# The next cell turns it off (`diameter="none"`) and detects in the haematoxylin image at three scales. (`rescale` keeps the shape of the image, whatever it is.)
 #
-# **Exercise 6.2: predict, run, explain.** Will the count be about the same at all four? If not, at which scale will it be largest?
+# **Exercise 6.2: predict, run, explain.** Will the count be about the same at all three? If not, at which scale will it be largest?
 
 # %% [markdown] only="exercise"
 # *Your prediction:*
@@ -116,7 +116,7 @@ course.claim(
 from skimage.transform import rescale
 
 view = nc.to_rgb8(images["haematoxylin"])
-scales = (0.5, 1.0, 2.0, 3.36)
+scales = (0.5, 1.0, 3.36)
 by_scale = []
 for scale in scales:
     scaled = (255 * rescale(view, scale, anti_aliasing=True, channel_axis=2)).astype(np.uint8)

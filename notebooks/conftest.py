@@ -1,7 +1,7 @@
 """Notebooks under test run as on Binder, and their memory is measured.
 
 The solutions run with the real images if they are there, the learners' notebooks with the embedded sample. Learners'
-notebooks are tested with the solutions' claims in their places, so every claim is held on both data sets.
+notebooks are tested with the solutions' claims in their places, so claims are held on both data sets; those that call what the learner is to write, only by the solution.
 
 Each kernel gets the environment of ``binder/start``. After the last cell of a notebook, the largest
 resident memory that its kernel had must be under :data:`LIMIT`, and so must that of every process that it

@@ -99,7 +99,10 @@ class Predict(Job):
         words = ["predict", self.inputs / "pictures", "--out", folder / "out", "--resume"]
         words += ["--overlay", "--export", "geojson"]
         done = CliRunner().invoke(app, [str(word) for word in words])
-        if done.exit_code == 143:
+        before = (
+            done.exit_code == 130 and not done.output
+        )  # typer's, before the command has its handler
+        if done.exit_code == 143 or before:
             raise KeyboardInterrupt  # a clean end after SIGTERM
         if done.exit_code:
             raise RuntimeError(f"exit code {done.exit_code}: {done.output[-300:]}")

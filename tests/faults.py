@@ -49,25 +49,17 @@ def start(work, *arguments):
     child = os.fork()
     if child:
         return child
-    code, came = 1, []
+    code = 1
     try:
         from nucleus_course.cli.common import ending_well
 
-        with ending_well(), open(os.devnull, "w") as nothing:
-            handler = signal.getsignal(signal.SIGTERM)
-
-            def terminate(number, frame):  # also where click catches it before or after the command
-                came.append(number)
-                handler(number, frame)
-
-            signal.signal(signal.SIGTERM, terminate)
+        with ending_well() as state, open(os.devnull, "w") as nothing:
             with contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
                 work(*arguments)
-            code = 143 if came else 0
+            code = 143 if state["terminated"] else 0
     except KeyboardInterrupt:
         code = 143
     except BaseException as error:
-        code = 143 if came else 1
         if os.environ.get("FAULTS_DEBUG"):
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
     finally:
